@@ -1,0 +1,214 @@
+//! The command line: `serve`, `config`, `check`.
+//!
+//! Owns the flags (made from the table of settings), the help texts, the exit codes and what is printed where. What
+//! was asked for goes to stdout; what went wrong goes to stderr, one line each. Never decides what a value means:
+//! that is `config`'s.
+//!
+//! Imports `config` and `server`.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::config::{
+    Config, ConfigError, ENV_CONFIG, Effective, Kind, SETTINGS, Setting, SourceFile, Sources, nearest, nearest_key,
+    one_line,
+};
+use crate::server;
+
+/// Exit code where the command line, the configuration or the machine does not allow what was asked for.
+const EXIT_REFUSED: u8 = 2;
+
+const SERVE: &str = "serve";
+const CONFIG: &str = "config";
+const CHECK: &str = "check";
+const COMMANDS: [&str; 3] = [SERVE, CONFIG, CHECK];
+
+/// Id of the flag that names the file, and of `check`'s argument.
+const FILE: &str = "config";
+
+/// Runs the command that the process was started with.
+///
+/// The exit code is 0, or 2 with one line on stderr which says what is wrong, where, and what to do (`check` prints
+/// one line per problem).
+pub fn main() -> ExitCode {
+    let env: Vec<_> = std::env::vars_os().collect();
+    let code = run(std::env::args_os(), env, &mut io::stdout(), &mut io::stderr());
+    ExitCode::from(code)
+}
+
+type Env = Vec<(OsString, OsString)>;
+
+fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error, out, err),
+    };
+    match matches.subcommand() {
+        Some((SERVE, matches)) => match load(matches, env) {
+            Ok((config, _)) => match server::run(config) {
+                Ok(()) => 0,
+                Err(error) => refuse(err, error),
+            },
+            Err(error) => refuse(err, error),
+        },
+        Some((CONFIG, matches)) => match load(matches, env) {
+            Ok((_, effective)) => print(out, err, effective),
+            Err(error) => refuse(err, error),
+        },
+        Some((CHECK, matches)) => check(matches, out, err),
+        Some(_) | None => refuse(err, no_command()),
+    }
+}
+
+fn load(matches: &ArgMatches, env: Env) -> Result<(Config, Effective), ConfigError> {
+    let by_flag = matches.get_one::<PathBuf>(FILE).map(|path| (path.clone(), "--config"));
+    let by_env = || {
+        let (_, path) = env.iter().find(|(name, _)| name == ENV_CONFIG)?;
+        Some((PathBuf::from(path), ENV_CONFIG))
+    };
+    let named = by_flag.or_else(by_env);
+    let file = named.map(|(path, named_by)| SourceFile::read(&path, named_by)).transpose()?;
+    let flags = SETTINGS
+        .iter()
+        .filter_map(|setting| Some((setting, matches.get_many::<String>(setting.key)?.cloned().collect())))
+        .collect();
+    Config::load(&Sources { file, env, flags })
+}
+
+/// Checks a file by itself, without environment and flags.
+fn check(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let path = matches.get_one::<PathBuf>(FILE).map_or(Path::new(""), PathBuf::as_path);
+    let loaded = SourceFile::read(path, CHECK)
+        .and_then(|file| Config::load(&Sources { file: Some(file), ..Sources::default() }));
+    match loaded {
+        Ok(_) => print(out, err, format_args!("{}: ok\n", path.display())),
+        Err(error @ ConfigError::Unreadable { .. }) => refuse(err, error),
+        Err(ConfigError::Invalid(problems)) => {
+            for problem in problems {
+                complain(err, problem);
+            }
+            EXIT_REFUSED
+        }
+    }
+}
+
+fn command() -> Command {
+    let sources = "Sources, later ones win: default, file, environment (FANFARE_HEARTBEAT_INTERVAL), \
+                   flag (--heartbeat.interval).";
+    let file = Arg::new(FILE).value_name("FILE").value_parser(value_parser!(PathBuf));
+    let file_flag = file.clone().long(FILE).help("The configuration file, TOML [env: FANFARE_CONFIG]");
+    let configurable = |name: &'static str| {
+        Command::new(name).after_help(sources).arg(file_flag.clone()).args(SETTINGS.iter().map(flag))
+    };
+    Command::new("fanfare")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A WebSocket push server: rooms, private messages, broadcast and presence")
+        .subcommand_required(true)
+        .subcommand(configurable(SERVE).about("Serve until SIGTERM or SIGINT"))
+        .subcommand(
+            configurable(CONFIG).about("Print the effective configuration as TOML, with the source of each value"),
+        )
+        .subcommand(
+            Command::new(CHECK)
+                .about("Say what is wrong with a configuration file, and where; environment and flags do not count")
+                .arg(file.required(true).help("The configuration file, TOML")),
+        )
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let Setting { key, kind, default, help } = setting;
+    let arg = Arg::new(*key)
+        .long(*key)
+        .value_name(kind.placeholder())
+        .help(format!("{help} [{}; default: {default}]", kind.domain()))
+        .help_heading(setting.section().unwrap_or("Settings"));
+    // A value that starts with a hyphen is a wrong value, to be named as one, wherever it can be no right one.
+    match kind {
+        Kind::Addresses => arg.action(ArgAction::Append).allow_hyphen_values(true),
+        Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
+        Kind::Text { .. } => arg,
+        Kind::Integer(_) | Kind::Bytes(_) | Kind::Duration(_) | Kind::Choice(_) | Kind::Pin => {
+            arg.allow_hyphen_values(true)
+        }
+    }
+}
+
+/// Answers what the parser of the command line did not take: help and version are answers, all else is a mistake.
+fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let text = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return print(out, err, error.render());
+        }
+        ErrorKind::MissingSubcommand => no_command(),
+        ErrorKind::InvalidSubcommand => unknown_command(context(ContextKind::InvalidSubcommand)),
+        ErrorKind::UnknownArgument => unknown_argument(context(ContextKind::InvalidArg)),
+        ErrorKind::InvalidValue => format!("{} needs a value", context(ContextKind::InvalidArg)),
+        ErrorKind::ArgumentConflict => {
+            format!("{} is given more than once; give it once", context(ContextKind::InvalidArg))
+        }
+        ErrorKind::MissingRequiredArgument => "check needs a file; say fanfare check FILE".to_owned(),
+        ErrorKind::InvalidUtf8 => "a flag's value is not UTF-8; write it in UTF-8".to_owned(),
+        _ => {
+            let rendered = error.render().to_string();
+            let line = rendered.lines().next().unwrap_or_default();
+            line.strip_prefix("error: ").unwrap_or(line).to_owned()
+        }
+    };
+    refuse(err, text)
+}
+
+fn no_command() -> String {
+    "say what to do: fanfare serve, fanfare config or fanfare check FILE (fanfare --help tells more)".to_owned()
+}
+
+fn unknown_command(name: &str) -> String {
+    match nearest(name, COMMANDS) {
+        Some(near) => format!("unknown command {name:?}; did you mean {near}?"),
+        None => format!("unknown command {name:?}; there are serve, config and check"),
+    }
+}
+
+fn unknown_argument(argument: &str) -> String {
+    let Some(name) = argument.strip_prefix("--") else {
+        return format!("{argument:?} is not expected here; fanfare --help tells what is");
+    };
+    let near = nearest(name, [FILE]).or_else(|| nearest_key(name));
+    match near {
+        Some(near) if near == name => {
+            format!(
+                "--{name} does not belong here; it goes with a command: fanfare serve --{name} or fanfare config --{name}"
+            )
+        }
+        Some(near) => format!("unknown flag {argument}; did you mean --{near}?"),
+        None => format!("unknown flag {argument}; fanfare serve --help lists them"),
+    }
+}
+
+/// Prints what was asked for. A reader that has gone away has seen enough.
+fn print(out: &mut dyn Write, err: &mut dyn Write, what: impl Display) -> u8 {
+    match write!(out, "{what}").and_then(|()| out.flush()) {
+        Ok(()) => 0,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => refuse(err, format_args!("cannot write to stdout: {error}")),
+    }
+}
+
+fn refuse(err: &mut dyn Write, what: impl Display) -> u8 {
+    complain(err, format_args!("fanfare: {what}"));
+    EXIT_REFUSED
+}
+
+/// One line on stderr. Where even that cannot be written there is nobody left to tell.
+fn complain(err: &mut dyn Write, line: impl Display) {
+    let _ = writeln!(err, "{}", one_line(&line.to_string()));
+}

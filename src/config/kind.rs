@@ -1,0 +1,408 @@
+//! What a setting's value may be, how it is read from text, and how it is written as TOML.
+
+use toml_writer::ToTomlValue;
+
+use super::Pin;
+use super::error::shown;
+use super::listen::Listen;
+use super::quantity::{self, QuantityError};
+use crate::limits::REACTORS_MAX;
+
+/// Addresses in one list. One more is refused.
+const ADDRESSES_MAX: usize = 64;
+
+/// Largest core number: the kernel's affinity masks hold 1024 cores.
+const CORE_MAX: usize = 1023;
+
+/// Bounds of a numeric value, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Smallest value.
+    pub min: u64,
+    /// Largest value.
+    pub max: u64,
+    /// Whether 0 is allowed although it is below `min`.
+    pub zero: bool,
+}
+
+/// What a setting's value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number.
+    Integer(Bounds),
+    /// A size: bounds in bytes.
+    Bytes(Bounds),
+    /// A duration: bounds in milliseconds.
+    Duration(Bounds),
+    /// True or false.
+    Bool,
+    /// Any text up to this many bytes of UTF-8.
+    Text {
+        /// Longest text, in bytes.
+        bytes_max: usize,
+    },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of addresses to listen on: a TOML array, or text with commas between them.
+    Addresses,
+    /// `auto`, `none`, or a list of core numbers.
+    Pin,
+}
+
+/// A value that is within its kind's bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Of [`Kind::Integer`].
+    Integer(u64),
+    /// Of [`Kind::Bytes`].
+    Bytes(u64),
+    /// Of [`Kind::Duration`], in milliseconds.
+    Millis(u64),
+    /// Of [`Kind::Bool`].
+    Bool(bool),
+    /// Of [`Kind::Text`].
+    Text(String),
+    /// Of [`Kind::Choice`].
+    Word(&'static str),
+    /// Of [`Kind::Addresses`], at least one.
+    Addresses(Vec<Listen>),
+    /// Of [`Kind::Pin`].
+    Pin(Pin),
+}
+
+/// How a quantity is read, and what messages say about it.
+struct Quantity {
+    parse: fn(&str) -> Result<u64, QuantityError>,
+    name: &'static str,
+    forms: &'static str,
+    finest: &'static str,
+}
+
+const SIZE: Quantity =
+    Quantity { parse: quantity::parse_bytes, name: "size", forms: "4096, 64KiB or 1MiB", finest: "1 byte" };
+
+const TIME: Quantity =
+    Quantity { parse: quantity::parse_millis, name: "duration", forms: "500ms, 30s, 10m or 1h", finest: "1ms" };
+
+impl Kind {
+    /// Reads a value as environment and flags write it. White space around it is ignored, except in a text.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text and what to write instead, without the setting's name.
+    pub fn parse(&self, text: &str) -> Result<Value, String> {
+        match *self {
+            Kind::Integer(bounds) => self.parse_integer(text.trim(), bounds),
+            Kind::Bytes(bounds) => self.parse_quantity(text, bounds, &SIZE).map(Value::Bytes),
+            Kind::Duration(bounds) => self.parse_quantity(text, bounds, &TIME).map(Value::Millis),
+            Kind::Bool => match text.trim() {
+                "true" | "yes" | "on" | "1" => Ok(Value::Bool(true)),
+                "false" | "no" | "off" | "0" => Ok(Value::Bool(false)),
+                other => Err(format!("{} is neither true nor false; write one of them", shown(other))),
+            },
+            Kind::Text { bytes_max } if text.len() > bytes_max => {
+                Err(format!("the text has {} bytes; write at most {bytes_max}", text.len()))
+            }
+            Kind::Text { .. } => Ok(Value::Text(text.to_owned())),
+            Kind::Choice(words) => match words.iter().find(|word| **word == text.trim()) {
+                Some(word) => Ok(Value::Word(word)),
+                None => Err(format!("{} is no choice; write {}", shown(text), self.domain())),
+            },
+            Kind::Addresses => {
+                let addresses = text.split(',').map(|address| address.trim().parse()).collect::<Result<_, _>>()?;
+                self.addresses(addresses)
+            }
+            Kind::Pin => match text.trim() {
+                "auto" => Ok(Value::Pin(Pin::Auto)),
+                "none" => Ok(Value::Pin(Pin::None)),
+                cores => self.parse_cores(cores),
+            },
+        }
+    }
+
+    /// A list of addresses as a value.
+    ///
+    /// # Errors
+    ///
+    /// The list is empty or too long.
+    pub(super) fn addresses(&self, addresses: Vec<Listen>) -> Result<Value, String> {
+        match addresses.len() {
+            0 => Err("the list is empty; name at least one address, as 127.0.0.1:8080".to_owned()),
+            1..=ADDRESSES_MAX => Ok(Value::Addresses(addresses)),
+            more => Err(format!("{more} addresses are too many; name at most {ADDRESSES_MAX}")),
+        }
+    }
+
+    /// The values allowed, in words: `20ms to 1h`, `auto or epoll`.
+    pub fn domain(&self) -> String {
+        match self {
+            Kind::Integer(bounds) => bounds.domain(|number| number.to_string()),
+            Kind::Bytes(bounds) => bounds.domain(quantity::format_bytes),
+            Kind::Duration(bounds) => bounds.domain(quantity::format_millis),
+            Kind::Bool => "true or false".to_owned(),
+            Kind::Text { bytes_max } => format!("at most {bytes_max} bytes"),
+            Kind::Choice(words) => match words.split_last() {
+                Some((last, [])) => (*last).to_owned(),
+                Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+                None => String::new(),
+            },
+            Kind::Addresses => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
+            Kind::Pin => "auto, none, or core numbers as 0,1".to_owned(),
+        }
+    }
+
+    /// What a value of this kind is called: `a duration`.
+    pub fn noun(&self) -> &'static str {
+        match self {
+            Kind::Integer(_) => "a whole number",
+            Kind::Bytes(_) => "a size",
+            Kind::Duration(_) => "a duration",
+            Kind::Bool => "true or false",
+            Kind::Text { .. } => "a text",
+            Kind::Choice(_) => "a word",
+            Kind::Addresses => "an array of addresses",
+            Kind::Pin => "a pinning",
+        }
+    }
+
+    /// What stands for the value in help texts.
+    pub fn placeholder(&self) -> &'static str {
+        match self {
+            Kind::Integer(_) => "N",
+            Kind::Bytes(_) => "SIZE",
+            Kind::Duration(_) => "TIME",
+            Kind::Bool => "BOOL",
+            Kind::Text { .. } => "TEXT",
+            Kind::Choice(_) => "WORD",
+            Kind::Addresses => "ADDR",
+            Kind::Pin => "CORES",
+        }
+    }
+
+    fn parse_integer(&self, text: &str, bounds: Bounds) -> Result<Value, String> {
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!("{} is no whole number; write {}", shown(text), self.domain()));
+        }
+        match text.parse() {
+            Ok(number) if bounds.hold(number) => Ok(Value::Integer(number)),
+            _ => Err(self.out_of_bounds(text)),
+        }
+    }
+
+    fn parse_quantity(&self, text: &str, bounds: Bounds, quantity: &Quantity) -> Result<u64, String> {
+        match (quantity.parse)(text) {
+            Ok(amount) if bounds.hold(amount) => Ok(amount),
+            Ok(_) | Err(QuantityError::TooLarge) => Err(self.out_of_bounds(text)),
+            Err(QuantityError::TooFine) => {
+                let finest = quantity.finest;
+                Err(format!("{} is too fine; write whole multiples of {finest}, {}", shown(text), self.domain()))
+            }
+            Err(QuantityError::Number | QuantityError::Unit) => {
+                let Quantity { name, forms, .. } = quantity;
+                Err(format!("{} is no {name}; write it as {forms} ({})", shown(text), self.domain()))
+            }
+        }
+    }
+
+    fn out_of_bounds(&self, text: &str) -> String {
+        format!("{} is out of bounds; write {}", shown(text), self.domain())
+    }
+
+    fn parse_cores(&self, text: &str) -> Result<Value, String> {
+        let mut cores = Vec::new();
+        for word in text.split(',') {
+            let core = match word.trim().parse::<usize>() {
+                Ok(core) if core <= CORE_MAX => core,
+                Ok(core) => {
+                    return Err(format!("there is no core {core}; write numbers from 0 to {CORE_MAX}"));
+                }
+                Err(_) => {
+                    return Err(format!("{} names no cores; write {}", shown(text), self.domain()));
+                }
+            };
+            if cores.contains(&core) {
+                return Err(format!("core {core} is named twice; name each core once"));
+            }
+            cores.push(core);
+        }
+        if cores.len() > REACTORS_MAX {
+            return Err(format!("{} cores are too many; name at most {REACTORS_MAX}", cores.len()));
+        }
+        Ok(Value::Pin(Pin::Cores(cores)))
+    }
+}
+
+impl Bounds {
+    fn hold(&self, number: u64) -> bool {
+        (self.zero && number == 0) || (self.min..=self.max).contains(&number)
+    }
+
+    fn domain(&self, format: impl Fn(u64) -> String) -> String {
+        let or_zero = if self.zero && self.min > 0 { ", or 0" } else { "" };
+        format!("{} to {}{or_zero}", format(self.min), format(self.max))
+    }
+}
+
+impl Value {
+    /// The value as TOML, on one line. Reading it gives the same value again.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Value::Integer(number) => number.to_string(),
+            Value::Bytes(bytes) => {
+                let text = quantity::format_bytes(*bytes);
+                if text.bytes().all(|byte| byte.is_ascii_digit()) { text } else { quoted(&text) }
+            }
+            Value::Millis(millis) => quoted(&quantity::format_millis(*millis)),
+            Value::Bool(switch) => switch.to_string(),
+            Value::Text(text) => quoted(text),
+            Value::Word(word) => quoted(word),
+            Value::Addresses(addresses) => {
+                let addresses: Vec<_> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
+                format!("[{}]", addresses.join(", "))
+            }
+            Value::Pin(Pin::Auto) => quoted("auto"),
+            Value::Pin(Pin::None) => quoted("none"),
+            Value::Pin(Pin::Cores(cores)) => {
+                quoted(&cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml_writer::TomlStringBuilder::new(text).as_basic().to_toml_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(min: u64, max: u64) -> Bounds {
+        Bounds { min, max, zero: false }
+    }
+
+    fn refused(kind: Kind, text: &str) -> String {
+        kind.parse(text).expect_err(text)
+    }
+
+    #[test]
+    fn integers() {
+        let kind = Kind::Integer(bounds(1, 300));
+        assert_eq!(kind.parse("1"), Ok(Value::Integer(1)));
+        assert_eq!(kind.parse(" 300 "), Ok(Value::Integer(300)));
+        assert_eq!(refused(kind, "0"), "\"0\" is out of bounds; write 1 to 300");
+        assert_eq!(refused(kind, "301"), "\"301\" is out of bounds; write 1 to 300");
+        assert_eq!(refused(kind, "-1"), "\"-1\" is out of bounds; write 1 to 300");
+        assert_eq!(
+            refused(kind, "99999999999999999999999"),
+            "\"99999999999999999999999\" is out of bounds; write 1 to 300"
+        );
+        for text in ["", "many", "1.5", "-", "1_0", "0x10"] {
+            assert_eq!(refused(kind, text), format!("{text:?} is no whole number; write 1 to 300"));
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let kind = Kind::Bytes(Bounds { min: 1024, max: 1 << 30, zero: true });
+        assert_eq!(kind.parse("64 KiB"), Ok(Value::Bytes(65_536)));
+        assert_eq!(kind.parse("0"), Ok(Value::Bytes(0)));
+        assert_eq!(refused(kind, "1"), "\"1\" is out of bounds; write 1KiB to 1GiB, or 0");
+        assert_eq!(refused(kind, "99999999999GiB"), "\"99999999999GiB\" is out of bounds; write 1KiB to 1GiB, or 0");
+        assert_eq!(refused(kind, "big"), "\"big\" is no size; write it as 4096, 64KiB or 1MiB (1KiB to 1GiB, or 0)");
+        assert_eq!(
+            refused(kind, "1024.5B"),
+            "\"1024.5B\" is too fine; write whole multiples of 1 byte, 1KiB to 1GiB, or 0"
+        );
+    }
+
+    #[test]
+    fn durations() {
+        let kind = Kind::Duration(bounds(20, 3_600_000));
+        assert_eq!(kind.parse("30s"), Ok(Value::Millis(30_000)));
+        assert_eq!(kind.parse("1.5 m"), Ok(Value::Millis(90_000)));
+        assert_eq!(kind.parse("20"), Ok(Value::Millis(20)));
+        assert_eq!(refused(kind, "5ms"), "\"5ms\" is out of bounds; write 20ms to 1h");
+        assert_eq!(refused(kind, "2h"), "\"2h\" is out of bounds; write 20ms to 1h");
+        assert_eq!(
+            refused(kind, "5 parsecs"),
+            "\"5 parsecs\" is no duration; write it as 500ms, 30s, 10m or 1h (20ms to 1h)"
+        );
+        assert_eq!(refused(kind, "20.5ms"), "\"20.5ms\" is too fine; write whole multiples of 1ms, 20ms to 1h");
+    }
+
+    #[test]
+    fn switches() {
+        for text in ["true", "yes", "on", "1", " true "] {
+            assert_eq!(Kind::Bool.parse(text), Ok(Value::Bool(true)));
+        }
+        for text in ["false", "no", "off", "0"] {
+            assert_eq!(Kind::Bool.parse(text), Ok(Value::Bool(false)));
+        }
+        assert_eq!(refused(Kind::Bool, "maybe"), "\"maybe\" is neither true nor false; write one of them");
+    }
+
+    #[test]
+    fn texts_and_choices() {
+        let text = Kind::Text { bytes_max: 4 };
+        assert_eq!(text.parse(" ü "), Ok(Value::Text(" ü ".to_owned())));
+        assert_eq!(text.parse(""), Ok(Value::Text(String::new())));
+        assert_eq!(refused(text, "üüü"), "the text has 6 bytes; write at most 4");
+        let choice = Kind::Choice(&["auto", "human", "json"]);
+        assert_eq!(choice.parse(" json"), Ok(Value::Word("json")));
+        assert_eq!(refused(choice, "JSON"), "\"JSON\" is no choice; write auto, human or json");
+    }
+
+    #[test]
+    fn addresses() {
+        let parsed = Kind::Addresses.parse("127.0.0.1:1, unix:/x");
+        let expected = ["127.0.0.1:1", "unix:/x"].map(|text| text.parse().expect(text)).to_vec();
+        assert_eq!(parsed, Ok(Value::Addresses(expected)));
+        assert!(refused(Kind::Addresses, "127.0.0.1:1,").starts_with("\"\" is no address; "));
+        let many = |count| vec!["127.0.0.1:1"; count].join(",");
+        assert!(Kind::Addresses.parse(&many(64)).is_ok());
+        assert_eq!(refused(Kind::Addresses, &many(65)), "65 addresses are too many; name at most 64");
+        assert_eq!(
+            Kind::Addresses.addresses(Vec::new()),
+            Err("the list is empty; name at least one address, as 127.0.0.1:8080".to_owned())
+        );
+    }
+
+    #[test]
+    fn pins() {
+        assert_eq!(Kind::Pin.parse("auto"), Ok(Value::Pin(Pin::Auto)));
+        assert_eq!(Kind::Pin.parse("none"), Ok(Value::Pin(Pin::None)));
+        assert_eq!(Kind::Pin.parse("3"), Ok(Value::Pin(Pin::Cores(vec![3]))));
+        assert_eq!(Kind::Pin.parse("2, 0,1023"), Ok(Value::Pin(Pin::Cores(vec![2, 0, 1023]))));
+        assert_eq!(refused(Kind::Pin, "1,1"), "core 1 is named twice; name each core once");
+        assert_eq!(refused(Kind::Pin, "1024"), "there is no core 1024; write numbers from 0 to 1023");
+        for text in ["", "all", "0,", "-1", "0-3"] {
+            assert_eq!(
+                refused(Kind::Pin, text),
+                format!("{text:?} names no cores; write auto, none, or core numbers as 0,1")
+            );
+        }
+        let many: Vec<_> = (0..=REACTORS_MAX).map(|core| core.to_string()).collect();
+        assert_eq!(refused(Kind::Pin, &many.join(",")), "257 cores are too many; name at most 256");
+    }
+
+    #[test]
+    fn values_are_written_on_one_line() {
+        for (value, toml) in [
+            (Value::Integer(7), "7"),
+            (Value::Bytes(1500), "1500"),
+            (Value::Bytes(1 << 20), "\"1MiB\""),
+            (Value::Millis(0), "\"0s\""),
+            (Value::Bool(true), "true"),
+            (Value::Word("auto"), "\"auto\""),
+            (Value::Text("a \"b\"\\\n\u{7f}é".to_owned()), r#""a \"b\"\\\n\u007Fé""#),
+            (Value::Pin(Pin::Cores(vec![0, 1])), "\"0,1\""),
+            (Value::Pin(Pin::None), "\"none\""),
+        ] {
+            assert_eq!(value.to_toml(), toml);
+        }
+        let addresses = Kind::Addresses.parse("[::1]:1,unix:/x").expect("two addresses");
+        assert_eq!(addresses.to_toml(), "[\"[::1]:1\", \"unix:/x\"]");
+    }
+}

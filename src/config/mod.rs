@@ -1,0 +1,305 @@
+//! The configuration: one table of settings, four sources, one typed result.
+//!
+//! Owns the table ([`SETTINGS`]), the reading of values, the order of the sources (default, file, environment, flag:
+//! later ones win) and every message about a wrong value. Turns them into a [`Config`] in which each value is within
+//! its bounds and fits the others, so that nobody behind it checks again.
+//!
+//! Never reads the process environment or the command line itself: sources come in as values ([`Sources`]). The one
+//! thing it touches is the file it is told to read ([`SourceFile::read`]).
+//!
+//! Imports `limits` and nothing else of this crate.
+//!
+//! A new setting is a row in the table, a field in its struct below and a line in `Config::from_effective`; file,
+//! environment, flag, help and `fanfare config` follow from the row.
+
+mod effective;
+mod error;
+mod file;
+mod kind;
+mod listen;
+mod quantity;
+mod source;
+mod suggest;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use effective::Effective;
+pub use error::{ConfigError, Problem, one_line};
+pub use kind::{Bounds, Kind, Value};
+pub use listen::Listen;
+pub use source::{Source, SourceFile, Sources};
+pub use suggest::{nearest, nearest_key};
+pub use table::{ENV_CONFIG, ENV_PREFIX, SETTINGS, Setting};
+
+/// Everything an operator can decide, checked and typed. Field names are the keys of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Addresses to serve, at least one, none twice.
+    pub listen: Vec<Listen>,
+    /// Reactor threads; 0 leaves it to [`Config::reactor_count`].
+    pub reactors: usize,
+    /// Which core each reactor is pinned to.
+    pub pin: Pin,
+    /// The driver under the reactors.
+    pub io: Io,
+    /// Whether addresses that are not loopback may be served without authentication.
+    pub open: bool,
+    /// How log lines look.
+    pub log: Log,
+    /// Bounds of a node and of a connection.
+    pub limits: Limits,
+    /// Liveness of idle connections.
+    pub heartbeat: Heartbeat,
+    /// What waits for slow consumers.
+    pub outbox: Outbox,
+    /// What one connection may send.
+    pub rate: Rate,
+    /// Join and leave notices.
+    pub rooms: Rooms,
+    /// The end of the server's life.
+    pub drain: Drain,
+    /// Options of the sockets.
+    pub tcp: Tcp,
+}
+
+/// Which core each reactor is pinned to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pin {
+    /// Each reactor to a core of its own where there are enough allowed cores; otherwise none.
+    Auto,
+    /// The scheduler decides.
+    None,
+    /// Reactor N to the N-th core listed; no core twice, at least as many as reactors.
+    Cores(Vec<usize>),
+}
+
+/// The driver under the reactors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Io {
+    /// The fastest that the kernel offers.
+    Auto,
+    /// Readiness through epoll.
+    Epoll,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// For people, with colour where stderr is a terminal.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Bounds of a node and of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of the node.
+    pub connections_max: usize,
+    /// Bytes of one message from a client, all its fragments together.
+    pub message_bytes_max: usize,
+    /// Rooms one connection may be in.
+    pub rooms_max: usize,
+    /// Bytes of a request head.
+    pub head_bytes_max: usize,
+    /// Header fields of a request head.
+    pub headers_max: usize,
+    /// Time from accept to the end of the request head.
+    pub handshake_timeout: Duration,
+}
+
+/// Liveness of idle connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Time between pings.
+    pub interval: Duration,
+}
+
+/// What waits for slow consumers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbox {
+    /// Bytes waiting for one connection.
+    pub bytes_max: usize,
+    /// Age of the oldest message waiting for one connection.
+    pub age_max: Duration,
+    /// Bytes waiting on the whole node; 0 is a quarter of the memory the process may use.
+    pub node_bytes_max: usize,
+}
+
+/// What one connection may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rate {
+    /// Messages per second; 0 is no limit.
+    pub messages_per_second: u64,
+    /// Bytes per second; 0 is no limit.
+    pub bytes_per_second: u64,
+}
+
+/// Join and leave notices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rooms {
+    /// Members up to which a room sends notices; 0 sends none.
+    pub notice_members_max: usize,
+    /// Text of a join notice; `{user}` stands for the user id.
+    pub join_text: String,
+    /// Text of a leave notice; `{user}` stands for the user id.
+    pub leave_text: String,
+}
+
+/// The end of the server's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Time from SIGTERM until the connections that are left are cut.
+    pub timeout: Duration,
+}
+
+/// Options of the sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tcp {
+    /// Whether small segments leave at once (`TCP_NODELAY`).
+    pub nodelay: bool,
+    /// Bytes of the kernel's send buffer (`SO_SNDBUF`); 0 leaves it to the kernel.
+    pub send_buffer: usize,
+    /// Bytes of the kernel's receive buffer (`SO_RCVBUF`); 0 leaves it to the kernel.
+    pub receive_buffer: usize,
+    /// Connections the kernel holds until they are accepted, per listener.
+    pub backlog: u32,
+}
+
+impl Config {
+    /// Puts the sources together: default, file, environment, flag; later ones win.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`] with every unknown key, bad value and pair of values that do not fit, each with its
+    /// place. A value is checked even where a later source overrides it.
+    pub fn load(sources: &Sources) -> Result<(Config, Effective), ConfigError> {
+        let mut effective = Effective::defaults();
+        let mut problems = Vec::new();
+        if let Some(file) = &sources.file {
+            file::apply(file, &mut effective, &mut problems);
+        }
+        source::apply_env(&sources.env, &mut effective, &mut problems);
+        source::apply_flags(&sources.flags, &mut effective, &mut problems);
+        check_listen(&effective, &mut problems);
+        check_pin(&effective, &mut problems);
+        if problems.is_empty() {
+            return Ok((Config::from_effective(&effective), effective));
+        }
+        problems.sort_by_key(Problem::rank);
+        Err(ConfigError::Invalid(problems))
+    }
+
+    /// Reactors to start where `cores_allowed` cores may be used: as many as set, else one per core of a pin list,
+    /// else one per allowed core; at least 1, at most [`crate::limits::REACTORS_MAX`].
+    pub fn reactor_count(&self, cores_allowed: usize) -> usize {
+        let count = match (self.reactors, &self.pin) {
+            (0, Pin::Cores(cores)) => cores.len(),
+            (0, Pin::Auto | Pin::None) => cores_allowed,
+            (reactors, _) => reactors,
+        };
+        count.clamp(1, crate::limits::REACTORS_MAX)
+    }
+
+    fn from_effective(from: &Effective) -> Config {
+        Config {
+            listen: from.listen("listen").to_vec(),
+            reactors: from.size("reactors"),
+            pin: from.pin("pin").clone(),
+            io: match from.word("io") {
+                "epoll" => Io::Epoll,
+                _ => Io::Auto,
+            },
+            open: from.switch("open"),
+            log: match from.word("log") {
+                "human" => Log::Human,
+                "json" => Log::Json,
+                _ => Log::Auto,
+            },
+            limits: Limits {
+                connections_max: from.size("limits.connections_max"),
+                message_bytes_max: from.size("limits.message_bytes_max"),
+                rooms_max: from.size("limits.rooms_max"),
+                head_bytes_max: from.size("limits.head_bytes_max"),
+                headers_max: from.size("limits.headers_max"),
+                handshake_timeout: from.duration("limits.handshake_timeout"),
+            },
+            heartbeat: Heartbeat { interval: from.duration("heartbeat.interval") },
+            outbox: Outbox {
+                bytes_max: from.size("outbox.bytes_max"),
+                age_max: from.duration("outbox.age_max"),
+                node_bytes_max: from.size("outbox.node_bytes_max"),
+            },
+            rate: Rate {
+                messages_per_second: from.number("rate.messages_per_second"),
+                bytes_per_second: from.number("rate.bytes_per_second"),
+            },
+            rooms: Rooms {
+                notice_members_max: from.size("rooms.notice_members_max"),
+                join_text: from.text("rooms.join_text").to_owned(),
+                leave_text: from.text("rooms.leave_text").to_owned(),
+            },
+            drain: Drain { timeout: from.duration("drain.timeout") },
+            tcp: Tcp {
+                nodelay: from.switch("tcp.nodelay"),
+                send_buffer: from.size("tcp.send_buffer"),
+                receive_buffer: from.size("tcp.receive_buffer"),
+                backlog: u32::try_from(from.number("tcp.backlog")).unwrap_or(u32::MAX),
+            },
+        }
+    }
+}
+
+impl Default for Config {
+    /// The table's defaults.
+    fn default() -> Self {
+        Config::from_effective(&Effective::defaults())
+    }
+}
+
+/// No address twice, and none that strangers can reach unless the operator said so.
+fn check_listen(effective: &Effective, problems: &mut Vec<Problem>) {
+    if effective.is_faulty("listen") {
+        return;
+    }
+    let listen = effective.listen("listen");
+    let place = effective.source("listen");
+    for (index, address) in listen.iter().enumerate() {
+        if listen[..index].contains(address) {
+            problems.push(Problem::new(place.clone(), "listen", format!("{address} is named twice; remove one")));
+        }
+    }
+    if effective.is_faulty("open") || effective.switch("open") {
+        return;
+    }
+    if let Some(address) = listen.iter().find(|address| !address.is_local()) {
+        let text = format!(
+            "anyone who can reach {address} could read and send everything, because there is no authentication; \
+             say --open (or open = true) if you mean that, or listen on a loopback address such as 127.0.0.1:8080"
+        );
+        problems.push(Problem::new(place.clone(), "listen", text));
+    }
+}
+
+/// A core for every reactor.
+fn check_pin(effective: &Effective, problems: &mut Vec<Problem>) {
+    if effective.is_faulty("pin") || effective.is_faulty("reactors") {
+        return;
+    }
+    let reactors = effective.size("reactors");
+    match effective.pin("pin") {
+        Pin::Cores(cores) if cores.len() < reactors => {
+            let text = format!(
+                "names fewer cores ({}) than there are reactors ({reactors}); name a core for each, or lower reactors",
+                cores.len()
+            );
+            problems.push(Problem::new(effective.source("pin").clone(), "pin", text));
+        }
+        Pin::Cores(_) | Pin::Auto | Pin::None => {}
+    }
+}

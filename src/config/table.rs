@@ -1,0 +1,200 @@
+//! The table of settings: every key with its kind, default and meaning. File, environment, flags, help texts, the
+//! example file and `fanfare config` are made from it.
+
+use super::kind::{Bounds, Kind};
+use crate::limits::REACTORS_MAX;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+/// What the name of an environment variable of fanfare starts with.
+pub const ENV_PREFIX: &str = "FANFARE_";
+
+/// The environment variable that names the configuration file, as `--config` does.
+pub const ENV_CONFIG: &str = "FANFARE_CONFIG";
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Setting {
+    /// `name`, or `section.name`; also the flag behind `--`.
+    pub key: &'static str,
+    /// What values it takes, with their bounds.
+    pub kind: Kind,
+    /// The default, as environment and flags would write it.
+    pub default: &'static str,
+    /// Its meaning and unit; bounds and default are shown beside it.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The setting with this key.
+    pub fn find(key: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+
+    /// The section of the file it stands in; `None` above the first section.
+    pub fn section(&self) -> Option<&'static str> {
+        self.key.split_once('.').map(|(section, _)| section)
+    }
+
+    /// The key inside its section.
+    pub fn name(&self) -> &'static str {
+        self.key.split_once('.').map_or(self.key, |(_, name)| name)
+    }
+
+    /// The environment variable: `FANFARE_HEARTBEAT_INTERVAL` for `heartbeat.interval`.
+    pub fn env(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.key.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+/// Whether the table has settings in this section.
+pub(super) fn is_section(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.section() == Some(name))
+}
+
+const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
+    Setting { key, kind, default, help }
+}
+
+const fn integer(min: u64, max: u64) -> Kind {
+    Kind::Integer(Bounds { min, max, zero: false })
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes(Bounds { min, max, zero: false })
+}
+
+const fn bytes_or_zero(min: u64, max: u64) -> Kind {
+    Kind::Bytes(Bounds { min, max, zero: true })
+}
+
+const fn duration(min_ms: u64, max_ms: u64) -> Kind {
+    Kind::Duration(Bounds { min: min_ms, max: max_ms, zero: false })
+}
+
+const NOTICE_TEXT: Kind = Kind::Text { bytes_max: 1024 };
+
+/// All settings: those without a section first, then section by section.
+pub const SETTINGS: &[Setting] = &[
+    row(
+        "listen",
+        Kind::Addresses,
+        "127.0.0.1:8080",
+        "Addresses to serve; the flag may be repeated, or name several with commas between them.",
+    ),
+    row(
+        "reactors",
+        integer(0, REACTORS_MAX as u64),
+        "0",
+        "Reactor threads; 0 is one per core the process may use (or per core that pin lists).",
+    ),
+    row(
+        "pin",
+        Kind::Pin,
+        "auto",
+        "Core of each reactor, in order; auto pins where there are cores enough, none leaves it to the scheduler.",
+    ),
+    row(
+        "io",
+        Kind::Choice(&["auto", "epoll"]),
+        "auto",
+        "How reactors wait for sockets; auto takes the fastest the kernel offers.",
+    ),
+    row("open", Kind::Bool, "false", "Serve without authentication on addresses that are not loopback."),
+    row(
+        "log",
+        Kind::Choice(&["auto", "human", "json"]),
+        "auto",
+        "Log lines on stderr; auto is human, with colour where stderr is a terminal.",
+    ),
+    row(
+        "limits.connections_max",
+        integer(1, 10_000_000),
+        "50000",
+        "Connections of this node; one more is answered 503.",
+    ),
+    row(
+        "limits.message_bytes_max",
+        bytes(1, 256 * MIB),
+        "1MiB",
+        "Size of one message from a client, its fragments together; a larger one closes the connection with 1009.",
+    ),
+    row(
+        "limits.rooms_max",
+        integer(1, 65_536),
+        "128",
+        "Rooms one connection may be in; one more is answered too_many_rooms.",
+    ),
+    row("limits.head_bytes_max", bytes(256, 64 * KIB), "8KiB", "Size of a request head; a larger one is answered 431."),
+    row("limits.headers_max", integer(1, 256), "64", "Header fields of a request; more are answered 431."),
+    row(
+        "limits.handshake_timeout",
+        duration(10, 5 * MINUTE),
+        "5s",
+        "Time a client has to send its whole request head.",
+    ),
+    row(
+        "heartbeat.interval",
+        duration(20, HOUR),
+        "30s",
+        "Time between pings to a connection; clients are told it in the welcome message.",
+    ),
+    row(
+        "outbox.bytes_max",
+        bytes(KIB, 1024 * GIB),
+        "1MiB",
+        "Bytes that may wait for one connection; a slow consumer with more is closed.",
+    ),
+    row(
+        "outbox.age_max",
+        duration(10, 24 * HOUR),
+        "10s",
+        "Age the oldest message waiting for a connection may reach; a slow consumer beyond it is closed.",
+    ),
+    row(
+        "outbox.node_bytes_max",
+        bytes_or_zero(MIB, 1024 * GIB),
+        "0",
+        "Bytes that may wait on the whole node; 0 is a quarter of the memory, a cgroup's limit respected.",
+    ),
+    row(
+        "rate.messages_per_second",
+        integer(0, 1_000_000_000),
+        "0",
+        "Messages one connection may send per second; 0 is no limit.",
+    ),
+    row("rate.bytes_per_second", bytes(0, 1024 * GIB), "0", "Bytes one connection may send per second; 0 is no limit."),
+    row(
+        "rooms.notice_members_max",
+        integer(0, 10_000_000),
+        "100",
+        "Members up to which a room is told of joins and leaves; 0 turns the notices off.",
+    ),
+    row("rooms.join_text", NOTICE_TEXT, "{user} joined", "Text of a join notice; {user} stands for the user id."),
+    row("rooms.leave_text", NOTICE_TEXT, "{user} left", "Text of a leave notice; {user} stands for the user id."),
+    row("drain.timeout", duration(0, HOUR), "10s", "Time from SIGTERM until the connections that are left are cut."),
+    row("tcp.nodelay", Kind::Bool, "true", "Send small segments at once (TCP_NODELAY)."),
+    row(
+        "tcp.send_buffer",
+        bytes_or_zero(KIB, GIB),
+        "0",
+        "Size of the kernel's send buffer per socket; 0 is the kernel's choice, which tunes itself.",
+    ),
+    row(
+        "tcp.receive_buffer",
+        bytes_or_zero(KIB, GIB),
+        "0",
+        "Size of the kernel's receive buffer per socket; 0 is the kernel's choice, which tunes itself.",
+    ),
+    row(
+        "tcp.backlog",
+        integer(1, 65_535),
+        "4096",
+        "Connections the kernel holds until they are accepted, per listener; it cuts this to net.core.somaxconn.",
+    ),
+];

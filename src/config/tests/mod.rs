@@ -1,0 +1,324 @@
+//! The sources together: precedence, values that have to fit each other, and the files made from the table.
+
+mod file_tests;
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::*;
+
+/// The example file as the table says it should be.
+fn example() -> String {
+    let mut text = "\
+# Every setting of fanfare with its default. Uncomment what you want to change, and ask `fanfare check FILE`.
+#
+# The environment and flags name the same settings, and win over this file: default < file < environment < flag.
+# `interval` in section [heartbeat] is FANFARE_HEARTBEAT_INTERVAL and --heartbeat.interval.
+#
+# Sizes are whole bytes or a text with a unit (\"64KiB\", \"1MB\"); durations are whole milliseconds or a text with a
+# unit (\"500ms\", \"30s\", \"10m\", \"1h\").
+"
+    .to_owned();
+    let mut section = None;
+    for setting in SETTINGS {
+        if setting.section() != section {
+            section = setting.section();
+            writeln!(text, "\n[{}]", section.unwrap_or_default()).expect("a string takes all");
+        }
+        let default = setting.kind.parse(setting.default).expect(setting.key).to_toml();
+        let (help, domain, name) = (setting.help, setting.kind.domain(), setting.name());
+        write!(text, "\n# {help}\n# {domain}.\n#{name} = {default}\n").expect("a string takes all");
+    }
+    text
+}
+
+fn file(text: &str) -> Sources {
+    let file = SourceFile::new("f.toml".to_owned(), text.to_owned());
+    Sources { file: Some(file), ..Sources::default() }
+}
+
+fn env(pairs: &[(&str, &str)]) -> Sources {
+    let env = pairs.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    Sources { env, ..Sources::default() }
+}
+
+fn flags(pairs: &[(&str, &str)]) -> Sources {
+    let flag = |(key, value): &(&str, &str)| (Setting::find(key).expect(key), vec![(*value).to_owned()]);
+    Sources { flags: pairs.iter().map(flag).collect(), ..Sources::default() }
+}
+
+fn loaded(sources: &Sources) -> Config {
+    Config::load(sources).map(|(config, _)| config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn problems(sources: &Sources) -> Vec<String> {
+    match Config::load(sources) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Invalid(problems)) => problems.iter().map(ToString::to_string).collect(),
+        Err(error @ ConfigError::Unreadable { .. }) => panic!("{error}"),
+    }
+}
+
+/// A value of the setting that is allowed and not the default, as flags write it.
+fn other_values(setting: &Setting) -> Vec<String> {
+    let texts = match setting.kind {
+        Kind::Integer(bounds) => vec![bounds.min.to_string(), bounds.max.to_string()],
+        Kind::Bytes(bounds) => vec![bounds.min.to_string(), bounds.max.to_string()],
+        Kind::Duration(bounds) => vec![format!("{}ms", bounds.min), format!("{}ms", bounds.max)],
+        Kind::Bool => vec!["true".to_owned(), "false".to_owned()],
+        Kind::Text { .. } => vec!["{user} \"was\" here\n".to_owned(), String::new()],
+        Kind::Choice(words) => words.iter().map(ToString::to_string).collect(),
+        Kind::Addresses => vec!["[::1]:9,unix:/run/x".to_owned()],
+        Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
+    };
+    let default = setting.kind.parse(setting.default);
+    texts.into_iter().filter(|text| setting.kind.parse(text) != default).collect()
+}
+
+#[test]
+fn the_table_is_sound() {
+    let mut seen_sections = vec![None];
+    for (index, setting) in SETTINGS.iter().enumerate() {
+        let earlier = &SETTINGS[..index];
+        assert!(earlier.iter().all(|other| other.env() != setting.env()), "{} is there twice", setting.key);
+        if seen_sections.last() != Some(&setting.section()) {
+            assert!(!seen_sections.contains(&setting.section()), "section of {} is torn apart", setting.key);
+            seen_sections.push(setting.section());
+        }
+        assert!(setting.key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'.')), "{}", setting.key);
+        assert!(setting.key.matches('.').count() <= 1, "{}", setting.key);
+        assert!(setting.help.ends_with('.') && !setting.help.contains('\n'), "{}", setting.key);
+        assert_ne!(setting.env(), ENV_CONFIG);
+    }
+}
+
+#[test]
+fn the_defaults_are_these() {
+    let config = Config::default();
+    let second = Duration::from_secs(1);
+    let expected = Config {
+        listen: vec![Listen::Tcp(([127, 0, 0, 1], 8080).into())],
+        reactors: 0,
+        pin: Pin::Auto,
+        io: Io::Auto,
+        open: false,
+        log: Log::Auto,
+        limits: Limits {
+            connections_max: 50_000,
+            message_bytes_max: 1 << 20,
+            rooms_max: 128,
+            head_bytes_max: 8192,
+            headers_max: 64,
+            handshake_timeout: 5 * second,
+        },
+        heartbeat: Heartbeat { interval: 30 * second },
+        outbox: Outbox { bytes_max: 1 << 20, age_max: 10 * second, node_bytes_max: 0 },
+        rate: Rate { messages_per_second: 0, bytes_per_second: 0 },
+        rooms: Rooms {
+            notice_members_max: 100,
+            join_text: "{user} joined".to_owned(),
+            leave_text: "{user} left".to_owned(),
+        },
+        drain: Drain { timeout: 10 * second },
+        tcp: Tcp { nodelay: true, send_buffer: 0, receive_buffer: 0, backlog: 4096 },
+    };
+    assert_eq!(config, expected);
+    assert_eq!(loaded(&Sources::default()), expected);
+}
+
+#[test]
+fn every_setting_reaches_the_config_from_every_source() {
+    for setting in SETTINGS {
+        for value in other_values(setting) {
+            let by_flag = loaded(&flags(&[(setting.key, &value)]));
+            assert_ne!(by_flag, Config::default(), "{} = {value} changes nothing", setting.key);
+            assert_eq!(loaded(&env(&[(&setting.env(), &value)])), by_flag, "{}", setting.key);
+            let toml = setting.kind.parse(&value).expect(&value).to_toml();
+            let section = setting.section().map_or(String::new(), |section| format!("[{section}]\n"));
+            let by_file = loaded(&file(&format!("{section}{} = {toml}\n", setting.name())));
+            assert_eq!(by_file, by_flag, "{}", setting.key);
+        }
+    }
+}
+
+#[test]
+fn every_word_is_a_variant_of_its_own() {
+    for setting in SETTINGS {
+        if let Kind::Choice(words) = setting.kind {
+            let configs: Vec<_> = words.iter().map(|word| loaded(&flags(&[(setting.key, word)]))).collect();
+            for (index, config) in configs.iter().enumerate() {
+                assert!(!configs[..index].contains(config), "{} = {}", setting.key, words[index]);
+            }
+        }
+    }
+}
+
+#[test]
+fn later_sources_win() {
+    let mut sources = file("[heartbeat]\ninterval = \"1s\"\n");
+    let interval = |sources: &Sources| {
+        let (config, effective) = Config::load(sources).expect("all are good");
+        (config.heartbeat.interval.as_millis(), effective.source("heartbeat.interval").describe())
+    };
+    assert_eq!(interval(&Sources::default()), (30_000, "default".to_owned()));
+    assert_eq!(interval(&sources), (1_000, "file f.toml:2".to_owned()));
+    sources.env = env(&[("FANFARE_HEARTBEAT_INTERVAL", "2s")]).env;
+    assert_eq!(interval(&sources), (2_000, "env FANFARE_HEARTBEAT_INTERVAL".to_owned()));
+    sources.flags = flags(&[("heartbeat.interval", "3s")]).flags;
+    assert_eq!(interval(&sources), (3_000, "flag --heartbeat.interval".to_owned()));
+}
+
+#[test]
+fn a_list_is_replaced_as_a_whole_and_a_repeated_flag_is_one_list() {
+    let mut sources = file("listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n");
+    assert_eq!(loaded(&sources).listen.len(), 2);
+    let listen = Setting::find("listen").expect("the table has it");
+    sources.flags = vec![(listen, vec!["127.0.0.1:3,127.0.0.1:4".to_owned(), "unix:/x".to_owned()])];
+    let texts: Vec<_> = loaded(&sources).listen.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["127.0.0.1:3", "127.0.0.1:4", "unix:/x"]);
+}
+
+#[test]
+fn all_problems_are_found_in_order() {
+    let mut sources = file("nope = 1\n[tcp]\nbacklog = 0\n[limits]\nrooms_max = 0\nheaders_max = 0\n");
+    sources.env = env(&[("FANFARE_REACTORS", "x"), ("FANFARE_LGO", "json")]).env;
+    sources.flags = flags(&[("tcp.backlog", "0")]).flags;
+    assert_eq!(
+        problems(&sources),
+        [
+            "f.toml:1:1: unknown key \"nope\"; remove it (`fanfare config` shows all there are)",
+            "f.toml:3:11: tcp.backlog: \"0\" is out of bounds; write 1 to 65535",
+            "f.toml:5:13: limits.rooms_max: \"0\" is out of bounds; write 1 to 65536",
+            "f.toml:6:15: limits.headers_max: \"0\" is out of bounds; write 1 to 256",
+            "FANFARE_LGO: unknown environment variable; did you mean FANFARE_LOG?",
+            "FANFARE_REACTORS: \"x\" is no whole number; write 0 to 256",
+            "--tcp.backlog: \"0\" is out of bounds; write 1 to 65535",
+        ]
+    );
+    let line = Config::load(&sources).expect_err("seven problems").to_string();
+    assert_eq!(
+        line,
+        "f.toml:1:1: unknown key \"nope\"; remove it (`fanfare config` shows all there are) (and 6 more problems)"
+    );
+}
+
+#[test]
+fn the_environment_is_held_to_its_names() {
+    assert_eq!(problems(&env(&[("FANFARE_SERVICE_HOST", "10.0.0.1"), ("HOME", "/"), (ENV_CONFIG, "x")])), [""; 0]);
+    assert_eq!(
+        problems(&env(&[("FANFARE_TOKEN", "1")])),
+        ["FANFARE_TOKEN: unknown environment variable; unset it (`fanfare serve --help` lists the settings)"]
+    );
+    assert_eq!(
+        problems(&env(&[("FANFARE_A\nB", "1")])),
+        ["FANFARE_A\\nB: unknown environment variable; unset it (`fanfare serve --help` lists the settings)"]
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let value = OsString::from_vec(b"a\xff".to_vec());
+    let sources = Sources { env: vec![("FANFARE_LOG".into(), value)], ..Sources::default() };
+    assert_eq!(problems(&sources), ["FANFARE_LOG: \"a\u{fffd}\" is not UTF-8; write it in UTF-8"]);
+}
+
+#[test]
+fn strangers_are_let_in_only_on_purpose() {
+    let warning = |address: &str| {
+        format!(
+            "anyone who can reach {address} could read and send everything, because there is no authentication; \
+             say --open (or open = true) if you mean that, or listen on a loopback address such as 127.0.0.1:8080"
+        )
+    };
+    assert_eq!(
+        problems(&flags(&[("listen", "127.0.0.1:1,0.0.0.0:2")])),
+        [format!("--listen: {}", warning("0.0.0.0:2"))]
+    );
+    assert_eq!(problems(&file("\nlisten = [\"[::]:2\"]\n")), [format!("f.toml:2:10: listen: {}", warning("[::]:2"))]);
+    assert_eq!(
+        problems(&env(&[("FANFARE_LISTEN", "10.0.0.1:2")])),
+        [format!("FANFARE_LISTEN: {}", warning("10.0.0.1:2"))]
+    );
+    assert_eq!(problems(&flags(&[("listen", "0.0.0.0:2"), ("open", "true")])), [""; 0]);
+    assert_eq!(problems(&flags(&[("listen", "[::1]:2,unix:/x,127.9.9.9:1")])), [""; 0]);
+    // A value that could not be read is one problem, not two.
+    assert_eq!(problems(&flags(&[("listen", "0.0.0.0:2"), ("open", "maybe")])).len(), 1);
+}
+
+#[test]
+fn values_have_to_fit_each_other() {
+    assert_eq!(
+        problems(&flags(&[("listen", "127.0.0.1:1,unix:/x,127.0.0.1:1")])),
+        ["--listen: 127.0.0.1:1 is named twice; remove one"]
+    );
+    let mut sources = file("pin = \"0,1\"\n");
+    sources.flags = flags(&[("reactors", "3")]).flags;
+    assert_eq!(
+        problems(&sources),
+        ["f.toml:1:7: pin: names fewer cores (2) than there are reactors (3); name a core for each, or lower reactors"]
+    );
+    sources.flags = flags(&[("reactors", "2")]).flags;
+    assert_eq!(problems(&sources), [""; 0]);
+}
+
+#[test]
+fn reactors_are_counted() {
+    for (reactors, pin, allowed, count) in [
+        ("0", "auto", 4, 4),
+        ("0", "none", 1, 1),
+        ("0", "auto", 0, 1),
+        ("0", "auto", 1000, 256),
+        ("0", "5,6", 8, 2),
+        ("1", "5,6", 8, 1),
+        ("3", "auto", 2, 3),
+    ] {
+        let config = loaded(&flags(&[("reactors", reactors), ("pin", pin)]));
+        assert_eq!(config.reactor_count(allowed), count, "{reactors} {pin} {allowed}");
+    }
+}
+
+#[test]
+fn the_effective_configuration_gives_itself_again() {
+    let (_, effective) = Config::load(&Sources::default()).expect("the defaults are good");
+    let text = effective.to_string();
+    assert!(text.contains("\nlisten = [\"127.0.0.1:8080\"] # default\n"), "{text}");
+    assert!(text.contains("\n[heartbeat]\ninterval = \"30s\" # default\n"), "{text}");
+    let all: Vec<_> = SETTINGS
+        .iter()
+        .filter(|setting| setting.key != "reactors")
+        .filter_map(|setting| Some((setting.key, other_values(setting).pop()?)))
+        .collect();
+    let all: Vec<_> = all.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let (config, effective) = Config::load(&flags(&all)).expect("all are good");
+    assert_eq!(loaded(&file(&effective.to_string())), config);
+    let file_strange = SourceFile::new("a\nb = 1".to_owned(), "open = true".to_owned());
+    let strange = Sources { file: Some(file_strange), ..Sources::default() };
+    let (config, effective) = Config::load(&strange).expect("the path does not matter");
+    assert_eq!(loaded(&file(&effective.to_string())), config);
+}
+
+#[test]
+fn the_example_file_is_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fanfare.example.toml");
+    let expected = example();
+    if std::env::var_os("UPDATE_EXAMPLE").is_some() {
+        std::fs::write(&path, &expected).expect("the example can be written");
+    }
+    let found = std::fs::read_to_string(&path).expect("the example can be read");
+    assert_eq!(found, expected, "the table has changed: UPDATE_EXAMPLE=1 cargo test the_example writes the file anew");
+    assert_eq!(loaded(&file(&found)), Config::default());
+    let is_setting = |line: &&str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(char::is_alphabetic));
+    assert_eq!(found.lines().filter(is_setting).count(), SETTINGS.len());
+    let uncommented: String = found
+        .lines()
+        .map(|line| if is_setting(&line) { format!("{}\n", &line[1..]) } else { format!("{line}\n") })
+        .collect();
+    let (config, effective) = Config::load(&file(&uncommented)).expect("the defaults are good");
+    assert_eq!(config, Config::default());
+    for setting in SETTINGS {
+        assert!(matches!(effective.source(setting.key), Source::File { .. }), "{} is not in the example", setting.key);
+    }
+}

@@ -1,0 +1,181 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MAX: usize = 1 << 20;
+
+/// A client's frame: masked, with the shortest length form.
+fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [0x37, 0xFA, 0x21, 0x3D];
+    let mut out = vec![if fin { 0x80 } else { 0 } | opcode];
+    match payload.len() {
+        short @ 0..=125 => out.push(0x80 | short as u8),
+        medium @ 126..=65_535 => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+        long => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&key);
+    out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out
+}
+
+/// Everything the bytes amount to, fed in pieces of the given sizes: a debug line an event, then the error if any.
+fn decode(bytes: &[u8], pieces: &[usize], max: usize) -> Vec<String> {
+    let mut decoder = Decoder::default();
+    let mut log = Vec::new();
+    let mut at = 0;
+    let mut sizes = pieces.iter().copied().cycle();
+    while at < bytes.len() {
+        let size = sizes.next().unwrap_or(bytes.len()).clamp(1, bytes.len() - at);
+        let mut piece = bytes[at..at + size].to_vec();
+        at += size;
+        let mut input = piece.as_mut_slice();
+        loop {
+            match decoder.next(&mut input, max) {
+                Ok(Some(Event::Text(payload))) => log.push(format!("text {:?}", payload.as_bytes())),
+                Ok(Some(Event::Binary(payload))) => log.push(format!("binary {:?}", &payload[..])),
+                Ok(Some(Event::Ping(payload))) => log.push(format!("ping {:?}", &payload[..])),
+                Ok(Some(Event::Pong)) => log.push("pong".into()),
+                Ok(Some(Event::Close(code))) => log.push(format!("close {code:?}")),
+                Ok(None) => break,
+                Err(error) => {
+                    log.push(format!("error {error:?}"));
+                    return log;
+                }
+            }
+        }
+        assert!(input.is_empty(), "all input is taken");
+    }
+    log
+}
+
+#[test]
+fn messages_control_frames_between_fragments_and_close() {
+    let mut bytes = frame(true, 1, b"hello");
+    bytes.extend(frame(false, 1, "h\u{e9}".as_bytes()));
+    bytes.extend(frame(true, 9, b"p"));
+    bytes.extend(frame(false, 0, b""));
+    bytes.extend(frame(true, 0xA, b""));
+    bytes.extend(frame(true, 0, b"!"));
+    bytes.extend(frame(true, 8, &[3, 0xE8]));
+    let expected = [
+        format!("text {:?}", b"hello"),
+        format!("ping {:?}", b"p"),
+        "pong".into(),
+        format!("text {:?}", "h\u{e9}!".as_bytes()),
+        "close Some(1000)".into(),
+    ];
+    assert_eq!(decode(&bytes, &[bytes.len()], MAX), expected);
+    assert_eq!(decode(&bytes, &[1], MAX), expected);
+}
+
+#[test]
+fn a_character_split_over_fragments_is_whole_again() {
+    let text = "\u{1F600}".as_bytes();
+    let mut bytes = frame(false, 1, &text[..1]);
+    bytes.extend(frame(false, 0, &text[1..3]));
+    bytes.extend(frame(true, 0, &text[3..]));
+    assert_eq!(decode(&bytes, &[3], MAX), [format!("text {text:?}")]);
+}
+
+#[test]
+fn bad_utf8_is_refused_at_the_byte_that_shows_it() {
+    let mut bytes = frame(false, 1, b"ok \xF4\x90");
+    bytes.extend(vec![0; 3]);
+    assert_eq!(decode(&bytes, &[1], MAX), ["error InvalidUtf8"]);
+    let mut announced = frame(true, 1, &[b'a', 0xC0, b'c', b'd']);
+    announced.truncate(announced.len() - 2);
+    assert_eq!(decode(&announced, &[1], MAX), ["error InvalidUtf8"], "before the frame is complete");
+    assert_eq!(decode(&frame(true, 1, b"\xE2\x82"), &[99], MAX), ["error InvalidUtf8"]);
+}
+
+#[test]
+fn sizes_are_refused_from_the_header() {
+    let mut announced = frame(true, 2, &[0; 200]);
+    announced.truncate(8);
+    assert_eq!(decode(&announced, &[1], 199), ["error MessageTooBig"]);
+    let mut fragments = frame(false, 2, &[0; 150]);
+    fragments.extend(&frame(true, 0, &[0; 51])[..8]);
+    assert_eq!(decode(&fragments, &[7], 200), ["error MessageTooBig"]);
+    let mut fits = frame(false, 2, &[0; 150]);
+    fits.extend(frame(true, 0, &[0; 50]));
+    assert_eq!(decode(&fits, &[7], 200).len(), 1);
+}
+
+#[test]
+fn an_announced_length_allocates_nothing() {
+    let mut decoder = Decoder::default();
+    let mut bytes = frame(true, 2, &vec![0; 1 << 20]);
+    let mut input = &mut bytes[..100];
+    assert!(decoder.next(&mut input, MAX).unwrap().is_none());
+    assert!(decoder.held_bytes() <= 256, "held {}", decoder.held_bytes());
+}
+
+#[test]
+fn fragments_are_counted_even_when_empty() {
+    let mut bytes = frame(false, 1, b"");
+    for _ in 0..FRAGMENTS_MAX {
+        bytes.extend(frame(false, 0, b""));
+    }
+    assert_eq!(decode(&bytes, &[65_536], MAX), ["error TooManyFragments"]);
+}
+
+#[test]
+fn wrong_order_of_frames_is_refused() {
+    assert_eq!(decode(&frame(true, 0, b"x"), &[99], MAX), ["error StrayContinuation"]);
+    let mut bytes = frame(false, 1, b"x");
+    bytes.extend(frame(true, 1, b"y"));
+    assert_eq!(decode(&bytes, &[99], MAX), ["error InterleavedMessage"]);
+    assert_eq!(decode(&bytes, &[1], MAX), ["error InterleavedMessage"]);
+}
+
+#[test]
+fn nothing_is_held_between_messages() {
+    let mut decoder = Decoder::default();
+    for size in [0, 10, 200, 70_000] {
+        let mut bytes = frame(true, 2, &vec![1; size]);
+        for piece in bytes.chunks_mut(1000) {
+            let mut input = piece;
+            while decoder.next(&mut input, MAX).unwrap().is_some() {}
+        }
+        assert!(!decoder.is_partial());
+    }
+}
+
+fn any_frames() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        4 => proptest::collection::vec(any::<u8>(), 0..300),
+        4 => "[a-z\u{e9}\u{20ac}\u{1F600}]{0,80}".prop_map(String::into_bytes),
+        1 => proptest::collection::vec(any::<u8>(), 65_500..65_600),
+    ];
+    let opcode = prop_oneof![4 => Just(1_u8), 4 => Just(2), 4 => Just(0), 1 => Just(8), 2 => Just(9), 2 => Just(10), 1 => 3..8_u8];
+    let one = (any::<bool>(), opcode, payload).prop_map(|(fin, opcode, mut payload)| {
+        if opcode >= 8 {
+            payload.truncate(125);
+        }
+        frame(fin || opcode >= 8, opcode, &payload)
+    });
+    proptest::collection::vec(one, 1..8).prop_map(|frames| frames.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_chunking_gives_the_same_events(bytes in any_frames(), pieces in proptest::collection::vec(1_usize..400, 1..10)) {
+        prop_assert_eq!(decode(&bytes, &pieces, 66_000), decode(&bytes, &[bytes.len()], 66_000));
+    }
+
+    #[test]
+    fn encode_then_decode_is_identity(payload in proptest::collection::vec(any::<u8>(), 0..70_000), pieces in proptest::collection::vec(1_usize..9_000, 1..5)) {
+        prop_assert_eq!(decode(&frame(true, 2, &payload), &pieces, MAX), [format!("binary {payload:?}")]);
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600), pieces in proptest::collection::vec(1_usize..20, 1..10)) {
+        decode(&bytes, &pieces, 1_000);
+    }
+}

@@ -1,0 +1,26 @@
+//! One connection, sans-IO: bytes, the time and limits come in; events and bytes go out.
+//!
+//! Owns the handshake, the frame decoder, message assembly, UTF-8 and masking, the outbox with its references into
+//! shared segments, rates and the closing handshake. It never sees a descriptor, a clock, a thread or another
+//! connection. May import `frame`, `time`,
+//! `limits` and nothing above them.
+
+mod close;
+mod decoder;
+mod frame;
+mod handshake;
+mod mask;
+mod outbox;
+mod rate;
+mod utf8;
+
+pub use close::{CloseReason, PeerError, close_payload, parse_close};
+pub use decoder::{Decoder, Event};
+pub use frame::{Header, parse_header};
+pub use handshake::{
+    Head, HeadLimits, HeadReader, HttpRefusal, Target, Upgrade, parse_head, write_refusal, write_upgrade,
+};
+pub use mask::unmask;
+pub use outbox::{Chunk, Ledger, Outbox, Segment};
+pub use rate::TokenBucket;
+pub use utf8::{InvalidUtf8, Utf8Stream, validate};

@@ -1,0 +1,304 @@
+//! What waits to be sent to one connection: references into shared segments, never copies.
+//!
+//! ```text
+//!   segment (bytes, shared by reference count) ◄── chunk [start..end) ◄── queue of one connection
+//!                                              ◄── chunk [start..end) ◄── queue of another
+//! ```
+//!
+//! An idle connection's outbox is one empty pointer. Bytes are counted once in the reactor's ledger however many
+//! queues refer to them, for that is what memory holds.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::frame::frame_boundary;
+use crate::time::Millis;
+
+/// Bytes held by all segments of one reactor.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Rc<Cell<usize>>);
+
+impl Ledger {
+    /// Bytes of all living segments.
+    pub fn bytes(&self) -> usize {
+        self.0.get()
+    }
+}
+
+/// Whole server frames, one after another, shared by the connections of one reactor.
+#[derive(Debug)]
+pub struct Segment {
+    body: Body,
+    ledger: Ledger,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Built on this reactor.
+    Local(Vec<u8>),
+    /// One frame shared with other reactors.
+    Shared(Arc<[u8]>),
+}
+
+impl Segment {
+    /// A segment of frames built on this reactor.
+    pub fn local(bytes: Vec<u8>, ledger: &Ledger) -> Rc<Segment> {
+        Segment::count(Body::Local(bytes), ledger)
+    }
+
+    /// A segment of one frame that other reactors may share.
+    pub fn shared(frame: Arc<[u8]>, ledger: &Ledger) -> Rc<Segment> {
+        Segment::count(Body::Shared(frame), ledger)
+    }
+
+    /// The frames.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.body {
+            Body::Local(bytes) => bytes,
+            Body::Shared(frame) => frame,
+        }
+    }
+
+    fn count(body: Body, ledger: &Ledger) -> Rc<Segment> {
+        let segment = Segment { body, ledger: ledger.clone() };
+        ledger.0.set(ledger.0.get() + segment.bytes().len());
+        Rc::new(segment)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.ledger.0.set(self.ledger.0.get() - self.bytes().len());
+    }
+}
+
+/// A part of a segment: 16 bytes.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    segment: Rc<Segment>,
+    start: u32,
+    end: u32,
+}
+
+const _: () = assert!(size_of::<Chunk>() == 16);
+
+impl Chunk {
+    /// Bytes `start..end` of a segment; segments are far below 4 GiB (`limits.message_bytes_max` is at most 256 MiB).
+    pub fn new(segment: Rc<Segment>, start: usize, end: usize) -> Chunk {
+        assert!(start <= end && end <= segment.bytes().len() && end <= u32::MAX as usize);
+        Chunk { segment, start: start as u32, end: end as u32 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.segment.bytes()[self.start as usize..self.end as usize]
+    }
+
+    fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+/// The queue of one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+    progress_at: Millis,
+}
+
+impl Outbox {
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.bytes)
+    }
+
+    /// When the kernel last took bytes, or when the queue began; `None` when it is empty.
+    pub fn progress_at(&self) -> Option<Millis> {
+        self.queue.as_ref().map(|queue| queue.progress_at)
+    }
+
+    /// Appends a chunk.
+    pub fn push(&mut self, chunk: Chunk, now: Millis) {
+        if chunk.len() == 0 {
+            return;
+        }
+        let queue = self
+            .queue
+            .get_or_insert_with(|| Box::new(Queue { chunks: VecDeque::with_capacity(4), bytes: 0, progress_at: now }));
+        queue.bytes += chunk.len();
+        queue.chunks.push_back(chunk);
+    }
+
+    /// The waiting bytes from the front, at most `slices_max` slices.
+    pub fn slices(&self, slices_max: usize) -> impl Iterator<Item = &[u8]> {
+        self.queue.iter().flat_map(|queue| queue.chunks.iter()).take(slices_max).map(Chunk::bytes)
+    }
+
+    /// The kernel took `sent` bytes from the front.
+    pub fn advance(&mut self, mut sent: usize, now: Millis) {
+        let Some(queue) = &mut self.queue else { return };
+        if sent > 0 {
+            queue.progress_at = now;
+        }
+        assert!(sent <= queue.bytes, "the kernel cannot take more than there was");
+        queue.bytes -= sent;
+        while let Some(front) = queue.chunks.front_mut() {
+            if sent < front.len() {
+                front.start += sent as u32;
+                break;
+            }
+            sent -= front.len();
+            queue.chunks.pop_front();
+        }
+        if queue.chunks.is_empty() {
+            self.queue = None;
+        }
+    }
+
+    /// Bytes that wait behind the message at the front. This is what `outbox.bytes_max` bounds, so that an empty
+    /// outbox takes one message of any permitted size.
+    pub fn bytes_behind_first(&self) -> usize {
+        let Some((queue, front)) = self.queue.as_ref().and_then(|queue| Some((queue, queue.chunks.front()?))) else {
+            return 0;
+        };
+        let first_end = first_frame_end(front);
+        queue.bytes - (first_end - front.start as usize)
+    }
+
+    /// Drops everything but the rest of a frame of which a part was sent already: a stream may end only between
+    /// frames.
+    pub fn truncate_to_frame(&mut self) {
+        let Some(queue) = &mut self.queue else { return };
+        let Some(mut front) = queue.chunks.pop_front() else { return };
+        let cut = frame_boundary(front.segment.bytes(), front.start as usize);
+        front.end = front.end.min(cut as u32);
+        if front.len() == 0 {
+            self.queue = None;
+            return;
+        }
+        queue.chunks.clear();
+        queue.bytes = front.len();
+        queue.chunks.push_back(front);
+    }
+}
+
+/// The end, in its segment, of the frame at the front of a chunk, of which a part may have been sent.
+fn first_frame_end(front: &Chunk) -> usize {
+    frame_boundary(front.segment.bytes(), front.start as usize + 1).min(front.end as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Opcode, encode_header};
+    use proptest::prelude::*;
+
+    fn frames(payloads: &[usize]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &payload in payloads {
+            encode_header(&mut bytes, Opcode::Binary, payload);
+            bytes.resize(bytes.len() + payload, payload as u8);
+        }
+        bytes
+    }
+
+    #[test]
+    fn bytes_are_counted_once_however_many_refer_to_them() {
+        let ledger = Ledger::default();
+        let segment = Segment::local(frames(&[100]), &ledger);
+        let mut outboxes: Vec<Outbox> = (0..50).map(|_| Outbox::default()).collect();
+        for outbox in &mut outboxes {
+            outbox.push(Chunk::new(segment.clone(), 0, 102), Millis(0));
+        }
+        drop(segment);
+        assert_eq!(ledger.bytes(), 102);
+        drop(outboxes);
+        assert_eq!(ledger.bytes(), 0);
+    }
+
+    #[test]
+    fn the_message_at_the_front_does_not_count_against_the_bound() {
+        let ledger = Ledger::default();
+        let mut outbox = Outbox::default();
+        let bytes = frames(&[5_000, 10, 20]);
+        let len = bytes.len();
+        outbox.push(Chunk::new(Segment::local(bytes, &ledger), 0, len), Millis(0));
+        assert_eq!(outbox.bytes_behind_first(), 34);
+        outbox.advance(4_000, Millis(1));
+        assert_eq!(outbox.bytes_behind_first(), 34);
+        outbox.advance(1_004, Millis(1));
+        assert_eq!(outbox.bytes_behind_first(), 22, "the frame of 10 is at the front now");
+    }
+
+    #[test]
+    fn truncation_leaves_the_rest_of_a_begun_frame_only() {
+        let ledger = Ledger::default();
+        let bytes = frames(&[50, 60]);
+        for (sent, left) in [(0, 0), (1, 51), (51, 1), (52, 0), (53, 61)] {
+            let mut outbox = Outbox::default();
+            outbox.push(Chunk::new(Segment::local(bytes.clone(), &ledger), 0, bytes.len()), Millis(0));
+            outbox.push(Chunk::new(Segment::local(bytes.clone(), &ledger), 0, bytes.len()), Millis(0));
+            outbox.advance(sent, Millis(0));
+            outbox.truncate_to_frame();
+            assert_eq!(outbox.bytes(), left, "after {sent} sent");
+            assert_eq!(outbox.is_empty(), left == 0);
+        }
+        assert_eq!(ledger.bytes(), 0);
+    }
+
+    #[test]
+    fn progress_is_when_the_kernel_took_bytes() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.progress_at(), None);
+        outbox.push(Chunk::new(Segment::shared(frames(&[9]).into(), &Ledger::default()), 0, 11), Millis(5));
+        outbox.advance(0, Millis(7));
+        assert_eq!(outbox.progress_at(), Some(Millis(5)));
+        outbox.advance(1, Millis(9));
+        assert_eq!(outbox.progress_at(), Some(Millis(9)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out_in_order(
+            payloads in proptest::collection::vec(proptest::collection::vec(0_usize..300, 1..4), 1..20),
+            sends in proptest::collection::vec(1_usize..500, 1..50),
+        ) {
+            let ledger = Ledger::default();
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for group in &payloads {
+                let bytes = frames(group);
+                expected.extend_from_slice(&bytes);
+                let len = bytes.len();
+                outbox.push(Chunk::new(Segment::local(bytes, &ledger), 0, len), Millis(0));
+            }
+            let mut got = Vec::new();
+            for send in sends.iter().cycle().take(10_000) {
+                prop_assert_eq!(outbox.bytes(), expected.len() - got.len());
+                if outbox.is_empty() {
+                    break;
+                }
+                let all: Vec<u8> = outbox.slices(64).flatten().copied().collect();
+                let sent = (*send).min(all.len());
+                got.extend_from_slice(&all[..sent]);
+                outbox.advance(sent, Millis(1));
+            }
+            prop_assert_eq!(got, expected);
+            prop_assert_eq!(ledger.bytes(), 0);
+        }
+    }
+}

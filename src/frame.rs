@@ -1,0 +1,166 @@
+//! The wire form of a server's frames (RFC 6455 §5.2): opcodes, headers, whole frames.
+//!
+//! A base layer: both the connections and the router write frames. Reading a client's frames is `conn`'s business.
+
+/// Longest header a server writes: it never masks.
+pub const FRAME_HEADER_BYTES_MAX: usize = 10;
+
+/// The opcodes RFC 6455 §11.8 defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opcode {
+    /// A further part of a fragmented message.
+    Continuation,
+    /// UTF-8 text.
+    Text,
+    /// Bytes.
+    Binary,
+    /// The closing handshake.
+    Close,
+    /// Heartbeat, to be answered.
+    Ping,
+    /// The answer to a ping.
+    Pong,
+}
+
+impl Opcode {
+    /// The opcode's four bits.
+    pub fn bits(self) -> u8 {
+        match self {
+            Opcode::Continuation => 0x0,
+            Opcode::Text => 0x1,
+            Opcode::Binary => 0x2,
+            Opcode::Close => 0x8,
+            Opcode::Ping => 0x9,
+            Opcode::Pong => 0xA,
+        }
+    }
+
+    /// Whether it is a control frame's opcode (RFC 6455 §5.5).
+    pub fn is_control(self) -> bool {
+        self.bits() & 0x8 != 0
+    }
+
+    /// The opcode of four bits; `None` where RFC 6455 defines none.
+    pub fn from_bits(bits: u8) -> Option<Opcode> {
+        Some(match bits {
+            0x0 => Opcode::Continuation,
+            0x1 => Opcode::Text,
+            0x2 => Opcode::Binary,
+            0x8 => Opcode::Close,
+            0x9 => Opcode::Ping,
+            0xA => Opcode::Pong,
+            _ => return None,
+        })
+    }
+}
+
+/// Builds whole frames in one reused buffer: the payload is written once, its header placed in front of it.
+#[derive(Debug, Default)]
+pub struct FrameBuilder {
+    bytes: Vec<u8>,
+}
+
+impl FrameBuilder {
+    /// The frame whose payload `write` appends. It lives until the next call.
+    #[inline]
+    pub fn build(&mut self, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&[0; FRAME_HEADER_BYTES_MAX]);
+        write(&mut self.bytes);
+        let payload_bytes = self.bytes.len() - FRAME_HEADER_BYTES_MAX;
+        let (header, header_bytes) = header(opcode, payload_bytes);
+        let start = FRAME_HEADER_BYTES_MAX - header_bytes;
+        self.bytes[start..FRAME_HEADER_BYTES_MAX].copy_from_slice(&header[..header_bytes]);
+        &self.bytes[start..]
+    }
+
+    /// Frees the buffer where one large message made it grow beyond `bytes_max`.
+    pub fn shrink(&mut self, bytes_max: usize) {
+        if self.bytes.capacity() > bytes_max {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+/// Appends the header of a server's unfragmented, unmasked frame with `payload_bytes` to follow.
+#[inline]
+pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
+    let (header, header_bytes) = header(opcode, payload_bytes);
+    out.extend_from_slice(&header[..header_bytes]);
+}
+
+/// The header, in its shortest form, and its length.
+#[inline]
+fn header(opcode: Opcode, payload_bytes: usize) -> ([u8; FRAME_HEADER_BYTES_MAX], usize) {
+    let mut header = [0; FRAME_HEADER_BYTES_MAX];
+    header[0] = 0x80 | opcode.bits();
+    if payload_bytes <= 125 {
+        header[1] = payload_bytes as u8;
+        (header, 2)
+    } else if let Ok(length) = u16::try_from(payload_bytes) {
+        header[1] = 126;
+        header[2..4].copy_from_slice(&length.to_be_bytes());
+        (header, 4)
+    } else {
+        header[1] = 127;
+        header[2..].copy_from_slice(&(payload_bytes as u64).to_be_bytes());
+        (header, 10)
+    }
+}
+
+/// The end of the frame that holds byte `at` of `frames`, whole server frames one after another: where a stream cut
+/// at `at` may stop without cutting a frame. `at` on a boundary is its own answer.
+pub fn frame_boundary(frames: &[u8], at: usize) -> usize {
+    let mut boundary = 0;
+    while boundary < at {
+        let Some(rest) = frames.get(boundary..) else { break };
+        let (payload_bytes, header_bytes) = match rest {
+            [_, 126, high, low, ..] => (usize::from(u16::from_be_bytes([*high, *low])), 4),
+            [_, 127, tail @ ..] => match tail.first_chunk::<8>() {
+                Some(length) => (u64::from_be_bytes(*length) as usize, 10),
+                None => break,
+            },
+            [_, short, ..] => (usize::from(*short), 2),
+            _ => break,
+        };
+        boundary += header_bytes + payload_bytes;
+    }
+    boundary.clamp(at, frames.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_boundary_is_found_inside_and_between_frames() {
+        let mut frames = Vec::new();
+        let mut boundaries = vec![0];
+        for payload in [0_usize, 5, 126, 70_000, 1] {
+            encode_header(&mut frames, Opcode::Text, payload);
+            frames.resize(frames.len() + payload, b'x');
+            boundaries.push(frames.len());
+        }
+        for at in (0..frames.len()).step_by(37).chain(boundaries.clone()) {
+            let expected = *boundaries.iter().find(|&&boundary| boundary >= at).unwrap();
+            assert_eq!(frame_boundary(&frames, at), expected, "at {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_server_writes_tungstenite_reads(length in 0_usize..200_000) {
+            let mut builder = FrameBuilder::default();
+            let out = builder.build(Opcode::Text, |payload| payload.resize(payload.len() + length, b'x'));
+            let (header, payload_bytes) =
+                tungstenite::protocol::frame::FrameHeader::parse(&mut std::io::Cursor::new(out)).unwrap().unwrap();
+            prop_assert_eq!(payload_bytes, length as u64);
+            prop_assert!(header.is_final && header.mask.is_none());
+            let mut header = Vec::new();
+            encode_header(&mut header, Opcode::Text, length);
+            prop_assert_eq!(&out[..header.len()], &header[..]);
+            prop_assert_eq!(out.len(), header.len() + length);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! fanfare: a thread-per-core WebSocket push server.
+//!
+//! The library holds everything the `fanfare` binary does, in layers whose imports run downward only:
+//!
+//! ```text
+//! main → server, config, cli          arguments to Config to server::run
+//! server  → reactor, control           spawn, pin, listen, drain
+//! control → metrics (messages only)    HTTP that is no upgrade: console page, health, statistics
+//! reactor → conn, router, drivers      the loop: mail, completions, timers, flush, wake peers
+//! router  → protocol                   topics, membership, fan-out plan, presence: sans-IO
+//! conn                                 handshake, frames, assembly, outbox: sans-IO
+//! protocol                             JSON commands and events
+//! frame, time, ids, limits, metrics    frames on the wire, clocks, identities, every bound, counters
+//! ```
+//!
+//! `ARCHITECTURE.md` tells the life of a message; `tests/layers.rs` checks the arrows.
+
+pub mod cli;
+pub mod config;
+pub mod conn;
+pub mod control;
+pub mod frame;
+pub mod ids;
+pub mod limits;
+pub mod metrics;
+pub mod protocol;
+pub mod reactor;
+pub mod router;
+pub mod server;
+pub mod time;

@@ -1,0 +1,101 @@
+//! Every fixed bound in one place, each with what happens beyond it.
+//!
+//! What an operator may want to change is a setting (`config`); what stands here is part of the design. The
+//! assertions at the end hold the bounds together at compile time.
+
+/// Longest user id, in bytes of UTF-8. A longer one in the request is answered 400.
+pub const USER_ID_BYTES_MAX: usize = 128;
+
+/// Longest room id, in bytes of UTF-8. A longer one is `bad_room_id` (400 for a raw room's path).
+pub const ROOM_ID_BYTES_MAX: usize = 255;
+
+/// Reactors in one node. The configuration refuses more.
+pub const REACTORS_MAX: usize = 256;
+
+/// Bytes a reactor takes from one socket in one read. A socket with more is read again in the next turn, after the
+/// others had theirs.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Readiness events taken from the kernel in one turn; the rest come in the next.
+pub const EVENTS_PER_TURN: usize = 1024;
+
+/// Connections accepted from one listener in one turn; the rest wait in the backlog for the next.
+pub const ACCEPTS_PER_TURN: usize = 256;
+
+/// Connections answered 503 in one go while descriptors have run out; then accepting pauses.
+pub const REFUSALS_PER_PAUSE: usize = 64;
+
+/// How long accepting pauses once descriptors have run out, in milliseconds.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Parcels of mail a reactor's mailbox holds. A sender that finds it full keeps its mail as an ordered spill and
+/// stops reading its clients until the spill is gone.
+pub const MAILBOX_PARCELS: usize = 1024;
+
+/// Pieces of mail in one parcel: a fuller one leaves before the turn ends, so that the peer can start.
+pub const PARCEL_MAIL_MAX: usize = 512;
+
+/// Parcels a reactor opens in one turn; the rest wait for the next, so that sockets are not starved.
+pub const PARCELS_PER_TURN: usize = 64;
+
+/// Bytes of fan-out gathered in one turn before connections are flushed in the middle of it.
+pub const TURN_BYTES_MAX: usize = 256 * 1024;
+
+/// A frame from this size up is shared as it is instead of being copied into the turn's batch.
+pub const FRAME_SHARE_BYTES: usize = 16 * 1024;
+
+/// Spare batch buffers a router keeps for later turns; more are freed.
+pub const BATCH_POOL_MAX: usize = 1024;
+
+/// A batch buffer that grew beyond this is freed instead of pooled.
+pub const BATCH_POOL_BYTES_MAX: usize = 64 * 1024;
+
+/// Chunks handed to the kernel in one gathering write.
+pub const SEND_SLICES_MAX: usize = 64;
+
+/// Payload of a control frame (RFC 6455 §5.5). A longer one is a protocol error, 1002.
+pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// Fragments in one message, empty ones counted. One more is answered 1008.
+pub const FRAGMENTS_MAX: u32 = 131_072;
+
+/// Sockets beyond `limits.connections_max` that may be in their handshake, in plain HTTP or being refused. One more
+/// is answered 503 without its request being read.
+pub const HANDSHAKES_SPARE: usize = 1024;
+
+/// How long a closing handshake or a lingering close may take, in milliseconds; then the socket is dropped.
+pub const CLOSE_MS_MAX: u64 = 5_000;
+
+/// Users named in one presence answer; the count stays exact beyond it.
+pub const PRESENCE_USERS_MAX: usize = 1_000;
+
+/// Connections told to go away per turn of a draining reactor: the rest follow `DRAIN_PACE_MS` later.
+pub const DRAIN_CLOSES_PER_TURN: usize = 512;
+
+/// Pause between two such groups, in milliseconds.
+pub const DRAIN_PACE_MS: u64 = 10;
+
+/// Width of the reconnect hint in a 1001 close, in milliseconds: each client gets a random one below it.
+pub const RETRY_MS_MAX: u64 = 5_000;
+
+/// Commands over the rate that are answered `rate_limited` before the connection is closed with 1008. The count
+/// starts anew after [`RATE_FORGIVEN_MS`] within the rate.
+pub const RATE_STRIKES_MAX: u32 = 100;
+
+/// How long a connection must keep within its rate for earlier excesses to be forgotten, in milliseconds.
+pub const RATE_FORGIVEN_MS: u64 = 1_000;
+
+/// Plain HTTP connections the control thread serves at once; one more is closed unanswered.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// How long one plain HTTP connection may live, in milliseconds.
+pub const HTTP_MS_MAX: u64 = 30_000;
+
+/// Bytes the hot part of a connection may take.
+pub const CONNECTION_BYTES_MAX: usize = 128;
+
+const _: () = assert!(CONTROL_BYTES_MAX < 126, "a control frame has the short length form");
+const _: () = assert!(PARCEL_MAIL_MAX > 0 && MAILBOX_PARCELS > 0 && PARCELS_PER_TURN > 0);
+const _: () = assert!(FRAME_SHARE_BYTES < TURN_BYTES_MAX && READ_BYTES <= TURN_BYTES_MAX);
+const _: () = assert!(BATCH_POOL_BYTES_MAX >= FRAME_SHARE_BYTES);
+const _: () = assert!(REACTORS_MAX <= u16::MAX as usize);

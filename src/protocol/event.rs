@@ -1,0 +1,218 @@
+//! What the server says: each function appends the JSON text of one message to
+//! `out`, in the field order clients may rely on, with the added fields last.
+//!
+//! Nothing is allocated but what `out` itself needs to grow. Arguments named
+//! `…_raw` are JSON text already and are copied as they are; all others are
+//! plain strings, and are escaped (RFC 8259, section 7).
+
+use super::{ErrorCode, scan::find_special};
+
+/// A change in a room's membership that the members are told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A connection has joined.
+    Join,
+    /// A connection has left.
+    Leave,
+}
+
+/// `welcome`, the first message to a connection. `heartbeat_ms` is the interval
+/// of the server's pings, in milliseconds.
+pub fn welcome(out: &mut Vec<u8>, client_id: &str, user: &str, heartbeat_ms: u64) {
+    text(out, r#"{"type":"welcome","clientId":"#);
+    string(out, client_id);
+    text(out, r#","userId":"#);
+    string(out, user);
+    text(out, r#","heartbeat":"#);
+    integer(out, heartbeat_ms);
+    text(out, "}");
+}
+
+/// `private_msg`, for every connection of a user. `time_ms` is Unix time in
+/// milliseconds.
+pub fn private_msg(out: &mut Vec<u8>, from: &str, content_raw: &str, time_ms: u64) {
+    text(out, r#"{"type":"private_msg","from":"#);
+    string(out, from);
+    content_and_time(out, content_raw, time_ms);
+}
+
+/// `private`, for one connection.
+pub fn private(out: &mut Vec<u8>, from: &str, data_raw: &str) {
+    text(out, r#"{"type":"private","data":"#);
+    data_and_from(out, data_raw, from);
+}
+
+/// `broadcast` with `content`. `time_ms` is Unix time in milliseconds.
+pub fn broadcast_content(out: &mut Vec<u8>, from: &str, content_raw: &str, time_ms: u64) {
+    text(out, r#"{"type":"broadcast","from":"#);
+    string(out, from);
+    content_and_time(out, content_raw, time_ms);
+}
+
+/// `broadcast` with `data`.
+pub fn broadcast_data(out: &mut Vec<u8>, from: &str, data_raw: &str) {
+    text(out, r#"{"type":"broadcast","data":"#);
+    data_and_from(out, data_raw, from);
+}
+
+/// `room_msg`, for the members of a room. `time_ms` is Unix time in
+/// milliseconds.
+pub fn room_msg(out: &mut Vec<u8>, room: &str, from: &str, content_raw: &str, time_ms: u64) {
+    text(out, r#"{"type":"room_msg","roomId":"#);
+    string(out, room);
+    text(out, r#","from":"#);
+    string(out, from);
+    content_and_time(out, content_raw, time_ms);
+}
+
+/// `system`, the notice that someone joined or left. `notice_text` is what it
+/// says to people.
+pub fn notice(out: &mut Vec<u8>, room: &str, notice: Notice, user: &str, notice_text: &str) {
+    text(out, r#"{"type":"system","roomId":"#);
+    string(out, room);
+    match notice {
+        Notice::Join => text(out, r#","event":"join","userId":"#),
+        Notice::Leave => text(out, r#","event":"leave","userId":"#),
+    }
+    string(out, user);
+    text(out, r#","content":"#);
+    string(out, notice_text);
+    text(out, "}");
+}
+
+/// `joined`, the answer to `join_room`, one per room. `recovered` where the
+/// client asked for what it missed.
+pub fn joined(out: &mut Vec<u8>, id_raw: Option<&str>, room: &str, recovered: Option<bool>) {
+    text(out, r#"{"type":"joined""#);
+    id(out, id_raw);
+    text(out, r#","roomId":"#);
+    string(out, room);
+    match recovered {
+        Some(true) => text(out, r#","recovered":true}"#),
+        Some(false) => text(out, r#","recovered":false}"#),
+        None => text(out, "}"),
+    }
+}
+
+/// `ack`, the answer to a command with an `id` and no answer of its own.
+pub fn ack(out: &mut Vec<u8>, id_raw: &str) {
+    text(out, r#"{"type":"ack""#);
+    id(out, Some(id_raw));
+    text(out, "}");
+}
+
+/// `error`, the answer to a command that was refused.
+pub fn error(out: &mut Vec<u8>, id_raw: Option<&str>, code: ErrorCode, message: &str) {
+    text(out, r#"{"type":"error""#);
+    id(out, id_raw);
+    text(out, r#","code":""#);
+    text(out, code.as_str());
+    text(out, r#"","message":"#);
+    string(out, message);
+    text(out, "}");
+}
+
+/// `presence`, the answer to the command. `count` is exact; `users` are all of
+/// them, or as many as are listed, and then `truncated` is true.
+pub fn presence<'a>(
+    out: &mut Vec<u8>,
+    id_raw: Option<&str>,
+    room: &str,
+    count: usize,
+    users: impl IntoIterator<Item = &'a str>,
+    truncated: bool,
+) {
+    text(out, r#"{"type":"presence","roomId":"#);
+    string(out, room);
+    text(out, r#","count":"#);
+    integer(out, count as u64);
+    text(out, r#","users":["#);
+    for (index, user) in users.into_iter().enumerate() {
+        if index > 0 {
+            text(out, ",");
+        }
+        string(out, user);
+    }
+    text(out, "]");
+    if truncated {
+        text(out, r#","truncated":true"#);
+    }
+    id(out, id_raw);
+    text(out, "}");
+}
+
+/// `pong`, the answer to `ping`.
+pub fn pong(out: &mut Vec<u8>, id_raw: Option<&str>) {
+    text(out, r#"{"type":"pong""#);
+    id(out, id_raw);
+    text(out, "}");
+}
+
+#[inline]
+fn content_and_time(out: &mut Vec<u8>, content_raw: &str, time_ms: u64) {
+    text(out, r#","content":"#);
+    text(out, content_raw);
+    text(out, r#","time":"#);
+    integer(out, time_ms);
+    text(out, "}");
+}
+
+#[inline]
+fn data_and_from(out: &mut Vec<u8>, data_raw: &str, from: &str) {
+    text(out, data_raw);
+    text(out, r#","from":"#);
+    string(out, from);
+    text(out, "}");
+}
+
+#[inline]
+fn id(out: &mut Vec<u8>, id_raw: Option<&str>) {
+    if let Some(id_raw) = id_raw {
+        text(out, r#","id":"#);
+        text(out, id_raw);
+    }
+}
+
+#[inline]
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn integer(out: &mut Vec<u8>, value: u64) {
+    text(out, itoa::Buffer::new().format(value));
+}
+
+/// A JSON string: quoted, and escaped where RFC 8259, section 7, demands it.
+#[inline]
+fn string(out: &mut Vec<u8>, value: &str) {
+    let bytes = value.as_bytes();
+    out.push(b'"');
+    let mut copied = 0;
+    loop {
+        let special = find_special(bytes, copied);
+        out.extend_from_slice(&bytes[copied..special]);
+        let Some(&byte) = bytes.get(special) else {
+            break;
+        };
+        escape(out, byte);
+        copied = special + 1;
+    }
+    out.push(b'"');
+}
+
+#[cold]
+fn escape(out: &mut Vec<u8>, byte: u8) {
+    const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' => text(out, r#"\""#),
+        b'\\' => text(out, r"\\"),
+        b'\n' => text(out, r"\n"),
+        b'\r' => text(out, r"\r"),
+        b'\t' => text(out, r"\t"),
+        _ => {
+            text(out, r"\u00");
+            out.push(HEX_DIGITS[usize::from(byte >> 4)]);
+            out.push(HEX_DIGITS[usize::from(byte & 0xf)]);
+        }
+    }
+}

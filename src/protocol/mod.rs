@@ -1,0 +1,39 @@
+//! The JSON protocol: what a client's text message asks for, and the text of
+//! every message the server sends.
+//!
+//! Owns the grammar of the envelope (`type`, `id`, `roomId`, …), the error
+//! codes, and the field order of each server message. `content` and `data`
+//! belong to the clients: they are validated, and then passed on as the very
+//! bytes that came in.
+//!
+//! Never does I/O, never reads a clock, never knows who is connected, and never
+//! changes its input. Peer input never panics here.
+//!
+//! May import `limits`; `simd-json` to decode the few strings with escapes that
+//! the server itself needs, `itoa` to print integers.
+
+pub mod command;
+pub mod error;
+pub mod event;
+pub mod scan;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::{Body, Command, Position, Rejection, Request, Rooms, parse};
+pub use error::{ERROR_CODES, ErrorCode};
+pub use event::{
+    Notice, ack, broadcast_content, broadcast_data, error, joined, notice, pong, presence, private, private_msg,
+    room_msg, welcome,
+};
+
+/// Levels of nesting in a message: 128 in a value, and the message's own object
+/// around it. One level more is `bad_json`.
+pub const NESTING_MAX: u32 = 129;
+
+/// Bytes of a command's `id` as it was sent, quotes included. A longer one is
+/// `bad_id`.
+pub const REQUEST_ID_BYTES_MAX: usize = 1024;
+
+/// Entries of one `roomIds`. A longer list is `too_many_rooms`.
+pub const ROOM_IDS_MAX: usize = 1024;

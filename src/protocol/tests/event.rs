@@ -1,0 +1,158 @@
+use super::super::{ERROR_CODES, ErrorCode, Notice, event};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn text(append: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = b"kept".to_vec();
+    append(&mut out);
+    String::from_utf8(out.split_off(4)).unwrap()
+}
+
+fn value(append: impl FnOnce(&mut Vec<u8>)) -> Value {
+    serde_json::from_str(&text(append)).unwrap()
+}
+
+#[test]
+fn messages_read_word_for_word() {
+    let cases = [
+        (
+            text(|out| event::welcome(out, "c1", "alice", 30_000)),
+            r#"{"type":"welcome","clientId":"c1","userId":"alice","heartbeat":30000}"#,
+        ),
+        (
+            text(|out| event::private_msg(out, "alice", "[1, 2]", 17)),
+            r#"{"type":"private_msg","from":"alice","content":[1, 2],"time":17}"#,
+        ),
+        (text(|out| event::private(out, "alice", "1e400")), r#"{"type":"private","data":1e400,"from":"alice"}"#),
+        (
+            text(|out| event::broadcast_content(out, "alice", "null", u64::MAX)),
+            r#"{"type":"broadcast","from":"alice","content":null,"time":18446744073709551615}"#,
+        ),
+        (
+            text(|out| event::broadcast_data(out, "alice", r#""\ud800""#)),
+            r#"{"type":"broadcast","data":"\ud800","from":"alice"}"#,
+        ),
+        (
+            text(|out| event::room_msg(out, "R", "alice", "{}", 0)),
+            r#"{"type":"room_msg","roomId":"R","from":"alice","content":{},"time":0}"#,
+        ),
+        (
+            text(|out| event::notice(out, "R", Notice::Join, "alice", "alice joined")),
+            r#"{"type":"system","roomId":"R","event":"join","userId":"alice","content":"alice joined"}"#,
+        ),
+        (
+            text(|out| event::notice(out, "R", Notice::Leave, "alice", "alice left")),
+            r#"{"type":"system","roomId":"R","event":"leave","userId":"alice","content":"alice left"}"#,
+        ),
+        (text(|out| event::ack(out, "\"a\\u0041\"")), r#"{"type":"ack","id":"a\u0041"}"#),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn replies_carry_the_id_where_there_is_one() {
+    let cases = [
+        (text(|out| event::joined(out, None, "R", None)), r#"{"type":"joined","roomId":"R"}"#),
+        (
+            text(|out| event::joined(out, Some("7"), "R", Some(true))),
+            r#"{"type":"joined","id":7,"roomId":"R","recovered":true}"#,
+        ),
+        (
+            text(|out| event::joined(out, Some("\"7\""), "R", Some(false))),
+            r#"{"type":"joined","id":"7","roomId":"R","recovered":false}"#,
+        ),
+        (
+            text(|out| event::error(out, None, ErrorCode::BadJson, "say \"it\"")),
+            r#"{"type":"error","code":"bad_json","message":"say \"it\""}"#,
+        ),
+        (
+            text(|out| event::error(out, Some("1.50"), ErrorCode::RateLimited, "slower")),
+            r#"{"type":"error","id":1.50,"code":"rate_limited","message":"slower"}"#,
+        ),
+        (
+            text(|out| event::presence(out, None, "R", 0, [], false)),
+            r#"{"type":"presence","roomId":"R","count":0,"users":[]}"#,
+        ),
+        (
+            text(|out| event::presence(out, Some("7"), "R", 3, ["a", "b\n"], true)),
+            r#"{"type":"presence","roomId":"R","count":3,"users":["a","b\n"],"truncated":true,"id":7}"#,
+        ),
+        (text(|out| event::pong(out, None)), r#"{"type":"pong"}"#),
+        (text(|out| event::pong(out, Some("\"p\""))), r#"{"type":"pong","id":"p"}"#),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn every_code_can_be_sent() {
+    for (code, meaning) in ERROR_CODES {
+        let found = value(|out| event::error(out, None, *code, meaning));
+        assert_eq!(found, json!({"type": "error", "code": code.as_str(), "message": meaning}));
+    }
+}
+
+#[test]
+fn escapes_are_the_shortest_that_are_valid() {
+    let found = text(|out| event::ack(out, "1"));
+    assert_eq!(found, r#"{"type":"ack","id":1}"#);
+    let user = "a\"b\\c/d\n\r\t\u{8}\u{0}\u{1f}\u{7f}\u{2028}é😀";
+    let found = text(|out| event::welcome(out, "c", user, 1));
+    let escaped = "a\\\"b\\\\c/d\\n\\r\\t\\u0008\\u0000\\u001f\u{7f}\u{2028}é😀";
+    let expected = format!(r#"{{"type":"welcome","clientId":"c","userId":"{escaped}","heartbeat":1}}"#);
+    assert_eq!(found, expected);
+}
+
+/// Strings that need escapes often, in all lengths the scanner treats apart.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "[\u{0}-\u{7f}é😀]{0,100}", "[a-z]{20,70}[\"\\\\\n]?[a-z]{0,40}"]
+}
+
+proptest! {
+    #[test]
+    fn strings_survive(a in any_text(), b in any_text(), c in any_text(), time: u64) {
+        prop_assert_eq!(
+            value(|out| event::welcome(out, &a, &b, time)),
+            json!({"type": "welcome", "clientId": a, "userId": b, "heartbeat": time})
+        );
+        prop_assert_eq!(
+            value(|out| event::room_msg(out, &a, &b, "{}", time)),
+            json!({"type": "room_msg", "roomId": a, "from": b, "content": {}, "time": time})
+        );
+        prop_assert_eq!(
+            value(|out| event::private_msg(out, &a, "0", time)),
+            json!({"type": "private_msg", "from": a, "content": 0, "time": time})
+        );
+        prop_assert_eq!(
+            value(|out| event::private(out, &a, "0")),
+            json!({"type": "private", "data": 0, "from": a})
+        );
+        prop_assert_eq!(
+            value(|out| event::broadcast_content(out, &a, "0", time)),
+            json!({"type": "broadcast", "from": a, "content": 0, "time": time})
+        );
+        prop_assert_eq!(
+            value(|out| event::broadcast_data(out, &a, "0")),
+            json!({"type": "broadcast", "data": 0, "from": a})
+        );
+        prop_assert_eq!(
+            value(|out| event::notice(out, &a, Notice::Join, &b, &c)),
+            json!({"type": "system", "roomId": a, "event": "join", "userId": b, "content": c})
+        );
+        prop_assert_eq!(
+            value(|out| event::joined(out, None, &a, None)),
+            json!({"type": "joined", "roomId": a})
+        );
+        prop_assert_eq!(
+            value(|out| event::error(out, None, ErrorCode::BadId, &a)),
+            json!({"type": "error", "code": "bad_id", "message": a})
+        );
+        prop_assert_eq!(
+            value(|out| event::presence(out, None, &a, 2, [b.as_str(), &c], false)),
+            json!({"type": "presence", "roomId": a, "count": 2, "users": [b, c]})
+        );
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the protocol as a whole; `serde_json` is the independent judge.
+
+mod command;
+mod event;
+mod scan;

@@ -1,0 +1,203 @@
+//! From a client's message to the router: what each command means.
+
+use std::borrow::Cow;
+
+use super::connection::Phase;
+use super::driver::Driver;
+use super::worker::Worker;
+use crate::conn::{CloseReason, PeerError, validate};
+use crate::frame::{FrameBuilder, Opcode};
+use crate::ids::ConnId;
+use crate::protocol::{self, Body, Command, ErrorCode, Rejection, Request, Rooms};
+use crate::router::{Ask, JoinError, Kind, TopicRef};
+
+/// A whole message of a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Message<'a> {
+    Text(&'a str),
+    Binary(&'a [u8]),
+}
+
+impl Message<'_> {
+    fn opcode(&self) -> Opcode {
+        match self {
+            Message::Text(_) => Opcode::Text,
+            Message::Binary(_) => Opcode::Binary,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+        }
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// A whole message of an open connection.
+    #[inline]
+    pub(super) fn message(&mut self, slot: u32, message: Message<'_>) {
+        self.connections.counts.messages_in += 1;
+        let within_rate = match self.within_rate(slot, message.bytes().len()) {
+            Ok(within_rate) => within_rate,
+            Err(error) => return self.close(slot, CloseReason::Peer(error)),
+        };
+        let Some(connection) = self.connections.get(slot) else { return };
+        match connection.phase {
+            // A raw room has no words for an error: over the rate there is only the end.
+            Phase::Raw { .. } if !within_rate => self.close(slot, CloseReason::Peer(PeerError::RateAbuse)),
+            Phase::Raw { echo } => self.raw_message(slot, echo, message),
+            Phase::Json => self.json_message(slot, within_rate, message),
+            Phase::Handshake(_)
+            | Phase::Opening(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. } => {}
+        }
+    }
+
+    fn raw_message(&mut self, slot: u32, echo: bool, message: Message<'_>) {
+        let id = self.connections.id(slot);
+        let Some(room) = self.router.name(id).cloned() else { return };
+        let frame = self.frames.build(message.opcode(), |out| out.extend_from_slice(message.bytes()));
+        let topic = TopicRef { kind: Kind::Raw, name: &room };
+        self.router.publish(topic, frame, (!echo).then_some(id), None, &mut self.connections);
+    }
+
+    fn json_message(&mut self, slot: u32, within_rate: bool, message: Message<'_>) {
+        let text = match message {
+            Message::Text(text) => Ok(text),
+            Message::Binary(bytes) => validate(bytes),
+        };
+        let outcome = match text {
+            Err(_) => Err(Rejection {
+                id: None,
+                code: ErrorCode::BadJson,
+                message: Cow::Borrowed("the message is not UTF-8: send JSON as text"),
+            }),
+            Ok(text) => protocol::parse(text).and_then(|request| match within_rate {
+                true => Ok(request),
+                false => Err(Rejection {
+                    id: request.id,
+                    code: ErrorCode::RateLimited,
+                    message: Cow::Borrowed("too many messages: this one was not handled, slow down"),
+                }),
+            }),
+        };
+        let outcome = match outcome {
+            Ok(request) => self.command(slot, request),
+            Err(rejection) => Err(rejection),
+        };
+        if let Err(rejection) = outcome {
+            self.connections.message(slot, |out| {
+                protocol::error(out, rejection.id, rejection.code, &rejection.message);
+            });
+        }
+    }
+
+    fn command<'a>(&mut self, slot: u32, request: Request<'a>) -> Result<(), Rejection<'a>> {
+        let me = self.connections.id(slot);
+        let Request { id, command } = request;
+        match command {
+            Command::PrivateMsg { to_user, content } => {
+                let topic = TopicRef { kind: Kind::Inbox, name: &to_user };
+                self.publish(me, topic, None, id, |out, from, time_ms| {
+                    protocol::private_msg(out, from, content, time_ms);
+                });
+            }
+            Command::Private { to, data } => self.private(me, &to, data, id)?,
+            Command::Broadcast(Body::Content(content)) => {
+                self.publish(me, TopicRef::EVERYONE, Some(me), id, |out, from, time_ms| {
+                    protocol::broadcast_content(out, from, content, time_ms);
+                });
+            }
+            Command::Broadcast(Body::Data(data)) => {
+                self.publish(me, TopicRef::EVERYONE, None, id, |out, from, _| {
+                    protocol::broadcast_data(out, from, data);
+                });
+            }
+            Command::RoomMsg { room, content } => {
+                let topic = TopicRef { kind: Kind::Room, name: &room };
+                self.publish(me, topic, Some(me), id, |out, from, time_ms| {
+                    protocol::room_msg(out, &room, from, content, time_ms);
+                });
+            }
+            Command::JoinRoom { rooms, position } => self.join(me, rooms, position.is_some(), id)?,
+            Command::LeaveRoom { room } => self.router.leave(me, &room, id, &mut self.connections),
+            Command::Presence { room } => self.router.presence(me, &room, id, &mut self.connections),
+            Command::Ping => self.connections.message(slot, |out| protocol::pong(out, id)),
+        }
+        Ok(())
+    }
+
+    /// Builds a message from this user once and gives it to its topic's home.
+    #[inline]
+    fn publish(
+        &mut self,
+        me: ConnId,
+        topic: TopicRef<'_>,
+        exclude: Option<ConnId>,
+        id: Option<&str>,
+        write: impl FnOnce(&mut Vec<u8>, &str, u64),
+    ) {
+        let frame = build(&mut self.frames, self.router.name(me).map_or("", |user| user), self.unix_ms, write);
+        self.router.publish(topic, frame, exclude, id.map(|id| (me, id)), &mut self.connections);
+    }
+
+    fn private<'a>(&mut self, me: ConnId, to: &str, data: &str, id: Option<&'a str>) -> Result<(), Rejection<'a>> {
+        let Some(to) = self.connections.codec().decode(to) else {
+            return Err(Rejection {
+                id,
+                code: ErrorCode::BadClientId,
+                message: Cow::Borrowed("`to` is not a client id: use the clientId of a welcome message"),
+            });
+        };
+        let user = self.router.name(me).map_or("", |user| user);
+        let frame = build(&mut self.frames, user, self.unix_ms, |out, from, _| protocol::private(out, from, data));
+        self.router.direct(to.conn, frame, id.map(|id| (me, id)), &mut self.connections);
+        Ok(())
+    }
+
+    fn join<'a>(
+        &mut self,
+        me: ConnId,
+        rooms: Rooms<'_>,
+        with_position: bool,
+        id: Option<&'a str>,
+    ) -> Result<(), Rejection<'a>> {
+        let recovered = with_position.then_some(false);
+        let joined = match rooms {
+            Rooms::One(room) => {
+                let ask = match id.is_some() || with_position {
+                    true => Ask::Joined { id: id.map(Into::into), recovered },
+                    false => Ask::Silent,
+                };
+                self.router.join(me, &room, ask, with_position, &mut self.connections)
+            }
+            Rooms::Many(rooms) => self.router.join_many(me, &rooms, id, with_position, &mut self.connections),
+        };
+        joined.map_err(|error| match error {
+            JoinError::TooManyRooms => Rejection {
+                id,
+                code: ErrorCode::TooManyRooms,
+                message: format!("a connection may be in {} rooms: leave some first", self.settings.rooms_max).into(),
+            },
+            JoinError::AlreadyJoined => Rejection {
+                id,
+                code: ErrorCode::AlreadyJoined,
+                message: Cow::Borrowed("already in this room: leave it before joining from a position"),
+            },
+        })
+    }
+}
+
+#[inline]
+fn build<'f>(
+    frames: &'f mut FrameBuilder,
+    from: &str,
+    time_ms: u64,
+    write: impl FnOnce(&mut Vec<u8>, &str, u64),
+) -> &'f [u8] {
+    frames.build(Opcode::Text, |out| write(out, from, time_ms))
+}

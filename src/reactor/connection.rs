@@ -1,0 +1,160 @@
+//! One slot of the reactor's slab.
+//!
+//! ```text
+//!  accept ─► Handshake ─┬─► Opening ─► Json | Raw ─┬─► Closing ─► Leaving ─► released
+//!                       │   (the home confirms)    │   (our close frame first)   ▲
+//!                       │                          ├─────────────────────────────┘ (the peer's close frame first)
+//!                       │                          └─► Leaving ─► Lingering ─► released (protocol errors)
+//!                       ├─► Leaving ─► Lingering ─► released                            (refused requests)
+//!                       └─► handed to the control thread                                (plain HTTP)
+//! ```
+
+use crate::conn::{Decoder, HeadReader, Outbox, PeerError, TokenBucket, Upgrade};
+use crate::limits::{CONNECTION_BYTES_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
+use crate::time::Millis;
+
+/// No batch of this turn.
+pub(super) const NO_BATCH: u32 = u32::MAX;
+
+/// The hot part of a connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) generation: u32,
+    /// The batch of this turn that comes behind everything in the outbox.
+    pub(super) batch: u32,
+    pub(super) phase: Phase,
+    pub(super) outbox: Outbox,
+    pub(super) decoder: Decoder,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) rate: Option<Box<Rate>>,
+    /// Whether it is in the list of connections to flush.
+    pub(super) dirty: bool,
+    /// Whether the kernel took less than it was given, and has not said since that it takes more.
+    pub(super) blocked: bool,
+    /// Whether it is passed over in the batch being delivered.
+    pub(super) passed_over: bool,
+    /// Whether it holds one of the node's places for connections.
+    pub(super) placed: bool,
+}
+
+const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The request head is awaited.
+    Handshake(Box<Handshake>),
+    /// The request is good; the 101 waits until the first topic is joined.
+    Opening(Box<Opening>),
+    /// Open, speaking JSON.
+    Json,
+    /// Open, a member of a raw room; whether it gets its own messages too.
+    Raw { echo: bool },
+    /// Our close frame is on its way; the peer's is awaited.
+    Closing { until: Millis },
+    /// Once the outbox is empty, it ends.
+    Leaving { until: Millis, then: Then },
+    /// We have ended our side; what still comes is thrown away until the peer ends its own.
+    Lingering { until: Millis },
+}
+
+/// What follows when the last words are out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Both close frames are exchanged: close at once.
+    Release,
+    /// The peer may still be sending: end our side and give it time to read.
+    Linger,
+}
+
+#[derive(Debug)]
+pub(super) struct Handshake {
+    pub(super) reader: HeadReader,
+    pub(super) until: Millis,
+}
+
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) upgrade: Upgrade,
+    /// The user id of a JSON connection.
+    pub(super) user: String,
+    /// Bytes that came behind the request head.
+    pub(super) early: Vec<u8>,
+    pub(super) until: Millis,
+}
+
+/// When a connection was heard of and when it is to be asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heartbeat {
+    pub(super) heard_at: Millis,
+    pub(super) ping_at: Millis,
+    /// The first ping since then that nothing has come after.
+    pub(super) unanswered: Option<Millis>,
+}
+
+/// What a connection may still send.
+#[derive(Debug)]
+pub(super) struct Rate {
+    pub(super) messages: Option<TokenBucket>,
+    pub(super) bytes: Option<TokenBucket>,
+    /// Messages over the rate, since the last second without any.
+    pub(super) strikes: u32,
+    pub(super) strike_at: Millis,
+}
+
+impl Connection {
+    pub(super) fn new(generation: u32, now: Millis, until: Millis) -> Connection {
+        Connection {
+            generation,
+            batch: NO_BATCH,
+            phase: Phase::Handshake(Box::new(Handshake { reader: HeadReader::default(), until })),
+            outbox: Outbox::default(),
+            decoder: Decoder::default(),
+            heartbeat: Heartbeat { heard_at: now, ping_at: until, unanswered: None },
+            rate: None,
+            dirty: false,
+            blocked: false,
+            passed_over: false,
+            placed: false,
+        }
+    }
+
+    /// Whether messages go both ways.
+    pub(super) fn is_open(&self) -> bool {
+        match self.phase {
+            Phase::Json | Phase::Raw { .. } => true,
+            Phase::Handshake(_)
+            | Phase::Opening(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. } => false,
+        }
+    }
+
+    /// Whether its request is good but not answered yet.
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening(_))
+    }
+}
+
+impl Rate {
+    /// Whether a message of so many bytes is within the rate.
+    ///
+    /// # Errors
+    /// [`PeerError::RateAbuse`] after more than `limits::RATE_STRIKES_MAX` messages over it in a row.
+    pub(super) fn take(&mut self, bytes: u64, now: Millis) -> Result<bool, PeerError> {
+        let within = self.messages.as_mut().is_none_or(|bucket| bucket.take(1, now))
+            && self.bytes.as_mut().is_none_or(|bucket| bucket.take(bytes, now));
+        if within {
+            if now.since(self.strike_at) >= RATE_FORGIVEN_MS {
+                self.strikes = 0;
+            }
+            return Ok(true);
+        }
+        self.strikes += 1;
+        self.strike_at = now;
+        match self.strikes > RATE_STRIKES_MAX {
+            true => Err(PeerError::RateAbuse),
+            false => Ok(false),
+        }
+    }
+}

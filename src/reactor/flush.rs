@@ -1,0 +1,170 @@
+//! From queues to sockets, and what becomes of a consumer that does not keep up.
+
+use std::io::IoSlice;
+
+use super::connection::{NO_BATCH, Phase, Then};
+use super::driver::{Driver, Sent};
+use super::worker::Worker;
+use crate::conn::CloseReason;
+use crate::limits::{CLOSE_MS_MAX, SEND_SLICES_MAX};
+
+/// What a flush found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushed {
+    /// Nothing is left.
+    Empty,
+    /// The kernel takes no more for now.
+    Waiting,
+    /// The connection broke.
+    Broken,
+}
+
+impl<D: Driver> Worker<D> {
+    /// Sends to every connection that something was queued for.
+    pub(super) fn flush_dirty(&mut self) {
+        let dirty = self.connections.take_dirty();
+        for &slot in &dirty {
+            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            if !connection.dirty {
+                continue;
+            }
+            connection.dirty = false;
+            self.flush(slot);
+        }
+        self.connections.give_back_dirty(dirty);
+    }
+
+    /// The socket takes bytes again.
+    pub(super) fn writable(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && connection.blocked
+        {
+            connection.blocked = false;
+            self.connections.mark_dirty(slot);
+        }
+    }
+
+    /// The node's queues are over their budget: the fullest go first, on the reactor that holds the most.
+    pub(super) fn enforce_node_budget(&mut self) {
+        let budget_bytes = self.settings.outbox_node_bytes_max;
+        let mine = self.connections.ledger.bytes() as u64;
+        if mine == 0 || self.node_queue_bytes() <= budget_bytes {
+            return;
+        }
+        let most = self.node.metrics.reactors.iter().map(|reactor| reactor.queue_bytes()).max().unwrap_or(0);
+        if mine < most {
+            return;
+        }
+        let waiting = self.connections.iter().filter(|(_, connection)| connection.is_open());
+        let mut fullest: Vec<(usize, u32)> = waiting
+            .map(|(slot, connection)| (connection.outbox.bytes(), slot))
+            .filter(|(bytes, _)| *bytes > 0)
+            .collect();
+        fullest.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, slot) in fullest {
+            if self.node_queue_bytes() <= budget_bytes {
+                break;
+            }
+            self.slow_consumer(slot);
+        }
+        self.flush_all();
+    }
+
+    /// Sends what one connection has, then looks at what is left.
+    fn flush(&mut self, slot: u32) {
+        match self.send_queued(slot) {
+            Flushed::Broken => self.release(slot),
+            Flushed::Empty => self.after_last_word(slot),
+            Flushed::Waiting => {
+                let Some(connection) = self.connections.get(slot) else { return };
+                if connection.is_open() && connection.outbox.bytes_behind_first() > self.settings.outbox_bytes_max {
+                    self.slow_consumer(slot);
+                } else {
+                    self.arm(slot);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn send_queued(&mut self, slot: u32) -> Flushed {
+        let Some(connection) = self.connections.get(slot) else { return Flushed::Empty };
+        if connection.outbox.is_empty() && !connection.blocked {
+            if connection.batch == NO_BATCH {
+                return Flushed::Empty;
+            }
+            let bytes = self.connections.batch_bytes(connection.batch);
+            let len = bytes.len();
+            let sent = self.driver.send(slot, bytes);
+            self.connections.counts.sends += 1;
+            let Sent::Took(taken) = sent else { return Flushed::Broken };
+            self.connections.counts.bytes_out += taken as u64;
+            let Some(connection) = self.connections.get_mut(slot) else { return Flushed::Empty };
+            if taken == len {
+                connection.batch = NO_BATCH;
+                return Flushed::Empty;
+            }
+            connection.blocked = true;
+            self.connections.queue_batch(slot, taken);
+            return Flushed::Waiting;
+        }
+        self.connections.queue_batch(slot, 0);
+        self.send_outbox(slot)
+    }
+
+    fn send_outbox(&mut self, slot: u32) -> Flushed {
+        loop {
+            let now = self.now;
+            let Some(connection) = self.connections.get_mut(slot) else { return Flushed::Empty };
+            if connection.outbox.is_empty() {
+                return Flushed::Empty;
+            }
+            if connection.blocked {
+                return Flushed::Waiting;
+            }
+            let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
+            let mut used = 0;
+            for (place, bytes) in slices.iter_mut().zip(connection.outbox.slices(SEND_SLICES_MAX)) {
+                *place = IoSlice::new(bytes);
+                used += 1;
+            }
+            let given: usize = slices[..used].iter().map(|slice| slice.len()).sum();
+            let sent = match &slices[..used] {
+                [one] => self.driver.send(slot, one),
+                many => self.driver.send_slices(slot, many),
+            };
+            let Sent::Took(taken) = sent else { return Flushed::Broken };
+            connection.outbox.advance(taken, now);
+            connection.blocked = taken < given;
+            self.connections.counts.sends += 1;
+            self.connections.counts.bytes_out += taken as u64;
+        }
+    }
+
+    /// Everything is out: a connection that was only waiting for that ends.
+    fn after_last_word(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        match connection.phase {
+            Phase::Leaving { then: Then::Release, .. } => self.release(slot),
+            Phase::Leaving { then: Then::Linger, .. } => {
+                connection.phase = Phase::Lingering { until: self.now.saturating_add(CLOSE_MS_MAX) };
+                self.driver.finish(slot);
+                self.arm(slot);
+            }
+            Phase::Handshake(_)
+            | Phase::Opening(_)
+            | Phase::Json
+            | Phase::Raw { .. }
+            | Phase::Closing { .. }
+            | Phase::Lingering { .. } => {}
+        }
+    }
+
+    /// Too much waits for this connection, or for too long: its queue is dropped and it is told why.
+    pub(super) fn slow_consumer(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.outbox.truncate_to_frame();
+        self.connections.counts.slow_consumers += 1;
+        self.close(slot, CloseReason::SlowConsumer);
+    }
+}

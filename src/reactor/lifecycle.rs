@@ -1,0 +1,323 @@
+//! How a connection begins, is kept alive and ends.
+
+use std::sync::atomic::Ordering;
+
+use super::commands::Message;
+use super::connection::{Connection, Handshake, Heartbeat, Opening, Phase, Rate, Then};
+use super::driver::{Driver, Token};
+use super::worker::Worker;
+use crate::conn::{
+    CloseReason, Event, Head, HttpRefusal, PeerError, Target, TokenBucket, Upgrade, parse_head, write_refusal,
+};
+use crate::frame::Opcode;
+use crate::limits::{CLOSE_MS_MAX, HANDSHAKES_SPARE, READ_BYTES, RETRY_MS_MAX};
+use crate::metrics::NodeMetrics;
+use crate::time::Millis;
+
+/// What a client at a full node is told to wait, at most, in seconds.
+const RETRY_AFTER_S_MAX: u32 = 10;
+
+impl<D: Driver> Worker<D> {
+    /// A client has connected; its request is awaited.
+    pub(super) fn accept(&mut self, stream: D::Stream) {
+        let sockets_max = self.settings.connections_max.saturating_add(HANDSHAKES_SPARE);
+        if !NodeMetrics::take_place(&self.node.metrics.sockets, sockets_max) {
+            let mut response = Vec::new();
+            write_refusal(&mut response, self.at_capacity());
+            self.driver.refuse(stream, &response);
+            return;
+        }
+        let until = self.now.saturating_add(self.settings.handshake_ms_max);
+        let id = self.connections.insert(until);
+        let slot = id.slot.0;
+        if self.driver.attach(Token { slot, generation: id.generation }, stream).is_err() {
+            self.connections.remove(slot);
+            self.give_places(false);
+            return;
+        }
+        self.arm(slot);
+    }
+
+    /// Bytes have come on a connection.
+    #[inline]
+    pub(super) fn received(&mut self, slot: u32, bytes: &mut [u8]) {
+        let now = self.now;
+        self.connections.counts.bytes_in += bytes.len() as u64;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.heartbeat.heard_at = now;
+        match &mut connection.phase {
+            Phase::Json | Phase::Raw { .. } | Phase::Closing { .. } => self.frames_received(slot, bytes),
+            Phase::Handshake(_) => self.head_received(slot, bytes),
+            Phase::Opening(opening) => {
+                opening.early.extend_from_slice(bytes);
+                if opening.early.len() > READ_BYTES {
+                    self.refuse(slot, HttpRefusal::Bad("frames were sent before the handshake was complete"));
+                }
+            }
+            Phase::Leaving { .. } | Phase::Lingering { .. } => {}
+        }
+    }
+
+    /// A connection is open: its heartbeat begins, and what it sent early is taken.
+    pub(super) fn opened(&mut self, slot: u32, early: &mut [u8]) {
+        let bucket = |per_second: u64| (per_second > 0).then(|| TokenBucket::new(per_second, self.now));
+        let (messages, bytes) = (bucket(self.settings.messages_per_second), bucket(self.settings.bytes_per_second));
+        let rate = (messages.is_some() || bytes.is_some())
+            .then(|| Box::new(Rate { messages, bytes, strikes: 0, strike_at: self.now }));
+        let ping_at = self.next_ping_at();
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.rate = rate;
+        connection.heartbeat = Heartbeat { heard_at: now, ping_at, unanswered: None };
+        self.arm(slot);
+        if !early.is_empty() {
+            self.frames_received(slot, early);
+        }
+    }
+
+    /// A deadline of this connection may have come.
+    pub(super) fn timer(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        match &connection.phase {
+            Phase::Handshake(handshake) if handshake.until <= now => self.refuse(slot, HttpRefusal::Timeout),
+            Phase::Opening(opening) if opening.until <= now => {
+                let refusal = self.at_capacity();
+                self.refuse(slot, refusal);
+            }
+            Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } if *until <= now => {
+                self.release(slot);
+            }
+            Phase::Json | Phase::Raw { .. } => self.heartbeat(slot),
+            Phase::Handshake(_)
+            | Phase::Opening(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. } => self.arm(slot),
+        }
+    }
+
+    /// Sets the timer to the connection's next deadline, unless it goes off earlier anyway.
+    pub(super) fn arm(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        let at = self.deadline(connection);
+        if self.wheel.armed_at(slot).is_none_or(|armed| at < armed) {
+            self.wheel.arm(slot, at);
+        }
+    }
+
+    /// Ends an open connection with a close frame, and awaits the peer's.
+    pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
+        self.leave_topics(slot);
+        reason.encode(self.connections.words(slot));
+        let until = self.now.saturating_add(CLOSE_MS_MAX);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.phase = match reason {
+            CloseReason::GoingAway { .. } | CloseReason::SlowConsumer => Phase::Closing { until },
+            // RFC 6455 §7.1.7: after a violation nothing the peer sends has a meaning.
+            CloseReason::Peer(_) => Phase::Leaving { until, then: Then::Linger },
+        };
+        tracing::debug!(reactor = self.me.0, slot, reason = reason.name(), "closing");
+        self.arm(slot);
+    }
+
+    /// The node is going away: the client is told when to come back.
+    pub(super) fn go_away(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        if connection.is_open() {
+            let retry_ms = self.random.u64(0..RETRY_MS_MAX);
+            self.close(slot, CloseReason::GoingAway { retry_ms });
+        } else {
+            let refusal = self.at_capacity();
+            self.refuse(slot, refusal);
+        }
+    }
+
+    /// The socket is closed and the slot is free.
+    pub(super) fn release(&mut self, slot: u32) {
+        self.leave_topics(slot);
+        self.wheel.disarm(slot);
+        self.driver.release(slot);
+        let connection = self.connections.remove(slot);
+        self.give_places(connection.placed);
+    }
+
+    /// Nothing is delivered to this connection any more, and its rooms hear that it left.
+    fn leave_topics(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        if connection.is_open() {
+            self.connections.counts.connections -= 1;
+        }
+        let id = self.connections.id(slot);
+        self.router.disconnect(id, &mut self.connections);
+    }
+
+    fn head_received(&mut self, slot: u32, bytes: &[u8]) {
+        let Some(Connection { phase: Phase::Handshake(handshake), .. }) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let Handshake { reader, until } = &mut **handshake;
+        let until = *until;
+        let (bytes, head_bytes) = match reader.push(bytes, self.settings.head) {
+            Ok(None) => return,
+            Ok(Some(complete)) => complete,
+            Err(refusal) => return self.refuse(slot, refusal),
+        };
+        match parse_head(&bytes[..head_bytes], self.settings.head) {
+            Err(refusal) => self.refuse(slot, refusal),
+            Ok(Head::Upgrade(upgrade)) => self.upgrade(slot, upgrade, bytes[head_bytes..].to_vec(), until),
+            Ok(Head::Http) => {
+                self.wheel.disarm(slot);
+                if let Some(stream) = self.driver.detach(slot) {
+                    (self.http)(stream, bytes);
+                }
+                self.connections.remove(slot);
+                self.give_places(false);
+            }
+        }
+    }
+
+    /// The request is good: the connection takes one of the node's places and joins its first topic.
+    fn upgrade(&mut self, slot: u32, upgrade: Upgrade, early: Vec<u8>, until: Millis) {
+        if !NodeMetrics::take_place(&self.node.metrics.connections, self.settings.connections_max) {
+            let refusal = self.at_capacity();
+            return self.refuse(slot, refusal);
+        }
+        let id = self.connections.id(slot);
+        let client_id = self.connections.codec().encode(id);
+        let (user, room) = match &upgrade.target {
+            Target::Json { user: Some(user) } => (user.clone(), None),
+            Target::Json { user: None } => (client_id.as_str().to_owned(), None),
+            Target::Raw { room, .. } => (String::new(), Some(room.clone())),
+        };
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.placed = true;
+        connection.phase = Phase::Opening(Box::new(Opening { upgrade, user: user.clone(), early, until }));
+        match room {
+            Some(room) => self.router.connect_raw(id, &room, &mut self.connections),
+            None => self.router.connect(id, &user, &mut self.connections),
+        }
+    }
+
+    /// Answers a request that does not become a connection; what the client sent behind it is thrown away.
+    fn refuse(&mut self, slot: u32, refusal: HttpRefusal) {
+        self.leave_topics(slot);
+        write_refusal(self.connections.words(slot), refusal);
+        let until = self.now.saturating_add(CLOSE_MS_MAX);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.phase = Phase::Leaving { until, then: Then::Linger };
+        }
+        self.arm(slot);
+    }
+
+    #[inline]
+    fn frames_received(&mut self, slot: u32, bytes: &mut [u8]) {
+        let mut input = bytes;
+        loop {
+            let Some(connection) = self.connections.get_mut(slot) else { return };
+            let open = match connection.phase {
+                Phase::Json | Phase::Raw { .. } => true,
+                Phase::Closing { .. } => false,
+                Phase::Handshake(_) | Phase::Opening(_) | Phase::Leaving { .. } | Phase::Lingering { .. } => return,
+            };
+            match connection.decoder.next(&mut input, self.settings.message_bytes_max) {
+                Ok(None) => return,
+                Ok(Some(Event::Text(text))) if open => self.message(slot, Message::Text(&text)),
+                Ok(Some(Event::Binary(bytes))) if open => self.message(slot, Message::Binary(&bytes)),
+                Ok(Some(Event::Ping(payload))) if open => {
+                    self.connections.frame(slot, Opcode::Pong, |out| out.extend_from_slice(&payload));
+                }
+                Ok(Some(Event::Text(_) | Event::Binary(_) | Event::Ping(_) | Event::Pong)) => {}
+                Ok(Some(Event::Close(code))) => return self.peer_closed(slot, open, code),
+                Err(error) if open => return self.close(slot, CloseReason::Peer(error)),
+                Err(_) => return self.release(slot),
+            }
+        }
+    }
+
+    /// The peer's close frame: answered where it came first (RFC 6455 §5.5.1); then nothing is left to say.
+    fn peer_closed(&mut self, slot: u32, first: bool, code: Option<u16>) {
+        self.leave_topics(slot);
+        if first {
+            let words = self.connections.words(slot);
+            match code {
+                Some(code) => crate::conn::close_payload(words, code, ""),
+                None => crate::frame::encode_header(words, Opcode::Close, 0),
+            }
+        }
+        self.connections.mark_dirty(slot);
+        let until = self.now.saturating_add(CLOSE_MS_MAX);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.phase = Phase::Leaving { until, then: Then::Release };
+        }
+        self.arm(slot);
+    }
+
+    /// What a connection's timer is for now.
+    fn deadline(&self, connection: &Connection) -> Millis {
+        match &connection.phase {
+            Phase::Handshake(handshake) => handshake.until,
+            Phase::Opening(opening) => opening.until,
+            Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } => *until,
+            Phase::Json | Phase::Raw { .. } => {
+                let Heartbeat { ping_at, unanswered, .. } = connection.heartbeat;
+                let silent_at = unanswered.map(|pinged| pinged.saturating_add(self.settings.heartbeat_ms));
+                let progress = connection.outbox.progress_at();
+                let stuck_at = progress.map(|at| at.saturating_add(self.settings.outbox_age_ms_max));
+                [Some(ping_at), silent_at, stuck_at].into_iter().flatten().min().unwrap_or(ping_at)
+            }
+        }
+    }
+
+    /// An open connection's timer went off: it is silent, stuck, due for a ping, or the timer was early.
+    fn heartbeat(&mut self, slot: u32) {
+        let now = self.now;
+        let interval_ms = self.settings.heartbeat_ms;
+        let ping_at = self.next_ping_at();
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let heartbeat = &mut connection.heartbeat;
+        if let Some(pinged) = heartbeat.unanswered {
+            if heartbeat.heard_at >= pinged {
+                heartbeat.unanswered = None;
+            } else if pinged.saturating_add(interval_ms) <= now {
+                tracing::debug!(reactor = self.me.0, slot, "nothing came after a ping for a whole interval");
+                return self.release(slot);
+            }
+        }
+        let stuck = connection.outbox.progress_at().is_some_and(|at| now.since(at) >= self.settings.outbox_age_ms_max);
+        if stuck {
+            return self.slow_consumer(slot);
+        }
+        if heartbeat.ping_at <= now {
+            heartbeat.ping_at = ping_at;
+            heartbeat.unanswered.get_or_insert(now);
+            self.connections.frame(slot, Opcode::Ping, |_| {});
+        }
+        self.arm(slot);
+    }
+
+    /// The interval less up to a tenth, so that connections do not ping in step.
+    fn next_ping_at(&mut self) -> Millis {
+        let interval_ms = self.settings.heartbeat_ms;
+        let jitter_ms = self.random.u64(0..=interval_ms / 10);
+        self.now.saturating_add(interval_ms - jitter_ms)
+    }
+
+    fn at_capacity(&mut self) -> HttpRefusal {
+        HttpRefusal::AtCapacity { retry_after_s: self.random.u32(1..=RETRY_AFTER_S_MAX) }
+    }
+
+    /// Whether a message of so many bytes is within the connection's rate.
+    pub(super) fn within_rate(&mut self, slot: u32, bytes: usize) -> Result<bool, PeerError> {
+        let now = self.now;
+        let Some(rate) = self.connections.get_mut(slot).and_then(|connection| connection.rate.as_mut()) else {
+            return Ok(true);
+        };
+        rate.take(bytes as u64, now)
+    }
+
+    /// WebSocket connections of the whole node.
+    pub fn node_connections(&self) -> usize {
+        self.node.metrics.connections.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,254 @@
+//! Mail between reactors: bounded, in order, with at most one wake a batch.
+//!
+//! A sender gathers mail per peer in a parcel and posts it at the end of its turn. Where the peer's mailbox is full,
+//! the parcel stays and grows: that is the ordered *spill*. Nothing is dropped; a reactor with spill stops reading
+//! its clients, so the mail in the system is bounded by what was already under way.
+//!
+//! A wake is written only to a reactor that sleeps:
+//!
+//! ```text
+//!   receiver: asleep = true ─ fence ─ mailbox empty? ── yes ─► sleep      sender: push ─ fence ─ asleep? ─ yes ─► wake
+//! ```
+//!
+//! Whichever fence comes first, either the receiver sees the parcel or the sender sees the sleeper.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+
+use crate::ids::ReactorId;
+use crate::limits::{MAILBOX_PARCELS, PARCEL_MAIL_MAX};
+use crate::router::Mail;
+
+/// Interrupts a reactor's wait, from any thread.
+pub trait Wake: Send + Sync {
+    /// After this the current or next wait returns.
+    fn wake(&self);
+}
+
+/// What the server tells a reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Accept nothing more, close every connection with 1001, and end.
+    Drain,
+}
+
+#[derive(Debug)]
+pub(super) enum Parcel {
+    Mail(ReactorId, Vec<Mail>),
+    Order(Order),
+}
+
+struct Peer {
+    sender: Sender<Parcel>,
+    asleep: Arc<AtomicBool>,
+    wake: Arc<dyn Wake>,
+}
+
+impl Peer {
+    fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+            self.wake.wake();
+        }
+    }
+}
+
+/// The ways to all mailboxes of a node.
+pub struct PostOffice {
+    peers: Arc<Vec<Peer>>,
+}
+
+impl PostOffice {
+    /// Sends an order to every reactor. Orders wait for room in the mailbox.
+    pub fn order(&self, order: Order) {
+        for peer in self.peers.iter() {
+            // A reactor that has ended needs no order any more.
+            let _ = peer.sender.send(Parcel::Order(order));
+            peer.ring();
+        }
+    }
+}
+
+/// One reactor's mailbox and its outgoing mail.
+pub struct Mailbox {
+    me: ReactorId,
+    inbox: Receiver<Parcel>,
+    peers: Arc<Vec<Peer>>,
+    /// Mail for each peer that is not posted yet.
+    parcels: Vec<Vec<Mail>>,
+    /// Emptied parcels for reuse.
+    spare: Vec<Vec<Mail>>,
+}
+
+/// The mailboxes of a node, one per waker, of the usual size.
+pub fn post_office(wakers: Vec<Arc<dyn Wake>>) -> (PostOffice, Vec<Mailbox>) {
+    post_office_of(wakers, MAILBOX_PARCELS)
+}
+
+/// The mailboxes of a node with room for `parcels_max` parcels each.
+pub(super) fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
+    let (mut peers, mut inboxes) = (Vec::new(), Vec::new());
+    for wake in wakers {
+        let (sender, inbox) = bounded(parcels_max);
+        peers.push(Peer { sender, asleep: Arc::new(AtomicBool::new(false)), wake });
+        inboxes.push(inbox);
+    }
+    let peers = Arc::new(peers);
+    let mailbox = |(at, inbox)| Mailbox {
+        me: ReactorId(at as u16),
+        inbox,
+        peers: peers.clone(),
+        parcels: peers.iter().map(|_| Vec::new()).collect(),
+        spare: Vec::new(),
+    };
+    let mailboxes = inboxes.into_iter().enumerate().map(mailbox).collect();
+    (PostOffice { peers }, mailboxes)
+}
+
+impl Mailbox {
+    /// Gathers mail for a peer; a full parcel leaves at once.
+    pub(super) fn gather(&mut self, to: ReactorId, mail: Mail) {
+        let parcel = &mut self.parcels[to.0 as usize];
+        parcel.push(mail);
+        if parcel.len() == PARCEL_MAIL_MAX {
+            self.post_to(to.0 as usize);
+        }
+    }
+
+    /// Posts what was gathered; whether all of it found room. What did not stays, in order, for the next call.
+    pub(super) fn post(&mut self) -> bool {
+        (0..self.parcels.len()).fold(true, |all, to| self.post_to(to) && all)
+    }
+
+    /// The next parcel, if there is one.
+    pub(super) fn take(&mut self) -> Option<Parcel> {
+        match self.inbox.try_recv() {
+            Ok(parcel) => Some(parcel),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Gives back an emptied parcel for reuse.
+    pub(super) fn give_back(&mut self, parcel: Vec<Mail>) {
+        if self.spare.len() < self.parcels.len() {
+            self.spare.push(parcel);
+        }
+    }
+
+    /// To be called before sleeping; whether there is nothing to stay awake for. From then on a sender wakes us.
+    pub(super) fn fall_asleep(&self) -> bool {
+        let asleep = &self.peers[self.me.0 as usize].asleep;
+        asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.inbox.is_empty() {
+            return true;
+        }
+        asleep.store(false, Ordering::Relaxed);
+        false
+    }
+
+    /// To be called after sleeping: no wakes are needed any more.
+    pub(super) fn wake_up(&self) {
+        self.peers[self.me.0 as usize].asleep.store(false, Ordering::Relaxed);
+    }
+
+    fn post_to(&mut self, to: usize) -> bool {
+        if self.parcels[to].is_empty() {
+            return true;
+        }
+        let parcel = std::mem::replace(&mut self.parcels[to], self.spare.pop().unwrap_or_default());
+        match self.peers[to].sender.try_send(Parcel::Mail(self.me, parcel)) {
+            Ok(()) => {
+                self.peers[to].ring();
+                true
+            }
+            Err(TrySendError::Full(Parcel::Mail(_, parcel))) => {
+                let spare = std::mem::replace(&mut self.parcels[to], parcel);
+                self.give_back(spare);
+                false
+            }
+            // A reactor that has ended, in a node that is going away.
+            Err(TrySendError::Disconnected(_) | TrySendError::Full(Parcel::Order(_))) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::{NoticeSettings, Router, TopicRef};
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Wake for Counter {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    struct NoConnections;
+
+    impl crate::router::Sink for NoConnections {
+        fn deliver(&mut self, _: crate::router::Batch, _: &[crate::ids::Slot]) {}
+        fn direct(&mut self, _: crate::ids::ConnId, _: &[u8]) {}
+        fn answer(&mut self, _: crate::ids::ConnId, _: crate::router::Answer<'_>) {}
+    }
+
+    /// Some mail from reactor 1, whose home is reactor 0.
+    fn mail() -> Mail {
+        let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
+        let mut router = Router::new(ReactorId(1), 2, 1, 1, notices);
+        router.publish(TopicRef::EVERYONE, b"frame", None, None, &mut NoConnections);
+        router.poll_mail().next().unwrap().1
+    }
+
+    fn two(parcels_max: usize) -> (Arc<Counter>, Vec<Mailbox>) {
+        let counter = Arc::new(Counter::default());
+        let wakers: Vec<Arc<dyn Wake>> = vec![counter.clone(), Arc::new(Counter::default())];
+        (counter, post_office_of(wakers, parcels_max).1)
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_once_and_the_wakeful_never() {
+        let (wakes, mut boxes) = two(8);
+        boxes[1].gather(ReactorId(0), mail());
+        assert!(boxes[1].post());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "awake: no wake is written");
+        assert!(!boxes[0].fall_asleep(), "there is mail");
+        assert!(boxes[0].take().is_some());
+        assert!(boxes[0].fall_asleep());
+        for _ in 0..3 {
+            boxes[1].gather(ReactorId(0), mail());
+            boxes[1].post();
+        }
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_finds_no_room_stays_in_order_and_is_not_lost() {
+        let (_, mut boxes) = two(1);
+        let mut posted = 0;
+        for _ in 0..5 {
+            boxes[1].gather(ReactorId(0), mail());
+            posted += usize::from(boxes[1].post());
+        }
+        assert_eq!(posted, 1);
+        let counts: Vec<usize> = std::iter::from_fn(|| {
+            let parcel = boxes[0].take();
+            boxes[1].post();
+            match parcel? {
+                Parcel::Mail(from, mail) => {
+                    assert_eq!(from, ReactorId(1));
+                    Some(mail.len())
+                }
+                Parcel::Order(_) => None,
+            }
+        })
+        .collect();
+        assert_eq!(counts, [1, 4]);
+    }
+}

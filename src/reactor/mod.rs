@@ -1,0 +1,27 @@
+//! The loop of one core: sockets, connections, timers, mail.
+//!
+//! ```text
+//!  driver ──► completions ──► conn (bytes to messages) ──► commands ──► router ──► connections (batches, outboxes)
+//!  mailbox ─► mail ───────────────────────────────────────────────────► router ──┘            │
+//!  wheel ───► timers                                                                          ▼
+//!             one flush of every dirty connection at the end of the turn ──────────────────► driver
+//! ```
+//!
+//! A [`Worker`] is generic over its [`Driver`]: `epoll` on a real machine, `sim` under a seed. It owns everything of
+//! its connections; nothing on the frame path is shared or locked. It never serves HTTP and never waits for anything
+//! but its driver. May import `conn`, `router` and the layers below.
+
+mod commands;
+mod connection;
+mod connections;
+mod driver;
+pub mod epoll;
+mod flush;
+mod lifecycle;
+mod mailbox;
+pub mod sim;
+mod worker;
+
+pub use driver::{Completion, Driver, Sent, Token};
+pub use mailbox::{Mailbox, Order, PostOffice, Wake, post_office};
+pub use worker::{HttpHandoff, NodeState, Settings, Turn, Worker};

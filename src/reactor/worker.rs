@@ -1,0 +1,316 @@
+//! One reactor's loop: a turn takes what is ready, routes it, and flushes every connection it concerned once.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::connections::Connections;
+use super::driver::{Completion, Driver};
+use super::mailbox::{Mailbox, Order, Parcel};
+use crate::conn::HeadLimits;
+use crate::frame::FrameBuilder;
+use crate::ids::{ClientIdCodec, ReactorId};
+use crate::limits::{
+    BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, READ_BYTES, TURN_BYTES_MAX,
+};
+use crate::metrics::NodeMetrics;
+use crate::router::{NoticeSettings, Router};
+use crate::time::{Millis, wheel::Wheel};
+
+/// What a worker is told to do; the units are in the names, what each means is in the configuration's table.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// WebSocket connections of the whole node.
+    pub connections_max: usize,
+    /// Bytes in one message of a client.
+    pub message_bytes_max: usize,
+    /// Rooms of one connection.
+    pub rooms_max: usize,
+    /// Bounds of a request head.
+    pub head: HeadLimits,
+    /// From the accept to the complete request.
+    pub handshake_ms_max: u64,
+    /// Between two pings, and from a ping to the end of a silent connection.
+    pub heartbeat_ms: u64,
+    /// Bytes that may wait behind the message being sent.
+    pub outbox_bytes_max: usize,
+    /// How long the kernel may take nothing of what waits.
+    pub outbox_age_ms_max: u64,
+    /// Bytes in all queues of the node.
+    pub outbox_node_bytes_max: u64,
+    /// Incoming messages of one connection; 0 is no limit.
+    pub messages_per_second: u64,
+    /// Incoming bytes of one connection; 0 is no limit.
+    pub bytes_per_second: u64,
+    /// Join and leave notices.
+    pub notices: NoticeSettings,
+}
+
+/// What the workers of a node have in common.
+#[derive(Clone)]
+pub struct NodeState {
+    /// The counts that bound the node and everybody's metrics.
+    pub metrics: Arc<NodeMetrics>,
+    /// The cipher of the node's client ids.
+    pub codec: ClientIdCodec,
+    /// The secret seed of topic hashes, the same for all reactors.
+    pub seed: u64,
+}
+
+/// Takes a socket whose request is plain HTTP, with the bytes already read.
+pub type HttpHandoff<S> = Box<dyn FnMut(S, Vec<u8>)>;
+
+/// Whether a worker goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There will be more.
+    Goes,
+    /// Drained: every connection is gone.
+    Ended,
+}
+
+/// See the module's documentation.
+pub struct Worker<D: Driver> {
+    pub(super) me: ReactorId,
+    pub(super) driver: D,
+    pub(super) mailbox: Mailbox,
+    pub(super) router: Router,
+    pub(super) connections: Connections,
+    pub(super) wheel: Wheel,
+    pub(super) settings: Settings,
+    pub(super) node: NodeState,
+    pub(super) http: HttpHandoff<D::Stream>,
+    pub(super) random: fastrand::Rng,
+    /// Where messages are built before they are published.
+    pub(super) frames: FrameBuilder,
+    pub(super) now: Millis,
+    /// Unix time of this turn, in milliseconds.
+    pub(super) unix_ms: u64,
+    buffer: Vec<u8>,
+    expired: Vec<u32>,
+    /// Whether mail is left that found no room.
+    spilled: bool,
+    draining: Option<Millis>,
+}
+
+impl<D: Driver> Worker<D> {
+    /// The worker of reactor `me`. `random_seed` drives jitter only.
+    pub fn new(
+        me: ReactorId,
+        reactors: u16,
+        driver: D,
+        mailbox: Mailbox,
+        settings: Settings,
+        node: NodeState,
+        http: HttpHandoff<D::Stream>,
+        random_seed: u64,
+    ) -> Worker<D> {
+        Worker {
+            me,
+            mailbox,
+            router: Router::new(me, reactors, node.seed, settings.rooms_max, settings.notices.clone()),
+            connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms),
+            wheel: Wheel::new(),
+            http,
+            random: fastrand::Rng::with_seed(random_seed),
+            frames: FrameBuilder::default(),
+            now: driver.now(),
+            unix_ms: driver.unix_ms(),
+            driver,
+            settings,
+            node,
+            buffer: vec![0; READ_BYTES],
+            expired: Vec::new(),
+            spilled: false,
+            draining: None,
+        }
+    }
+
+    /// Turns until drained.
+    ///
+    /// # Errors
+    /// Where the driver cannot go on.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn()? == Turn::Goes {}
+        Ok(())
+    }
+
+    /// One turn: waits, takes what is ready, routes it, flushes.
+    ///
+    /// # Errors
+    /// Where the driver cannot go on.
+    pub fn turn(&mut self) -> io::Result<Turn> {
+        let timeout_ms = match self.mailbox.fall_asleep() {
+            true => self.timeout_ms(),
+            false => Some(0),
+        };
+        let waited = self.driver.wait(timeout_ms);
+        self.mailbox.wake_up();
+        waited?;
+        self.now = self.driver.now();
+        self.unix_ms = self.driver.unix_ms();
+        self.connections.now = self.now;
+
+        self.take_mail();
+        self.take_completions();
+        self.take_timers();
+        self.drain_some();
+        self.end_turn();
+        match self.draining.is_some() && self.connections.len() == 0 && !self.spilled {
+            true => Ok(Turn::Ended),
+            false => Ok(Turn::Goes),
+        }
+    }
+
+    /// Checks the tables against each other; for tests.
+    ///
+    /// # Panics
+    /// Where they contradict each other.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        self.router.check_invariants();
+        let open = self.connections.iter().filter(|(_, connection)| connection.is_open()).count();
+        assert_eq!(open as u64, self.connections.counts.connections, "open connections are counted");
+    }
+
+    /// The longest wait that misses nothing; `None` where only others can bring work.
+    fn timeout_ms(&self) -> Option<u64> {
+        // A full peer does not tell when it has room again.
+        let spill_ms = self.spilled.then_some(1);
+        let timer_ms = self.wheel.next_at().map(|at| at.since(self.now));
+        let drain_ms = self.draining.map(|at| at.since(self.now));
+        [spill_ms, timer_ms, drain_ms].into_iter().flatten().min()
+    }
+
+    fn take_completions(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Some(completion) = self.driver.next(&mut buffer) {
+            match completion {
+                Completion::Accepted(stream) => self.accept(stream),
+                Completion::Received(token, bytes) => {
+                    if self.connections.is_here(token.slot, token.generation) {
+                        self.received(token.slot, &mut buffer[..bytes]);
+                    }
+                }
+                Completion::Writable(token) => {
+                    if self.connections.is_here(token.slot, token.generation) {
+                        self.writable(token.slot);
+                    }
+                }
+                Completion::Ended(token) => {
+                    if self.connections.is_here(token.slot, token.generation) {
+                        self.release(token.slot);
+                    }
+                }
+            }
+            self.settle();
+        }
+        self.buffer = buffer;
+    }
+
+    fn take_mail(&mut self) {
+        for _ in 0..PARCELS_PER_TURN {
+            match self.mailbox.take() {
+                None => break,
+                Some(Parcel::Order(Order::Drain)) => {
+                    self.driver.stop_accepting();
+                    self.draining.get_or_insert(self.now);
+                }
+                Some(Parcel::Mail(from, mut parcel)) => {
+                    for mail in parcel.drain(..) {
+                        self.router.handle_mail(from, mail, &mut self.connections);
+                    }
+                    self.mailbox.give_back(parcel);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn take_timers(&mut self) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.wheel.expire(self.now, &mut expired);
+        for slot in expired.drain(..) {
+            self.timer(slot);
+        }
+        self.expired = expired;
+        self.settle();
+    }
+
+    /// After each input: what opened begins, mail is gathered, and a turn that grew too large is flushed in between.
+    fn settle(&mut self) {
+        while let Some((slot, mut early)) = self.connections.next_opened() {
+            self.opened(slot, &mut early);
+        }
+        for (to, mail) in self.router.poll_mail() {
+            self.mailbox.gather(to, mail);
+        }
+        if self.router.open_bytes() + self.connections.turn_bytes > TURN_BYTES_MAX {
+            self.flush_all();
+        }
+    }
+
+    /// Closes some connections of a draining reactor: paced, so that the clients do not come back all at once.
+    fn drain_some(&mut self) {
+        if self.draining.is_none_or(|at| at > self.now) {
+            return;
+        }
+        let open: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.is_open() || connection.is_opening())
+            .map(|(slot, _)| slot)
+            .take(DRAIN_CLOSES_PER_TURN)
+            .collect();
+        for slot in open {
+            self.go_away(slot);
+        }
+        self.draining = Some(self.now.saturating_add(DRAIN_PACE_MS));
+        self.settle();
+    }
+
+    fn end_turn(&mut self) {
+        self.flush_all();
+        self.enforce_node_budget();
+        self.frames.shrink(BATCH_POOL_BYTES_MAX);
+        self.connections.counts.turns += 1;
+        self.connections.counts.queue_bytes = self.connections.ledger.bytes() as u64;
+        self.node.metrics.reactors[self.me.0 as usize].publish(&self.connections.counts);
+    }
+
+    /// Hands out all batches, posts the mail, then flushes: nobody is told of what other reactors do not have yet.
+    pub(super) fn flush_all(&mut self) {
+        loop {
+            self.router.end_turn(&mut self.connections);
+            for (to, mail) in self.router.poll_mail() {
+                self.mailbox.gather(to, mail);
+            }
+            let spilled = !self.mailbox.post();
+            if spilled != self.spilled {
+                self.spilled = spilled;
+                self.driver.set_reading(!spilled);
+            }
+            if !self.connections.is_dirty() {
+                break;
+            }
+            self.flush_dirty();
+        }
+        let router = &mut self.router;
+        self.connections.end_turn(|buffer| router.recycle(buffer));
+    }
+
+    /// Bytes in the queues of all reactors, this one's as of now.
+    pub(super) fn node_queue_bytes(&self) -> u64 {
+        let mine = self.connections.ledger.bytes() as u64;
+        let others = self.node.metrics.reactors.iter().enumerate().filter(|(at, _)| *at != self.me.0 as usize);
+        mine + others.map(|(_, reactor)| reactor.queue_bytes()).sum::<u64>()
+    }
+
+    /// Gives back the node's places of a connection that is gone.
+    pub(super) fn give_places(&self, placed: bool) {
+        if placed {
+            NodeMetrics::give_place(&self.node.metrics.connections);
+        }
+        self.node.metrics.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,70 @@
+//! What one topic sends to one reactor's members in one turn: the frames, one after another, built once.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::ids::ConnId;
+
+/// Whole server frames for all members of a topic.
+#[derive(Debug)]
+pub struct Batch {
+    /// The frames.
+    pub body: BatchBody,
+    /// How many frames there are.
+    pub frames: u32,
+    /// Parts that single members are not to get: their own messages. In order of `start`.
+    pub excluded: SmallVec<[Excluded; 1]>,
+}
+
+/// The bytes of a batch.
+#[derive(Debug)]
+pub enum BatchBody {
+    /// Frames copied together; the buffer is to be given back by `Router::recycle`.
+    Joined(Vec<u8>),
+    /// One large frame, shared with other reactors.
+    Frame(Arc<[u8]>),
+}
+
+/// One frame that one connection is not to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excluded {
+    /// The connection that sent it.
+    pub conn: ConnId,
+    /// Where the frame starts in the batch.
+    pub start: u32,
+    /// Where it ends.
+    pub end: u32,
+}
+
+impl Batch {
+    pub(super) fn joined(buffer: Vec<u8>) -> Batch {
+        Batch { body: BatchBody::Joined(buffer), frames: 0, excluded: SmallVec::new() }
+    }
+
+    pub(super) fn of_frame(frame: Arc<[u8]>, exclude: Option<ConnId>) -> Batch {
+        let end = frame.len() as u32;
+        let excluded = exclude.into_iter().map(|conn| Excluded { conn, start: 0, end }).collect();
+        Batch { body: BatchBody::Frame(frame), frames: 1, excluded }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, frame: &[u8], exclude: Option<ConnId>) {
+        let BatchBody::Joined(bytes) = &mut self.body else { unreachable!("only joined batches stay open") };
+        let start = bytes.len() as u32;
+        bytes.extend_from_slice(frame);
+        self.frames += 1;
+        if let Some(conn) = exclude {
+            self.excluded.push(Excluded { conn, start, end: bytes.len() as u32 });
+        }
+    }
+
+    /// The frames.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.body {
+            BatchBody::Joined(bytes) => bytes,
+            BatchBody::Frame(frame) => frame,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What reactors tell each other about topics. Mail between two reactors arrives in the order it was sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::topic::TopicKey;
+use crate::ids::ConnId;
+
+/// One piece of mail. The first four go to a topic's home, the others come from it.
+#[derive(Debug)]
+pub struct Mail(pub(super) Content);
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Join(Box<Join>),
+    Leave(Box<Leave>),
+    Publish(Box<Publish>),
+    Presence(Box<PresenceOf>),
+    Joined(Box<Joined>),
+    Left(Box<Left>),
+    Deliver { topic: TopicKey, frame: Arc<[u8]>, exclude: Option<ConnId> },
+    Direct { to: ConnId, frame: Arc<[u8]>, ack: Option<Box<Ack>> },
+    Acked(Box<Ack>),
+}
+
+#[derive(Debug)]
+pub(super) struct Join {
+    pub(super) topic: TopicKey,
+    pub(super) member: ConnId,
+    pub(super) user: Arc<str>,
+    /// Whether it was no member, as its own reactor sees it.
+    pub(super) fresh: bool,
+    pub(super) ask: Ask,
+}
+
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) topic: TopicKey,
+    pub(super) member: ConnId,
+    pub(super) fresh: bool,
+    pub(super) ask: Ask,
+}
+
+#[derive(Debug)]
+pub(super) struct Leave {
+    pub(super) topic: TopicKey,
+    pub(super) member: ConnId,
+    pub(super) user: Arc<str>,
+    pub(super) why: Departure,
+}
+
+/// Why a member leaves.
+#[derive(Debug)]
+pub(super) enum Departure {
+    /// It said so and may want an answer with this id.
+    Asked(Option<Box<str>>),
+    /// Its connection ended: nobody is left to answer.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) topic: TopicKey,
+    pub(super) member: ConnId,
+    pub(super) id: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Publish {
+    pub(super) topic: TopicKey,
+    pub(super) frame: Arc<[u8]>,
+    pub(super) exclude: Option<ConnId>,
+    pub(super) ack: Option<Ack>,
+}
+
+#[derive(Debug)]
+pub(super) struct PresenceOf {
+    pub(super) room: TopicKey,
+    pub(super) asker: ConnId,
+    pub(super) id: Option<Box<str>>,
+}
+
+/// An `ack` to be sent to a connection.
+#[derive(Debug)]
+pub(super) struct Ack {
+    pub(super) to: ConnId,
+    pub(super) id: Box<str>,
+}
+
+/// How a join is to be answered.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Not at all: the notice says it.
+    Silent,
+    /// With `joined`; the raw id, and `recovered` where a position was given.
+    Joined {
+        /// The command's id as JSON text.
+        id: Option<Box<str>>,
+        /// What to say about recovery, where the client asked for it.
+        recovered: Option<bool>,
+    },
+    /// With `joined`, and after the last of several with `ack`.
+    Many(Arc<ManyJoin>),
+}
+
+/// One command that joins many rooms.
+#[derive(Debug)]
+pub struct ManyJoin {
+    /// The command's id as JSON text.
+    pub id: Box<str>,
+    /// What to say about recovery, where the client asked for it.
+    pub recovered: Option<bool>,
+    rooms_left: AtomicU32,
+}
+
+impl ManyJoin {
+    /// A command for `rooms` rooms.
+    pub fn new(id: &str, recovered: Option<bool>, rooms: u32) -> Arc<ManyJoin> {
+        Arc::new(ManyJoin { id: id.into(), recovered, rooms_left: AtomicU32::new(rooms) })
+    }
+
+    /// One room is answered; whether it was the last.
+    pub fn answered(&self) -> bool {
+        self.rooms_left.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+}

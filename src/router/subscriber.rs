@@ -1,0 +1,80 @@
+//! What each connection of this reactor is a member of.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::topic::TopicIndex;
+use crate::ids::{ConnId, Slot};
+
+/// Not (yet, or any more) among a topic's members.
+pub(super) const NO_PLACE: u32 = u32::MAX;
+
+/// A connection's subscription to one topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    pub(super) topic: TopicIndex,
+    /// Its place among the topic's members, or [`NO_PLACE`] until the home has confirmed.
+    pub(super) place: u32,
+    /// What the client last asked for: a member, or gone as soon as the home confirms.
+    pub(super) wanted: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    pub(super) generation: u32,
+    /// Its place among everyone, or [`NO_PLACE`].
+    pub(super) everyone: u32,
+    pub(super) user: Arc<str>,
+    pub(super) subscriptions: SmallVec<[Subscription; 2]>,
+}
+
+impl Subscriber {
+    pub(super) fn find(&mut self, topic: TopicIndex) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.topic == topic)
+    }
+}
+
+/// All subscribers, by slot.
+#[derive(Debug, Default)]
+pub(super) struct Subscribers {
+    slots: Vec<Option<Subscriber>>,
+}
+
+impl Subscribers {
+    pub(super) fn insert(&mut self, conn: ConnId, user: Arc<str>) {
+        let at = conn.slot.0 as usize;
+        if at >= self.slots.len() {
+            self.slots.resize_with(at + 1, || None);
+        }
+        assert!(self.slots[at].is_none(), "a slot's connection was disconnected before the next");
+        self.slots[at] =
+            Some(Subscriber { generation: conn.generation, everyone: NO_PLACE, user, subscriptions: SmallVec::new() });
+    }
+
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<Subscriber> {
+        self.get(conn)?;
+        self.slots[conn.slot.0 as usize].take()
+    }
+
+    /// The subscriber, if this very connection is still there.
+    #[inline]
+    pub(super) fn get(&self, conn: ConnId) -> Option<&Subscriber> {
+        self.slots.get(conn.slot.0 as usize)?.as_ref().filter(|subscriber| subscriber.generation == conn.generation)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Subscriber> {
+        self.slots.get_mut(conn.slot.0 as usize)?.as_mut().filter(|subscriber| subscriber.generation == conn.generation)
+    }
+
+    /// Whoever is in this slot; a topic's member always is.
+    pub(super) fn at(&mut self, slot: Slot) -> &mut Subscriber {
+        self.slots[slot.0 as usize].as_mut().expect("a member's slot is taken")
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Subscriber)> {
+        self.slots.iter().enumerate().filter_map(|(at, slot)| Some((Slot(at as u32), slot.as_ref()?)))
+    }
+}

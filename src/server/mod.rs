@@ -1,0 +1,297 @@
+//! The node: limits, listeners, threads, and the way out.
+//!
+//! Owns start and stop, nothing in between: from `listening` to the first signal the main thread only waits. May
+//! import everything but `cli` and `main`.
+
+mod cores;
+mod listen;
+mod log;
+mod memory;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use socket2::Socket;
+
+use crate::config::Config;
+use crate::conn::HeadLimits;
+use crate::control;
+use crate::ids::{ClientIdCodec, ReactorId};
+use crate::metrics::NodeMetrics;
+use crate::reactor::epoll::Epoll;
+use crate::reactor::{Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
+use crate::router::NoticeSettings;
+
+/// Why a node did not start, or did not end well. Each says what to do.
+#[derive(Debug)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    Listen {
+        /// The address as configured.
+        address: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// A core that was asked for is not there.
+    Core(usize),
+    /// The operating system refused something else.
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "{address} is in use: stop what listens there, or choose another address with --listen")
+            }
+            ServeError::Listen { address, error } => {
+                write!(f, "cannot listen on {address}: {error}; choose another address with --listen")
+            }
+            ServeError::Core(core) => {
+                write!(f, "core {core} is not available to this process: choose others with --pin, or --pin none")
+            }
+            ServeError::Io { what, error } => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    move |error| ServeError::Io { what, error }
+}
+
+/// Serves until a signal ends it: SIGTERM or SIGINT drains, a second one leaves at once.
+///
+/// # Errors
+/// [`ServeError`]: nothing was served then, or a reactor failed.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    log::init(config.log);
+    end_process_if_a_reactor_panics();
+    let signals = catch_signals()?;
+    let descriptors = memory::raise_descriptor_limit();
+    let cores = cores::assign(&config)?;
+    let node = Node::new(&config, cores.len())?;
+    let listeners = listen::bind(&config.listen, cores.len(), &config.tcp)?;
+    let addresses = listeners.addresses.clone();
+    let paths = listeners.paths.clone();
+    let reactors = node.spawn(listeners.sockets, cores)?;
+    node.ready.store(true, Ordering::Relaxed);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        reactors = reactors.count,
+        driver = "epoll",
+        descriptors,
+        connections_possible = memory::connections_possible(descriptors),
+        connections_max = node.settings.connections_max,
+        queue_budget_bytes = node.settings.outbox_node_bytes_max,
+        "serving"
+    );
+    for address in &addresses {
+        println!("listening on {address}");
+    }
+    let outcome = wait(&signals, &reactors, &node.ready, config.drain.timeout);
+    for path in paths {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(path);
+    }
+    outcome
+}
+
+/// What all reactors of this process share.
+struct Node {
+    settings: Settings,
+    state: NodeState,
+    started: Instant,
+    ready: Arc<AtomicBool>,
+}
+
+struct Reactors {
+    post: PostOffice,
+    ended: Receiver<io::Result<()>>,
+    count: usize,
+}
+
+impl Node {
+    fn new(config: &Config, reactors: usize) -> Result<Node, ServeError> {
+        let mut secrets = [0; 26];
+        getrandom::fill(&mut secrets).map_err(|error| ServeError::Io {
+            what: "cannot get random bytes from the operating system",
+            error: io::Error::other(error),
+        })?;
+        let (key, rest) = secrets.split_first_chunk::<16>().expect("26 bytes hold 16");
+        let (seed, node) = rest.split_first_chunk::<8>().expect("10 bytes hold 8");
+        let state = NodeState {
+            metrics: Arc::new(NodeMetrics::new(reactors)),
+            codec: ClientIdCodec::new(*key, u16::from_ne_bytes([node[0], node[1]])),
+            seed: u64::from_ne_bytes(*seed),
+        };
+        let ready = Arc::new(AtomicBool::new(false));
+        Ok(Node { settings: settings(config), state, started: Instant::now(), ready })
+    }
+
+    fn spawn(
+        &self,
+        listeners: Vec<Vec<Socket>>,
+        cores: Vec<Option<core_affinity::CoreId>>,
+    ) -> Result<Reactors, ServeError> {
+        let http = control::start(control::Node {
+            metrics: self.state.metrics.clone(),
+            started: self.started,
+            ready: self.ready.clone(),
+        })
+        .map_err(io_error("cannot start the control thread"))?;
+        let (mut drivers, mut wakers) = (Vec::new(), Vec::<Arc<dyn Wake>>::new());
+        for sockets in listeners {
+            let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
+            drivers.push(driver);
+            wakers.push(waker);
+        }
+        let (post, mailboxes) = post_office(wakers);
+        let (end, ended) = bounded(cores.len());
+        let count = cores.len();
+        for (at, ((driver, mailbox), core)) in drivers.into_iter().zip(mailboxes).zip(cores).enumerate() {
+            self.spawn_reactor(at, count, driver, mailbox, core, http.clone(), end.clone())?;
+        }
+        Ok(Reactors { post, ended, count })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are what a thread is made of")]
+    fn spawn_reactor(
+        &self,
+        at: usize,
+        count: usize,
+        driver: Epoll,
+        mailbox: Mailbox,
+        core: Option<core_affinity::CoreId>,
+        http: control::Handoff,
+        end: Sender<io::Result<()>>,
+    ) -> Result<(), ServeError> {
+        let (settings, state) = (self.settings.clone(), self.state.clone());
+        let me = ReactorId(at as u16);
+        let body = move || {
+            if let Some(core) = core
+                && !core_affinity::set_for_current(core)
+            {
+                tracing::warn!(reactor = at, core = core.id, "cannot pin this reactor: it runs where it may");
+            }
+            let http = Box::new(move |socket, read| http.give(socket, read));
+            let jitter_seed = state.seed ^ at as u64;
+            let mut worker = Worker::new(me, count as u16, driver, mailbox, settings, state, http, jitter_seed);
+            // Nobody listens any more where the process leaves at once.
+            let _ = end.send(worker.run());
+        };
+        std::thread::Builder::new()
+            .name(format!("reactor-{at}"))
+            .spawn(body)
+            .map(drop)
+            .map_err(io_error("cannot start a reactor's thread"))
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Settings {
+        connections_max: config.limits.connections_max,
+        message_bytes_max: config.limits.message_bytes_max,
+        rooms_max: config.limits.rooms_max,
+        head: HeadLimits { bytes_max: config.limits.head_bytes_max, headers_max: config.limits.headers_max },
+        handshake_ms_max: ms(config.limits.handshake_timeout),
+        heartbeat_ms: ms(config.heartbeat.interval),
+        outbox_bytes_max: config.outbox.bytes_max,
+        outbox_age_ms_max: ms(config.outbox.age_max),
+        outbox_node_bytes_max: match config.outbox.node_bytes_max {
+            0 => memory::available_bytes() / 4,
+            bytes => bytes as u64,
+        },
+        messages_per_second: config.rate.messages_per_second,
+        bytes_per_second: config.rate.bytes_per_second,
+        notices: NoticeSettings {
+            members_max: config.rooms.notice_members_max as u64,
+            join_text: config.rooms.join_text.clone(),
+            leave_text: config.rooms.leave_text.clone(),
+        },
+    }
+}
+
+/// Waits for a signal or for a reactor that fails; then for all to have drained, for the time to be up, or for a
+/// second signal.
+fn wait(
+    signals: &Receiver<i32>,
+    reactors: &Reactors,
+    ready: &AtomicBool,
+    drain_max: Duration,
+) -> Result<(), ServeError> {
+    let failed = io_error("a reactor failed");
+    select! {
+        recv(signals) -> _ => {}
+        recv(reactors.ended) -> ended => return ended.unwrap_or(Ok(())).map_err(failed),
+    }
+    ready.store(false, Ordering::Relaxed);
+    tracing::info!(timeout_ms = drain_max.as_millis() as u64, "draining: a second signal leaves at once");
+    reactors.post.order(Order::Drain);
+    let deadline = Instant::now() + drain_max;
+    let mut left = reactors.count;
+    while left > 0 {
+        select! {
+            recv(reactors.ended) -> ended => {
+                ended.unwrap_or(Ok(())).map_err(io_error("a reactor failed while draining"))?;
+                left -= 1;
+            }
+            recv(signals) -> _ => {
+                tracing::warn!("second signal: leaving at once");
+                return Ok(());
+            }
+            recv(crossbeam_channel::at(deadline)) -> _ => {
+                tracing::warn!("drain.timeout is over: the connections left are cut");
+                return Ok(());
+            }
+        }
+    }
+    tracing::info!("drained");
+    Ok(())
+}
+
+fn catch_signals() -> Result<Receiver<i32>, ServeError> {
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(io_error("cannot catch signals"))?;
+    let (sender, receiver) = bounded(4);
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                // A third signal has nothing to add to the second.
+                let _ = sender.try_send(signal);
+            }
+        })
+        .map_err(io_error("cannot start the signal thread"))?;
+    Ok(receiver)
+}
+
+/// A reactor that panics ends the process with its log line: without it, its connections would hang and every topic
+/// it is home to would be mute, while the rest looks healthy.
+pub fn end_process_if_a_reactor_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("?");
+        if !name.starts_with("reactor-") {
+            return before(panic);
+        }
+        let what = panic.payload_as_str().unwrap_or("?");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(thread = name, place, what, "a reactor panicked: the process ends");
+        eprintln!("fanfare: {name} panicked at {place}: {what}");
+        std::process::abort();
+    }));
+}

@@ -1,0 +1,114 @@
+"""PyPI `websockets` against fanfare: python python_websockets.py ws://127.0.0.1:PORT
+
+Prints what was received; exits with 1 and a traceback where a count is wrong.
+"""
+
+import json
+import sys
+from urllib.parse import quote
+
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+BASE = sys.argv[1]
+ROOM_MESSAGES = 500
+PATIENCE_S = 15
+
+
+class Peer:
+    """One connection that sends and receives JSON."""
+
+    def __init__(self, user, **options):
+        self.socket = connect(f"{BASE}/?userId={quote(user, safe='')}", **options)
+        self.welcome = self.recv()
+        assert self.welcome["type"] == "welcome", self.welcome
+
+    def send(self, **command):
+        self.socket.send(json.dumps(command))
+
+    def recv(self):
+        message = self.socket.recv(timeout=PATIENCE_S)
+        assert isinstance(message, str), "a binary message on a JSON connection"
+        return json.loads(message)
+
+    def expect(self, kind):
+        """The first message of this type; those before it are dropped."""
+        while True:
+            message = self.recv()
+            assert message["type"] != "error", message
+            if message["type"] == kind:
+                return message
+
+    def join(self, room):
+        self.send(type="join_room", roomId=room, id=1)
+        self.expect("joined")
+
+
+def extensions(peer):
+    return [extension.name for extension in peer.socket.protocol.extensions]
+
+
+def main():
+    counts = dict.fromkeys(["welcome", "room_msg", "private_msg", "private", "broadcast", "raw", "pong", "refused"], 0)
+
+    alice = Peer("alice", subprotocols=["fanfare.v1"])
+    zoe = Peer("zoë 🦀 +&=")
+    plain_zoe = Peer("zoë 🦀 +&=", compression=None)
+    counts["welcome"] = 3
+    assert zoe.welcome["userId"] == "zoë 🦀 +&=", zoe.welcome
+    assert alice.socket.subprotocol == "fanfare.v1", alice.socket.subprotocol
+    assert extensions(alice) == ["permessage-deflate"], extensions(alice)
+    assert extensions(plain_zoe) == [], extensions(plain_zoe)
+
+    zoe.join("den")
+    plain_zoe.join("den")
+    for n in range(ROOM_MESSAGES):
+        alice.send(type="room_msg", roomId="den", content={"n": n, "filler": "fanfare " * (n * 5 if n % 10 == 0 else 0)})
+    for member in (zoe, plain_zoe):
+        for n in range(ROOM_MESSAGES):
+            message = member.expect("room_msg")
+            assert message["from"] == "alice" and message["content"]["n"] == n, (n, message)
+            assert len(message["content"]["filler"]) == (n * 40 if n % 10 == 0 else 0), n
+            counts["room_msg"] += 1
+
+    alice.send(type="private_msg", toUser="zoë 🦀 +&=", content="to both")
+    for member in (zoe, plain_zoe):
+        assert member.expect("private_msg")["content"] == "to both"
+        counts["private_msg"] += 1
+    alice.send(type="private", to=plain_zoe.welcome["clientId"], data=[1, 2, 3])
+    assert plain_zoe.expect("private")["data"] == [1, 2, 3]
+    counts["private"] += 1
+    alice.send(type="broadcast", data={"tick": 1})
+    for peer in (alice, zoe, plain_zoe):
+        assert peer.expect("broadcast")["data"] == {"tick": 1}
+        counts["broadcast"] += 1
+
+    # An iterable is sent as one message in fragments.
+    alice.socket.send(['{"type":"pi', "", 'ng","id":"in pieces"}'])
+    assert alice.expect("pong")["id"] == "in pieces"
+    assert alice.socket.ping("payload").wait(PATIENCE_S), "no pong frame"
+    counts["pong"] = 2
+
+    with connect(f"{BASE}/raw/den?echo=1") as raw:
+        for message in ("text", bytes([0, 255, 128]), "z" * 10_000, b"\x07" * 10_000):
+            raw.send(message)
+            assert raw.recv(timeout=PATIENCE_S) == message, "the same bytes and the same opcode"
+            counts["raw"] += 1
+
+    for target, status in (("/?userId=", 400), ("/nope", 404)):
+        try:
+            connect(BASE + target)
+        except InvalidStatus as refusal:
+            assert refusal.response.status_code == status, (target, refusal)
+            counts["refused"] += 1
+
+    for peer in (alice, zoe, plain_zoe):
+        peer.socket.close()
+        assert peer.socket.close_code == 1000, peer.socket.close_code
+
+    expected = {"welcome": 3, "room_msg": 1000, "private_msg": 2, "private": 1, "broadcast": 3, "raw": 4, "pong": 2, "refused": 2}
+    assert counts == expected, counts
+    print(json.dumps(counts))
+
+
+main()

@@ -1,0 +1,286 @@
+//! What the end-to-end tests share: a running server, clients of it, and raw bytes on its port.
+//!
+//! [`Server`] runs the built `fanfare` binary; [`Client`] speaks WebSocket through tungstenite's own client side;
+//! [`raw::RawConn`] writes bytes that no client library would. Nothing here imports the `fanfare` crate: the
+//! tests see only what a client sees.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+
+pub mod client;
+pub mod raw;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use client::Client;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
+
+pub use rustix::process::Signal;
+
+/// How long any single step of a test may take before the test fails. Generous: a loaded machine is no failure.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of the server's log kept for the output of a failed test; the older half goes where it would be more.
+const LOG_BYTES_MAX: usize = 64 * 1024;
+
+/// A running `fanfare serve`, killed when dropped.
+pub struct Server {
+    child: Child,
+    /// What stands behind `listening on`, one for each listener.
+    listeners: Vec<String>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts a server on a free loopback port with one unpinned reactor, changed by `settings`: flags as on
+    /// the command line, such as `["--reactors", "2", "--limits.rooms_max", "128"]`. Returns once it listens.
+    ///
+    /// # Panics
+    ///
+    /// With the server's log, if it exits or says nothing for ten seconds.
+    pub fn start(settings: &[&str]) -> Server {
+        raise_descriptor_limit();
+        let mut child = command(settings).spawn().expect("the fanfare binary should start");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("stderr is piped");
+        keep_log(stderr, Arc::clone(&log));
+        let lines = keep_lines(child.stdout.take().expect("stdout is piped"));
+        let mut server = Server { child, listeners: Vec::new(), log };
+        let listeners = settings.iter().filter(|arg| **arg == "--listen").count();
+        server.await_listeners(&lines, listeners.max(1));
+        server
+    }
+
+    /// A server with this many reactors and otherwise `settings`.
+    pub fn with_reactors(reactors: usize, settings: &[&str]) -> Server {
+        let reactors = reactors.to_string();
+        let mut all = vec!["--reactors", reactors.as_str()];
+        all.extend_from_slice(settings);
+        Server::start(&all)
+    }
+
+    /// The address of the first TCP listener.
+    pub fn addr(&self) -> SocketAddr {
+        let listener =
+            self.listeners.iter().find_map(|listener| listener.strip_prefix("http://")).expect("a TCP listener");
+        listener.trim_end_matches('/').parse().unwrap_or_else(|error| panic!("`{listener}` is no address: {error}"))
+    }
+
+    /// What the server printed behind `listening on`, in order.
+    pub fn listeners(&self) -> &[String] {
+        &self.listeners
+    }
+
+    /// The WebSocket URL of a request target such as `/?userId=alice`.
+    pub fn url(&self, path_and_query: &str) -> String {
+        format!("ws://{}{path_and_query}", self.addr())
+    }
+
+    /// Sends a signal to the server's process.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the server should be running");
+    }
+
+    /// Waits for the process to end.
+    ///
+    /// # Panics
+    ///
+    /// If it is still there after ten seconds.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        await_exit(&mut self.child)
+            .unwrap_or_else(|| panic!("the server still runs after {PATIENCE:?}:\n{}", self.log()))
+    }
+
+    /// True as long as the process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What the server has written to stderr so far (the newest 64 KiB).
+    pub fn log(&self) -> String {
+        self.log.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |log| log.clone())
+    }
+
+    fn await_listeners(&mut self, lines: &Receiver<String>, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.listeners.len() < count {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    if let Some(listener) = line.strip_prefix("listening on ") {
+                        self.listeners.push(listener.trim().to_owned());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{} of {count} `listening on` lines after {PATIENCE:?}", self.listeners.len())
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = await_exit(&mut self.child);
+                    panic!("the server ended before it listened: {status:?}")
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // An error means that the process has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("---- the server's log ----\n{}", self.log());
+        }
+    }
+}
+
+/// How a server that refused to start ended.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The exit code, `None` after a signal.
+    pub code: Option<i32>,
+    /// Everything it wrote to stderr.
+    pub stderr: String,
+}
+
+/// Runs `fanfare serve` with `settings` that it should refuse, and waits for its end.
+///
+/// # Panics
+///
+/// If it has not ended after ten seconds.
+pub fn refused_start(settings: &[&str]) -> Refusal {
+    let mut child = command(settings).spawn().expect("the fanfare binary should start");
+    let log = Arc::new(Mutex::new(String::new()));
+    let reader = keep_log(child.stderr.take().expect("stderr is piped"), Arc::clone(&log));
+    let Some(status) = await_exit(&mut child) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("the server accepted {settings:?} and runs");
+    };
+    reader.join().expect("the log reader should not panic");
+    let stderr = log.lock().expect("the log reader has ended").clone();
+    Refusal { code: status.code(), stderr }
+}
+
+/// An answer to a plain HTTP request.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    /// The status code.
+    pub status: u16,
+    /// Status line and header lines.
+    pub head: String,
+    /// Everything behind the head.
+    pub body: String,
+}
+
+/// `GET target` over a connection of its own, read until the server closes it.
+pub fn http_get(server: &Server, target: &str) -> HttpAnswer {
+    use std::io::Write;
+    let addr = server.addr();
+    let mut stream = TcpStream::connect(addr).expect("the server should accept");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the request should be taken");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("GET {target}: {error}"));
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) =
+        answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("GET {target}: no complete head in {answer:?}"));
+    HttpAnswer { status: raw::status_of(head), head: head.to_owned(), body: body.to_owned() }
+}
+
+/// A path for a Unix socket that no other test uses, short enough for `sockaddr_un`.
+pub fn socket_path() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("fanfare-{}-{serial}.sock", std::process::id()))
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986.
+pub fn percent_encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}
+
+fn command(settings: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    command
+        .arg("serve")
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    for (flag, default) in [("--listen", "127.0.0.1:0"), ("--reactors", "1"), ("--pin", "none")] {
+        if !settings.contains(&flag) {
+            command.args([flag, default]);
+        }
+    }
+    command.args(settings);
+    command
+}
+
+fn await_exit(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().expect("our own child can be waited for") {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+fn keep_log(stderr: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for line in lines_of(stderr) {
+            let mut log = log.lock().expect("no holder of the log panics");
+            log.push_str(&line);
+            log.push('\n');
+            if log.len() > LOG_BYTES_MAX {
+                let half = log.len() / 2;
+                let newline = log.as_bytes()[half..].iter().position(|byte| *byte == b'\n');
+                let start = newline.map_or(log.len(), |at| half + at + 1);
+                log.drain(..start);
+            }
+        }
+    })
+}
+
+fn keep_lines(stdout: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in lines_of(stdout) {
+            // Nobody listens any more once the server is up; reading on keeps its pipe from filling.
+            let _ = sender.send(line);
+        }
+    });
+    lines
+}
+
+fn lines_of(output: impl Read) -> impl Iterator<Item = String> {
+    BufReader::new(output).split(b'\n').map_while(Result::ok).map(|line| String::from_utf8_lossy(&line).into_owned())
+}
+
+/// A thousand connections have a thousand descriptors here and as many in the server, which inherits the limit.
+fn raise_descriptor_limit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).expect("the soft limit may rise to the hard one");
+    });
+}

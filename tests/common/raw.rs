@@ -1,0 +1,275 @@
+//! Bytes on a TCP connection, for what no WebSocket library would send.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use super::{PATIENCE, Server};
+
+/// First byte of a final text frame.
+pub const TEXT: u8 = 0x81;
+/// First byte of a final binary frame.
+pub const BINARY: u8 = 0x82;
+/// First byte of a final continuation frame.
+pub const CONTINUATION: u8 = 0x80;
+/// First byte of a close frame.
+pub const CLOSE: u8 = 0x88;
+/// First byte of a ping frame.
+pub const PING: u8 = 0x89;
+/// First byte of a pong frame.
+pub const PONG: u8 = 0x8A;
+/// The FIN bit of a frame's first byte.
+pub const FIN: u8 = 0x80;
+
+const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+
+/// A frame from the server.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// FIN, reserved bits and opcode.
+    pub first: u8,
+    /// The payload, at most 16 MiB.
+    pub payload: Vec<u8>,
+}
+
+/// A TCP connection to the server, written byte by byte and read frame by frame.
+pub struct RawConn {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl RawConn {
+    /// Connects; nothing is sent.
+    #[track_caller]
+    pub fn connect(server: &Server) -> RawConn {
+        let stream = TcpStream::connect(server.addr()).expect("the server should accept");
+        stream.set_nodelay(true).expect("TCP has no-delay");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        RawConn { stream, unread: Vec::new() }
+    }
+
+    /// Connects and upgrades to `target`, with no extension and no subprotocol.
+    #[track_caller]
+    pub fn upgrade(server: &Server, target: &str) -> RawConn {
+        let mut conn = RawConn::connect(server);
+        conn.send(upgrade_request(target, &[]).as_bytes());
+        let head = conn.read_head();
+        assert_eq!(status_of(&head), 101, "{target} should upgrade: {head}");
+        conn
+    }
+
+    /// Connects to the JSON dialect as `user` and takes the welcome.
+    #[track_caller]
+    pub fn connect_as(server: &Server, user: &str) -> RawConn {
+        let mut conn = RawConn::upgrade(server, &format!("/?userId={user}"));
+        let welcome = conn.read_frame().expect("a welcome");
+        assert_eq!(welcome.first, TEXT, "the welcome is text");
+        conn
+    }
+
+    /// Writes bytes.
+    #[track_caller]
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap_or_else(|error| panic!("the server should still read: {error}"));
+    }
+
+    /// Writes bytes to a server that may have closed the connection already; true if all were taken.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Writes one masked frame.
+    #[track_caller]
+    pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
+        self.send(&masked(first, payload));
+    }
+
+    /// A second handle for another thread to write with.
+    #[track_caller]
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().expect("a spare descriptor")
+    }
+
+    /// Reads to the end of a response head and returns it.
+    #[track_caller]
+    pub fn read_head(&mut self) -> String {
+        loop {
+            if let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
+                let rest = self.unread.split_off(end + 4);
+                let head = std::mem::replace(&mut self.unread, rest);
+                return String::from_utf8_lossy(&head).into_owned();
+            }
+            match self.fill() {
+                Ok(0) => panic!("the connection ended inside the head: {:?}", self.unread),
+                Ok(_) => {}
+                Err(error) => panic!("no response head: {error}"),
+            }
+        }
+    }
+
+    /// The next frame, `None` where the server ended the connection.
+    ///
+    /// # Panics
+    ///
+    /// After ten seconds without a byte, and on a masked frame.
+    #[track_caller]
+    pub fn read_frame(&mut self) -> Option<Frame> {
+        self.read_frame_of("a frame")
+    }
+
+    #[track_caller]
+    fn read_frame_of(&mut self, what: &str) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.take_frame() {
+                return Some(frame);
+            }
+            match self.fill() {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => {
+                    panic!("{what}: nothing came within {PATIENCE:?}")
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The next frame that is neither ping nor pong, which must be text.
+    #[track_caller]
+    pub fn read_text(&mut self) -> String {
+        loop {
+            let frame = self.read_frame().expect("a text frame, not the end of the connection");
+            match frame.first {
+                PING | PONG => {}
+                TEXT => return String::from_utf8(frame.payload).expect("text is UTF-8"),
+                other => panic!("a frame {other:#04x}: {:?}", frame.payload),
+            }
+        }
+    }
+
+    /// Reads to a close frame, which must carry `code`, and then to the end of the connection.
+    #[track_caller]
+    pub fn expect_close(&mut self, code: u16, what: &str) {
+        loop {
+            let Some(frame) = self.read_frame_of(what) else {
+                panic!("{what}: the connection ended without close frame {code}")
+            };
+            if frame.first != CLOSE {
+                continue;
+            }
+            assert!(frame.payload.len() >= 2, "{what}: a close frame without a code");
+            let told = u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
+            let reason = String::from_utf8_lossy(&frame.payload[2..]);
+            assert_eq!(told, code, "{what}: closed with reason {reason:?}");
+            self.expect_end(what);
+            return;
+        }
+    }
+
+    /// Reads and drops everything to the end of the connection.
+    ///
+    /// # Panics
+    ///
+    /// If it is still open after ten seconds.
+    #[track_caller]
+    pub fn expect_end(&mut self, what: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.fill() {
+                Ok(0) => return,
+                Ok(_) => self.unread.clear(),
+                Err(error) if is_timeout(&error) => break,
+                Err(_) => return,
+            }
+        }
+        panic!("{what}: the connection is still open")
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut chunk = [0; 64 * 1024];
+        let count = self.stream.read(&mut chunk)?;
+        self.unread.extend_from_slice(&chunk[..count]);
+        Ok(count)
+    }
+
+    fn take_frame(&mut self) -> Option<Frame> {
+        let [first, second] = *self.unread.first_chunk::<2>()?;
+        assert_eq!(second & 0x80, 0, "a server masks nothing (RFC 6455, 5.1)");
+        let (header_bytes, payload_bytes) = match second {
+            126 => {
+                let header = self.unread.first_chunk::<4>()?;
+                (4, usize::from(u16::from_be_bytes([header[2], header[3]])))
+            }
+            127 => {
+                let header = self.unread.first_chunk::<10>()?;
+                let length = u64::from_be_bytes(header[2..].try_into().expect("eight bytes"));
+                (10, usize::try_from(length).expect("64-bit sizes"))
+            }
+            short => (2, usize::from(short)),
+        };
+        assert!(payload_bytes <= 16 << 20, "a frame of {payload_bytes} bytes");
+        if self.unread.len() < header_bytes + payload_bytes {
+            return None;
+        }
+        let rest = self.unread.split_off(header_bytes + payload_bytes);
+        let mut frame = std::mem::replace(&mut self.unread, rest);
+        let payload = frame.split_off(header_bytes);
+        Some(Frame { first, payload })
+    }
+}
+
+/// The head of an upgrade request: five headers and then `extra`.
+pub fn upgrade_request(target: &str, extra: &[(&str, &str)]) -> String {
+    let mut request = format!(
+        "GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    for (name, value) in extra {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    request
+}
+
+/// One masked frame with the shortest length encoding.
+///
+/// # Panics
+///
+/// On payloads above 4 GiB.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = match payload.len() {
+        short @ 0..126 => vec![first, 0x80 | u8::try_from(short).expect("below 126")],
+        medium @ 126..65_536 => {
+            let mut header = vec![first, 0x80 | 126];
+            header.extend_from_slice(&u16::try_from(medium).expect("below 65536").to_be_bytes());
+            header
+        }
+        long => {
+            let mut header = vec![first, 0x80 | 127];
+            let length = u32::try_from(long).expect("below 4 GiB");
+            header.extend_from_slice(&u64::from(length).to_be_bytes());
+            header
+        }
+    };
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// The status code of a response head.
+#[track_caller]
+pub fn status_of(head: &str) -> u16 {
+    head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line in {head:?}"))
+}
+
+/// The value of a header in a response head.
+pub fn header_of<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        found.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}

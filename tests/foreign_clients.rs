@@ -1,0 +1,279 @@
+//! Clients that others wrote: npm `ws`, PyPI `websockets`, a headless Chromium; and the examples.
+//!
+//! What they need is installed by `tests/run`. Without it these tests fail, so that nobody believes they ran.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use common::{Client, PATIENCE, Server, Signal};
+use rustix::process::{Pid, kill_process};
+use serde_json::{Value, json};
+
+/// How long an example may take to show a message; a browser starts slowly on a loaded machine.
+const EXAMPLE_PATIENCE: Duration = Duration::from_secs(60);
+
+macro_rules! suite {
+    ($($case:ident),* $(,)?) => {
+        mod one_reactor {
+            $(#[test] fn $case() { super::$case(1); })*
+        }
+        mod two_reactors {
+            $(#[test] fn $case() { super::$case(2); })*
+        }
+    };
+}
+
+suite! {
+    node_ws,
+    python_websockets,
+    chromium_console,
+    example_node,
+    example_python,
+    example_rust,
+    example_browser,
+}
+
+fn node_ws(reactors: usize) {
+    let server = Server::with_reactors(reactors, &[]);
+    let counts = run(node_script("node_ws.mjs").arg(base(&server)));
+    assert_eq!(
+        counts,
+        json!({
+            "welcome": 3, "room_msg": 1_000, "private_msg": 2, "private": 1, "broadcast": 3,
+            "raw": 4, "pong": 2, "closed": 4
+        })
+    );
+}
+
+fn python_websockets(reactors: usize) {
+    let server = Server::with_reactors(reactors, &[]);
+    let script = clients_folder().join("python_websockets.py");
+    let counts = run(Command::new(python()).arg(script).arg(base(&server)));
+    assert_eq!(
+        counts,
+        json!({
+            "welcome": 3, "room_msg": 1_000, "private_msg": 2, "private": 1, "broadcast": 3,
+            "raw": 4, "pong": 2, "refused": 2
+        })
+    );
+}
+
+fn chromium_console(reactors: usize) {
+    let _alone = one_browser_at_a_time();
+    let server = Server::with_reactors(reactors, &[]);
+    let counts = run(node_script("console.mjs").arg(format!("http://{}", server.addr())));
+    assert_eq!(
+        counts,
+        json!({
+            "said": 3, "private": 1, "broadcast": 1, "rooms": 2, "ticks": 2, "reconnects": 1,
+            "between_tabs": 2
+        })
+    );
+}
+
+fn example_node(reactors: usize) {
+    let server = Server::with_reactors(reactors, &[]);
+    let script =
+        std::fs::File::open(examples_folder().join("clients/node.mjs")).expect("the example is part of the sources");
+    // Read from stdin, its `import "ws"` is looked up from the working folder, where `npm ci` put it.
+    let mut command = node();
+    command.args(["--input-type=module", "-"]).arg(base(&server)).arg("example").stdin(script);
+    example_talks(&server, &mut command);
+}
+
+fn example_python(reactors: usize) {
+    let server = Server::with_reactors(reactors, &[]);
+    let mut command = Command::new(python());
+    command.arg(examples_folder().join("clients/python_client.py")).arg(base(&server)).arg("example");
+    example_talks(&server, &mut command);
+}
+
+fn example_rust(reactors: usize) {
+    let server = Server::with_reactors(reactors, &[]);
+    let mut command = Command::new(built_example("client"));
+    command.arg(base(&server)).arg("example");
+    example_talks(&server, &mut command);
+}
+
+fn example_browser(reactors: usize) {
+    let _alone = one_browser_at_a_time();
+    let server = Server::with_reactors(reactors, &[]);
+    let mut command = node_script("browser_example.mjs");
+    command.arg(base(&server)).args(["example", "hello back"]).arg(examples_folder().join("clients/browser.html"));
+    example_talks(&server, &mut command);
+}
+
+/// The example greets its room, and prints what is said there.
+#[track_caller]
+fn example_talks(server: &Server, command: &mut Command) {
+    let mut watcher = Client::connect(server, "watcher");
+    watcher.join("lobby");
+    watcher.expect_type("system");
+    let mut example = Example::start(command);
+    let greeting = example.awaited_by(&mut watcher);
+    assert_eq!(greeting["from"], "example");
+    assert_eq!(greeting["content"], "hello from example");
+    watcher.publish(json!({"type": "room_msg", "roomId": "lobby", "content": "hello back"}));
+    example.prints("hello back");
+}
+
+/// A running example, ended when dropped.
+struct Example {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Example {
+    #[track_caller]
+    fn start(command: &mut Command) -> Example {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Nobody listens once the test has seen enough.
+                let _ = sender.send(line);
+            }
+        });
+        Example { child, lines }
+    }
+
+    /// The example's first room message, as `watcher` receives it.
+    #[track_caller]
+    fn awaited_by(&mut self, watcher: &mut Client) -> Value {
+        let deadline = Instant::now() + EXAMPLE_PATIENCE;
+        while Instant::now() < deadline {
+            let Some(message) = watcher.try_recv(Duration::from_millis(200)) else {
+                if let Ok(Some(status)) = self.child.try_wait() {
+                    panic!("the example ended with {status}");
+                }
+                continue;
+            };
+            let message: Value = serde_json::from_str(message.to_text().expect("text")).expect("a message is JSON");
+            if message["type"] == "room_msg" {
+                return message;
+            }
+        }
+        panic!("the example said nothing within {EXAMPLE_PATIENCE:?}")
+    }
+
+    #[track_caller]
+    fn prints(&self, wanted: &str) {
+        let deadline = Instant::now() + EXAMPLE_PATIENCE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if line.contains(wanted) {
+                return;
+            }
+            seen.push(line);
+        }
+        panic!("the example did not print {wanted:?}, but {seen:#?}")
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // SIGTERM first: the browser's script closes its browser on it, SIGKILL would leave that behind.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a script to its end and returns the JSON on the last line of its output.
+#[track_caller]
+fn run(command: &mut Command) -> Value {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}\n{stdout}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let counts = stdout.lines().last().unwrap_or_default();
+    println!("{counts}");
+    serde_json::from_str(counts).unwrap_or_else(|error| panic!("{error} in {counts:?}"))
+}
+
+fn base(server: &Server) -> String {
+    server.url("")
+}
+
+fn node_script(name: &str) -> Command {
+    let mut command = node();
+    command.arg(clients_folder().join(name));
+    command
+}
+
+/// Node in the folder of its packages.
+#[track_caller]
+fn node() -> Command {
+    let folder = clients_folder();
+    let installed = |package: &str| folder.join("node_modules").join(package).is_dir();
+    assert!(
+        installed("ws") && installed("playwright-core"),
+        "the npm packages of tests/clients are not installed: run tests/run"
+    );
+    let mut command = Command::new(in_path("node"));
+    command.current_dir(folder);
+    command
+}
+
+#[track_caller]
+fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-python/bin/python");
+    assert!(python.exists(), "the Python environment {} does not exist: run tests/run", python.display());
+    python
+}
+
+#[track_caller]
+fn in_path(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("`{program}` is not installed: run tests/run"))
+}
+
+/// Builds an example as these tests were built (`cargo test --test …` alone would not) and returns its path.
+#[track_caller]
+fn built_example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test is a file");
+    let folder = test.parent().and_then(Path::parent).expect("cargo runs tests from target/PROFILE/deps");
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        None | Some("debug") => "dev",
+        Some(other) => other,
+    };
+    let status = Command::new(env!("CARGO"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--quiet", "--example", name, "--profile", profile])
+        .status()
+        .expect("the cargo that built this test");
+    assert!(status.success(), "the example `{name}` should build");
+    folder.join("examples").join(name)
+}
+
+fn clients_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+fn examples_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+/// Several browsers at once would only slow each other down.
+fn one_browser_at_a_time() -> MutexGuard<'static, ()> {
+    static BROWSER: Mutex<()> = Mutex::new(());
+    BROWSER.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,98 @@
+//! Peers that break the rules, stop answering or never read, each beside clients that keep being served; and
+//! what the process itself does at its start and its end.
+
+mod common;
+
+#[path = "hostile/floods.rs"]
+mod floods;
+#[path = "hostile/framing.rs"]
+mod framing;
+#[path = "hostile/handshakes.rs"]
+mod handshakes;
+#[path = "hostile/lifetime.rs"]
+mod lifetime;
+#[path = "hostile/silence.rs"]
+mod silence;
+
+use common::{Client, Server};
+use serde_json::json;
+
+/// Two well-behaved clients that talk to each other between hostile acts.
+struct Bystanders {
+    speaker: Client,
+    listener: Client,
+    count: u64,
+}
+
+impl Bystanders {
+    fn of(server: &Server) -> Bystanders {
+        let speaker = Client::connect(server, "speaker");
+        let mut listener = Client::connect(server, "listener");
+        listener.join("bystanders");
+        listener.expect_type("system");
+        Bystanders { speaker, listener, count: 0 }
+    }
+
+    /// One message and its arrival, as the very next one.
+    #[track_caller]
+    fn are_served(&mut self) {
+        self.count += 1;
+        self.speaker.publish(json!({"type": "room_msg", "roomId": "bystanders", "content": self.count}));
+        let message = self.listener.recv_type("room_msg");
+        assert_eq!(message["content"], self.count);
+    }
+}
+
+macro_rules! suite {
+    ($($module:ident: $($case:ident),* $(,)?;)*) => {
+        mod one_reactor {
+            $($(#[test] fn $case() { super::$module::$case(1); })*)*
+        }
+        mod two_reactors {
+            $($(#[test] fn $case() { super::$module::$case(2); })*)*
+        }
+    };
+}
+
+suite! {
+    handshakes:
+        half_a_handshake_is_ended,
+        silence_before_the_handshake_is_ended,
+        too_many_header_bytes_answer_431,
+        too_many_headers_answer_431,
+        broken_requests_are_refused;
+    framing:
+        protocol_errors_close_with_1002,
+        a_bad_sequence_of_fragments_closes_with_1002,
+        bad_close_codes_close_with_1002,
+        bad_utf8_closes_with_1007,
+        too_big_closes_with_1009_from_the_header_alone,
+        the_size_limit_is_exact,
+        bad_commands_leave_the_connection_open;
+    floods:
+        ten_thousand_joins,
+        a_slow_consumer_delays_nobody,
+        many_half_open_connections;
+    silence:
+        a_client_that_answers_no_ping_is_gone,
+        a_client_that_answers_stays;
+    lifetime:
+        sigterm_closes_with_1001,
+        ipv6_is_served,
+        a_unix_socket_is_served;
+}
+
+#[test]
+fn a_port_in_use_is_one_line() {
+    lifetime::a_port_in_use_is_one_line();
+}
+
+#[test]
+fn a_port_of_another_fanfare_is_in_use() {
+    lifetime::a_port_of_another_fanfare_is_in_use();
+}
+
+#[test]
+fn other_than_loopback_needs_open() {
+    lifetime::other_than_loopback_needs_open();
+}

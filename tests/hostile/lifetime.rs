@@ -1,0 +1,92 @@
+//! The process: where it listens, what it refuses, how it goes.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+
+use crate::common::{Client, Server, Signal, refused_start, socket_path};
+
+pub fn sigterm_closes_with_1001(reactors: usize) {
+    let mut server = Server::with_reactors(reactors, &["--drain.timeout", "5s"]);
+    let mut clients: Vec<Client> = (0..20).map(|at| Client::connect(&server, &format!("user-{at}"))).collect();
+    clients.push(Client::open(&server, "/raw/den"));
+    for client in &mut clients[..20] {
+        client.join("den");
+    }
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        let (code, reason) = client.close_frame();
+        assert_eq!(code, 1001, "{reason}");
+        let reason: Value =
+            serde_json::from_str(&reason).unwrap_or_else(|error| panic!("{error} in reason {reason:?}"));
+        assert!(reason["retry_ms"].as_u64().is_some(), "{reason}");
+    }
+    drop(clients);
+    assert_eq!(server.wait_exit().code(), Some(0));
+}
+
+pub fn ipv6_is_served(reactors: usize) {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("this machine has no IPv6 loopback: nothing to test");
+        return;
+    }
+    let server = Server::with_reactors(reactors, &["--listen", "[::1]:0"]);
+    let listener = &server.listeners()[0];
+    assert!(listener.starts_with("http://[::1]:"), "{listener}");
+    assert_eq!(Client::connect(&server, "alice").user_id(), "alice");
+}
+
+pub fn a_unix_socket_is_served(reactors: usize) {
+    let path = socket_path();
+    let listen = format!("unix:{}", path.display());
+    let server = Server::with_reactors(reactors, &["--listen", &listen]);
+    assert_eq!(server.listeners(), [listen.as_str()]);
+    let connect = |user: &str| {
+        let stream = UnixStream::connect(&path).expect("the server should accept");
+        let url = format!("ws://localhost/?userId={user}");
+        let mut client =
+            Client::over(Box::new(stream), &url).unwrap_or_else(|rejection| panic!("{url}: {rejection:?}"));
+        client.take_welcome();
+        client
+    };
+    let mut clients: Vec<Client> = (0..4).map(|_| connect("alice")).collect();
+    clients[0].publish(json!({"type": "private_msg", "toUser": "alice", "content": 1}));
+    for client in &mut clients {
+        assert_eq!(client.recv_type("private_msg")["from"], "alice");
+    }
+    drop(server);
+    // A socket file left by a killed server is no obstacle to the next one.
+    let server = Server::with_reactors(reactors, &["--listen", &listen]);
+    connect("bob").barrier();
+    drop(server);
+    let _ = std::fs::remove_file(&path);
+}
+
+pub fn a_port_in_use_is_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("a bound socket").to_string();
+    let refusal = refused_start(&["--listen", &addr]);
+    assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
+    assert_eq!(refusal.stderr.trim_end().lines().count(), 1, "{refusal:?}");
+    assert!(refusal.stderr.contains(&addr), "{refusal:?}");
+}
+
+/// `SO_REUSEPORT` lets reactors share a port; a second server must not share it unasked.
+pub fn a_port_of_another_fanfare_is_in_use() {
+    let mut server = Server::start(&[]);
+    let addr = server.addr().to_string();
+    let refusal = refused_start(&["--listen", &addr]);
+    assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
+    assert!(refusal.stderr.contains(&addr), "{refusal:?}");
+    assert!(server.is_running());
+    Client::connect(&server, "alice").barrier();
+}
+
+pub fn other_than_loopback_needs_open() {
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let refusal = refused_start(&["--listen", listen]);
+        assert_eq!(refusal.code, Some(2), "{listen}: {}", refusal.stderr);
+        assert!(refusal.stderr.contains("--open"), "{refusal:?}");
+    }
+}
