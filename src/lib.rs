@@ -15,6 +15,8 @@
 //!
 //! `ARCHITECTURE.md` tells the life of a message; `tests/layers.rs` checks the arrows.
 
+#![warn(unreachable_pub)]
+
 pub mod cli;
 pub mod config;
 pub mod conn;

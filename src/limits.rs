@@ -63,8 +63,12 @@ pub const FRAGMENTS_MAX: u32 = 131_072;
 /// is answered 503 without its request being read.
 pub const HANDSHAKES_SPARE: usize = 1024;
 
-/// How long a closing handshake or a lingering close may take, in milliseconds; then the socket is dropped.
+/// How long the last words and the closing handshake may take, in milliseconds; then the socket is dropped.
 pub const CLOSE_MS_MAX: u64 = 5_000;
+
+/// How long a peer that was refused or cut off may take to read why and to end its side, in milliseconds; until then
+/// what it still sends is thrown away, since closing at once would reset the connection under the explanation.
+pub const LINGER_MS_MAX: u64 = 2_000;
 
 /// Users named in one presence answer; the count stays exact beyond it.
 pub const PRESENCE_USERS_MAX: usize = 1_000;

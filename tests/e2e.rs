@@ -75,7 +75,6 @@ suite! {
         unknown_types_are_told,
         missing_fields_are_told,
         bad_room_ids_are_told,
-        history_is_for_members,
         since_as_a_member_is_refused,
         rates_are_limited,
         the_last_of_duplicate_keys_wins,

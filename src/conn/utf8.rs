@@ -293,7 +293,7 @@ mod tests {
             sizes in proptest::collection::vec(prop_oneof![0usize..5, 0usize..200], 1..20),
         ) {
             let (machine, failure) = Scalar::failure_in(&bytes);
-            let whole_is_valid = std::str::from_utf8(&bytes).is_ok();
+            let whole_is_valid = str::from_utf8(&bytes).is_ok();
             prop_assert_eq!(failure.is_none() && machine.is_between(), whole_is_valid);
             prop_assert_eq!(validate(&bytes).is_ok(), whole_is_valid);
             prop_assert_eq!(failure_byte_by_byte(&bytes), failure);

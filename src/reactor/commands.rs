@@ -106,7 +106,7 @@ impl<D: Driver> Worker<D> {
                     protocol::private_msg(out, from, content, time_ms);
                 });
             }
-            Command::Private { to, data } => self.private(me, &to, data, id)?,
+            Command::Private { to, data } => self.private(me, &to, data, id),
             Command::Broadcast(Body::Content(content)) => {
                 self.publish(me, TopicRef::EVERYONE, Some(me), id, |out, from, time_ms| {
                     protocol::broadcast_content(out, from, content, time_ms);
@@ -145,18 +145,24 @@ impl<D: Driver> Worker<D> {
         self.router.publish(topic, frame, exclude, id.map(|id| (me, id)), &mut self.connections);
     }
 
-    fn private<'a>(&mut self, me: ConnId, to: &str, data: &str, id: Option<&'a str>) -> Result<(), Rejection<'a>> {
-        let Some(to) = self.connections.codec().decode(to) else {
-            return Err(Rejection {
-                id,
-                code: ErrorCode::BadClientId,
-                message: Cow::Borrowed("`to` is not a client id: use the clientId of a welcome message"),
-            });
-        };
-        let user = self.router.name(me).map_or("", |user| user);
-        let frame = build(&mut self.frames, user, self.unix_ms, |out, from, _| protocol::private(out, from, data));
-        self.router.direct(to.conn, frame, id.map(|id| (me, id)), &mut self.connections);
-        Ok(())
+    /// To one connection, wherever it is. A client id that was never given out, or whose connection is gone, is
+    /// nobody's: that is no error.
+    fn private(&mut self, me: ConnId, to: &str, data: &str, id: Option<&str>) {
+        let codec = self.connections.codec();
+        match codec.decode(to).filter(|decoded| decoded.node == codec.node()) {
+            Some(to) => {
+                let user = self.router.name(me).map_or("", |user| user);
+                let frame = build(&mut self.frames, user, self.unix_ms, |out, from, _| {
+                    protocol::private(out, from, data);
+                });
+                self.router.direct(to.conn, frame, id.map(|id| (me, id)), &mut self.connections);
+            }
+            None => {
+                if let Some(id) = id {
+                    self.connections.message(me.slot.0, |out| protocol::ack(out, id));
+                }
+            }
+        }
     }
 
     fn join<'a>(

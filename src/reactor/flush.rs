@@ -6,7 +6,7 @@ use super::connection::{NO_BATCH, Phase, Then};
 use super::driver::{Driver, Sent};
 use super::worker::Worker;
 use crate::conn::CloseReason;
-use crate::limits::{CLOSE_MS_MAX, SEND_SLICES_MAX};
+use crate::limits::{LINGER_MS_MAX, SEND_SLICES_MAX};
 
 /// What a flush found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl<D: Driver> Worker<D> {
         match connection.phase {
             Phase::Leaving { then: Then::Release, .. } => self.release(slot),
             Phase::Leaving { then: Then::Linger, .. } => {
-                connection.phase = Phase::Lingering { until: self.now.saturating_add(CLOSE_MS_MAX) };
+                connection.phase = Phase::Lingering { until: self.now.saturating_add(LINGER_MS_MAX) };
                 self.driver.finish(slot);
                 self.arm(slot);
             }

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::ids::ReactorId;
 use crate::limits::{MAILBOX_PARCELS, PARCEL_MAIL_MAX};
@@ -119,15 +119,13 @@ impl Mailbox {
 
     /// Posts what was gathered; whether all of it found room. What did not stays, in order, for the next call.
     pub(super) fn post(&mut self) -> bool {
-        (0..self.parcels.len()).fold(true, |all, to| self.post_to(to) && all)
+        let full = (0..self.parcels.len()).filter(|&to| !self.post_to(to)).count();
+        full == 0
     }
 
     /// The next parcel, if there is one.
     pub(super) fn take(&mut self) -> Option<Parcel> {
-        match self.inbox.try_recv() {
-            Ok(parcel) => Some(parcel),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.inbox.try_recv().ok()
     }
 
     /// Gives back an emptied parcel for reuse.

@@ -95,6 +95,7 @@ pub struct Worker<D: Driver> {
 
 impl<D: Driver> Worker<D> {
     /// The worker of reactor `me`. `random_seed` drives jitter only.
+    #[expect(clippy::too_many_arguments, reason = "they are what a worker is made of")]
     pub fn new(
         me: ReactorId,
         reactors: u16,

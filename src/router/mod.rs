@@ -16,16 +16,233 @@
 //! `frame`, `ids`, `limits`.
 
 mod batch;
+mod fanout;
 mod home;
+mod homes;
 mod mail;
-mod router;
+mod members;
 mod subscriber;
 mod topic;
 
-pub use batch::{Batch, BatchBody, Excluded};
-pub use mail::{Ask, Mail, ManyJoin};
-pub use router::{Answer, JoinError, NoticeSettings, Router, Sink};
-pub use topic::{Kind, TopicRef};
-
 #[cfg(test)]
 mod tests;
+
+use std::fmt;
+
+pub use batch::{Batch, BatchBody, Excluded};
+pub use mail::{Ask, Mail, ManyJoin};
+pub use topic::{Kind, TopicRef};
+
+use mail::{Content, Publish};
+use subscriber::Subscribers;
+#[cfg(any(test, debug_assertions))]
+use subscriber::{NO_PLACE, Subscriber};
+use topic::{TopicHasher, TopicIndex, TopicKey, TopicTable};
+
+use crate::frame::FrameBuilder;
+use crate::ids::{ConnId, ReactorId, Slot};
+
+/// Where the router puts what concerns this reactor's own connections, in order.
+pub trait Sink {
+    /// Every member gets the batch, but for what is excluded for it.
+    fn deliver(&mut self, batch: Batch, members: &[Slot]);
+
+    /// One connection gets one frame, if it is still there.
+    fn direct(&mut self, to: ConnId, frame: &[u8]);
+    /// A connection gets an answer, if it is still there.
+    fn answer(&mut self, to: ConnId, answer: Answer<'_>);
+}
+
+/// What a connection is told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// Its first topic is joined: what is sent to it from now on arrives.
+    Connected,
+    /// It is a member of a room.
+    Joined {
+        /// The command's id as JSON text.
+        id: Option<&'a str>,
+        /// The room.
+        room: &'a str,
+        /// What to say about recovery, where it was asked for.
+        recovered: Option<bool>,
+    },
+    /// A command with this id is done.
+    Acked {
+        /// The command's id as JSON text.
+        id: &'a str,
+    },
+}
+
+/// When and how join and leave notices are sent.
+#[derive(Clone, Debug)]
+pub struct NoticeSettings {
+    /// Rooms with more members get none; 0 turns them off.
+    pub members_max: u64,
+    /// The text of a join, with `{user}` in it.
+    pub join_text: String,
+    /// The text of a leave, with `{user}` in it.
+    pub leave_text: String,
+}
+
+/// Why a join is refused. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinError {
+    /// The connection would be in more than `limits.rooms_max` rooms.
+    TooManyRooms,
+    /// A position was given, but the connection is a member already.
+    AlreadyJoined,
+}
+
+/// See the module's documentation.
+pub struct Router {
+    me: ReactorId,
+    reactors: u16,
+    seed: u64,
+    rooms_max: usize,
+    notices: NoticeSettings,
+    topics: TopicTable,
+    everyone: TopicIndex,
+    subscribers: Subscribers,
+    /// Batches opened in this turn; a sealed or dropped one is `None`.
+    open: Vec<Option<(TopicIndex, Batch)>>,
+    open_bytes: usize,
+    pool: Vec<Vec<u8>>,
+    outgoing: Vec<(ReactorId, Mail)>,
+    frames: FrameBuilder,
+}
+
+impl Router {
+    /// The router of reactor `me` of `reactors`; `seed` is the same for all of a node and secret.
+    pub fn new(me: ReactorId, reactors: u16, seed: u64, rooms_max: usize, notices: NoticeSettings) -> Router {
+        assert!(me.0 < reactors);
+        let mut topics = TopicTable::new(TopicHasher::new(seed, reactors));
+        let hash = topics.hasher().hash(TopicRef::EVERYONE);
+        let everyone = topics.find_or_insert(hash, &TopicKey { kind: Kind::Everyone, name: "".into() });
+        topics.get_mut(everyone).subscriptions = 1;
+        Router {
+            me,
+            reactors,
+            seed,
+            rooms_max,
+            notices,
+            topics,
+            everyone,
+            subscribers: Subscribers::default(),
+            open: Vec::new(),
+            open_bytes: 0,
+            pool: Vec::new(),
+            outgoing: Vec::new(),
+            frames: FrameBuilder::default(),
+        }
+    }
+
+    /// Takes mail that reactor `from` sent.
+    pub fn handle_mail(&mut self, from: ReactorId, mail: Mail, sink: &mut impl Sink) {
+        match mail.0 {
+            Content::Join(join) => self.home_join(from, *join, sink),
+            Content::Leave(leave) => self.home_leave(from, *leave, sink),
+            Content::Publish(publish) => {
+                let Publish { topic, frame, exclude, ack } = *publish;
+                let hash = self.topics.hasher().hash(topic.borrow());
+                self.fan_out(hash, topic.borrow(), &frame, Some(&frame), exclude, sink);
+                if let Some(ack) = ack {
+                    self.send(from, Content::Acked(Box::new(ack)), sink);
+                }
+            }
+            Content::Presence(question) => self.home_presence(from, *question, sink),
+            Content::Joined(joined) => self.joined(*joined, sink),
+            Content::Left(left) => self.left(*left, sink),
+            Content::Deliver { topic, frame, exclude } => {
+                let hash = self.topics.hasher().hash(topic.borrow());
+                if let Some(index) = self.topics.find(hash, topic.borrow()) {
+                    self.deliver_here(index, &frame, Some(&frame), exclude, sink);
+                }
+            }
+            Content::Direct { to, frame, ack } => {
+                sink.direct(to, &frame);
+                if let Some(ack) = ack {
+                    self.send(from, Content::Acked(ack), sink);
+                }
+            }
+            Content::Acked(ack) => sink.answer(ack.to, Answer::Acked { id: &ack.id }),
+        }
+    }
+
+    /// Mail for other reactors, in order; to be posted before any connection is flushed.
+    pub fn poll_mail(&mut self) -> impl Iterator<Item = (ReactorId, Mail)> {
+        self.outgoing.drain(..)
+    }
+
+    /// Topics in this reactor's table, everyone's included.
+    pub fn topics_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    fn send_home(&mut self, topic: &TopicKey, content: Content, sink: &mut impl Sink) {
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let home = self.topics.hasher().home(topic.kind, hash);
+        self.send(home, content, sink);
+    }
+
+    /// To another reactor by mail, to this one by a call.
+    fn send(&mut self, to: ReactorId, content: Content, sink: &mut impl Sink) {
+        match to == self.me {
+            true => self.handle_mail(to, Mail(content), sink),
+            false => self.outgoing.push((to, Mail(content))),
+        }
+    }
+
+    fn drop_topic_if_unused(&mut self, key: &TopicKey) {
+        let hash = self.topics.hasher().hash(key.borrow());
+        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
+        let topic = self.topics.get(index);
+        if topic.subscriptions == 0 && topic.home.is_empty() {
+            if let Some(Batch { body: BatchBody::Joined(buffer), .. }) = self.take_batch(index) {
+                self.recycle(buffer);
+            }
+            self.topics.remove(index);
+        }
+    }
+
+    /// Checks the tables against each other; for tests.
+    ///
+    /// # Panics
+    /// Where they contradict each other.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        for (slot, subscriber) in self.subscribers.iter() {
+            if subscriber.everyone != NO_PLACE {
+                assert_eq!(self.topics.get(self.everyone).members[subscriber.everyone as usize], slot);
+            }
+            for subscription in &subscriber.subscriptions {
+                let topic = self.topics.get(subscription.topic);
+                assert!(topic.subscriptions > 0);
+                if subscription.place != NO_PLACE {
+                    assert_eq!(topic.members[subscription.place as usize], slot);
+                }
+            }
+        }
+        for (index, topic) in self.topics.iter() {
+            let of = |(_, subscriber): (Slot, &Subscriber)| match index == self.everyone {
+                true => (u32::from(subscriber.everyone != NO_PLACE), 1),
+                false => {
+                    let mine = subscriber.subscriptions.iter().filter(|s| s.topic == index);
+                    mine.fold((0, 0), |(places, all), s| (places + u32::from(s.place != NO_PLACE), all + 1))
+                }
+            };
+            let (places, all) = self.subscribers.iter().map(of).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            assert_eq!(places as usize, topic.members.len(), "members of {:?}", topic.key);
+            if index != self.everyone {
+                assert_eq!(all, topic.subscriptions, "subscriptions of {:?}", topic.key);
+                assert!(all > 0 || !topic.home.is_empty(), "{:?} is unused", topic.key);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").field("me", &self.me).field("topics", &self.topics.len()).finish_non_exhaustive()
+    }
+}

@@ -97,7 +97,8 @@ impl TopicHasher {
         match kind {
             Kind::Everyone => ReactorId(0),
             Kind::Room | Kind::Inbox | Kind::Raw => {
-                ReactorId((((hash >> 24) & 0xFFFF_FFFF) * self.reactors >> 32) as u16)
+                let bits = (hash >> 24) & 0xFFFF_FFFF;
+                ReactorId(((bits * self.reactors) >> 32) as u16)
             }
         }
     }

@@ -165,7 +165,6 @@ pub fn missing_fields_are_told(reactors: usize) {
         json!({"type": "room_msg", "content": 1}),
         json!({"type": "room_msg", "roomId": "den"}),
         json!({"type": "presence"}),
-        json!({"type": "history"}),
     ] {
         let error = alice.request(command.clone());
         assert_error(&error, &["missing_field"], &command.to_string());
@@ -193,13 +192,6 @@ pub fn bad_room_ids_are_told(reactors: usize) {
         let error = alice.request(json!({"type": "room_msg", "roomId": wrong, "content": 1}));
         assert_error(&error, &["bad_room_id", "missing_field", "bad_json"], "a room id that is no string");
     }
-}
-
-pub fn history_is_for_members(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
-    let mut alice = Client::connect(&server, "alice");
-    let error = alice.request(json!({"type": "history", "roomId": "den", "limit": 10}));
-    assert_error(&error, &["forbidden"], "history of a room not joined");
 }
 
 pub fn since_as_a_member_is_refused(reactors: usize) {

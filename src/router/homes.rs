@@ -1,0 +1,89 @@
+//! What a topic's home does with joins, leaves and questions: it gives them their place in the topic's order.
+
+use super::mail::{Content, Departure, Join, Joined, Leave, Left, Mail, PresenceOf};
+use super::topic::{Kind, TopicKey};
+use super::{Router, Sink};
+use crate::frame::Opcode;
+use crate::ids::{ConnId, ReactorId};
+use crate::limits::PRESENCE_USERS_MAX;
+use crate::protocol::{self, Notice};
+
+impl Router {
+    /// Asks a room's home who is in it; `asker` gets the reply as a message.
+    pub fn presence(&mut self, asker: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
+        let key = TopicKey { kind: Kind::Room, name: room.into() };
+        let question = PresenceOf { room: key.clone(), asker, id: id.map(Into::into) };
+        self.send_home(&key, Content::Presence(Box::new(question)), sink);
+    }
+
+    pub(super) fn home_join(&mut self, from: ReactorId, join: Join, sink: &mut impl Sink) {
+        let Join { topic: key, member, user, fresh, ask } = join;
+        let hash = self.topics.hasher().hash(key.borrow());
+        let index = self.topics.find_or_insert(hash, &key);
+        let room = key.kind == Kind::Room;
+        if fresh {
+            self.topics.get_mut(index).home.add(from, room.then_some(&user), self.seed);
+        }
+        self.send(from, Content::Joined(Box::new(Joined { topic: key.clone(), member, fresh, ask })), sink);
+        if fresh && room {
+            self.notice(hash, &key, Notice::Join, &user, sink);
+        }
+    }
+
+    pub(super) fn home_leave(&mut self, from: ReactorId, leave: Leave, sink: &mut impl Sink) {
+        let Leave { topic: key, member, user, why } = leave;
+        let hash = self.topics.hasher().hash(key.borrow());
+        let index = self.topics.find(hash, key.borrow()).expect("a topic with members is in its home's table");
+        let room = key.kind == Kind::Room;
+        self.topics.get_mut(index).home.remove(from, room.then_some(&user));
+        match why {
+            Departure::Asked(id) => {
+                self.send(from, Content::Left(Box::new(Left { topic: key.clone(), member, id })), sink);
+            }
+            Departure::Gone => {}
+        }
+        if room {
+            self.notice(hash, &key, Notice::Leave, &user, sink);
+        }
+        self.drop_topic_if_unused(&key);
+    }
+
+    pub(super) fn home_presence(&mut self, from: ReactorId, question: PresenceOf, sink: &mut impl Sink) {
+        let PresenceOf { room, asker, id } = question;
+        let hash = self.topics.hasher().hash(room.borrow());
+        let home = self.topics.find(hash, room.borrow()).map(|index| &self.topics.get(index).home);
+        let count = home.map_or(0, |home| home.users_count());
+        let users = home.into_iter().flat_map(|home| home.users()).take(PRESENCE_USERS_MAX);
+        let truncated = count > PRESENCE_USERS_MAX;
+        let frame = self.frames.build(Opcode::Text, |out| {
+            protocol::presence(out, id.as_deref(), &room.name, count, users, truncated);
+        });
+        match from == self.me {
+            true => sink.direct(asker, frame),
+            false => {
+                let content = Content::Direct { to: asker, frame: frame.into(), ack: None };
+                self.outgoing.push((from, Mail(content)));
+            }
+        }
+    }
+
+    /// A notice to the members a room has now, while it has few enough.
+    pub(super) fn notice(&mut self, hash: u64, room: &TopicKey, notice: Notice, user: &str, sink: &mut impl Sink) {
+        let members = match self.topics.find(hash, room.borrow()) {
+            Some(index) => self.topics.get(index).home.members(),
+            None => 0,
+        };
+        if members == 0 || members > self.notices.members_max {
+            return;
+        }
+        let template = match notice {
+            Notice::Join => &self.notices.join_text,
+            Notice::Leave => &self.notices.leave_text,
+        };
+        let text = template.replace("{user}", user);
+        let mut frames = std::mem::take(&mut self.frames);
+        let frame = frames.build(Opcode::Text, |out| protocol::notice(out, &room.name, notice, user, &text));
+        self.fan_out(hash, room.borrow(), frame, None, None, sink);
+        self.frames = frames;
+    }
+}

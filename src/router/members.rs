@@ -1,0 +1,258 @@
+//! Membership, on the side of the reactor that has the connection: what is wanted, and what the home has confirmed.
+
+use std::sync::Arc;
+
+use super::mail::{Ask, Content, Departure, Join, Joined, Leave, Left, ManyJoin};
+use super::subscriber::{NO_PLACE, Subscriber, Subscription};
+use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
+use super::{Answer, JoinError, Router, Sink};
+use crate::ids::ConnId;
+
+impl Router {
+    /// A connection that speaks JSON: it joins its user's inbox, and everyone once that is confirmed. Then it is
+    /// told [`Answer::Connected`].
+    pub fn connect(&mut self, conn: ConnId, user: &str, sink: &mut impl Sink) {
+        let user: Arc<str> = user.into();
+        self.subscribers.insert(conn, user.clone());
+        self.subscribe(conn, TopicKey { kind: Kind::Inbox, name: user }, Ask::Silent, sink);
+    }
+
+    /// A member of a raw room, and of nothing else. It is told [`Answer::Connected`] when it is one.
+    pub fn connect_raw(&mut self, conn: ConnId, room: &str, sink: &mut impl Sink) {
+        let room: Arc<str> = room.into();
+        self.subscribers.insert(conn, room.clone());
+        self.subscribe(conn, TopicKey { kind: Kind::Raw, name: room }, Ask::Silent, sink);
+    }
+
+    /// The user of a JSON connection, the room of a raw one.
+    pub fn name(&self, conn: ConnId) -> Option<&Arc<str>> {
+        self.subscribers.get(conn).map(|subscriber| &subscriber.user)
+    }
+
+    /// The connection is gone: it leaves everything at once.
+    pub fn disconnect(&mut self, conn: ConnId, sink: &mut impl Sink) {
+        let Some(subscriber) = self.subscribers.remove(conn) else { return };
+        if subscriber.everyone != NO_PLACE {
+            self.take_from_members(self.everyone, subscriber.everyone);
+        }
+        for subscription in subscriber.subscriptions {
+            if subscription.place != NO_PLACE {
+                self.take_from_members(subscription.topic, subscription.place);
+            }
+            let topic = self.topics.get_mut(subscription.topic);
+            topic.subscriptions -= 1;
+            let key = topic.key.clone();
+            if subscription.wanted {
+                let user = subscriber.user.clone();
+                let leave = Leave { topic: key.clone(), member: conn, user, why: Departure::Gone };
+                self.send_home(&key, Content::Leave(Box::new(leave)), sink);
+            }
+            self.drop_topic_if_unused(&key);
+        }
+    }
+
+    /// Joins one room. `with_position` tells whether the client gave a position to resume from.
+    ///
+    /// # Errors
+    /// [`JoinError`]; nothing has changed then.
+    pub fn join(
+        &mut self,
+        conn: ConnId,
+        room: &str,
+        ask: Ask,
+        with_position: bool,
+        sink: &mut impl Sink,
+    ) -> Result<(), JoinError> {
+        self.check_join(conn, &[room], with_position)?;
+        self.subscribe(conn, TopicKey { kind: Kind::Room, name: room.into() }, ask, sink);
+        Ok(())
+    }
+
+    /// Joins several rooms, or none of them.
+    ///
+    /// # Errors
+    /// [`JoinError`]; nothing has changed then.
+    pub fn join_many(
+        &mut self,
+        conn: ConnId,
+        rooms: &[impl AsRef<str>],
+        id: Option<&str>,
+        with_position: bool,
+        sink: &mut impl Sink,
+    ) -> Result<(), JoinError> {
+        let rooms: Vec<&str> = rooms.iter().map(AsRef::as_ref).collect();
+        self.check_join(conn, &rooms, with_position)?;
+        let ask = match id {
+            Some(id) if rooms.is_empty() => {
+                sink.answer(conn, Answer::Acked { id });
+                return Ok(());
+            }
+            Some(id) => Ask::Many(ManyJoin::new(id, with_position.then_some(false), rooms.len() as u32)),
+            None => Ask::Silent,
+        };
+        for room in rooms {
+            self.subscribe(conn, TopicKey { kind: Kind::Room, name: room.into() }, ask.clone(), sink);
+        }
+        Ok(())
+    }
+
+    /// Leaves a room; answered with an ack where there is an `id`, at once if it was no member.
+    pub fn leave(&mut self, conn: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
+        let room = TopicRef { kind: Kind::Room, name: room };
+        let found = self.topics.find(self.topics.hasher().hash(room), room);
+        let subscriber = self.subscribers.get_mut(conn);
+        let member = found.zip(subscriber).and_then(|(topic, subscriber)| {
+            let user = subscriber.user.clone();
+            subscriber.find(topic).filter(|subscription| subscription.wanted).map(|subscription| {
+                subscription.wanted = false;
+                (topic, user)
+            })
+        });
+        match member {
+            Some((topic, user)) => {
+                let key = self.topics.get(topic).key.clone();
+                let why = Departure::Asked(id.map(Into::into));
+                let leave = Leave { topic: key.clone(), member: conn, user, why };
+                self.send_home(&key, Content::Leave(Box::new(leave)), sink);
+            }
+            None => {
+                if let Some(id) = id {
+                    sink.answer(conn, Answer::Acked { id });
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_join(&mut self, conn: ConnId, rooms: &[&str], with_position: bool) -> Result<(), JoinError> {
+        let mut fresh: Vec<&str> = Vec::new();
+        for &name in rooms {
+            let room = TopicRef { kind: Kind::Room, name };
+            let topic = self.topics.find(self.topics.hasher().hash(room), room);
+            let subscriber = self.subscribers.get_mut(conn);
+            let member = topic
+                .zip(subscriber)
+                .and_then(|(topic, subscriber)| subscriber.find(topic))
+                .is_some_and(|subscription| subscription.wanted);
+            match member {
+                true if with_position => return Err(JoinError::AlreadyJoined),
+                true => {}
+                false if fresh.contains(&name) => {}
+                false => fresh.push(name),
+            }
+        }
+        let wanted = |subscription: &&Subscription| {
+            subscription.wanted && self.topics.get(subscription.topic).key.kind == Kind::Room
+        };
+        let joined =
+            self.subscribers.get(conn).map_or(0, |subscriber| subscriber.subscriptions.iter().filter(wanted).count());
+        if !fresh.is_empty() && joined + fresh.len() > self.rooms_max {
+            return Err(JoinError::TooManyRooms);
+        }
+        Ok(())
+    }
+
+    /// Notes what the connection wants and tells the topic's home.
+    pub(super) fn subscribe(&mut self, conn: ConnId, key: TopicKey, ask: Ask, sink: &mut impl Sink) {
+        let Some(subscriber) = self.subscribers.get_mut(conn) else { return };
+        let hash = self.topics.hasher().hash(key.borrow());
+        let index = self.topics.find_or_insert(hash, &key);
+        let topic = self.topics.get_mut(index);
+        let key = topic.key.clone();
+        let fresh = match subscriber.find(index) {
+            Some(subscription) => !std::mem::replace(&mut subscription.wanted, true),
+            None => {
+                topic.subscriptions += 1;
+                subscriber.subscriptions.push(Subscription { topic: index, place: NO_PLACE, wanted: true });
+                true
+            }
+        };
+        let join = Join { topic: key.clone(), member: conn, user: subscriber.user.clone(), fresh, ask };
+        self.send_home(&key, Content::Join(Box::new(join)), sink);
+    }
+
+    /// The home has confirmed a join.
+    pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
+        let Joined { topic: key, member, fresh, ask } = joined;
+        let hash = self.topics.hasher().hash(key.borrow());
+        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
+        let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
+            return;
+        };
+        if fresh && subscription.place == NO_PLACE {
+            subscription.place = self.topics.get(index).members.len() as u32;
+            self.seal(index, sink);
+            self.topics.get_mut(index).members.push(member.slot);
+        }
+        match (key.kind, ask) {
+            (Kind::Inbox, _) => {
+                self.join_everyone(member, sink);
+                sink.answer(member, Answer::Connected);
+            }
+            (Kind::Raw, _) => sink.answer(member, Answer::Connected),
+            (Kind::Room | Kind::Everyone, Ask::Silent) => {}
+            (Kind::Room | Kind::Everyone, Ask::Joined { id, recovered }) => {
+                sink.answer(member, Answer::Joined { id: id.as_deref(), room: &key.name, recovered });
+            }
+            (Kind::Room | Kind::Everyone, Ask::Many(many)) => {
+                let (id, recovered) = (&*many.id, many.recovered);
+                sink.answer(member, Answer::Joined { id: Some(id), room: &key.name, recovered });
+                if many.answered() {
+                    sink.answer(member, Answer::Acked { id });
+                }
+            }
+        }
+    }
+
+    pub(super) fn join_everyone(&mut self, member: ConnId, sink: &mut impl Sink) {
+        self.seal(self.everyone, sink);
+        let Some(subscriber) = self.subscribers.get_mut(member) else { return };
+        if subscriber.everyone == NO_PLACE {
+            let members = &mut self.topics.get_mut(self.everyone).members;
+            subscriber.everyone = members.len() as u32;
+            members.push(member.slot);
+        }
+    }
+
+    /// The home has confirmed a leave.
+    pub(super) fn left(&mut self, left: Left, sink: &mut impl Sink) {
+        let Left { topic: key, member, id } = left;
+        let hash = self.topics.hasher().hash(key.borrow());
+        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
+        let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
+            return;
+        };
+        let place = std::mem::replace(&mut subscription.place, NO_PLACE);
+        let wanted = subscription.wanted;
+        if place != NO_PLACE {
+            self.seal(index, sink);
+            self.take_from_members(index, place);
+        }
+        if !wanted && let Some(subscriber) = self.subscribers.get_mut(member) {
+            subscriber.subscriptions.retain(|subscription| subscription.topic != index);
+            self.topics.get_mut(index).subscriptions -= 1;
+            self.drop_topic_if_unused(&key);
+        }
+        if let Some(id) = id {
+            sink.answer(member, Answer::Acked { id: &id });
+        }
+    }
+
+    /// Takes the member at `place` out; the last one takes its place.
+    pub(super) fn take_from_members(&mut self, index: TopicIndex, place: u32) {
+        let everyone = self.everyone;
+        let members = &mut self.topics.get_mut(index).members;
+        members.swap_remove(place as usize);
+        if let Some(&moved) = members.get(place as usize) {
+            let subscriber = self.subscribers.at(moved);
+            match index == everyone {
+                true => subscriber.everyone = place,
+                false => set_place(subscriber, index, place),
+            }
+        }
+    }
+}
+
+fn set_place(subscriber: &mut Subscriber, topic: TopicIndex, place: u32) {
+    let subscription = subscriber.find(topic).expect("a member has a subscription");
+    subscription.place = place;
+}
