@@ -46,8 +46,27 @@ impl Server {
     ///
     /// With the server's log, if it exits or says nothing for ten seconds.
     pub fn start(settings: &[&str]) -> Server {
+        Server::run(command(settings), settings)
+    }
+
+    /// Like [`Server::start`], with a hard limit of so many descriptors.
+    pub fn with_descriptors(descriptors: u32, settings: &[&str]) -> Server {
+        let unlimited = command(settings);
+        let mut limited = Command::new("sh");
+        limited
+            .arg("-c")
+            .arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""))
+            .arg(unlimited.get_program())
+            .args(unlimited.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Server::run(limited, settings)
+    }
+
+    fn run(mut command: Command, settings: &[&str]) -> Server {
         raise_descriptor_limit();
-        let mut child = command(settings).spawn().expect("the fanfare binary should start");
+        let mut child = command.spawn().expect("the fanfare binary should start");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("stderr is piped");
         keep_log(stderr, Arc::clone(&log));
