@@ -78,6 +78,9 @@ suite! {
         a_client_that_answers_stays;
     lifetime:
         sigterm_closes_with_1001,
+        a_second_signal_leaves_at_once,
+        a_drain_ends_with_its_timeout,
+        an_end_right_behind_a_message_is_seen,
         ipv6_is_served,
         a_unix_socket_is_served;
 }

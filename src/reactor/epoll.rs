@@ -36,6 +36,13 @@ struct Connected {
     generation: u32,
 }
 
+#[derive(Clone, Copy)]
+struct Readable {
+    token: Token,
+    /// The peer has ended its side: the end lies behind the last bytes, and no further event will tell of it.
+    ended: bool,
+}
+
 struct Listener {
     socket: Socket,
     /// Whether the backlog may hold more.
@@ -55,9 +62,9 @@ pub struct Epoll {
     /// Kept open, so that there is one descriptor to answer with when they have run out.
     reserve: Option<File>,
     reading: bool,
-    readable: VecDeque<Token>,
-    /// Sockets with more than one buffer's worth: after the others, in the next turn.
-    again: VecDeque<Token>,
+    readable: VecDeque<Readable>,
+    /// Sockets with more to read: after the others, in the next turn.
+    again: VecDeque<Readable>,
     writable: VecDeque<Token>,
 }
 
@@ -126,7 +133,7 @@ impl Epoll {
                 token => {
                     let token = Token { slot: token as u32, generation: (token >> 32) as u32 };
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        self.readable.push_back(token);
+                        self.readable.push_back(Readable { token, ended: event.is_read_closed() });
                     }
                     if event.is_writable() {
                         self.writable.push_back(token);
@@ -182,13 +189,14 @@ impl Epoll {
         tracing::warn!("out of descriptors: new connections are refused; raise the limit (ulimit -n)");
     }
 
-    fn receive(&mut self, token: Token, buffer: &mut [u8]) -> Option<Completion<Socket>> {
+    fn receive(&mut self, readable: Readable, buffer: &mut [u8]) -> Option<Completion<Socket>> {
+        let Readable { token, ended } = readable;
         loop {
             match self.socket(token)?.read_into(buffer) {
                 Ok(0) => return Some(Completion::Ended(token)),
                 Ok(received) => {
-                    if received == buffer.len() {
-                        self.again.push_back(token);
+                    if ended || received == buffer.len() {
+                        self.again.push_back(readable);
                     }
                     return Some(Completion::Received(token, received));
                 }
@@ -253,9 +261,9 @@ impl Driver for Epoll {
             return Some(Completion::Accepted(stream));
         }
         while self.reading
-            && let Some(token) = self.readable.pop_front()
+            && let Some(readable) = self.readable.pop_front()
         {
-            if let Some(completion) = self.receive(token, buffer) {
+            if let Some(completion) = self.receive(readable, buffer) {
                 return Some(completion);
             }
         }

@@ -51,9 +51,12 @@ impl<D: Driver> Worker<D> {
         if mine == 0 || self.node_queue_bytes() <= budget_bytes {
             return;
         }
-        let most = self.node.metrics.reactors.iter().map(|reactor| reactor.queue_bytes()).max().unwrap_or(0);
-        if mine < most {
-            return;
+        let others = self.node.metrics.reactors.iter().enumerate().filter(|(at, _)| *at != self.me.0 as usize);
+        let most = others.map(|(at, reactor)| (reactor.queue_bytes(), at)).max();
+        if let Some((bytes, reactor)) = most
+            && bytes > mine
+        {
+            return self.mailbox.nudge(reactor);
         }
         let waiting = self.connections.iter().filter(|(_, connection)| connection.is_open());
         let mut fullest: Vec<(usize, u32)> = waiting

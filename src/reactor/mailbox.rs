@@ -123,6 +123,11 @@ impl Mailbox {
         full == 0
     }
 
+    /// Wakes a peer that sleeps, without mail: something it looks at in every turn has changed.
+    pub(super) fn nudge(&self, peer: usize) {
+        self.peers[peer].ring();
+    }
+
     /// The next parcel, if there is one.
     pub(super) fn take(&mut self) -> Option<Parcel> {
         self.inbox.try_recv().ok()

@@ -137,6 +137,7 @@ impl Router {
                 true if with_position => return Err(JoinError::AlreadyJoined),
                 true => {}
                 false if fresh.contains(&name) => {}
+                false if fresh.len() == self.rooms_max => return Err(JoinError::TooManyRooms),
                 false => fresh.push(name),
             }
         }

@@ -1,10 +1,11 @@
 //! The process: where it listens, what it refuses, how it goes.
 
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 
+use crate::common::raw::{RawConn, TEXT};
 use crate::common::{Client, Server, Signal, refused_start, socket_path};
 
 pub fn sigterm_closes_with_1001(reactors: usize) {
@@ -24,6 +25,44 @@ pub fn sigterm_closes_with_1001(reactors: usize) {
     }
     drop(clients);
     assert_eq!(server.wait_exit().code(), Some(0));
+}
+
+pub fn a_second_signal_leaves_at_once(reactors: usize) {
+    let mut server = Server::with_reactors(reactors, &["--drain.timeout", "1h"]);
+    let mut silent = RawConn::connect_as(&server, "silent");
+    server.signal(Signal::INT);
+    // It is told, and does not answer: the drain waits for it.
+    silent.read_frame().expect("a close frame");
+    assert!(server.is_running());
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit().code(), Some(0));
+    assert!(server.log().contains("leaving at once"), "{}", server.log());
+}
+
+pub fn a_drain_ends_with_its_timeout(reactors: usize) {
+    let mut server = Server::with_reactors(reactors, &["--drain.timeout", "300ms"]);
+    let _silent = RawConn::connect_as(&server, "silent");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit().code(), Some(0));
+    assert!(server.log().contains("drain.timeout is over"), "{}", server.log());
+}
+
+/// The kernel tells of bytes and of the end behind them in one event.
+pub fn an_end_right_behind_a_message_is_seen(reactors: usize) {
+    let server = Server::with_reactors(reactors, &[]);
+    let mut watcher = Client::connect(&server, "watcher");
+    watcher.join("den");
+    for at in 0..50 {
+        let user = format!("hasty-{at}");
+        let mut hasty = RawConn::connect_as(&server, &user);
+        hasty.send_frame(TEXT, br#"{"type":"join_room","roomId":"den"}"#);
+        watcher.expect(|json| json["userId"] == user && json["event"] == "join");
+        let writer = hasty.writer();
+        hasty.send_frame(TEXT, br#"{"type":"room_msg","roomId":"den","content":"bye"}"#);
+        writer.shutdown(Shutdown::Write).expect("an open connection");
+        watcher.expect(|json| json["type"] == "room_msg");
+        watcher.expect(|json| json["userId"] == user && json["event"] == "leave");
+    }
 }
 
 pub fn ipv6_is_served(reactors: usize) {
