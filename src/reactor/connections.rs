@@ -13,7 +13,7 @@ use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::{ClientIdCodec, ConnId, ReactorId, Slot};
 use crate::metrics::Counts;
 use crate::protocol;
-use crate::router::{Answer, Batch, BatchBody, Sink};
+use crate::router::{Answer, Batch, BatchBody, Excluded, Sink};
 use crate::time::Millis;
 
 /// Belongs to no connection in particular.
@@ -342,19 +342,24 @@ impl Sink for Connections {
 
 impl Connections {
     /// A member that sent some of a batch's frames gets the others, part by part.
-    fn deliver_parts(&mut self, id: ConnId, batch: u32, excluded: &[crate::router::Excluded]) {
+    fn deliver_parts(&mut self, id: ConnId, batch: u32, excluded: &[Excluded]) {
         let slot = id.slot.0;
+        let own = || excluded.iter().filter(|excluded| excluded.conn == id);
+        self.counts.messages_out -= own().count() as u64;
+        let own_bytes: usize = own().map(|own| (own.end - own.start) as usize).sum();
+        let end = self.batch_bytes(batch).len();
+        if own_bytes == end {
+            return;
+        }
         self.queue_batch(slot, 0);
         let segment = self.batches[batch as usize].segment(&self.ledger);
-        let end = segment.bytes().len();
-        let connection = &mut self.slab[slot as usize];
+        let outbox = &mut self.slab[slot as usize].outbox;
         let mut from = 0;
-        for own in excluded.iter().filter(|excluded| excluded.conn == id) {
-            self.counts.messages_out -= 1;
-            connection.outbox.push(Chunk::new(segment.clone(), from, own.start as usize), self.now);
+        for own in own() {
+            outbox.push(Chunk::new(segment.clone(), from, own.start as usize), self.now);
             from = own.end as usize;
         }
-        connection.outbox.push(Chunk::new(segment, from, end), self.now);
+        outbox.push(Chunk::new(segment, from, end), self.now);
         self.mark_dirty(slot);
     }
 }

@@ -1,0 +1,189 @@
+//! Allocations on the steady path, counted: a worker over a driver that feeds it prepared bytes and takes everything.
+
+use std::alloc::System;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fanfare::conn::HeadLimits;
+use fanfare::ids::{ClientIdCodec, ReactorId};
+use fanfare::metrics::NodeMetrics;
+use fanfare::reactor::{Completion, Driver, NodeState, Sent, Settings, Token, Wake, Worker, post_office};
+use fanfare::router::NoticeSettings;
+use fanfare::time::Millis;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+type Input = Rc<RefCell<VecDeque<(Token, &'static [u8])>>>;
+
+/// Feeds what a test puts in, takes whatever is sent and only counts it.
+struct Feed {
+    now_ms: u64,
+    accepts: usize,
+    input: Input,
+    sent: Rc<Cell<(usize, usize)>>,
+}
+
+impl Driver for Feed {
+    type Stream = ();
+
+    fn wait(&mut self, _timeout_ms: Option<u64>) -> io::Result<()> {
+        self.now_ms += 1;
+        Ok(())
+    }
+
+    fn next(&mut self, buffer: &mut [u8]) -> Option<Completion<()>> {
+        if self.accepts > 0 {
+            self.accepts -= 1;
+            return Some(Completion::Accepted(()));
+        }
+        let (token, bytes) = self.input.borrow_mut().pop_front()?;
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        Some(Completion::Received(token, bytes.len()))
+    }
+
+    fn attach(&mut self, token: Token, (): ()) -> io::Result<()> {
+        let request: &[u8] = b"GET /?userId=u HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        self.input.borrow_mut().push_back((token, request));
+        Ok(())
+    }
+
+    fn send(&mut self, _slot: u32, bytes: &[u8]) -> Sent {
+        let (sends, all) = self.sent.get();
+        self.sent.set((sends + 1, all + bytes.len()));
+        Sent::Took(bytes.len())
+    }
+
+    fn send_slices(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> Sent {
+        slices.iter().for_each(|slice| {
+            self.send(slot, slice);
+        });
+        Sent::Took(slices.iter().map(|slice| slice.len()).sum())
+    }
+
+    fn finish(&mut self, _slot: u32) {}
+    fn release(&mut self, _slot: u32) {}
+    fn detach(&mut self, _slot: u32) -> Option<()> {
+        None
+    }
+    fn refuse(&mut self, (): (), _response: &[u8]) {}
+    fn set_reading(&mut self, _reading: bool) {}
+    fn stop_accepting(&mut self) {}
+    fn now(&self) -> Millis {
+        Millis(self.now_ms)
+    }
+    fn unix_ms(&self) -> u64 {
+        1_700_000_000_000
+    }
+}
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self) {}
+}
+
+/// A client's frame with a mask of zeros, which leaves its payload readable.
+fn frame(text: &str) -> &'static [u8] {
+    let mut bytes = vec![0x81];
+    match text.len() {
+        short @ 0..=125 => bytes.push(0x80 | short as u8),
+        medium => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.leak()
+}
+
+const MEMBERS: usize = 100;
+const ROUNDS: usize = 1_000;
+
+/// What so many rounds of one input cost: allocations, sends and bytes sent.
+fn cost_of(join: bool, message: &str) -> (usize, usize, usize) {
+    let settings = Settings {
+        connections_max: 1_000,
+        message_bytes_max: 1 << 20,
+        rooms_max: 128,
+        head: HeadLimits { bytes_max: 8192, headers_max: 64 },
+        handshake_ms_max: 5_000,
+        heartbeat_ms: 3_600_000,
+        outbox_bytes_max: 1 << 20,
+        outbox_age_ms_max: 10_000,
+        outbox_node_bytes_max: 1 << 30,
+        messages_per_second: 0,
+        bytes_per_second: 0,
+        notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },
+    };
+    let node = NodeState { metrics: Arc::new(NodeMetrics::new(1)), codec: ClientIdCodec::new([7; 16], 1), seed: 1 };
+    let (_post, mut mailboxes) = post_office(vec![Arc::new(NoWake)]);
+    let (sent, input) = (Rc::<Cell<(usize, usize)>>::default(), Input::default());
+    input.borrow_mut().reserve(1_000);
+    let driver = Feed { now_ms: 0, accepts: MEMBERS, input: input.clone(), sent: sent.clone() };
+    let tokens: Vec<Token> = (0..MEMBERS as u32).map(|slot| Token { slot, generation: 0 }).collect();
+    let (joining, message) = (frame(r#"{"type":"join_room","roomId":"r"}"#), frame(message));
+    let feed = Feeder { input, tokens, joining, message };
+    let mut worker = Worker::new(ReactorId(0), 1, driver, mailboxes.remove(0), settings, node, Box::new(|(), _| {}), 1);
+    worker.turn().unwrap();
+    worker.turn().unwrap();
+    if join {
+        feed.join_all(&mut worker);
+    }
+    // What a turn needs is there after the first ones.
+    (0..10).for_each(|_| feed.round(&mut worker));
+    sent.set((0, 0));
+    let region = Region::new(ALLOCATOR);
+    (0..ROUNDS).for_each(|_| feed.round(&mut worker));
+    let change = region.change();
+    let (sends, bytes) = sent.get();
+    (change.allocations + change.reallocations, sends, bytes)
+}
+
+struct Feeder {
+    input: Input,
+    tokens: Vec<Token>,
+    joining: &'static [u8],
+    message: &'static [u8],
+}
+
+impl Feeder {
+    fn join_all(&self, worker: &mut Worker<Feed>) {
+        self.input.borrow_mut().extend(self.tokens.iter().map(|token| (*token, self.joining)));
+        worker.turn().unwrap();
+    }
+
+    fn round(&self, worker: &mut Worker<Feed>) {
+        self.input.borrow_mut().push_back((self.tokens[0], self.message));
+        worker.turn().unwrap();
+    }
+}
+
+#[test]
+fn the_steady_path_allocates_nothing() {
+    let filler = "f".repeat(60);
+    let room = format!(r#"{{"type":"room_msg","roomId":"r","content":"{filler}"}}"#);
+    let (allocations, sends, _) = cost_of(true, &room);
+    assert_eq!((allocations, sends), (0, ROUNDS * (MEMBERS - 1)), "a room message");
+
+    let with_id = format!(r#"{{"type":"room_msg","id":17,"roomId":"r","content":"{filler}"}}"#);
+    let (allocations, sends, _) = cost_of(true, &with_id);
+    assert_eq!((allocations, sends), (0, ROUNDS * MEMBERS), "a room message with its ack");
+
+    let private = format!(r#"{{"type":"private_msg","toUser":"u","content":"{filler}"}}"#);
+    let (allocations, sends, _) = cost_of(false, &private);
+    assert_eq!((allocations, sends), (0, ROUNDS * MEMBERS), "a private message to a user's connections");
+
+    let broadcast = format!(r#"{{"type":"broadcast","data":"{filler}"}}"#);
+    let (allocations, sends, _) = cost_of(false, &broadcast);
+    assert_eq!((allocations, sends), (0, ROUNDS * MEMBERS), "a broadcast");
+
+    let (allocations, sends, _) = cost_of(false, r#"{"type":"ping","id":"x"}"#);
+    assert_eq!((allocations, sends), (0, ROUNDS), "a ping");
+}
