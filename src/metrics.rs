@@ -2,15 +2,100 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+/// How an open connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client sent its close frame first.
+    Client,
+    /// The stream ended or broke without a close frame.
+    Lost,
+    /// Nothing came for a whole heartbeat interval after a ping.
+    Silent,
+    /// The node is going away: 1001.
+    GoingAway,
+    /// The client broke RFC 6455: 1002.
+    ProtocolError,
+    /// The client sent text that is not UTF-8: 1007.
+    InvalidUtf8,
+    /// The client broke a rule of the server's: 1008.
+    Policy,
+    /// The client sent a message over `limits.message_bytes_max`: 1009.
+    TooBig,
+    /// The client did not read in time: 4008.
+    SlowConsumer,
+}
+
+impl Ending {
+    /// How many there are.
+    pub const COUNT: usize = Ending::ALL.len();
+
+    /// All of them, each at its own index.
+    pub const ALL: [Ending; 9] = [
+        Ending::Client,
+        Ending::Lost,
+        Ending::Silent,
+        Ending::GoingAway,
+        Ending::ProtocolError,
+        Ending::InvalidUtf8,
+        Ending::Policy,
+        Ending::TooBig,
+        Ending::SlowConsumer,
+    ];
+
+    /// A stable word for metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ending::Client => "client",
+            Ending::Lost => "lost",
+            Ending::Silent => "silent",
+            Ending::GoingAway => "going_away",
+            Ending::ProtocolError => "protocol_error",
+            Ending::InvalidUtf8 => "invalid_utf8",
+            Ending::Policy => "policy",
+            Ending::TooBig => "too_big",
+            Ending::SlowConsumer => "slow_consumer",
+        }
+    }
+}
+
+/// Open connections that ended, by how they did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endings([u64; Ending::COUNT]);
+
+impl Endings {
+    /// One more ended so.
+    #[inline]
+    pub fn count(&mut self, ending: Ending) {
+        self.0[ending as usize] += 1;
+    }
+
+    /// How many ended so.
+    pub fn of(&self, ending: Ending) -> u64 {
+        self.0[ending as usize]
+    }
+
+    /// How many ended in all.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
 /// What one reactor has done since it started; plain numbers on the reactor's own side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// WebSocket connections open now.
     pub connections: u64,
+    /// WebSocket connections opened; those not in `endings` are open.
+    pub opened: u64,
+    /// WebSocket connections that ended.
+    pub endings: Endings,
     /// Messages received from clients.
     pub messages_in: u64,
-    /// Messages queued for clients, each receiver counted.
+    /// Messages queued for clients, each receiver counted, answers included.
     pub messages_out: u64,
+    /// Messages queued for the members of their topic or for one connection, each receiver counted: `messages_out`
+    /// without the welcome and the answers to a connection's own commands, but for `presence`.
+    pub deliveries: u64,
     /// Bytes received from sockets.
     pub bytes_in: u64,
     /// Bytes the kernel took for sockets.
@@ -19,8 +104,6 @@ pub struct Counts {
     pub sends: u64,
     /// Bytes in segments that queues refer to now, shared ones once.
     pub queue_bytes: u64,
-    /// Connections ended as slow consumers.
-    pub slow_consumers: u64,
     /// Turns of the loop.
     pub turns: u64,
 }
@@ -30,13 +113,15 @@ pub struct Counts {
 #[repr(align(128))]
 pub struct ReactorMetrics {
     connections: AtomicU64,
+    opened: AtomicU64,
+    endings: [AtomicU64; Ending::COUNT],
     messages_in: AtomicU64,
     messages_out: AtomicU64,
+    deliveries: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     sends: AtomicU64,
     queue_bytes: AtomicU64,
-    slow_consumers: AtomicU64,
     turns: AtomicU64,
 }
 
@@ -45,13 +130,17 @@ impl ReactorMetrics {
     pub fn publish(&self, counts: &Counts) {
         let set = |counter: &AtomicU64, value| counter.store(value, Ordering::Relaxed);
         set(&self.connections, counts.connections);
+        set(&self.opened, counts.opened);
+        for (counter, value) in self.endings.iter().zip(counts.endings.0) {
+            set(counter, value);
+        }
         set(&self.messages_in, counts.messages_in);
         set(&self.messages_out, counts.messages_out);
+        set(&self.deliveries, counts.deliveries);
         set(&self.bytes_in, counts.bytes_in);
         set(&self.bytes_out, counts.bytes_out);
         set(&self.sends, counts.sends);
         set(&self.queue_bytes, counts.queue_bytes);
-        set(&self.slow_consumers, counts.slow_consumers);
         set(&self.turns, counts.turns);
     }
 
@@ -60,13 +149,15 @@ impl ReactorMetrics {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
             connections: get(&self.connections),
+            opened: get(&self.opened),
+            endings: Endings(self.endings.each_ref().map(get)),
             messages_in: get(&self.messages_in),
             messages_out: get(&self.messages_out),
+            deliveries: get(&self.deliveries),
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
             sends: get(&self.sends),
             queue_bytes: get(&self.queue_bytes),
-            slow_consumers: get(&self.slow_consumers),
             turns: get(&self.turns),
         }
     }
@@ -110,5 +201,30 @@ impl NodeMetrics {
     /// Gives a place back.
     pub fn give_place(count: &AtomicUsize) {
         count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ending_is_at_its_own_index_under_its_own_name() {
+        for (at, ending) in Ending::ALL.into_iter().enumerate() {
+            assert_eq!(ending as usize, at);
+            assert_eq!(Ending::ALL.iter().filter(|other| other.name() == ending.name()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_read() {
+        let mut counts = Counts { connections: 1, opened: 2, messages_in: 3, messages_out: 4, ..Counts::default() };
+        counts = Counts { deliveries: 5, bytes_in: 6, bytes_out: 7, sends: 8, queue_bytes: 9, turns: 10, ..counts };
+        counts.endings.count(Ending::Silent);
+        counts.endings.count(Ending::SlowConsumer);
+        let metrics = ReactorMetrics::default();
+        metrics.publish(&counts);
+        assert_eq!(metrics.read(), counts);
+        assert_eq!((counts.endings.of(Ending::Silent), counts.endings.total()), (1, 2));
     }
 }

@@ -108,18 +108,6 @@ impl CloseReason {
         }
     }
 
-    /// A stable word for metrics and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            CloseReason::GoingAway { .. } => "going_away",
-            CloseReason::Peer(PeerError::InvalidUtf8) => "invalid_utf8",
-            CloseReason::Peer(PeerError::MessageTooBig) => "too_big",
-            CloseReason::Peer(PeerError::RateAbuse | PeerError::TooManyFragments) => "policy",
-            CloseReason::Peer(_) => "protocol_error",
-            CloseReason::SlowConsumer => "slow_consumer",
-        }
-    }
-
     /// Appends the whole close frame.
     pub fn encode(self, out: &mut Vec<u8>) {
         let reason = match self {

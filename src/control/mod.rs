@@ -1,8 +1,11 @@
-//! Plain HTTP on the reactors' own port: the console page, health, statistics.
+//! Plain HTTP on the reactors' own port: the console page, health, statistics, metrics.
 //!
 //! A reactor hands over a socket whose request is no upgrade, with the bytes it has read; from there a well-kept HTTP
 //! library serves it on one thread of its own. Every response closes its connection, so that a client's next request,
 //! which may be an upgrade, meets a reactor again. May import `metrics` and `limits`; it never touches a reactor.
+
+mod metrics;
+mod stats;
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::limits::{HTTP_CONNECTIONS_MAX, HTTP_MS_MAX};
-use crate::metrics::{Counts, NodeMetrics};
+use crate::metrics::NodeMetrics;
 
 const CONSOLE: &str = include_str!("console.html");
 
@@ -90,6 +93,7 @@ fn routes(node: Node) -> Router {
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
         .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
         .fallback(|| async { (StatusCode::NOT_FOUND, "nothing here: / is the console\n") })
         .with_state(node)
 }
@@ -144,54 +148,17 @@ async fn ready(State(node): State<Node>) -> (StatusCode, &'static str) {
 
 async fn stats(State(node): State<Node>) -> impl IntoResponse {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (headers, stats_json(&node))
+    (headers, stats::json(&node))
 }
 
-fn stats_json(node: &Node) -> String {
-    let reactors: Vec<Counts> = node.metrics.reactors.iter().map(|reactor| reactor.read()).collect();
-    let connections: u64 = reactors.iter().map(|counts| counts.connections).sum();
-    let each: Vec<String> = reactors.iter().map(reactor_json).collect();
-    format!(
-        "{{\"version\":\"{}\",\"uptime_ms\":{},\"connections\":{connections},\"reactors\":[{}]}}\n",
-        env!("CARGO_PKG_VERSION"),
-        node.started.elapsed().as_millis(),
-        each.join(",")
-    )
-}
-
-fn reactor_json(counts: &Counts) -> String {
-    let Counts {
-        connections,
-        messages_in,
-        messages_out,
-        bytes_in,
-        bytes_out,
-        sends,
-        queue_bytes,
-        slow_consumers,
-        turns,
-    } = counts;
-    format!(
-        "{{\"connections\":{connections},\"messages_in\":{messages_in},\"messages_out\":{messages_out},\
-         \"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out},\"sends\":{sends},\"queue_bytes\":{queue_bytes},\
-         \"slow_consumers\":{slow_consumers},\"turns\":{turns}}}"
-    )
+async fn metrics(State(node): State<Node>) -> impl IntoResponse {
+    let headers = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
+    (headers, metrics::text(&node))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn statistics_are_json_with_one_entry_a_reactor() {
-        let metrics = Arc::new(NodeMetrics::new(2));
-        metrics.reactors[1].publish(&Counts { connections: 3, messages_in: 7, ..Counts::default() });
-        let node = Node { metrics, started: Instant::now(), ready: Arc::new(AtomicBool::new(true)) };
-        let stats: serde_json::Value = serde_json::from_str(&stats_json(&node)).unwrap();
-        assert_eq!(stats["connections"], 3);
-        assert_eq!(stats["reactors"].as_array().unwrap().len(), 2);
-        assert_eq!(stats["reactors"][1]["messages_in"], 7);
-    }
 
     #[test]
     fn the_console_needs_nothing_from_outside() {

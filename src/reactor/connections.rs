@@ -192,6 +192,14 @@ impl Connections {
         }
     }
 
+    /// What waits for a connection is dropped, but for the rest of a frame that it has seen a part of.
+    pub(super) fn drop_queue(&mut self, slot: u32) {
+        if let Some(connection) = self.slab.get_mut(slot as usize) {
+            connection.batch = NO_BATCH;
+            connection.outbox.truncate_to_frame();
+        }
+    }
+
     /// The turn is over and nothing is dirty: the batches end. Buffers nobody refers to are handed to `recycle`.
     pub(super) fn end_turn(&mut self, mut recycle: impl FnMut(Vec<u8>)) {
         for batch in self.batches.drain(..) {
@@ -256,6 +264,7 @@ impl Connections {
             connection.phase = Phase::Raw { echo };
         }
         self.counts.connections += 1;
+        self.counts.opened += 1;
         write_upgrade(self.words(id.slot.0), &opening.upgrade);
         if let Target::Json { .. } = opening.upgrade.target {
             let client_id = self.codec.encode(id);
@@ -280,7 +289,9 @@ impl Sink for Connections {
             }
         };
         self.batches.push(TurnBatch { body, owner: NOBODY });
-        self.counts.messages_out += u64::from(frames) * members.len() as u64;
+        let deliveries = u64::from(frames) * members.len() as u64;
+        self.counts.messages_out += deliveries;
+        self.counts.deliveries += deliveries;
         for excluded in &excluded {
             if excluded.conn.reactor == self.me
                 && let Some(connection) = self.slab.get_mut(excluded.conn.slot.0 as usize)
@@ -319,6 +330,7 @@ impl Sink for Connections {
         let open = self.is_here(to.slot.0, to.generation) && matches!(self.slab[to.slot.0 as usize].phase, Phase::Json);
         if open {
             self.counts.messages_out += 1;
+            self.counts.deliveries += 1;
             self.turn_bytes += frame.len();
             self.words(to.slot.0).extend_from_slice(frame);
         }
@@ -345,7 +357,9 @@ impl Connections {
     fn deliver_parts(&mut self, id: ConnId, batch: u32, excluded: &[Excluded]) {
         let slot = id.slot.0;
         let own = || excluded.iter().filter(|excluded| excluded.conn == id);
-        self.counts.messages_out -= own().count() as u64;
+        let own_messages = own().count() as u64;
+        self.counts.messages_out -= own_messages;
+        self.counts.deliveries -= own_messages;
         let own_bytes: usize = own().map(|own| (own.end - own.start) as usize).sum();
         let end = self.batch_bytes(batch).len();
         if own_bytes == end {

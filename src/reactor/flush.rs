@@ -165,9 +165,6 @@ impl<D: Driver> Worker<D> {
 
     /// Too much waits for this connection, or for too long: its queue is dropped and it is told why.
     pub(super) fn slow_consumer(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.outbox.truncate_to_frame();
-        self.connections.counts.slow_consumers += 1;
         self.close(slot, CloseReason::SlowConsumer);
     }
 }

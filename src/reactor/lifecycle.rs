@@ -11,7 +11,7 @@ use crate::conn::{
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, HANDSHAKES_SPARE, READ_BYTES, RETRY_MS_MAX};
-use crate::metrics::NodeMetrics;
+use crate::metrics::{Ending, NodeMetrics};
 use crate::time::Millis;
 
 /// What a client at a full node is told to wait, at most, in seconds.
@@ -108,7 +108,11 @@ impl<D: Driver> Worker<D> {
 
     /// Ends an open connection with a close frame, and awaits the peer's.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
-        self.leave_topics(slot);
+        let ending = ending_of(reason);
+        self.ended(slot, ending);
+        if reason == CloseReason::SlowConsumer {
+            self.connections.drop_queue(slot);
+        }
         reason.encode(self.connections.words(slot));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         let Some(connection) = self.connections.get_mut(slot) else { return };
@@ -117,7 +121,7 @@ impl<D: Driver> Worker<D> {
             // RFC 6455 §7.1.7: after a violation nothing the peer sends has a meaning.
             CloseReason::Peer(_) => Phase::Leaving { until, then: Then::Linger },
         };
-        tracing::debug!(reactor = self.me.0, slot, reason = reason.name(), "closing");
+        tracing::debug!(reactor = self.me.0, slot, reason = ending.name(), "closing");
         self.arm(slot);
     }
 
@@ -135,18 +139,31 @@ impl<D: Driver> Worker<D> {
 
     /// The socket is closed and the slot is free.
     pub(super) fn release(&mut self, slot: u32) {
-        self.leave_topics(slot);
+        self.release_as(slot, Ending::Lost);
+    }
+
+    /// As [`Worker::release`]; an open connection ends like this.
+    fn release_as(&mut self, slot: u32, ending: Ending) {
+        self.ended(slot, ending);
         self.wheel.disarm(slot);
         self.driver.release(slot);
         let connection = self.connections.remove(slot);
         self.give_places(connection.placed);
     }
 
+    /// If it was open, this was its end; what it was a member of hears of it.
+    fn ended(&mut self, slot: u32, ending: Ending) {
+        if self.connections.get(slot).is_some_and(Connection::is_open) {
+            self.connections.counts.connections -= 1;
+            self.connections.counts.endings.count(ending);
+        }
+        self.leave_topics(slot);
+    }
+
     /// Nothing is delivered to this connection any more, and its rooms hear that it left.
     fn leave_topics(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot) else { return };
-        if connection.is_open() {
-            self.connections.counts.connections -= 1;
+        if self.connections.get(slot).is_none() {
+            return;
         }
         let id = self.connections.id(slot);
         self.router.disconnect(id, &mut self.connections);
@@ -237,7 +254,7 @@ impl<D: Driver> Worker<D> {
 
     /// The peer's close frame: answered where it came first (RFC 6455 §5.5.1); then nothing is left to say.
     fn peer_closed(&mut self, slot: u32, first: bool, code: Option<u16>) {
-        self.leave_topics(slot);
+        self.ended(slot, Ending::Client);
         if first {
             let words = self.connections.words(slot);
             match code {
@@ -281,7 +298,7 @@ impl<D: Driver> Worker<D> {
                 heartbeat.unanswered = None;
             } else if pinged.saturating_add(interval_ms) <= now {
                 tracing::debug!(reactor = self.me.0, slot, "nothing came after a ping for a whole interval");
-                return self.release(slot);
+                return self.release_as(slot, Ending::Silent);
             }
         }
         let stuck = connection.outbox.progress_at().is_some_and(|at| now.since(at) >= self.settings.outbox_age_ms_max);
@@ -319,5 +336,27 @@ impl<D: Driver> Worker<D> {
     /// WebSocket connections of the whole node.
     pub fn node_connections(&self) -> usize {
         self.node.metrics.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// Under which word a close is counted.
+fn ending_of(reason: CloseReason) -> Ending {
+    match reason {
+        CloseReason::GoingAway { .. } => Ending::GoingAway,
+        CloseReason::SlowConsumer => Ending::SlowConsumer,
+        CloseReason::Peer(error) => match error {
+            PeerError::InvalidUtf8 => Ending::InvalidUtf8,
+            PeerError::MessageTooBig => Ending::TooBig,
+            PeerError::RateAbuse | PeerError::TooManyFragments => Ending::Policy,
+            PeerError::ReservedBits
+            | PeerError::UnknownOpcode
+            | PeerError::Unmasked
+            | PeerError::FragmentedControl
+            | PeerError::LongControl
+            | PeerError::BadLength
+            | PeerError::StrayContinuation
+            | PeerError::InterleavedMessage
+            | PeerError::BadClose => Ending::ProtocolError,
+        },
     }
 }

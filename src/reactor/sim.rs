@@ -1,8 +1,13 @@
 //! The simulated driver: several reactors in one thread, under a seed.
 //!
 //! A [`World`] holds the network, the clock and the dice. Everything that a real machine leaves to chance is a throw
-//! of its dice: how many bytes a read gets, how many a send takes, when a wake arrives, how long a listener keeps a
-//! client waiting. The same seed throws the same. Time passes only when the world is told so.
+//! of its dice: how many bytes a read gets, how many a send takes, what a wait tells of at once, how long a listener
+//! keeps a client waiting. The same seed throws the same. Time passes only when the world is told so.
+//!
+//! Nothing blocks here, so sleep is a state the scheduler sees: after each turn [`Worker::rest`] asks the worker how
+//! long its next wait would take. One that is [`Rest::Asleep`] needs no turn until its [`SimWaker`] was rung, its
+//! time has come or [`World::is_ready`] tells of something from outside. A scheduler that turns it only then finds a
+//! lost wake as a node that rests with its work undone.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -12,24 +17,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::driver::{Completion, Driver, Sent, Token};
-use super::mailbox::Wake;
+use super::mailbox::{self, Mailbox, PostOffice, Wake};
+use super::worker::Worker;
 use crate::time::Millis;
+
+/// Unix time, in milliseconds, at which the world's clock began.
+const UNIX_MS_BEGIN: u64 = 1_700_000_000_000;
 
 /// One client's connection in the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(usize);
 
-/// The dice and the size of everything.
+/// What the way between a client and its reactor is like.
 #[derive(Clone, Copy, Debug)]
-pub struct WorldSettings {
-    /// Throws the dice.
-    pub seed: u64,
-    /// Bytes a socket holds for a client that does not read.
+pub struct Link {
+    /// Bytes the socket holds for a client that does not read.
     pub socket_bytes_max: usize,
     /// Most bytes one read gets.
     pub read_bytes_max: usize,
     /// Most bytes one send takes.
     pub send_bytes_max: usize,
+    /// Whether a send may take fewer bytes than there is room for, down to none.
+    pub short_writes: bool,
+}
+
+/// How the server ended its side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// When.
+    pub at: Millis,
+    /// When the server last read something from the client.
+    pub heard_at: Millis,
+    /// Since when the socket had taken less than it was given, if it still had.
+    pub blocked_since: Option<Millis>,
 }
 
 /// See the module's documentation. Clones are the same world.
@@ -37,57 +57,92 @@ pub struct WorldSettings {
 pub struct World(Rc<RefCell<Inner>>);
 
 struct Inner {
-    settings: WorldSettings,
     random: fastrand::Rng,
     now: Millis,
     wires: Vec<Wire>,
-    /// Clients each reactor has not accepted yet.
-    backlogs: Vec<VecDeque<usize>>,
-    accepting: Vec<bool>,
-    /// Which wire is in which slot of which reactor.
-    slots: Vec<BTreeMap<u32, (u32, usize)>>,
+    doors: Vec<Door>,
+}
+
+/// What one reactor sees of the world.
+#[derive(Debug)]
+struct Door {
+    /// Clients not accepted yet.
+    backlog: VecDeque<Client>,
+    accepting: bool,
+    reading: bool,
+    /// The generation and the client in each slot.
+    slots: BTreeMap<u32, (u32, Client)>,
 }
 
 /// The two directions between a client and its reactor.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Wire {
+    link: Link,
     to_server: VecDeque<u8>,
     to_client: VecDeque<u8>,
     client_closed: bool,
-    server_finished: bool,
-    server_closed: bool,
     /// The server was told of the end.
     end_told: bool,
-    /// A send took less than it was given.
-    blocked: bool,
+    heard_at: Millis,
+    /// Since when a send has taken less than it was given.
+    blocked_since: Option<Millis>,
+    /// The server sends nothing more.
+    ending: Option<Ending>,
+}
+
+impl Wire {
+    fn end(&mut self, at: Millis) {
+        let Wire { heard_at, blocked_since, .. } = *self;
+        self.ending.get_or_insert(Ending { at, heard_at, blocked_since });
+    }
+
+    fn has_room(&self) -> bool {
+        self.to_client.len() < self.link.socket_bytes_max
+    }
+
+    /// Whether its reactor would be told something.
+    fn is_ready(&self, reading: bool) -> bool {
+        let input = !self.to_server.is_empty() || (self.client_closed && !self.end_told);
+        (self.blocked_since.is_some() && self.has_room()) || (reading && input)
+    }
 }
 
 impl World {
-    /// A world for so many reactors.
-    pub fn new(reactors: usize, settings: WorldSettings) -> World {
+    /// A world for so many reactors; `seed` throws its dice.
+    pub fn new(reactors: usize, seed: u64) -> World {
+        let door = || Door { backlog: VecDeque::new(), accepting: true, reading: true, slots: BTreeMap::new() };
         World(Rc::new(RefCell::new(Inner {
-            settings,
-            random: fastrand::Rng::with_seed(settings.seed),
+            random: fastrand::Rng::with_seed(seed),
             now: Millis(1),
             wires: Vec::new(),
-            backlogs: vec![VecDeque::new(); reactors],
-            accepting: vec![true; reactors],
-            slots: vec![BTreeMap::new(); reactors],
+            doors: std::iter::repeat_with(door).take(reactors).collect(),
         })))
     }
 
     /// The driver of one reactor.
     pub fn driver(&self, reactor: usize) -> SimDriver {
-        SimDriver { world: self.clone(), reactor, reading: true, ready: VecDeque::new() }
+        SimDriver { world: self.clone(), reactor, ready: VecDeque::new(), question: Question::None }
     }
 
-    /// A client connects to a reactor; it is accepted in one of its turns.
-    pub fn connect(&self, reactor: usize) -> Client {
-        let mut inner = self.0.borrow_mut();
-        inner.wires.push(Wire::default());
-        let client = inner.wires.len() - 1;
-        inner.backlogs[reactor].push_back(client);
-        Client(client)
+    /// A client connects to a reactor; it is accepted in one of its turns, or turned away if its listener is closed.
+    pub fn connect(&self, reactor: usize, link: Link) -> Client {
+        let inner = &mut *self.0.borrow_mut();
+        let client = Client(inner.wires.len());
+        inner.wires.push(Wire {
+            link,
+            to_server: VecDeque::new(),
+            to_client: VecDeque::new(),
+            client_closed: false,
+            end_told: false,
+            heard_at: inner.now,
+            blocked_since: None,
+            ending: None,
+        });
+        match inner.doors[reactor].accepting {
+            true => inner.doors[reactor].backlog.push_back(client),
+            false => inner.wires[client.0].end(inner.now),
+        }
+        client
     }
 
     /// The client sends bytes.
@@ -108,27 +163,41 @@ impl World {
         self.0.borrow_mut().wires[client.0].client_closed = true;
     }
 
-    /// Whether the server has ended its side and the client has read everything.
-    pub fn is_over(&self, client: Client) -> bool {
-        let inner = self.0.borrow();
-        let wire = &inner.wires[client.0];
-        (wire.server_closed || wire.server_finished) && wire.to_client.is_empty()
+    /// Whoever a connection was handed to closes it.
+    pub fn hang_up(&self, client: Client) {
+        let inner = &mut *self.0.borrow_mut();
+        inner.wires[client.0].end(inner.now);
     }
 
-    /// Bytes on the way to the server that it has not read.
-    pub fn unread(&self, client: Client) -> usize {
-        self.0.borrow().wires[client.0].to_server.len()
+    /// How the server ended its side, once the client has read everything.
+    pub fn ending(&self, client: Client) -> Option<Ending> {
+        let inner = self.0.borrow();
+        let wire = &inner.wires[client.0];
+        wire.ending.filter(|_| wire.to_client.is_empty())
+    }
+
+    /// Bytes that have come for the client.
+    pub fn readable(&self, client: Client) -> usize {
+        self.0.borrow().wires[client.0].to_client.len()
+    }
+
+    /// Whether a reactor's wait would find something from outside.
+    pub fn is_ready(&self, reactor: usize) -> bool {
+        let inner = self.0.borrow();
+        let door = &inner.doors[reactor];
+        let mut wires = door.slots.values().map(|(_, client)| &inner.wires[client.0]);
+        !door.backlog.is_empty() || wires.any(|wire| wire.is_ready(door.reading))
+    }
+
+    /// The time on the world's clock.
+    pub fn now(&self) -> Millis {
+        self.0.borrow().now
     }
 
     /// Lets time pass.
     pub fn pass(&self, ms: u64) {
         let mut inner = self.0.borrow_mut();
         inner.now = inner.now.saturating_add(ms);
-    }
-
-    /// A throw of the world's dice: below `end`.
-    pub fn throw(&self, end: usize) -> usize {
-        self.0.borrow_mut().random.usize(0..end)
     }
 }
 
@@ -156,13 +225,80 @@ pub fn wakers(reactors: usize) -> (Vec<Arc<SimWaker>>, Vec<Arc<dyn Wake>>) {
     (mine, theirs)
 }
 
+/// The mailboxes of a node, one per waker, with room for `parcels_max` parcels each: small ones spill.
+pub fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
+    mailbox::post_office_of(wakers, parcels_max)
+}
+
+/// What a worker would do if it were left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Turn again at once.
+    Awake,
+    /// Sleep until it is woken, something comes from outside, or the time has come.
+    Asleep(Option<Millis>),
+}
+
+/// Sizes of a worker's tables and queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// Topics, everyone's included.
+    pub topics: usize,
+    /// Slots taken, whatever their connections are doing.
+    pub connections: usize,
+    /// Bytes in segments that queues refer to.
+    pub queue_bytes: usize,
+    /// Most bytes that wait for one open connection behind the message being sent.
+    pub backlog_bytes: usize,
+}
+
+impl Worker<SimDriver> {
+    /// What the worker's next wait would be. If that is sleep, then from now on its peers wake it.
+    ///
+    /// # Panics
+    /// If it would sleep although there is mail.
+    pub fn rest(&mut self) -> Rest {
+        self.driver.question = Question::HowLong;
+        let turned = self.turn();
+        assert!(turned.is_err(), "a turn whose wait fails does nothing");
+        match std::mem::replace(&mut self.driver.question, Question::None) {
+            Question::Answered(Some(0)) => Rest::Awake,
+            Question::Answered(timeout_ms) => {
+                assert!(self.mailbox.fall_asleep(), "no worker sleeps on its mail");
+                Rest::Asleep(timeout_ms.map(|ms| self.driver.now().saturating_add(ms)))
+            }
+            Question::None | Question::HowLong => unreachable!("every turn waits"),
+        }
+    }
+
+    /// The sizes of its tables and queues now.
+    pub fn inside(&self) -> Inside {
+        let open = self.connections.iter().filter(|(_, connection)| connection.is_open());
+        Inside {
+            topics: self.router.topics_count(),
+            connections: self.connections.len(),
+            queue_bytes: self.connections.ledger.bytes(),
+            backlog_bytes: open.map(|(_, connection)| connection.outbox.bytes_behind_first()).max().unwrap_or(0),
+        }
+    }
+}
+
 /// One reactor's driver in a [`World`].
 pub struct SimDriver {
     world: World,
     reactor: usize,
-    reading: bool,
     /// What is looked at in this turn, in an order the dice chose.
     ready: VecDeque<Look>,
+    question: Question,
+}
+
+/// What [`Worker::rest`] asks of the next wait.
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    None,
+    /// Not to wait, but to note how long it would be.
+    HowLong,
+    Answered(Option<u64>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -172,31 +308,27 @@ enum Look {
 }
 
 impl SimDriver {
-    fn look(&mut self, look: Look, buffer: &mut [u8]) -> Option<Completion<usize>> {
+    fn look(&mut self, look: Look, buffer: &mut [u8]) -> Option<Completion<Client>> {
         let inner = &mut *self.world.0.borrow_mut();
+        let door = &mut inner.doors[self.reactor];
         match look {
-            Look::Accept => {
-                let client = match inner.accepting[self.reactor] {
-                    true => inner.backlogs[self.reactor].pop_front()?,
-                    false => return None,
-                };
-                Some(Completion::Accepted(client))
-            }
+            Look::Accept => door.backlog.pop_front().map(Completion::Accepted),
             Look::Socket(slot) => {
-                let (generation, wire) = *inner.slots[self.reactor].get(&slot)?;
-                let wire = &mut inner.wires[wire];
+                let (generation, client) = *door.slots.get(&slot)?;
+                let wire = &mut inner.wires[client.0];
                 let token = Token { slot, generation };
-                if wire.blocked && wire.to_client.len() < inner.settings.socket_bytes_max {
-                    wire.blocked = false;
+                if wire.blocked_since.is_some() && wire.has_room() {
+                    wire.blocked_since = None;
                     return Some(Completion::Writable(token));
                 }
-                if !self.reading {
+                if !door.reading {
                     return None;
                 }
                 if !wire.to_server.is_empty() {
-                    let most = wire.to_server.len().min(inner.settings.read_bytes_max).min(buffer.len());
+                    let most = wire.to_server.len().min(wire.link.read_bytes_max).min(buffer.len());
                     let got = inner.random.usize(1..=most);
                     buffer.iter_mut().zip(wire.to_server.drain(..got)).for_each(|(to, byte)| *to = byte);
+                    wire.heard_at = inner.now;
                     return Some(Completion::Received(token, got));
                 }
                 (wire.client_closed && !std::mem::replace(&mut wire.end_told, true)).then_some(Completion::Ended(token))
@@ -206,12 +338,17 @@ impl SimDriver {
 }
 
 impl Driver for SimDriver {
-    type Stream = usize;
+    type Stream = Client;
 
-    fn wait(&mut self, _timeout_ms: Option<u64>) -> io::Result<()> {
+    fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
+        if let Question::HowLong = self.question {
+            self.question = Question::Answered(timeout_ms);
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let inner = &mut *self.world.0.borrow_mut();
-        let sockets = inner.slots[self.reactor].keys().map(|&slot| Look::Socket(slot));
-        let accepts = inner.backlogs[self.reactor].iter().map(|_| Look::Accept);
+        let door = &inner.doors[self.reactor];
+        let sockets = door.slots.keys().map(|&slot| Look::Socket(slot));
+        let accepts = door.backlog.iter().map(|_| Look::Accept);
         let mut looks: Vec<Look> = sockets.chain(accepts).collect();
         inner.random.shuffle(&mut looks);
         // Not everything that is ready is told in the same turn.
@@ -220,7 +357,7 @@ impl Driver for SimDriver {
         Ok(())
     }
 
-    fn next(&mut self, buffer: &mut [u8]) -> Option<Completion<usize>> {
+    fn next(&mut self, buffer: &mut [u8]) -> Option<Completion<Client>> {
         while let Some(look) = self.ready.pop_front() {
             if let Some(completion) = self.look(look, buffer) {
                 return Some(completion);
@@ -229,9 +366,9 @@ impl Driver for SimDriver {
         None
     }
 
-    fn attach(&mut self, token: Token, stream: usize) -> io::Result<()> {
+    fn attach(&mut self, token: Token, stream: Client) -> io::Result<()> {
         let mut inner = self.world.0.borrow_mut();
-        let before = inner.slots[self.reactor].insert(token.slot, (token.generation, stream));
+        let before = inner.doors[self.reactor].slots.insert(token.slot, (token.generation, stream));
         assert!(before.is_none(), "a slot is free before it is taken");
         Ok(())
     }
@@ -242,54 +379,65 @@ impl Driver for SimDriver {
 
     fn send_slices(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> Sent {
         let inner = &mut *self.world.0.borrow_mut();
-        let Some((_, wire)) = inner.slots[self.reactor].get(&slot) else { return Sent::Broken };
-        let wire = &mut inner.wires[*wire];
-        assert!(!wire.server_finished && !wire.blocked, "nothing is sent after the end, or to a full socket");
+        let Some((_, client)) = inner.doors[self.reactor].slots.get(&slot) else { return Sent::Broken };
+        let wire = &mut inner.wires[client.0];
+        assert!(
+            wire.ending.is_none() && wire.blocked_since.is_none(),
+            "nothing is sent after the end, or to a full socket"
+        );
         if wire.client_closed {
             return Sent::Broken;
         }
         let given: usize = slices.iter().map(|slice| slice.len()).sum();
-        let room = inner.settings.socket_bytes_max.saturating_sub(wire.to_client.len());
-        let most = given.min(room).min(inner.settings.send_bytes_max);
-        let taken = if inner.random.bool() { most } else { inner.random.usize(0..=most) };
-        wire.to_client.extend(slices.iter().flat_map(|slice| slice.iter()).take(taken));
-        wire.blocked = taken < given;
+        let room = wire.link.socket_bytes_max.saturating_sub(wire.to_client.len());
+        let most = given.min(room).min(wire.link.send_bytes_max);
+        let short = wire.link.short_writes && inner.random.bool();
+        let taken = if short { inner.random.usize(0..=most) } else { most };
+        let mut left = taken;
+        for slice in slices {
+            let part = slice.len().min(left);
+            wire.to_client.extend(&slice[..part]);
+            left -= part;
+        }
+        wire.blocked_since = (taken < given).then_some(inner.now);
         Sent::Took(taken)
     }
 
     fn finish(&mut self, slot: u32) {
         let inner = &mut *self.world.0.borrow_mut();
-        if let Some((_, wire)) = inner.slots[self.reactor].get(&slot) {
-            inner.wires[*wire].server_finished = true;
+        if let Some((_, client)) = inner.doors[self.reactor].slots.get(&slot) {
+            inner.wires[client.0].end(inner.now);
         }
     }
 
     fn release(&mut self, slot: u32) {
         let inner = &mut *self.world.0.borrow_mut();
-        if let Some((_, wire)) = inner.slots[self.reactor].remove(&slot) {
-            inner.wires[wire].server_closed = true;
+        if let Some((_, client)) = inner.doors[self.reactor].slots.remove(&slot) {
+            inner.wires[client.0].end(inner.now);
         }
     }
 
-    fn detach(&mut self, slot: u32) -> Option<usize> {
-        self.world.0.borrow_mut().slots[self.reactor].remove(&slot).map(|(_, wire)| wire)
+    fn detach(&mut self, slot: u32) -> Option<Client> {
+        self.world.0.borrow_mut().doors[self.reactor].slots.remove(&slot).map(|(_, client)| client)
     }
 
-    fn refuse(&mut self, stream: usize, response: &[u8]) {
-        let wire = &mut self.world.0.borrow_mut().wires[stream];
+    fn refuse(&mut self, stream: Client, response: &[u8]) {
+        let inner = &mut *self.world.0.borrow_mut();
+        let wire = &mut inner.wires[stream.0];
         wire.to_client.extend(response);
-        wire.server_closed = true;
+        wire.end(inner.now);
     }
 
     fn set_reading(&mut self, reading: bool) {
-        self.reading = reading;
+        self.world.0.borrow_mut().doors[self.reactor].reading = reading;
     }
 
     fn stop_accepting(&mut self) {
         let inner = &mut *self.world.0.borrow_mut();
-        inner.accepting[self.reactor] = false;
-        for wire in inner.backlogs[self.reactor].drain(..) {
-            inner.wires[wire].server_closed = true;
+        let door = &mut inner.doors[self.reactor];
+        door.accepting = false;
+        for client in door.backlog.drain(..) {
+            inner.wires[client.0].end(inner.now);
         }
     }
 
@@ -298,6 +446,6 @@ impl Driver for SimDriver {
     }
 
     fn unix_ms(&self) -> u64 {
-        1_700_000_000_000 + self.world.0.borrow().now.0
+        UNIX_MS_BEGIN + self.world.0.borrow().now.0
     }
 }

@@ -171,7 +171,9 @@ impl<D: Driver> Worker<D> {
     pub fn check_invariants(&self) {
         self.router.check_invariants();
         let open = self.connections.iter().filter(|(_, connection)| connection.is_open()).count();
-        assert_eq!(open as u64, self.connections.counts.connections, "open connections are counted");
+        let counts = &self.connections.counts;
+        assert_eq!(open as u64, counts.connections, "open connections are counted");
+        assert_eq!(counts.opened, counts.connections + counts.endings.total(), "what opened is open or has ended");
     }
 
     /// The longest wait that misses nothing; `None` where only others can bring work.

@@ -29,14 +29,17 @@ impl Router {
         self.subscribers.get(conn).map(|subscriber| &subscriber.user)
     }
 
-    /// The connection is gone: it leaves everything at once.
+    /// The connection is gone, or about to be: it leaves everything at once. What was published so far still goes to
+    /// it, so that its last words come behind it.
     pub fn disconnect(&mut self, conn: ConnId, sink: &mut impl Sink) {
         let Some(subscriber) = self.subscribers.remove(conn) else { return };
         if subscriber.everyone != NO_PLACE {
+            self.seal(self.everyone, sink);
             self.take_from_members(self.everyone, subscriber.everyone);
         }
         for subscription in subscriber.subscriptions {
             if subscription.place != NO_PLACE {
+                self.seal(subscription.topic, sink);
                 self.take_from_members(subscription.topic, subscription.place);
             }
             let topic = self.topics.get_mut(subscription.topic);

@@ -1,0 +1,67 @@
+//! `/stats`: the node's counters as JSON, for the console and for scripts.
+
+use super::Node;
+use crate::metrics::{Counts, Ending};
+
+/// The node's counters, with one entry a reactor.
+pub(super) fn json(node: &Node) -> String {
+    let reactors: Vec<Counts> = node.metrics.reactors.iter().map(|reactor| reactor.read()).collect();
+    let connections: u64 = reactors.iter().map(|counts| counts.connections).sum();
+    let each: Vec<String> = reactors.iter().map(reactor_json).collect();
+    format!(
+        "{{\"version\":\"{}\",\"uptime_ms\":{},\"connections\":{connections},\"reactors\":[{}]}}\n",
+        env!("CARGO_PKG_VERSION"),
+        node.started.elapsed().as_millis(),
+        each.join(",")
+    )
+}
+
+fn reactor_json(counts: &Counts) -> String {
+    let Counts {
+        connections,
+        opened,
+        endings,
+        messages_in,
+        messages_out,
+        deliveries,
+        bytes_in,
+        bytes_out,
+        sends,
+        queue_bytes,
+        turns,
+    } = counts;
+    let slow_consumers = endings.of(Ending::SlowConsumer);
+    let closed = endings.total();
+    format!(
+        "{{\"connections\":{connections},\"opened\":{opened},\"closed\":{closed},\"messages_in\":{messages_in},\
+         \"messages_out\":{messages_out},\"deliveries\":{deliveries},\"bytes_in\":{bytes_in},\
+         \"bytes_out\":{bytes_out},\"sends\":{sends},\"queue_bytes\":{queue_bytes},\
+         \"slow_consumers\":{slow_consumers},\"turns\":{turns}}}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::metrics::NodeMetrics;
+
+    #[test]
+    fn statistics_are_json_with_one_entry_a_reactor() {
+        let metrics = Arc::new(NodeMetrics::new(2));
+        let mut counts = Counts { connections: 3, messages_in: 7, ..Counts::default() };
+        counts.endings.count(Ending::SlowConsumer);
+        counts.endings.count(Ending::Lost);
+        metrics.reactors[1].publish(&counts);
+        let node = Node { metrics, started: Instant::now(), ready: Arc::new(AtomicBool::new(true)) };
+        let stats: serde_json::Value = serde_json::from_str(&json(&node)).unwrap();
+        assert_eq!(stats["connections"], 3);
+        assert_eq!(stats["reactors"].as_array().unwrap().len(), 2);
+        assert_eq!(stats["reactors"][1]["messages_in"], 7);
+        assert_eq!(stats["reactors"][1]["slow_consumers"], 1);
+        assert_eq!(stats["reactors"][1]["closed"], 2);
+    }
+}

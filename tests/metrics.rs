@@ -1,0 +1,263 @@
+//! `/metrics` of the built binary: a strict reader of Prometheus' text format takes it, and the numbers are right.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use common::{Client, PATIENCE, Server, http_get};
+use serde_json::json;
+use tungstenite::Message;
+
+#[test]
+fn the_page_is_well_formed() {
+    for reactors in [1, 2] {
+        let server = Server::with_reactors(reactors, &[]);
+        let answer = http_get(&server, "/metrics");
+        assert_eq!(answer.status, 200);
+        let head = answer.head.to_ascii_lowercase();
+        assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+        let page = Page::parse(&answer.body);
+        assert_eq!(page.value("fanfare_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+        assert_eq!(page.value("fanfare_ready", &[]), 1.0);
+        let per_reactor =
+            page.families.keys().filter(|family| page.samples_of(family).any(|(l, _)| l.contains_key("reactor")));
+        let per_reactor: Vec<_> = per_reactor.collect();
+        assert_eq!(per_reactor.len(), 11, "{per_reactor:?}");
+        for family in per_reactor {
+            let named: BTreeSet<_> = page.samples_of(family).map(|(labels, _)| labels["reactor"].clone()).collect();
+            assert_eq!(named, (0..reactors).map(|reactor| reactor.to_string()).collect(), "{family}");
+        }
+    }
+}
+
+#[test]
+fn messages_and_deliveries_are_counted() {
+    for reactors in [1, 2] {
+        let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+        let mut clients: Vec<Client> = ["a", "b", "c"].map(|user| Client::connect(&server, user)).into();
+        for client in &mut clients {
+            client.join("den");
+        }
+        for number in 0..10 {
+            clients[0].publish(json!({"type": "room_msg", "roomId": "den", "content": number}));
+        }
+        clients[1].publish(json!({"type": "broadcast", "data": 1}));
+        let to = clients[2].client_id().to_owned();
+        clients[0].publish(json!({"type": "private", "to": to, "data": 1}));
+        for client in &mut clients {
+            client.barrier();
+        }
+        settled(&server, |page| {
+            vec![
+                // Three joins and twelve publishes; pings are no messages.
+                (page.sum("fanfare_messages_in_total"), 15),
+                // Ten to two members, one to all three, one to one.
+                (page.sum("fanfare_deliveries_total"), 24),
+                // And three welcomes, with an answer to each command.
+                (page.sum("fanfare_messages_out_total"), 24 + 3 + 15),
+                (page.sum("fanfare_connections"), 3),
+                (page.sum("fanfare_connections_opened_total"), 3),
+                (page.sum("fanfare_connections_closed_total"), 0),
+                (page.value("fanfare_places", &[]) as u64, 3),
+                (page.sum("fanfare_queue_bytes"), 0),
+            ]
+        });
+        let page = scrape(&server);
+        for busy in ["fanfare_in_bytes_total", "fanfare_out_bytes_total", "fanfare_sends_total", "fanfare_turns_total"]
+        {
+            assert!(page.sum(busy) > 0, "{busy}");
+        }
+    }
+}
+
+#[test]
+fn closes_are_counted_by_reason() {
+    let settings = ["--limits.message_bytes_max", "100", "--heartbeat.interval", "30s"];
+    let server = Server::with_reactors(2, &settings);
+    Client::connect(&server, "client").leave();
+    drop(Client::connect(&server, "lost"));
+    let mut too_big = Client::connect(&server, "too_big");
+    too_big.send_text(&"x".repeat(101));
+    assert_eq!(too_big.close_frame().0, 1009);
+    let mut invalid = common::raw::RawConn::upgrade(&server, "/?userId=invalid");
+    invalid.send_frame(0x81, b"\xff");
+    let mut wrong = common::raw::RawConn::upgrade(&server, "/?userId=wrong");
+    wrong.send_frame(0xF1, b"");
+    let mut stays = Client::connect(&server, "stays");
+    stays.send_message(Message::Ping("still here".into()));
+    settled(&server, |page| {
+        let closed = |reason| page.sum_where("fanfare_connections_closed_total", "reason", reason);
+        vec![
+            (closed("client"), 1),
+            (closed("lost"), 1),
+            (closed("too_big"), 1),
+            (closed("invalid_utf8"), 1),
+            (closed("protocol_error"), 1),
+            (closed("silent") + closed("going_away") + closed("policy") + closed("slow_consumer"), 0),
+            (page.sum("fanfare_connections_closed_total"), 5),
+            (page.sum("fanfare_connections_opened_total"), 6),
+            (page.sum("fanfare_connections"), 1),
+        ]
+    });
+}
+
+#[test]
+fn a_silent_client_is_counted_as_such() {
+    let server = Server::start(&["--heartbeat.interval", "30ms"]);
+    // It reads nothing, and so answers no ping.
+    let _mute = Client::connect(&server, "mute");
+    settled(&server, |page| {
+        vec![
+            (page.sum_where("fanfare_connections_closed_total", "reason", "silent"), 1),
+            (page.sum("fanfare_connections"), 0),
+        ]
+    });
+}
+
+fn scrape(server: &Server) -> Page {
+    Page::parse(&http_get(server, "/metrics").body)
+}
+
+/// Scrapes until the numbers are as expected: a reactor publishes them at the end of a turn, after its answers.
+#[track_caller]
+fn settled(server: &Server, numbers: impl Fn(&Page) -> Vec<(u64, u64)>) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (found, expected): (Vec<u64>, Vec<u64>) = numbers(&scrape(server)).into_iter().unzip();
+        if found == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "found {found:?}, expected {expected:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// A page in text format 0.0.4, read strictly: whatever the format leaves open is refused.
+struct Page {
+    /// Type of each family.
+    families: BTreeMap<String, String>,
+    samples: BTreeMap<(String, Labels), f64>,
+}
+
+impl Page {
+    #[track_caller]
+    fn parse(text: &str) -> Page {
+        assert!(text.ends_with('\n'), "the last line ends");
+        let mut page = Page { families: BTreeMap::new(), samples: BTreeMap::new() };
+        let mut helped = None;
+        let mut current = None;
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').expect("a help text");
+                assert!(!help.is_empty() && unescape(help, false).is_some(), "{line}");
+                assert!(!page.families.contains_key(name), "{name} has one HELP");
+                helped = Some(name);
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a type");
+                assert_eq!(helped.take(), Some(name), "TYPE follows HELP");
+                assert!(["counter", "gauge"].contains(&kind), "{line}");
+                assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+                assert!(is_name(name), "{line}");
+                assert_eq!(page.families.insert(name.to_owned(), kind.to_owned()), None, "{name} has one TYPE");
+                current = Some(name.to_owned());
+            } else {
+                let (name, labels, value) = sample(line);
+                assert_eq!(current.as_ref(), Some(&name), "{line}: a sample stands below its family");
+                assert!(value >= 0.0, "{line}");
+                assert_eq!(page.samples.insert((name, labels), value), None, "{line}: twice");
+            }
+        }
+        for family in page.families.keys() {
+            let label_sets: BTreeSet<Vec<&String>> =
+                page.samples_of(family).map(|(labels, _)| labels.keys().collect()).collect();
+            assert_eq!(label_sets.len(), 1, "{family}: all samples have the same labels, and there is one");
+        }
+        page
+    }
+
+    fn samples_of(&self, family: &str) -> impl Iterator<Item = (&Labels, f64)> {
+        self.samples.iter().filter(move |((name, _), _)| name == family).map(|((_, labels), value)| (labels, *value))
+    }
+
+    #[track_caller]
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect();
+        self.samples[&(name.to_owned(), labels)]
+    }
+
+    #[track_caller]
+    fn sum(&self, family: &str) -> u64 {
+        assert!(self.families.contains_key(family), "{family} is there");
+        self.samples_of(family).map(|(_, value)| value as u64).sum()
+    }
+
+    #[track_caller]
+    fn sum_where(&self, family: &str, label: &str, is: &str) -> u64 {
+        let matching: Vec<f64> =
+            self.samples_of(family).filter(|(labels, _)| labels[label] == is).map(|(_, value)| value).collect();
+        assert!(!matching.is_empty(), "{family} has {label}={is}");
+        matching.iter().map(|value| *value as u64).sum()
+    }
+}
+
+/// `name{label="value",…} number`, without spaces elsewhere.
+#[track_caller]
+fn sample(line: &str) -> (String, Labels, f64) {
+    let name_end = line.find(['{', ' ']).expect("a value");
+    let (name, mut rest) = line.split_at(name_end);
+    assert!(is_name(name), "{line}");
+    let mut labels = Labels::new();
+    if let Some(inner) = rest.strip_prefix('{') {
+        rest = inner;
+        loop {
+            let (label, behind) = rest.split_once("=\"").expect("a label and its value");
+            assert!(is_name(label) && !label.contains(':'), "{line}");
+            let mut escape = false;
+            let end = behind.find(|letter| {
+                let ends = letter == '"' && !escape;
+                escape = letter == '\\' && !escape;
+                ends
+            });
+            let (value, behind) = behind.split_at(end.expect("a closing quote"));
+            let value = unescape(value, true).unwrap_or_else(|| panic!("{line}: {value} is escaped wrongly"));
+            assert_eq!(labels.insert(label.to_owned(), value), None, "{line}: a label twice");
+            match behind.strip_prefix("\",") {
+                Some(more) => rest = more,
+                None => {
+                    rest = behind.strip_prefix("\"}").expect("the end of the labels");
+                    break;
+                }
+            }
+        }
+    }
+    let value = rest.strip_prefix(' ').expect("one space before the value");
+    assert!(value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'), "{line}");
+    (name.to_owned(), labels, value.parse().expect("a number"))
+}
+
+/// `None` where a backslash stands before anything but what the format escapes, or a quote stands bare.
+fn unescape(text: &str, quotes: bool) -> Option<String> {
+    let mut plain = String::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        plain.push(match letter {
+            '\\' => match letters.next()? {
+                '\\' => '\\',
+                'n' => '\n',
+                '"' if quotes => '"',
+                _ => return None,
+            },
+            '"' if quotes => return None,
+            letter => letter,
+        });
+    }
+    Some(plain)
+}
+
+fn is_name(name: &str) -> bool {
+    let start = |letter: char| letter.is_ascii_alphabetic() || letter == '_' || letter == ':';
+    name.starts_with(start) && name.chars().all(|letter| start(letter) || letter.is_ascii_digit())
+}
