@@ -1,25 +1,30 @@
-//! The command line: `serve`, `config`, `check`.
+//! The command line: `serve`, `config`, `check`, `bench`, `doctor`.
 //!
 //! Owns the flags (made from the table of settings), the help texts, the exit codes and what is printed where. What
 //! was asked for goes to stdout; what went wrong goes to stderr, one line each. Never decides what a value means:
 //! that is `config`'s.
 //!
-//! Imports `config` and `server`.
+//! Imports `bench`, `config`, `doctor` and `server`.
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::bench::{self, Options};
 use crate::config::{
     Config, ConfigError, ENV_CONFIG, Effective, Kind, SETTINGS, Setting, SourceFile, Sources, nearest, nearest_key,
     one_line,
 };
+use crate::doctor::{self, Machine};
 use crate::server;
+
+/// Exit code where a bench found a fault in the server, or the doctor one in the machine.
+const EXIT_FAULTS: u8 = 1;
 
 /// Exit code where the command line, the configuration or the machine does not allow what was asked for.
 const EXIT_REFUSED: u8 = 2;
@@ -27,7 +32,12 @@ const EXIT_REFUSED: u8 = 2;
 const SERVE: &str = "serve";
 const CONFIG: &str = "config";
 const CHECK: &str = "check";
-const COMMANDS: [&str; 3] = [SERVE, CONFIG, CHECK];
+const BENCH: &str = "bench";
+const DOCTOR: &str = "doctor";
+const COMMANDS: [&str; 5] = [SERVE, CONFIG, CHECK, BENCH, DOCTOR];
+
+/// Id of the flag that asks for JSON.
+const JSON: &str = "json";
 
 /// Id of the flag that names the file, and of `check`'s argument.
 const FILE: &str = "config";
@@ -35,7 +45,8 @@ const FILE: &str = "config";
 /// Runs the command that the process was started with.
 ///
 /// The exit code is 0, or 2 with one line on stderr which says what is wrong, where, and what to do (`check` prints
-/// one line per problem).
+/// one line per problem). A bench that found a fault in the server ends with 1, a doctor
+/// whose finding bites too.
 pub fn main() -> ExitCode {
     let env: Vec<_> = std::env::vars_os().collect();
     let code = run(std::env::args_os(), env, &mut io::stdout(), &mut io::stderr());
@@ -45,9 +56,11 @@ pub fn main() -> ExitCode {
 type Env = Vec<(OsString, OsString)>;
 
 fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let args: Vec<_> = args.collect();
+    let for_bench = args.get(1).is_some_and(|name| name == BENCH);
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
-        Err(error) => return usage(&error, out, err),
+        Err(error) => return usage(&error, for_bench, out, err),
     };
     match matches.subcommand() {
         Some((SERVE, matches)) => match load(matches, env) {
@@ -62,6 +75,15 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
             Err(error) => refuse(err, error),
         },
         Some((CHECK, matches)) => check(matches, out, err),
+        Some((DOCTOR, matches)) => match load(matches, env) {
+            Ok((config, _)) => examine(&config, matches.get_flag(JSON), out, err),
+            Err(error) => refuse(err, error),
+        },
+        Some((BENCH, matches)) => match Options::from_matches(matches).and_then(|options| bench::run(&options, out)) {
+            Ok(true) => 0,
+            Ok(false) => EXIT_FAULTS,
+            Err(error) => refuse(err, error),
+        },
         Some(_) | None => refuse(err, no_command()),
     }
 }
@@ -98,6 +120,20 @@ fn check(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     }
 }
 
+/// Says what this machine's settings mean for a node so configured.
+fn examine(config: &Config, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let findings = doctor::examine(&Machine::read(Path::new("/")), config);
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let report = match json {
+        true => doctor::json(&findings, config),
+        false => doctor::table(&findings, config, colour),
+    };
+    match print(out, err, report) {
+        0 if doctor::bites(&findings) => EXIT_FAULTS,
+        code => code,
+    }
+}
+
 fn command() -> Command {
     let sources = "Sources, later ones win: default, file, environment (FANFARE_HEARTBEAT_INTERVAL), \
                    flag (--heartbeat.interval).";
@@ -115,10 +151,35 @@ fn command() -> Command {
             configurable(CONFIG).about("Print the effective configuration as TOML, with the source of each value"),
         )
         .subcommand(
+            configurable(DOCTOR)
+                .about("Say what of this machine's settings will bite a node so configured; changes nothing")
+                .arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("Print JSON instead of a table")),
+        )
+        .subcommand(
             Command::new(CHECK)
                 .about("Say what is wrong with a configuration file, and where; environment and flags do not count")
                 .arg(file.required(true).help("The configuration file, TOML")),
         )
+        .subcommand(bench_command())
+}
+
+fn bench_command() -> Command {
+    let rows: Vec<_> = bench::SCENARIOS.iter().map(|(_, name, what)| format!("  {name:9} {what}")).collect();
+    let scenario = Arg::new(bench::SCENARIO).value_name("SCENARIO").help("What is measured, see below");
+    let flags = bench::FLAGS.iter().map(|bench::Flag { name, kind, default, help }| {
+        let help = format!("{help} [{}; default: {default}]", kind.domain());
+        let arg = Arg::new(*name).long(*name).value_name(kind.placeholder()).help(help);
+        if *kind == Kind::Bool {
+            arg.num_args(0..=1).default_missing_value("true")
+        } else {
+            arg.allow_hyphen_values(true)
+        }
+    });
+    Command::new(BENCH)
+        .about("Put load on a server of the user dialect and check every delivery; exit code 1 if one was wrong")
+        .after_help(format!("Scenarios:\n{}", rows.join("\n")))
+        .arg(scenario)
+        .args(flags)
 }
 
 fn flag(setting: &'static Setting) -> Arg {
@@ -140,7 +201,7 @@ fn flag(setting: &'static Setting) -> Arg {
 }
 
 /// Answers what the parser of the command line did not take: help and version are answers, all else is a mistake.
-fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+fn usage(error: &clap::Error, for_bench: bool, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "",
@@ -151,6 +212,7 @@ fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
         }
         ErrorKind::MissingSubcommand => no_command(),
         ErrorKind::InvalidSubcommand => unknown_command(context(ContextKind::InvalidSubcommand)),
+        ErrorKind::UnknownArgument if for_bench => unknown_bench_argument(context(ContextKind::InvalidArg)),
         ErrorKind::UnknownArgument => unknown_argument(context(ContextKind::InvalidArg)),
         ErrorKind::InvalidValue => format!("{} needs a value", context(ContextKind::InvalidArg)),
         ErrorKind::ArgumentConflict => {
@@ -174,7 +236,7 @@ fn no_command() -> String {
 fn unknown_command(name: &str) -> String {
     match nearest(name, COMMANDS) {
         Some(near) => format!("unknown command {name:?}; did you mean {near}?"),
-        None => format!("unknown command {name:?}; there are serve, config and check"),
+        None => format!("unknown command {name:?}; there are serve, config, check, bench and doctor"),
     }
 }
 
@@ -191,6 +253,14 @@ fn unknown_argument(argument: &str) -> String {
         }
         Some(near) => format!("unknown flag {argument}; did you mean --{near}?"),
         None => format!("unknown flag {argument}; fanfare serve --help lists them"),
+    }
+}
+
+fn unknown_bench_argument(argument: &str) -> String {
+    let near = argument.strip_prefix("--").and_then(|name| nearest(name, bench::FLAGS.iter().map(|flag| flag.name)));
+    match near {
+        Some(near) => format!("unknown flag {argument}; did you mean --{near}?"),
+        None => format!("{argument:?} is not expected here; fanfare bench --help tells what is"),
     }
 }
 

@@ -4,6 +4,8 @@
 //!
 //! ```text
 //! main → server, config, cli          arguments to Config to server::run
+//! bench                                the load generator: a client of any server of the user dialect
+//! doctor  → config                     this machine's settings against the configuration
 //! server  → reactor, control           spawn, pin, listen, drain
 //! control → metrics (messages only)    HTTP that is no upgrade: console page, health, statistics
 //! reactor → conn, router, drivers      the loop: mail, completions, timers, flush, wake peers
@@ -17,10 +19,13 @@
 
 #![warn(unreachable_pub)]
 
+pub mod bench;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod conn;
 pub mod control;
+pub mod doctor;
 pub mod frame;
 pub mod ids;
 pub mod limits;

@@ -16,6 +16,10 @@ pub const REACTORS_MAX: usize = 256;
 /// others had theirs.
 pub const READ_BYTES: usize = 64 * 1024;
 
+/// Descriptors a node needs for itself: standard streams, epoll, wakers, listeners, the reserve. Those beyond are for
+/// connections.
+pub const OWN_DESCRIPTORS: u64 = 64;
+
 /// Readiness events taken from the kernel in one turn; the rest come in the next.
 pub const EVENTS_PER_TURN: usize = 1024;
 
@@ -82,14 +86,15 @@ pub const DRAIN_PACE_MS: u64 = 10;
 /// Width of the reconnect hint in a 1001 close, in milliseconds: each client gets a random one below it.
 pub const RETRY_MS_MAX: u64 = 5_000;
 
-/// Commands over the rate that are answered `rate_limited` before the connection is closed with 1008. The count
+/// Messages over the rate that are answered `rate_limited` before the connection is closed with 1008. The count
 /// starts anew after [`RATE_FORGIVEN_MS`] within the rate.
 pub const RATE_STRIKES_MAX: u32 = 100;
 
 /// How long a connection must keep within its rate for earlier excesses to be forgotten, in milliseconds.
 pub const RATE_FORGIVEN_MS: u64 = 1_000;
 
-/// Plain HTTP connections the control thread serves at once; one more is closed unanswered.
+/// Plain HTTP connections the control thread serves at once. As many again wait for their turn; one more is closed
+/// unanswered.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
 
 /// How long one plain HTTP connection may live, in milliseconds.

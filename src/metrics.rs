@@ -21,6 +21,8 @@ pub enum Ending {
     Policy,
     /// The client sent a message over `limits.message_bytes_max`: 1009.
     TooBig,
+    /// The node's memory for messages was full: 1013.
+    AtCapacity,
     /// The client did not read in time: 4008.
     SlowConsumer,
 }
@@ -30,7 +32,7 @@ impl Ending {
     pub const COUNT: usize = Ending::ALL.len();
 
     /// All of them, each at its own index.
-    pub const ALL: [Ending; 9] = [
+    pub const ALL: [Ending; 10] = [
         Ending::Client,
         Ending::Lost,
         Ending::Silent,
@@ -39,6 +41,7 @@ impl Ending {
         Ending::InvalidUtf8,
         Ending::Policy,
         Ending::TooBig,
+        Ending::AtCapacity,
         Ending::SlowConsumer,
     ];
 
@@ -53,6 +56,7 @@ impl Ending {
             Ending::InvalidUtf8 => "invalid_utf8",
             Ending::Policy => "policy",
             Ending::TooBig => "too_big",
+            Ending::AtCapacity => "at_capacity",
             Ending::SlowConsumer => "slow_consumer",
         }
     }
@@ -102,7 +106,7 @@ pub struct Counts {
     pub bytes_out: u64,
     /// Calls to the kernel that sent something.
     pub sends: u64,
-    /// Bytes in segments that queues refer to now, shared ones once.
+    /// Bytes held for connections now: segments that queues refer to, shared ones once, and incomplete messages.
     pub queue_bytes: u64,
     /// Turns of the loop.
     pub turns: u64,

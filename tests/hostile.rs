@@ -72,6 +72,7 @@ suite! {
     floods:
         ten_thousand_joins,
         a_slow_consumer_delays_nobody,
+        a_slow_consumer_is_never_cut_inside_a_frame,
         many_half_open_connections;
     silence:
         a_client_that_answers_no_ping_is_gone,
@@ -80,6 +81,7 @@ suite! {
         sigterm_closes_with_1001,
         a_second_signal_leaves_at_once,
         a_drain_ends_with_its_timeout,
+        a_drain_does_not_wait_for_half_a_handshake,
         an_end_right_behind_a_message_is_seen,
         ipv6_is_served,
         a_unix_socket_is_served;

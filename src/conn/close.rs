@@ -94,6 +94,8 @@ pub enum CloseReason {
     },
     /// The peer broke a rule; see [`PeerError::code`].
     Peer(PeerError),
+    /// The node's memory for messages is full and this connection holds the most of it: 1013.
+    AtCapacity,
     /// It did not read fast enough: 4008.
     SlowConsumer,
 }
@@ -104,6 +106,7 @@ impl CloseReason {
         match self {
             CloseReason::GoingAway { .. } => CloseCode::Away.into(),
             CloseReason::Peer(error) => error.code().into(),
+            CloseReason::AtCapacity => CloseCode::Again.into(),
             CloseReason::SlowConsumer => 4008,
         }
     }
@@ -113,6 +116,7 @@ impl CloseReason {
         let reason = match self {
             CloseReason::GoingAway { retry_ms } => format!("{{\"retry_ms\":{retry_ms}}}"),
             CloseReason::Peer(error) => error.to_string(),
+            CloseReason::AtCapacity => "at capacity: try again later".to_owned(),
             CloseReason::SlowConsumer => "slow consumer: messages were not read in time".to_owned(),
         };
         close_payload(out, self.code(), &reason);
@@ -178,6 +182,7 @@ mod tests {
     fn every_reason_encodes_to_its_code() {
         for (reason, code) in [
             (CloseReason::GoingAway { retry_ms: 12 }, 1001_u16),
+            (CloseReason::AtCapacity, 1013),
             (CloseReason::SlowConsumer, 4008),
             (CloseReason::Peer(PeerError::MessageTooBig), 1009),
             (CloseReason::Peer(PeerError::InvalidUtf8), 1007),

@@ -21,6 +21,6 @@ pub use handshake::{
     Head, HeadLimits, HeadReader, HttpRefusal, Target, Upgrade, parse_head, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
-pub use outbox::{Chunk, Ledger, Outbox, Segment};
+pub use outbox::{Chunk, Ledger, Outbox, Segment, Unit};
 pub use rate::TokenBucket;
 pub use utf8::{InvalidUtf8, Utf8Stream, validate};

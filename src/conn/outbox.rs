@@ -27,11 +27,21 @@ impl Ledger {
     }
 }
 
-/// Whole server frames, one after another, shared by the connections of one reactor.
+/// Whole server frames, one after another, or an HTTP response; shared by the connections of one reactor.
 #[derive(Debug)]
 pub struct Segment {
     body: Body,
+    unit: Unit,
     ledger: Ledger,
+}
+
+/// Where a segment may be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Between its frames.
+    Frames,
+    /// Nowhere: it is an HTTP response.
+    Whole,
 }
 
 #[derive(Debug)]
@@ -43,14 +53,14 @@ enum Body {
 }
 
 impl Segment {
-    /// A segment of frames built on this reactor.
-    pub fn local(bytes: Vec<u8>, ledger: &Ledger) -> Rc<Segment> {
-        Segment::count(Body::Local(bytes), ledger)
+    /// A segment built on this reactor.
+    pub fn local(bytes: Vec<u8>, unit: Unit, ledger: &Ledger) -> Rc<Segment> {
+        Segment::count(Body::Local(bytes), unit, ledger)
     }
 
     /// A segment of one frame that other reactors may share.
     pub fn shared(frame: Arc<[u8]>, ledger: &Ledger) -> Rc<Segment> {
-        Segment::count(Body::Shared(frame), ledger)
+        Segment::count(Body::Shared(frame), Unit::Frames, ledger)
     }
 
     /// The frames.
@@ -62,8 +72,17 @@ impl Segment {
         }
     }
 
-    fn count(body: Body, ledger: &Ledger) -> Rc<Segment> {
-        let segment = Segment { body, ledger: ledger.clone() };
+    /// Where a stream cut at byte `at` may stop without cutting what belongs together.
+    fn boundary(&self, at: usize) -> usize {
+        match self.unit {
+            Unit::Frames => frame_boundary(self.bytes(), at),
+            Unit::Whole if at == 0 => 0,
+            Unit::Whole => self.bytes().len(),
+        }
+    }
+
+    fn count(body: Body, unit: Unit, ledger: &Ledger) -> Rc<Segment> {
+        let segment = Segment { body, unit, ledger: ledger.clone() };
         ledger.0.set(ledger.0.get() + segment.bytes().len());
         Rc::new(segment)
     }
@@ -184,7 +203,7 @@ impl Outbox {
     pub fn truncate_to_frame(&mut self) {
         let Some(queue) = &mut self.queue else { return };
         let Some(mut front) = queue.chunks.pop_front() else { return };
-        let cut = frame_boundary(front.segment.bytes(), front.start as usize);
+        let cut = front.segment.boundary(front.start as usize);
         front.end = front.end.min(cut as u32);
         if front.len() == 0 {
             self.queue = None;
@@ -198,7 +217,7 @@ impl Outbox {
 
 /// The end, in its segment, of the frame at the front of a chunk, of which a part may have been sent.
 fn first_frame_end(front: &Chunk) -> usize {
-    frame_boundary(front.segment.bytes(), front.start as usize + 1).min(front.end as usize)
+    front.segment.boundary(front.start as usize + 1).min(front.end as usize)
 }
 
 #[cfg(test)]
@@ -219,7 +238,7 @@ mod tests {
     #[test]
     fn bytes_are_counted_once_however_many_refer_to_them() {
         let ledger = Ledger::default();
-        let segment = Segment::local(frames(&[100]), &ledger);
+        let segment = Segment::local(frames(&[100]), Unit::Frames, &ledger);
         let mut outboxes: Vec<Outbox> = (0..50).map(|_| Outbox::default()).collect();
         for outbox in &mut outboxes {
             outbox.push(Chunk::new(segment.clone(), 0, 102), Millis(0));
@@ -236,7 +255,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let bytes = frames(&[5_000, 10, 20]);
         let len = bytes.len();
-        outbox.push(Chunk::new(Segment::local(bytes, &ledger), 0, len), Millis(0));
+        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, &ledger), 0, len), Millis(0));
         assert_eq!(outbox.bytes_behind_first(), 34);
         outbox.advance(4_000, Millis(1));
         assert_eq!(outbox.bytes_behind_first(), 34);
@@ -250,14 +269,28 @@ mod tests {
         let bytes = frames(&[50, 60]);
         for (sent, left) in [(0, 0), (1, 51), (51, 1), (52, 0), (53, 61)] {
             let mut outbox = Outbox::default();
-            outbox.push(Chunk::new(Segment::local(bytes.clone(), &ledger), 0, bytes.len()), Millis(0));
-            outbox.push(Chunk::new(Segment::local(bytes.clone(), &ledger), 0, bytes.len()), Millis(0));
+            outbox.push(Chunk::new(Segment::local(bytes.clone(), Unit::Frames, &ledger), 0, bytes.len()), Millis(0));
+            outbox.push(Chunk::new(Segment::local(bytes.clone(), Unit::Frames, &ledger), 0, bytes.len()), Millis(0));
             outbox.advance(sent, Millis(0));
             outbox.truncate_to_frame();
             assert_eq!(outbox.bytes(), left, "after {sent} sent");
             assert_eq!(outbox.is_empty(), left == 0);
         }
         assert_eq!(ledger.bytes(), 0);
+    }
+
+    #[test]
+    fn a_response_is_never_cut() {
+        let ledger = Ledger::default();
+        let response = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
+        let len = response.len();
+        let mut outbox = Outbox::default();
+        outbox.push(Chunk::new(Segment::local(response, Unit::Whole, &ledger), 0, len), Millis(0));
+        outbox.push(Chunk::new(Segment::local(frames(&[7]), Unit::Frames, &ledger), 0, 9), Millis(0));
+        outbox.advance(5, Millis(0));
+        assert_eq!(outbox.bytes_behind_first(), 9);
+        outbox.truncate_to_frame();
+        assert_eq!(outbox.bytes(), len - 5);
     }
 
     #[test]
@@ -284,7 +317,7 @@ mod tests {
                 let bytes = frames(group);
                 expected.extend_from_slice(&bytes);
                 let len = bytes.len();
-                outbox.push(Chunk::new(Segment::local(bytes, &ledger), 0, len), Millis(0));
+                outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, &ledger), 0, len), Millis(0));
             }
             let mut got = Vec::new();
             for send in sends.iter().cycle().take(10_000) {

@@ -8,8 +8,8 @@ use super::worker::Worker;
 use crate::conn::{CloseReason, PeerError, validate};
 use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::ConnId;
-use crate::protocol::{self, Body, Command, ErrorCode, Rejection, Request, Rooms};
-use crate::router::{Ask, JoinError, Kind, TopicRef};
+use crate::protocol::{self, Body, Command, ErrorCode, Position, Rejection, Request, Rooms};
+use crate::router::{Ask, JoinError, Kind, ManyJoin, TopicRef};
 
 /// A whole message of a client.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +123,7 @@ impl<D: Driver> Worker<D> {
                     protocol::room_msg(out, &room, from, content, time_ms);
                 });
             }
-            Command::JoinRoom { rooms, position } => self.join(me, rooms, position.is_some(), id)?,
+            Command::JoinRoom { rooms, position } => self.join(me, rooms, position, id)?,
             Command::LeaveRoom { room } => self.router.leave(me, &room, id, &mut self.connections),
             Command::Presence { room } => self.router.presence(me, &room, id, &mut self.connections),
             Command::Ping => self.connections.message(slot, |out| protocol::pong(out, id)),
@@ -169,19 +169,28 @@ impl<D: Driver> Worker<D> {
         &mut self,
         me: ConnId,
         rooms: Rooms<'_>,
-        with_position: bool,
+        position: Option<Position<'_>>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
-        let recovered = with_position.then_some(false);
+        // Rooms keep no history: whatever came since a position is gone.
+        let resumes = matches!(position, Some(Position::Since { .. }));
+        let recovered = resumes.then_some(false);
         let joined = match rooms {
             Rooms::One(room) => {
-                let ask = match id.is_some() || with_position {
+                let ask = match id.is_some() || position.is_some() {
                     true => Ask::Joined { id: id.map(Into::into), recovered },
                     false => Ask::Silent,
                 };
-                self.router.join(me, &room, ask, with_position, &mut self.connections)
+                self.router.join(me, &room, ask, resumes, &mut self.connections)
             }
-            Rooms::Many(rooms) => self.router.join_many(me, &rooms, id, with_position, &mut self.connections),
+            Rooms::Many(rooms) => {
+                let ask = match (id, position) {
+                    (Some(id), _) => Ask::Many(ManyJoin::new(id, recovered, rooms.len() as u32)),
+                    (None, Some(_)) => Ask::Joined { id: None, recovered },
+                    (None, None) => Ask::Silent,
+                };
+                self.router.join_many(me, &rooms, ask, resumes, &mut self.connections)
+            }
         };
         joined.map_err(|error| match error {
             JoinError::TooManyRooms => Rejection {

@@ -25,6 +25,8 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     pub(super) outbox: Outbox,
     pub(super) decoder: Decoder,
+    /// What the decoder holds of an incomplete message, as it was counted last.
+    pub(super) partial_bytes: u32,
     pub(super) heartbeat: Heartbeat,
     pub(super) rate: Option<Box<Rate>>,
     /// Whether it is in the list of connections to flush.
@@ -109,6 +111,7 @@ impl Connection {
             phase: Phase::Handshake(Box::new(Handshake { reader: HeadReader::default(), until })),
             outbox: Outbox::default(),
             decoder: Decoder::default(),
+            partial_bytes: 0,
             heartbeat: Heartbeat { heard_at: now, ping_at: until, unanswered: None },
             rate: None,
             dirty: false,
@@ -130,9 +133,9 @@ impl Connection {
         }
     }
 
-    /// Whether its request is good but not answered yet.
-    pub(super) fn is_opening(&self) -> bool {
-        matches!(self.phase, Phase::Opening(_))
+    /// Whether its request is not answered yet.
+    pub(super) fn is_beginning(&self) -> bool {
+        matches!(self.phase, Phase::Handshake(_) | Phase::Opening(_))
     }
 }
 
@@ -140,7 +143,8 @@ impl Rate {
     /// Whether a message of so many bytes is within the rate.
     ///
     /// # Errors
-    /// [`PeerError::RateAbuse`] after more than `limits::RATE_STRIKES_MAX` messages over it in a row.
+    /// [`PeerError::RateAbuse`] after more than `limits::RATE_STRIKES_MAX` messages over it, counted from the
+    /// last time that nothing was over it for `limits::RATE_FORGIVEN_MS`.
     pub(super) fn take(&mut self, bytes: u64, now: Millis) -> Result<bool, PeerError> {
         let within = self.messages.as_mut().is_none_or(|bucket| bucket.take(1, now))
             && self.bytes.as_mut().is_none_or(|bucket| bucket.take(bytes, now));

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::connection::{Connection, NO_BATCH, Phase};
-use crate::conn::{Chunk, Ledger, Segment, Target, write_upgrade};
+use crate::conn::{Chunk, Ledger, Segment, Target, Unit, write_upgrade};
 use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::{ClientIdCodec, ConnId, ReactorId, Slot};
 use crate::metrics::Counts;
@@ -27,6 +27,7 @@ pub(super) struct TurnBatch {
     body: TurnBody,
     /// The connection whose answers these are.
     owner: u32,
+    unit: Unit,
 }
 
 enum TurnBody {
@@ -45,7 +46,7 @@ impl TurnBatch {
 
     fn segment(&mut self, ledger: &Ledger) -> Rc<Segment> {
         if let TurnBody::Local(bytes) = &mut self.body {
-            self.body = TurnBody::Segment(Segment::local(std::mem::take(bytes), ledger));
+            self.body = TurnBody::Segment(Segment::local(std::mem::take(bytes), self.unit, ledger));
         }
         match &self.body {
             TurnBody::Segment(segment) => segment.clone(),
@@ -67,6 +68,8 @@ pub(super) struct Connections {
     opened: Vec<(u32, Vec<u8>)>,
     frames: FrameBuilder,
     pub(super) ledger: Ledger,
+    /// Bytes of incomplete incoming messages.
+    partial_bytes: usize,
     pub(super) counts: Counts,
     /// The time of this turn.
     pub(super) now: Millis,
@@ -88,6 +91,7 @@ impl Connections {
             opened: Vec::new(),
             frames: FrameBuilder::default(),
             ledger: Ledger::default(),
+            partial_bytes: 0,
             counts: Counts::default(),
             now: Millis(0),
             turn_bytes: 0,
@@ -113,7 +117,26 @@ impl Connections {
     pub(super) fn remove(&mut self, slot: u32) -> Connection {
         let generation = &mut self.generations[slot as usize];
         *generation = (*generation + 1) & GENERATIONS_MASK;
-        self.slab.remove(slot as usize)
+        let connection = self.slab.remove(slot as usize);
+        self.partial_bytes -= connection.partial_bytes as usize;
+        connection
+    }
+
+    /// Counts what a connection holds of an incomplete message now.
+    #[inline]
+    pub(super) fn count_partial(&mut self, slot: u32) {
+        if let Some(connection) = self.slab.get_mut(slot as usize) {
+            let held_bytes = connection.decoder.held_bytes();
+            if connection.partial_bytes as usize != held_bytes {
+                self.partial_bytes = self.partial_bytes - connection.partial_bytes as usize + held_bytes;
+                connection.partial_bytes = u32::try_from(held_bytes).expect("a message is at most 256 MiB");
+            }
+        }
+    }
+
+    /// Bytes this reactor holds for its connections: queues, shared bytes once, and incomplete messages.
+    pub(super) fn held_bytes(&self) -> u64 {
+        (self.ledger.bytes() + self.partial_bytes) as u64
     }
 
     #[inline]
@@ -217,16 +240,25 @@ impl Connections {
         self.turn_bytes = 0;
     }
 
-    /// Where this connection's own bytes of this turn go, behind everything that is queued for it.
+    /// Where this connection's own frames of this turn go, behind everything that is queued for it.
     pub(super) fn words(&mut self, slot: u32) -> &mut Vec<u8> {
+        self.own_batch(slot, Unit::Frames)
+    }
+
+    /// Where an HTTP response to this connection goes, behind everything that is queued for it.
+    pub(super) fn response(&mut self, slot: u32) -> &mut Vec<u8> {
+        self.own_batch(slot, Unit::Whole)
+    }
+
+    fn own_batch(&mut self, slot: u32, unit: Unit) -> &mut Vec<u8> {
         self.mark_dirty(slot);
         let batch = self.slab[slot as usize].batch;
-        let mine = batch != NO_BATCH && self.batches[batch as usize].owner == slot;
-        if !mine {
+        let fits = |batch: &TurnBatch| batch.owner == slot && batch.unit == unit;
+        if batch == NO_BATCH || !fits(&self.batches[batch as usize]) {
             self.queue_batch(slot, 0);
             self.slab[slot as usize].batch = self.batches.len() as u32;
             let buffer = self.spare.pop().unwrap_or_default();
-            self.batches.push(TurnBatch { body: TurnBody::Local(buffer), owner: slot });
+            self.batches.push(TurnBatch { body: TurnBody::Local(buffer), owner: slot, unit });
         }
         let batch = self.slab[slot as usize].batch;
         match &mut self.batches[batch as usize].body {
@@ -265,7 +297,7 @@ impl Connections {
         }
         self.counts.connections += 1;
         self.counts.opened += 1;
-        write_upgrade(self.words(id.slot.0), &opening.upgrade);
+        write_upgrade(self.response(id.slot.0), &opening.upgrade);
         if let Target::Json { .. } = opening.upgrade.target {
             let client_id = self.codec.encode(id);
             let heartbeat_ms = self.heartbeat_ms;
@@ -288,7 +320,7 @@ impl Sink for Connections {
                 TurnBody::Segment(Segment::shared(frame, &self.ledger))
             }
         };
-        self.batches.push(TurnBatch { body, owner: NOBODY });
+        self.batches.push(TurnBatch { body, owner: NOBODY, unit: Unit::Frames });
         let deliveries = u64::from(frames) * members.len() as u64;
         self.counts.messages_out += deliveries;
         self.counts.deliveries += deliveries;

@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 
-use super::connection::{NO_BATCH, Phase, Then};
+use super::connection::{Connection, NO_BATCH, Phase, Then};
 use super::driver::{Driver, Sent};
 use super::worker::Worker;
 use crate::conn::CloseReason;
@@ -47,7 +47,7 @@ impl<D: Driver> Worker<D> {
     /// The node's queues are over their budget: the fullest go first, on the reactor that holds the most.
     pub(super) fn enforce_node_budget(&mut self) {
         let budget_bytes = self.settings.outbox_node_bytes_max;
-        let mine = self.connections.ledger.bytes() as u64;
+        let mine = self.connections.held_bytes();
         if mine == 0 || self.node_queue_bytes() <= budget_bytes {
             return;
         }
@@ -58,17 +58,18 @@ impl<D: Driver> Worker<D> {
         {
             return self.mailbox.nudge(reactor);
         }
-        let waiting = self.connections.iter().filter(|(_, connection)| connection.is_open());
-        let mut fullest: Vec<(usize, u32)> = waiting
-            .map(|(slot, connection)| (connection.outbox.bytes(), slot))
-            .filter(|(bytes, _)| *bytes > 0)
-            .collect();
-        fullest.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, slot) in fullest {
+        let sizes = |(slot, connection): (u32, &Connection)| {
+            let (out_bytes, in_bytes) = (connection.outbox.bytes(), connection.partial_bytes as usize);
+            let reason = if out_bytes >= in_bytes { CloseReason::SlowConsumer } else { CloseReason::AtCapacity };
+            (connection.is_open() && out_bytes + in_bytes > 0).then_some((out_bytes + in_bytes, slot, reason))
+        };
+        let mut fullest: Vec<_> = self.connections.iter().filter_map(sizes).collect();
+        fullest.sort_unstable_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
+        for (_, slot, reason) in fullest {
             if self.node_queue_bytes() <= budget_bytes {
                 break;
             }
-            self.slow_consumer(slot);
+            self.close(slot, reason);
         }
         self.flush_all();
     }
@@ -80,8 +81,12 @@ impl<D: Driver> Worker<D> {
             Flushed::Empty => self.after_last_word(slot),
             Flushed::Waiting => {
                 let Some(connection) = self.connections.get(slot) else { return };
-                if connection.is_open() && connection.outbox.bytes_behind_first() > self.settings.outbox_bytes_max {
-                    self.slow_consumer(slot);
+                let bytes_max = self.settings.outbox_bytes_max;
+                let outbox = &connection.outbox;
+                // The first comparison is cheap, and nearly always enough.
+                let over = outbox.bytes() > bytes_max && outbox.bytes_behind_first() > bytes_max;
+                if connection.is_open() && over {
+                    self.close(slot, CloseReason::SlowConsumer);
                 } else {
                     self.arm(slot);
                 }
@@ -161,10 +166,5 @@ impl<D: Driver> Worker<D> {
             | Phase::Closing { .. }
             | Phase::Lingering { .. } => {}
         }
-    }
-
-    /// Too much waits for this connection, or for too long: its queue is dropped and it is told why.
-    pub(super) fn slow_consumer(&mut self, slot: u32) {
-        self.close(slot, CloseReason::SlowConsumer);
     }
 }

@@ -7,7 +7,7 @@ use super::connection::{Connection, Handshake, Heartbeat, Opening, Phase, Rate, 
 use super::driver::{Driver, Token};
 use super::worker::Worker;
 use crate::conn::{
-    CloseReason, Event, Head, HttpRefusal, PeerError, Target, TokenBucket, Upgrade, parse_head, write_refusal,
+    CloseReason, Decoder, Event, Head, HttpRefusal, PeerError, Target, TokenBucket, Upgrade, parse_head, write_refusal,
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, HANDSHAKES_SPARE, READ_BYTES, RETRY_MS_MAX};
@@ -116,11 +116,15 @@ impl<D: Driver> Worker<D> {
         reason.encode(self.connections.words(slot));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.phase = match reason {
-            CloseReason::GoingAway { .. } | CloseReason::SlowConsumer => Phase::Closing { until },
-            // RFC 6455 §7.1.7: after a violation nothing the peer sends has a meaning.
-            CloseReason::Peer(_) => Phase::Leaving { until, then: Then::Linger },
-        };
+        match reason {
+            CloseReason::GoingAway { .. } | CloseReason::SlowConsumer => connection.phase = Phase::Closing { until },
+            // What the peer sends has no meaning any more (RFC 6455 §7.1.7), or there is no room for it.
+            CloseReason::Peer(_) | CloseReason::AtCapacity => {
+                connection.phase = Phase::Leaving { until, then: Then::Linger };
+                connection.decoder = Decoder::default();
+                self.connections.count_partial(slot);
+            }
+        }
         tracing::debug!(reactor = self.me.0, slot, reason = ending.name(), "closing");
         self.arm(slot);
     }
@@ -128,12 +132,18 @@ impl<D: Driver> Worker<D> {
     /// The node is going away: the client is told when to come back.
     pub(super) fn go_away(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot) else { return };
-        if connection.is_open() {
-            let retry_ms = self.random.u64(0..RETRY_MS_MAX);
-            self.close(slot, CloseReason::GoingAway { retry_ms });
-        } else {
-            let refusal = self.at_capacity();
-            self.refuse(slot, refusal);
+        match &connection.phase {
+            Phase::Json | Phase::Raw { .. } => {
+                let retry_ms = self.random.u64(0..RETRY_MS_MAX);
+                self.close(slot, CloseReason::GoingAway { retry_ms });
+            }
+            // Nothing was asked: there is nothing to answer.
+            Phase::Handshake(handshake) if handshake.reader.held_bytes() == 0 => self.release(slot),
+            Phase::Handshake(_) | Phase::Opening(_) => {
+                let refusal = self.at_capacity();
+                self.refuse(slot, refusal);
+            }
+            Phase::Closing { .. } | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
         }
     }
 
@@ -219,7 +229,7 @@ impl<D: Driver> Worker<D> {
     /// Answers a request that does not become a connection; what the client sent behind it is thrown away.
     fn refuse(&mut self, slot: u32, refusal: HttpRefusal) {
         self.leave_topics(slot);
-        write_refusal(self.connections.words(slot), refusal);
+        write_refusal(self.connections.response(slot), refusal);
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.phase = Phase::Leaving { until, then: Then::Linger };
@@ -229,6 +239,12 @@ impl<D: Driver> Worker<D> {
 
     #[inline]
     fn frames_received(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.take_frames(slot, bytes);
+        self.connections.count_partial(slot);
+    }
+
+    #[inline]
+    fn take_frames(&mut self, slot: u32, bytes: &mut [u8]) {
         let mut input = bytes;
         loop {
             let Some(connection) = self.connections.get_mut(slot) else { return };
@@ -291,11 +307,15 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         let interval_ms = self.settings.heartbeat_ms;
         let ping_at = self.next_ping_at();
+        let reading_paused = self.spilled;
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let heartbeat = &mut connection.heartbeat;
         if let Some(pinged) = heartbeat.unanswered {
             if heartbeat.heard_at >= pinged {
                 heartbeat.unanswered = None;
+            } else if reading_paused {
+                // It may have answered: nobody has looked.
+                heartbeat.unanswered = Some(now);
             } else if pinged.saturating_add(interval_ms) <= now {
                 tracing::debug!(reactor = self.me.0, slot, "nothing came after a ping for a whole interval");
                 return self.release_as(slot, Ending::Silent);
@@ -303,7 +323,7 @@ impl<D: Driver> Worker<D> {
         }
         let stuck = connection.outbox.progress_at().is_some_and(|at| now.since(at) >= self.settings.outbox_age_ms_max);
         if stuck {
-            return self.slow_consumer(slot);
+            return self.close(slot, CloseReason::SlowConsumer);
         }
         if heartbeat.ping_at <= now {
             heartbeat.ping_at = ping_at;
@@ -343,6 +363,7 @@ impl<D: Driver> Worker<D> {
 fn ending_of(reason: CloseReason) -> Ending {
     match reason {
         CloseReason::GoingAway { .. } => Ending::GoingAway,
+        CloseReason::AtCapacity => Ending::AtCapacity,
         CloseReason::SlowConsumer => Ending::SlowConsumer,
         CloseReason::Peer(error) => match error {
             PeerError::InvalidUtf8 => Ending::InvalidUtf8,

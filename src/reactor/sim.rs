@@ -48,8 +48,8 @@ pub struct Ending {
     pub at: Millis,
     /// When the server last read something from the client.
     pub heard_at: Millis,
-    /// Since when the socket had taken less than it was given, if it still had.
-    pub blocked_since: Option<Millis>,
+    /// Since when the socket owed a send that took less than it was given, if no later one took everything.
+    pub short_since: Option<Millis>,
 }
 
 /// See the module's documentation. Clones are the same world.
@@ -84,16 +84,18 @@ struct Wire {
     /// The server was told of the end.
     end_told: bool,
     heard_at: Millis,
-    /// Since when a send has taken less than it was given.
-    blocked_since: Option<Millis>,
+    /// The last send took less than it was given, and the server was not told since that there is room.
+    blocked: bool,
+    /// Since when no send has taken everything it was given.
+    short_since: Option<Millis>,
     /// The server sends nothing more.
     ending: Option<Ending>,
 }
 
 impl Wire {
     fn end(&mut self, at: Millis) {
-        let Wire { heard_at, blocked_since, .. } = *self;
-        self.ending.get_or_insert(Ending { at, heard_at, blocked_since });
+        let Wire { heard_at, short_since, .. } = *self;
+        self.ending.get_or_insert(Ending { at, heard_at, short_since });
     }
 
     fn has_room(&self) -> bool {
@@ -103,7 +105,7 @@ impl Wire {
     /// Whether its reactor would be told something.
     fn is_ready(&self, reading: bool) -> bool {
         let input = !self.to_server.is_empty() || (self.client_closed && !self.end_told);
-        (self.blocked_since.is_some() && self.has_room()) || (reading && input)
+        (self.blocked && self.has_room()) || (reading && input)
     }
 }
 
@@ -135,7 +137,8 @@ impl World {
             client_closed: false,
             end_told: false,
             heard_at: inner.now,
-            blocked_since: None,
+            blocked: false,
+            short_since: None,
             ending: None,
         });
         match inner.doors[reactor].accepting {
@@ -187,6 +190,11 @@ impl World {
         let door = &inner.doors[reactor];
         let mut wires = door.slots.values().map(|(_, client)| &inner.wires[client.0]);
         !door.backlog.is_empty() || wires.any(|wire| wire.is_ready(door.reading))
+    }
+
+    /// Whether a reactor takes bytes from its clients: it does not while mail of it finds no room.
+    pub fn is_reading(&self, reactor: usize) -> bool {
+        self.0.borrow().doors[reactor].reading
     }
 
     /// The time on the world's clock.
@@ -246,8 +254,8 @@ pub struct Inside {
     pub topics: usize,
     /// Slots taken, whatever their connections are doing.
     pub connections: usize,
-    /// Bytes in segments that queues refer to.
-    pub queue_bytes: usize,
+    /// Bytes held for connections: their queues, and their incomplete messages.
+    pub held_bytes: u64,
     /// Most bytes that wait for one open connection behind the message being sent.
     pub backlog_bytes: usize,
 }
@@ -277,7 +285,7 @@ impl Worker<SimDriver> {
         Inside {
             topics: self.router.topics_count(),
             connections: self.connections.len(),
-            queue_bytes: self.connections.ledger.bytes(),
+            held_bytes: self.connections.held_bytes(),
             backlog_bytes: open.map(|(_, connection)| connection.outbox.bytes_behind_first()).max().unwrap_or(0),
         }
     }
@@ -317,8 +325,8 @@ impl SimDriver {
                 let (generation, client) = *door.slots.get(&slot)?;
                 let wire = &mut inner.wires[client.0];
                 let token = Token { slot, generation };
-                if wire.blocked_since.is_some() && wire.has_room() {
-                    wire.blocked_since = None;
+                if wire.blocked && wire.has_room() {
+                    wire.blocked = false;
                     return Some(Completion::Writable(token));
                 }
                 if !door.reading {
@@ -381,10 +389,7 @@ impl Driver for SimDriver {
         let inner = &mut *self.world.0.borrow_mut();
         let Some((_, client)) = inner.doors[self.reactor].slots.get(&slot) else { return Sent::Broken };
         let wire = &mut inner.wires[client.0];
-        assert!(
-            wire.ending.is_none() && wire.blocked_since.is_none(),
-            "nothing is sent after the end, or to a full socket"
-        );
+        assert!(wire.ending.is_none() && !wire.blocked, "nothing is sent after the end, or to a full socket");
         if wire.client_closed {
             return Sent::Broken;
         }
@@ -399,7 +404,8 @@ impl Driver for SimDriver {
             wire.to_client.extend(&slice[..part]);
             left -= part;
         }
-        wire.blocked_since = (taken < given).then_some(inner.now);
+        wire.blocked = taken < given;
+        wire.short_since = wire.blocked.then(|| wire.short_since.unwrap_or(inner.now));
         Sent::Took(taken)
     }
 

@@ -89,7 +89,8 @@ pub struct Worker<D: Driver> {
     buffer: Vec<u8>,
     expired: Vec<u32>,
     /// Whether mail is left that found no room.
-    spilled: bool,
+    pub(super) spilled: bool,
+    /// When the next connections are told to go away.
     draining: Option<Millis>,
 }
 
@@ -157,7 +158,8 @@ impl<D: Driver> Worker<D> {
         self.take_timers();
         self.drain_some();
         self.end_turn();
-        match self.draining.is_some() && self.connections.len() == 0 && !self.spilled {
+        // Not before the others: their connections may need a topic that is at home here.
+        match self.draining.is_some() && self.node.metrics.sockets.load(Ordering::Relaxed) == 0 && !self.spilled {
             true => Ok(Turn::Ended),
             false => Ok(Turn::Goes),
         }
@@ -261,7 +263,7 @@ impl<D: Driver> Worker<D> {
         let open: Vec<u32> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.is_open() || connection.is_opening())
+            .filter(|(_, connection)| connection.is_open() || connection.is_beginning())
             .map(|(slot, _)| slot)
             .take(DRAIN_CLOSES_PER_TURN)
             .collect();
@@ -277,7 +279,7 @@ impl<D: Driver> Worker<D> {
         self.enforce_node_budget();
         self.frames.shrink(BATCH_POOL_BYTES_MAX);
         self.connections.counts.turns += 1;
-        self.connections.counts.queue_bytes = self.connections.ledger.bytes() as u64;
+        self.connections.counts.queue_bytes = self.connections.held_bytes();
         self.node.metrics.reactors[self.me.0 as usize].publish(&self.connections.counts);
     }
 
@@ -304,7 +306,7 @@ impl<D: Driver> Worker<D> {
 
     /// Bytes in the queues of all reactors, this one's as of now.
     pub(super) fn node_queue_bytes(&self) -> u64 {
-        let mine = self.connections.ledger.bytes() as u64;
+        let mine = self.connections.held_bytes();
         let others = self.node.metrics.reactors.iter().enumerate().filter(|(at, _)| *at != self.me.0 as usize);
         mine + others.map(|(_, reactor)| reactor.queue_bytes()).sum::<u64>()
     }

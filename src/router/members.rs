@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::mail::{Ask, Content, Departure, Join, Joined, Leave, Left, ManyJoin};
+use super::mail::{Ask, Content, Departure, Join, Joined, Leave, Left};
 use super::subscriber::{NO_PLACE, Subscriber, Subscription};
 use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, JoinError, Router, Sink};
@@ -54,7 +54,7 @@ impl Router {
         }
     }
 
-    /// Joins one room. `with_position` tells whether the client gave a position to resume from.
+    /// Joins one room. `resumes` tells whether the client wants what came since a position.
     ///
     /// # Errors
     /// [`JoinError`]; nothing has changed then.
@@ -63,15 +63,15 @@ impl Router {
         conn: ConnId,
         room: &str,
         ask: Ask,
-        with_position: bool,
+        resumes: bool,
         sink: &mut impl Sink,
     ) -> Result<(), JoinError> {
-        self.check_join(conn, &[room], with_position)?;
+        self.check_join(conn, &[room], resumes)?;
         self.subscribe(conn, TopicKey { kind: Kind::Room, name: room.into() }, ask, sink);
         Ok(())
     }
 
-    /// Joins several rooms, or none of them.
+    /// Joins several rooms, or none of them. With [`Ask::Many`] an empty list is acked at once.
     ///
     /// # Errors
     /// [`JoinError`]; nothing has changed then.
@@ -79,20 +79,15 @@ impl Router {
         &mut self,
         conn: ConnId,
         rooms: &[impl AsRef<str>],
-        id: Option<&str>,
-        with_position: bool,
+        ask: Ask,
+        resumes: bool,
         sink: &mut impl Sink,
     ) -> Result<(), JoinError> {
         let rooms: Vec<&str> = rooms.iter().map(AsRef::as_ref).collect();
-        self.check_join(conn, &rooms, with_position)?;
-        let ask = match id {
-            Some(id) if rooms.is_empty() => {
-                sink.answer(conn, Answer::Acked { id });
-                return Ok(());
-            }
-            Some(id) => Ask::Many(ManyJoin::new(id, with_position.then_some(false), rooms.len() as u32)),
-            None => Ask::Silent,
-        };
+        self.check_join(conn, &rooms, resumes)?;
+        if let (Ask::Many(many), []) = (&ask, &rooms[..]) {
+            sink.answer(conn, Answer::Acked { id: &many.id });
+        }
         for room in rooms {
             self.subscribe(conn, TopicKey { kind: Kind::Room, name: room.into() }, ask.clone(), sink);
         }
@@ -126,7 +121,7 @@ impl Router {
         }
     }
 
-    pub(super) fn check_join(&mut self, conn: ConnId, rooms: &[&str], with_position: bool) -> Result<(), JoinError> {
+    pub(super) fn check_join(&mut self, conn: ConnId, rooms: &[&str], resumes: bool) -> Result<(), JoinError> {
         let mut fresh: Vec<&str> = Vec::new();
         for &name in rooms {
             let room = TopicRef { kind: Kind::Room, name };
@@ -137,7 +132,7 @@ impl Router {
                 .and_then(|(topic, subscriber)| subscriber.find(topic))
                 .is_some_and(|subscription| subscription.wanted);
             match member {
-                true if with_position => return Err(JoinError::AlreadyJoined),
+                true if resumes => return Err(JoinError::AlreadyJoined),
                 true => {}
                 false if fresh.contains(&name) => {}
                 false if fresh.len() == self.rooms_max => return Err(JoinError::TooManyRooms),

@@ -150,6 +150,10 @@ fn joined() -> Ask {
     Ask::Joined { id: None, recovered: None }
 }
 
+fn many(id: &str, rooms: u32) -> Ask {
+    Ask::Many(ManyJoin::new(id, None, rooms))
+}
+
 #[test]
 fn a_member_gets_exactly_what_the_home_ordered_between_join_and_leave() {
     for seed in 0..20 {
@@ -235,9 +239,9 @@ fn many_rooms_are_all_joined_or_none() {
     let bob = conn(0, 0);
     node.with(0, |router, told| router.connect(bob, "bob", told));
     let names: Vec<String> = (0..9).map(|at| format!("r{at}")).collect();
-    let refused = node.with(0, |router, told| router.join_many(bob, &names, Some("1"), false, told));
+    let refused = node.with(0, |router, told| router.join_many(bob, &names, many("1", 9), false, told));
     assert_eq!(refused, Err(JoinError::TooManyRooms));
-    node.with(0, |router, told| router.join_many(bob, &["a", "b", "a"], Some("2"), false, told)).unwrap();
+    node.with(0, |router, told| router.join_many(bob, &["a", "b", "a"], many("2", 3), false, told)).unwrap();
     let again = node.with(0, |router, told| router.join(bob, "a", joined(), true, told));
     assert_eq!(again, Err(JoinError::AlreadyJoined));
     node.carry_all();

@@ -94,7 +94,6 @@ fn bind_unix(path: &Path, reactors: &mut [Vec<Socket>], tcp: &Tcp) -> io::Result
     }
     bound?;
     socket.set_nonblocking(true)?;
-    set_options(&socket, tcp)?;
     socket.listen(backlog(tcp))?;
     for sockets in reactors {
         sockets.push(socket.try_clone()?);

@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors a node needs for itself: standard streams, epoll, wakers, listeners, the reserve.
-const OWN_DESCRIPTORS: u64 = 64;
+use crate::cgroup;
+use crate::limits::OWN_DESCRIPTORS;
 
 /// Raises the soft descriptor limit to the hard one; the limit that is in force then.
 pub(super) fn raise_descriptor_limit() -> u64 {
@@ -24,28 +24,8 @@ pub(super) fn connections_possible(descriptors: u64) -> u64 {
 pub(super) fn available_bytes() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let limits = cgroup_limit_files(&cgroup).filter_map(|path| std::fs::read_to_string(path).ok());
+    let limits = cgroup::limit_files(&cgroup, cgroup::MEMORY).filter_map(|path| std::fs::read_to_string(path).ok());
     least(&meminfo, limits)
-}
-
-/// Where the limits of a process's control groups stand, version 2 and 1: its own and all above it.
-fn cgroup_limit_files(cgroup: &str) -> impl Iterator<Item = String> {
-    cgroup.lines().flat_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (controllers, path) = (fields.nth(1).unwrap_or(""), fields.next().unwrap_or("/").to_owned());
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => ("", ""),
-        };
-        let ends: Vec<usize> = match root {
-            "" => Vec::new(),
-            _ => path.match_indices('/').map(|(at, _)| at).chain([path.len()]).collect(),
-        };
-        ends.into_iter().map(move |end| format!("{root}{}/{file}", path[..end].trim_end_matches('/')))
-    })
 }
 
 /// The least of the machine's memory and the limits.
@@ -69,19 +49,5 @@ mod tests {
         assert_eq!(limits(&[]), 2 << 20);
         assert_eq!(limits(&["max\n"]), 2 << 20);
         assert_eq!(limits(&["1048576\n", "max", "9223372036854771712"]), 1 << 20);
-    }
-
-    #[test]
-    fn groups_of_both_versions_are_found() {
-        let files: Vec<String> = cgroup_limit_files("0::/a/b\n").collect();
-        assert_eq!(
-            files,
-            ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/a/memory.max", "/sys/fs/cgroup/a/b/memory.max"]
-        );
-        let files: Vec<String> = cgroup_limit_files("5:cpu,memory:/x\n4:pids:/y\n").collect();
-        assert_eq!(
-            files,
-            ["/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/x/memory.limit_in_bytes"]
-        );
     }
 }

@@ -80,6 +80,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     end_process_if_a_reactor_panics();
     let signals = catch_signals()?;
     let descriptors = memory::raise_descriptor_limit();
+    let possible = memory::connections_possible(descriptors);
     let cores = cores::assign(&config)?;
     let node = Node::new(&config, cores.len())?;
     let listeners = listen::bind(&config.listen, cores.len(), &config.tcp)?;
@@ -92,11 +93,18 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         reactors = reactors.count,
         driver = "epoll",
         descriptors,
-        connections_possible = memory::connections_possible(descriptors),
+        connections_possible = possible,
         connections_max = node.settings.connections_max,
         queue_budget_bytes = node.settings.outbox_node_bytes_max,
         "serving"
     );
+    if possible < node.settings.connections_max as u64 {
+        tracing::warn!(
+            possible,
+            connections_max = node.settings.connections_max,
+            "the descriptor limit allows fewer connections than limits.connections_max: raise it (ulimit -Hn)"
+        );
+    }
     for address in &addresses {
         println!("listening on {address}");
     }
@@ -112,6 +120,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 struct Node {
     settings: Settings,
     state: NodeState,
+    /// Clients see its effects, so it has nothing in common with the secrets.
+    jitter_seed: u64,
     started: Instant,
     ready: Arc<AtomicBool>,
 }
@@ -124,20 +134,22 @@ struct Reactors {
 
 impl Node {
     fn new(config: &Config, reactors: usize) -> Result<Node, ServeError> {
-        let mut secrets = [0; 26];
+        let mut secrets = [0; 34];
         getrandom::fill(&mut secrets).map_err(|error| ServeError::Io {
             what: "cannot get random bytes from the operating system",
             error: io::Error::other(error),
         })?;
-        let (key, rest) = secrets.split_first_chunk::<16>().expect("26 bytes hold 16");
-        let (seed, node) = rest.split_first_chunk::<8>().expect("10 bytes hold 8");
+        let (key, rest) = secrets.split_first_chunk::<16>().expect("34 bytes hold 16");
+        let (seed, rest) = rest.split_first_chunk::<8>().expect("18 bytes hold 8");
+        let (jitter_seed, node) = rest.split_first_chunk::<8>().expect("10 bytes hold 8");
         let state = NodeState {
             metrics: Arc::new(NodeMetrics::new(reactors)),
             codec: ClientIdCodec::new(*key, u16::from_ne_bytes([node[0], node[1]])),
             seed: u64::from_ne_bytes(*seed),
         };
         let ready = Arc::new(AtomicBool::new(false));
-        Ok(Node { settings: settings(config), state, started: Instant::now(), ready })
+        let jitter_seed = u64::from_ne_bytes(*jitter_seed);
+        Ok(Node { settings: settings(config), state, jitter_seed, started: Instant::now(), ready })
     }
 
     fn spawn(
@@ -179,6 +191,7 @@ impl Node {
     ) -> Result<(), ServeError> {
         let (settings, state) = (self.settings.clone(), self.state.clone());
         let me = ReactorId(at as u16);
+        let jitter_seed = self.jitter_seed ^ at as u64;
         let body = move || {
             if let Some(core) = core
                 && !core_affinity::set_for_current(core)
@@ -186,7 +199,6 @@ impl Node {
                 tracing::warn!(reactor = at, core = core.id, "cannot pin this reactor: it runs where it may");
             }
             let http = Box::new(move |socket, read| http.give(socket, read));
-            let jitter_seed = state.seed ^ at as u64;
             let mut worker = Worker::new(me, count as u16, driver, mailbox, settings, state, http, jitter_seed);
             // Nobody listens any more where the process leaves at once.
             let _ = end.send(worker.run());

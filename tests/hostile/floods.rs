@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use serde_json::{Value, json};
 
 use crate::Bystanders;
-use crate::common::raw::{RawConn, TEXT, masked, upgrade_request};
+use crate::common::raw::{CLOSE, RawConn, TEXT, masked, upgrade_request};
 use crate::common::{Client, Server};
 
 pub fn ten_thousand_joins(reactors: usize) {
@@ -95,6 +95,38 @@ pub fn a_slow_consumer_delays_nobody(reactors: usize) {
         thread.join().expect("every message once and in order");
     }
     slow.expect_end("a slow consumer");
+}
+
+/// Its queue is dropped, but what it reads is whole frames up to the close frame, the handshake's answer included.
+pub fn a_slow_consumer_is_never_cut_inside_a_frame(reactors: usize) {
+    let settings = ["--outbox.bytes_max", "1KiB", "--tcp.send_buffer", "1KiB"];
+    let server = Server::with_reactors(reactors, &settings);
+    for pings in [1, 10, 60, 200] {
+        let mut slow = RawConn::connect(&server);
+        let mut request = upgrade_request("/?userId=slow", &[]).into_bytes();
+        for at in 0..pings {
+            let ping = json!({"type": "ping", "id": format!("{at}-{}", "x".repeat(700))});
+            request.extend_from_slice(&masked(TEXT, ping.to_string().as_bytes()));
+        }
+        slow.send(&request);
+        assert!(slow.read_head().starts_with("HTTP/1.1 101"));
+        let mut answered = 0;
+        let end = loop {
+            let Some(frame) = slow.read_frame() else { break "the end" };
+            match frame.first {
+                text if text == TEXT => {
+                    serde_json::from_slice::<Value>(&frame.payload).expect("every text frame is whole JSON");
+                    answered += 1;
+                }
+                close if close == CLOSE => break "a close frame",
+                other => panic!("a frame that begins with {other:#x}"),
+            }
+            if answered == pings + 1 {
+                break "all";
+            }
+        };
+        assert!(answered == pings + 1 || end == "a close frame", "{answered} of {pings}, then {end}");
+    }
 }
 
 pub fn many_half_open_connections(reactors: usize) {

@@ -47,6 +47,18 @@ pub fn a_drain_ends_with_its_timeout(reactors: usize) {
     assert!(server.log().contains("drain.timeout is over"), "{}", server.log());
 }
 
+/// A client that has sent nothing, or half a request, has nothing to be told.
+pub fn a_drain_does_not_wait_for_half_a_handshake(reactors: usize) {
+    let mut server = Server::with_reactors(reactors, &["--limits.handshake_timeout", "5m", "--drain.timeout", "1h"]);
+    let _idle = RawConn::connect(&server);
+    let mut half = RawConn::connect(&server);
+    half.send(b"GET /?userId=half HTTP/1.1\r\n");
+    Client::connect(&server, "alice").barrier();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit().code(), Some(0));
+    assert!(server.log().contains("drained"), "{}", server.log());
+}
+
 /// The kernel tells of bytes and of the end behind them in one event.
 pub fn an_end_right_behind_a_message_is_seen(reactors: usize) {
     let server = Server::with_reactors(reactors, &[]);

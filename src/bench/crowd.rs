@@ -1,0 +1,474 @@
+//! Many connections on one thread: opening them, reading what they receive, writing what they send.
+//!
+//! One epoll, one receive buffer for all, edge-triggered readiness: a turn reads each ready socket in large pieces and
+//! hands every message to a [`Receiver`]. Knows the handshake, the welcome and the join; what messages mean is the
+//! scenario's business.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::limits::{EVENTS_PER_TURN, HEAD_BYTES_MAX, HEADERS_MAX, RECEIVE_BYTES, TURN_MS_MAX};
+use super::options::Target;
+use super::progress::Progress;
+use super::wire::{Frame, Opcode, Parsed, masked, parse};
+use super::{BenchError, Options};
+
+/// Takes the messages of connections that are ready.
+pub(super) trait Receiver {
+    /// A message for connection `at`. Frames appended to `reply` are sent on that connection at the end of this read.
+    fn message(&mut self, at: usize, payload: &[u8], reply: &mut Vec<u8>);
+
+    /// Connection `at` has ended without having been asked to.
+    fn ended(&mut self, at: usize, why: &str);
+}
+
+/// Who sits at a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    /// The user id: plain letters and digits.
+    pub(super) user: String,
+    /// The room it joins before it counts as open.
+    pub(super) room: Option<u32>,
+}
+
+/// ```text
+///   Vacant ──► Connecting ──► Upgrading ──► Entering ──► Open ──► Ended
+///     ▲                                                  │         │
+///     └──────────────────── Crowd::drop_all ─────────────┴─────────┘
+/// ```
+#[derive(Debug)]
+enum State {
+    /// No socket.
+    Vacant,
+    /// The TCP connection is being made.
+    Connecting,
+    /// The upgrade request is sent.
+    Upgrading,
+    /// Upgraded: the welcome and, with a room, the answer to the join are awaited.
+    Entering { welcomed: bool, joined: bool },
+    /// Welcomed and joined.
+    Open,
+    /// Ended by the server.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Link {
+    seat: Seat,
+    state: State,
+    stream: Option<TcpStream>,
+    /// Bytes received of a frame or head that is not whole yet.
+    partial: Vec<u8>,
+    /// Bytes that the socket did not take yet.
+    unsent: Vec<u8>,
+    started: Instant,
+}
+
+/// A crowd of connections.
+pub(super) struct Crowd {
+    poll: Poll,
+    events: Events,
+    links: Vec<Link>,
+    buffer: Vec<u8>,
+    reply: Vec<u8>,
+    target: Target,
+    handshakes_max: usize,
+    timeout: Duration,
+    mask: [u8; 4],
+    key: String,
+    accept: String,
+    /// Connections that are open.
+    open: usize,
+    /// Connections that are being opened.
+    opening: usize,
+    /// What made opening fail.
+    failure: Option<String>,
+    /// How long each connection took to open, in order of arrival.
+    opened: Vec<Duration>,
+}
+
+const TIMER: Token = Token(usize::MAX);
+
+impl Crowd {
+    /// Nobody is connected yet.
+    pub(super) fn new(options: &Options, seats: impl IntoIterator<Item = Seat>) -> Result<Crowd, BenchError> {
+        let now = Instant::now();
+        let vacant = |seat| Link {
+            seat,
+            state: State::Vacant,
+            stream: None,
+            partial: Vec::new(),
+            unsent: Vec::new(),
+            started: now,
+        };
+        let key = tungstenite::handshake::client::generate_key();
+        Ok(Crowd {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            links: seats.into_iter().map(vacant).collect(),
+            buffer: vec![0; RECEIVE_BYTES],
+            reply: Vec::new(),
+            target: options.target.clone(),
+            handshakes_max: options.handshakes,
+            timeout: options.timeout,
+            mask: fastrand::u32(1..).to_le_bytes(),
+            accept: tungstenite::handshake::derive_accept_key(key.as_bytes()),
+            key,
+            open: 0,
+            opening: 0,
+            failure: None,
+            opened: Vec::new(),
+        })
+    }
+
+    /// The mask of every frame.
+    pub(super) fn mask(&self) -> [u8; 4] {
+        self.mask
+    }
+
+    /// How long each connection took from its first packet until it was welcomed and had joined.
+    pub(super) fn opened(&self) -> &[Duration] {
+        &self.opened
+    }
+
+    /// Has a timer end the waiting of turns.
+    pub(super) fn watch(&mut self, source: &mut impl Source) -> Result<(), BenchError> {
+        Ok(self.poll.registry().register(source, TIMER, Interest::READABLE)?)
+    }
+
+    /// Opens the first `count` connections that are not open yet, so many handshakes at a time, until all are welcomed
+    /// and have joined.
+    ///
+    /// # Errors
+    ///
+    /// At the first connection that is refused, or where none comes through for the timeout.
+    pub(super) fn open(
+        &mut self,
+        count: usize,
+        receiver: &mut impl Receiver,
+        progress: &mut Progress,
+    ) -> Result<(), BenchError> {
+        let mut next = 0;
+        let mut seen = (self.open, Instant::now());
+        while self.open < count {
+            while next < count && self.opening < self.handshakes_max {
+                if matches!(self.links[next].state, State::Vacant) {
+                    self.connect(next)?;
+                }
+                next += 1;
+            }
+            self.turn(receiver, None)?;
+            if let Some(failure) = self.failure.take() {
+                return Err(BenchError::Server(failure));
+            }
+            if self.open > seen.0 {
+                seen = (self.open, Instant::now());
+            } else if seen.1.elapsed() > self.timeout {
+                let what = format!("{} of {count} connections were welcomed, then none", self.open);
+                return Err(BenchError::Silent { what, patience: self.timeout });
+            }
+            progress.show(&format!("{} of {count} connections", self.open), self.open as f64 / count as f64);
+        }
+        Ok(())
+    }
+
+    /// Drops every connection, without a goodbye.
+    pub(super) fn drop_all(&mut self) {
+        for link in &mut self.links {
+            link.stream = None;
+            link.state = State::Vacant;
+            link.partial.clear();
+            link.unsent.clear();
+        }
+        self.open = 0;
+        self.opening = 0;
+        self.opened.clear();
+    }
+
+    /// Sends whole frames on an open connection; what its socket does not take follows when it does.
+    pub(super) fn send(&mut self, at: usize, frames: &[u8]) {
+        self.links[at].send(frames);
+    }
+
+    /// Waits, at most for `wait` and at most for [`TURN_MS_MAX`], and handles what is ready.
+    pub(super) fn turn(&mut self, receiver: &mut impl Receiver, wait: Option<Duration>) -> Result<(), BenchError> {
+        let longest = Duration::from_millis(TURN_MS_MAX);
+        match self.poll.poll(&mut self.events, Some(wait.map_or(longest, |wait| wait.min(longest)))) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            outcome => outcome?,
+        }
+        // The events are lent to the loop, which needs the rest of the crowd.
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            if event.token() == TIMER {
+                continue;
+            }
+            let at = event.token().0;
+            if event.is_writable() {
+                self.writable(at, receiver);
+            }
+            if event.is_readable() || event.is_read_closed() {
+                self.receive(at, receiver);
+            }
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn connect(&mut self, at: usize) -> Result<(), BenchError> {
+        let link = &mut self.links[at];
+        let mut stream = TcpStream::connect(self.target.address).map_err(|error| unreachable(&self.target, &error))?;
+        self.poll.registry().register(&mut stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
+        link.stream = Some(stream);
+        link.state = State::Connecting;
+        link.started = Instant::now();
+        self.opening += 1;
+        Ok(())
+    }
+
+    fn writable(&mut self, at: usize, receiver: &mut impl Receiver) {
+        let link = &mut self.links[at];
+        match link.state {
+            State::Connecting => {
+                let Some(stream) = &link.stream else { return };
+                match stream.take_error().and_then(|error| error.map_or_else(|| stream.peer_addr(), Err)) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::NotConnected => return,
+                    Err(error) => return self.fail(at, &unreachable(&self.target, &error).to_string(), receiver),
+                }
+                // Where the kernel has no such option the figures are its own doing.
+                let _ = stream.set_nodelay(true);
+                let Target { authority, path, .. } = &self.target;
+                let request = format!(
+                    "GET {path}?userId={} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+                    link.seat.user, self.key,
+                );
+                link.state = State::Upgrading;
+                link.send(request.as_bytes());
+            }
+            State::Upgrading | State::Entering { .. } | State::Open => link.flush(),
+            State::Vacant | State::Ended => {}
+        }
+    }
+
+    fn receive(&mut self, at: usize, receiver: &mut impl Receiver) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        loop {
+            let link = &mut self.links[at];
+            let Some(stream) = &mut link.stream else { break };
+            let held = link.partial.len();
+            buffer[..held].copy_from_slice(&link.partial);
+            match stream.read(&mut buffer[held..]) {
+                Ok(0) => {
+                    self.fail(at, "the server ended the connection", receiver);
+                    break;
+                }
+                Ok(taken) => {
+                    let filled = held + taken;
+                    let used = self.handle(at, &buffer[..filled], receiver);
+                    let link = &mut self.links[at];
+                    link.partial.clear();
+                    link.partial.extend_from_slice(&buffer[used..filled]);
+                    // A read that did not fill the buffer took all there was (epoll(7), question 9).
+                    if filled < buffer.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.fail(at, &format!("the connection broke: {error}"), receiver);
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Handles what was received and says how many bytes were used up.
+    fn handle(&mut self, at: usize, bytes: &[u8], receiver: &mut impl Receiver) -> usize {
+        let mut used = 0;
+        if matches!(self.links[at].state, State::Connecting | State::Upgrading) {
+            match self.upgraded(bytes) {
+                Ok(None) => return 0,
+                Ok(Some(head_bytes)) => used = head_bytes,
+                Err(why) => {
+                    self.fail(at, &why, receiver);
+                    return bytes.len();
+                }
+            }
+            let link = &mut self.links[at];
+            link.state = State::Entering { welcomed: false, joined: link.seat.room.is_none() };
+            if let Some(room) = link.seat.room {
+                let join = format!(r#"{{"type":"join_room","roomId":"r{room:06}","id":1}}"#);
+                link.send(&masked(Opcode::Text, join.as_bytes(), self.mask));
+            }
+        }
+        let mut reply = std::mem::take(&mut self.reply);
+        loop {
+            match parse(&bytes[used..]) {
+                Parsed::Frame(frame, frame_bytes) => {
+                    used += frame_bytes;
+                    self.frame(at, &frame, receiver, &mut reply);
+                }
+                Parsed::Partial => break,
+                Parsed::Malformed => {
+                    self.fail(at, "the server sent a frame that nobody asked for", receiver);
+                    used = bytes.len();
+                    break;
+                }
+            }
+        }
+        if !reply.is_empty() {
+            self.links[at].send(&reply);
+            reply.clear();
+        }
+        self.reply = reply;
+        used
+    }
+
+    #[inline]
+    fn frame(&mut self, at: usize, frame: &Frame<'_>, receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
+        match (frame, &self.links[at].state) {
+            (Frame::Message(payload), State::Open) => receiver.message(at, payload, reply),
+            (Frame::Message(payload), _) => self.entering(at, payload, receiver, reply),
+            (Frame::Ping(payload), _) => reply.extend_from_slice(&masked(Opcode::Pong, payload, self.mask)),
+            (Frame::Pong, _) => {}
+            (Frame::Close(payload), _) => {
+                let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
+                self.fail(at, &format!("the server closed the connection: {code} {reason:?}"), receiver);
+            }
+        }
+    }
+
+    /// Looks for the welcome and for the answer to the join; anything else is the scenario's.
+    #[cold]
+    fn entering(&mut self, at: usize, payload: &[u8], receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
+        let link = &mut self.links[at];
+        let State::Entering { welcomed, joined } = &mut link.state else { return };
+        match reply_kind(payload) {
+            ReplyKind::Welcome => *welcomed = true,
+            ReplyKind::Joined => *joined = true,
+            ReplyKind::Error => {
+                let why = format!("the server refused a join: {}", String::from_utf8_lossy(payload));
+                return self.fail(at, &why, receiver);
+            }
+            ReplyKind::Pong | ReplyKind::Other => return receiver.message(at, payload, reply),
+        }
+        if *welcomed && *joined {
+            link.state = State::Open;
+            self.opened.push(link.started.elapsed());
+            self.opening -= 1;
+            self.open += 1;
+        }
+    }
+
+    /// Checks the response head, if it is whole, and says how long it is.
+    fn upgraded(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        let head_bytes = match response.parse(bytes) {
+            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
+            Ok(httparse::Status::Partial) if bytes.len() <= HEAD_BYTES_MAX => return Ok(None),
+            Ok(httparse::Status::Partial) => return Err("the server's response head does not end".to_owned()),
+            Err(error) => return Err(format!("the server's response is no HTTP/1.1: {error}")),
+        };
+        match response.code {
+            Some(101) => {}
+            code => return Err(format!("the server answered {} instead of 101", code.unwrap_or(0))),
+        }
+        let accepted = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("Sec-WebSocket-Accept"));
+        if accepted.is_none_or(|header| header.value.trim_ascii() != self.accept.as_bytes()) {
+            return Err("the server's Sec-WebSocket-Accept is not the answer to the key (RFC 6455 §4.1)".to_owned());
+        }
+        Ok(Some(head_bytes))
+    }
+
+    #[cold]
+    fn fail(&mut self, at: usize, why: &str, receiver: &mut impl Receiver) {
+        let link = &mut self.links[at];
+        match link.state {
+            State::Connecting | State::Upgrading | State::Entering { .. } => {
+                self.opening -= 1;
+                self.failure.get_or_insert_with(|| format!("connection {at}: {why}"));
+            }
+            State::Open => {
+                self.open -= 1;
+                receiver.ended(at, why);
+            }
+            State::Vacant | State::Ended => {}
+        }
+        link.state = State::Ended;
+        link.stream = None;
+    }
+}
+
+impl Link {
+    #[inline]
+    fn send(&mut self, bytes: &[u8]) {
+        if !self.unsent.is_empty() {
+            self.unsent.extend_from_slice(bytes);
+            return;
+        }
+        let Some(stream) = &mut self.stream else { return };
+        let sent = write_some(stream, bytes);
+        self.unsent.extend_from_slice(&bytes[sent..]);
+    }
+
+    fn flush(&mut self) {
+        if let (Some(stream), false) = (&mut self.stream, self.unsent.is_empty()) {
+            let sent = write_some(stream, &self.unsent);
+            self.unsent.drain(..sent);
+        }
+    }
+}
+
+/// What a message is that carries no stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReplyKind {
+    /// The first message.
+    Welcome,
+    /// The answer to a join.
+    Joined,
+    /// The answer to a JSON ping.
+    Pong,
+    /// A refused command.
+    Error,
+    /// Notices and the like.
+    Other,
+}
+
+/// Tells replies apart by their `type`, whatever else they carry and however their JSON is spaced.
+pub(super) fn reply_kind(payload: &[u8]) -> ReplyKind {
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(payload).ok();
+    match parsed.as_ref().and_then(|message| message.get("type")?.as_str()) {
+        Some("welcome") => ReplyKind::Welcome,
+        Some("joined" | "ack") => ReplyKind::Joined,
+        Some("pong") => ReplyKind::Pong,
+        Some("error") => ReplyKind::Error,
+        Some(_) | None => ReplyKind::Other,
+    }
+}
+
+/// How much the socket took. A broken socket takes nothing: its end is read.
+fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(taken) => sent += taken,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    sent
+}
+
+fn unreachable(target: &Target, error: &io::Error) -> BenchError {
+    BenchError::Server(format!("cannot connect to {}: {error}; start the server, or name it with --url", target.url))
+}

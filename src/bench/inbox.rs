@@ -1,0 +1,96 @@
+//! What a scenario's connections receive, judged and counted; and the barrier at the end of a run.
+
+use super::crowd::{Crowd, ReplyKind, reply_kind};
+use super::ledger::{Faults, Ledger, Verdict};
+use super::wire::{Opcode, StampScanner, Tag, masked};
+
+/// The messages of all connections.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    ledger: Ledger,
+    scanner: StampScanner,
+    delivered: u64,
+    /// Connections whose pong is awaited.
+    pongs_left: usize,
+}
+
+impl Inbox {
+    /// One connection for each tag, which names the stream it listens to.
+    pub(super) fn new(tags: impl Iterator<Item = Tag>) -> Inbox {
+        Inbox { ledger: Ledger::new(tags), scanner: StampScanner::default(), delivered: 0, pongs_left: 0 }
+    }
+
+    /// Takes a message. The answer is its number, if it is a delivery that counts. `published` is how many messages
+    /// the connection's stream has had.
+    #[inline]
+    pub(super) fn take(&mut self, at: usize, payload: &[u8], published: u32) -> Option<u32> {
+        let Some(stamp) = self.scanner.find(payload) else {
+            self.reply(at, payload);
+            return None;
+        };
+        match self.ledger.delivered(at, stamp, published) {
+            Verdict::Counted => {
+                self.delivered += 1;
+                Some(stamp.sequence)
+            }
+            Verdict::Fault => None,
+        }
+    }
+
+    /// Takes a message of a connection that listens to nothing: a publisher's.
+    #[cold]
+    pub(super) fn reply(&mut self, at: usize, payload: &[u8]) {
+        match reply_kind(payload) {
+            ReplyKind::Pong => self.pongs_left = self.pongs_left.saturating_sub(1),
+            ReplyKind::Error => {
+                let faults = self.ledger.faults_mut();
+                faults.refused += 1;
+                faults.tell(|text| {
+                    text.push_str(&format!("connection {at} was refused: {}", String::from_utf8_lossy(payload)));
+                });
+            }
+            ReplyKind::Welcome | ReplyKind::Joined | ReplyKind::Other => {}
+        }
+    }
+
+    /// Takes the end of a connection, which is a fault.
+    pub(super) fn ended(&mut self, at: usize, why: &str) {
+        let faults = self.ledger.faults_mut();
+        faults.ended += 1;
+        faults.tell(|text| text.push_str(&format!("connection {at}: {why}")));
+    }
+
+    /// Deliveries that count, so far.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether a fault has been found.
+    pub(super) fn is_faulty(&self) -> bool {
+        !self.ledger.faults().is_empty()
+    }
+
+    /// Asks each of the first `connections` for a pong: what a server sent twice stands before it.
+    pub(super) fn raise_barrier(&mut self, crowd: &mut Crowd, connections: usize) {
+        let ping = masked(Opcode::Text, br#"{"type":"ping"}"#, crowd.mask());
+        self.pongs_left = connections;
+        for at in 0..connections {
+            crowd.send(at, &ping);
+        }
+    }
+
+    /// Whether a pong is still awaited.
+    pub(super) fn is_before_barrier(&self) -> bool {
+        self.pongs_left > 0
+    }
+
+    /// Connections whose pong is still awaited.
+    pub(super) fn unanswered(&self) -> usize {
+        self.pongs_left
+    }
+
+    /// Closes the books: [`Ledger::close`].
+    pub(super) fn close(self, published: impl Fn(usize) -> u32) -> Faults {
+        self.ledger.close(published)
+    }
+}

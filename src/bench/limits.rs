@@ -1,0 +1,47 @@
+//! Every bound of the load generator, each with what happens beyond it.
+
+/// Connections of one run. The options refuse more.
+pub(super) const CONNECTIONS_MAX: u64 = 1_000_000;
+
+/// Streams (rooms, or private senders) and users: what six digits name. The options refuse more.
+pub(super) const STREAMS_MAX: u64 = 1_000_000;
+
+/// Messages of one stream: what eight digits number. A run that gets there ends with an error.
+pub(super) const SEQUENCE_MAX: u32 = 99_999_999;
+
+/// Messages without their last delivery at any time. The options refuse more.
+pub(super) const OUTSTANDING_MAX: u64 = 100_000;
+
+/// Delivered messages are at least so long: names, stamp and the envelope's fields have to fit.
+pub(super) const PAYLOAD_BYTES_MIN: u64 = 112;
+
+/// Delivered messages are at most so long, so that any frame fits the receive buffer.
+pub(super) const PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
+
+/// The receive buffer all connections share. A frame that does not fit is malformed.
+pub(super) const RECEIVE_BYTES: usize = 256 * 1024;
+
+/// Readiness events taken from the kernel in one turn; the rest come in the next.
+pub(super) const EVENTS_PER_TURN: usize = 1024;
+
+/// Longest response head to an upgrade request. A longer one fails the handshake.
+pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Header fields in such a head. More fail the handshake.
+pub(super) const HEADERS_MAX: usize = 64;
+
+/// Sequence numbers remembered as skipped, so that a late one is told from a doubled one. Beyond it, skipped numbers
+/// count as missing at once.
+pub(super) const SKIPPED_MAX: usize = 65_536;
+
+/// Faults of one kind described in words; the rest are counted.
+pub(super) const FAULTS_TOLD_MAX: usize = 8;
+
+/// How long one turn waits for the kernel at most, in milliseconds: the pace of deadlines and of the progress bar.
+pub(super) const TURN_MS_MAX: u64 = 100;
+
+/// A generator busier than this may have been the bottleneck, in percent of its core.
+pub(super) const BUSY_PERCENT: f64 = 95.0;
+
+/// Descriptors beside the connections: standard streams, poll, timer, files of `/proc`.
+pub(super) const DESCRIPTORS_SPARE: u64 = 32;

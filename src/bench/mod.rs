@@ -1,0 +1,76 @@
+//! `fanfare bench`: a load generator for any server of the user dialect, and the judge of what it receives.
+//!
+//! Owns the client's side of a measurement: a crowd of connections on one thread ([`crowd`]), the sequence numbers in
+//! every message and the [`ledger`] that finds what is missing, doubled, reordered or misrouted, the scenarios, and
+//! the report. A figure is printed only beside the faults that were found, and a fault fails the run.
+//!
+//! It is a client: it never touches the server's modules, shares no code with the server's frame path, and learns
+//! about the server's process only what `/proc` tells anyone.
+//!
+//! Imports `config` (for the forms in which numbers, sizes and durations are written) and nothing else of this crate.
+//!
+//! ```text
+//! options ─► scenario (load, private, idle, connect, storm) ─► report ─► table or JSON
+//!               │ bytes in and out          │ stamps
+//!               ▼                           ▼
+//!             crowd ─► wire               ledger
+//! ```
+
+mod connect;
+mod crowd;
+mod error;
+mod idle;
+mod inbox;
+mod ledger;
+mod limits;
+mod load;
+mod meter;
+mod options;
+mod private;
+mod process;
+mod progress;
+mod report;
+mod runner;
+mod schedule;
+mod storm;
+mod times;
+mod wire;
+
+use std::io::{IsTerminal, Write};
+
+pub use error::BenchError;
+pub use options::{FLAGS, Flag, Options, SCENARIO, SCENARIOS, Scenario};
+pub use report::Report;
+
+use progress::Progress;
+
+/// Runs a scenario and prints its report to `out`: a table, or one line of JSON.
+///
+/// The answer says whether the server did right: no message missing, doubled, reordered or misrouted, no connection
+/// ended.
+///
+/// # Errors
+///
+/// Where the measurement could not be made: no server, too few descriptors, no such core.
+pub fn run(options: &Options, out: &mut dyn Write) -> Result<bool, BenchError> {
+    process::prepare(options)?;
+    let mut progress = Progress::new(options, std::io::stderr().is_terminal());
+    let report = measure(options, &mut progress);
+    progress.clear();
+    let report = report?;
+    let text = if options.json { report.json() } else { report.table() };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(BenchError::Output(error)),
+        Ok(()) | Err(_) => Ok(report.is_clean()),
+    }
+}
+
+fn measure(options: &Options, progress: &mut Progress) -> Result<Report, BenchError> {
+    match options.scenario {
+        Scenario::Fanout | Scenario::Rooms | Scenario::Latency => load::run(options, progress),
+        Scenario::Private => private::run(options, progress),
+        Scenario::Idle => idle::run(options, progress),
+        Scenario::Connect => connect::run(options, progress),
+        Scenario::Storm => storm::run(options, progress),
+    }
+}

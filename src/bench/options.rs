@@ -1,0 +1,367 @@
+//! The flags of `fanfare bench`, and what they mean together.
+
+use std::fmt::Display;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use clap::ArgMatches;
+
+use super::BenchError;
+use super::limits::{
+    CONNECTIONS_MAX, OUTSTANDING_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX,
+};
+use crate::config::{Bounds, Kind, Value, nearest};
+
+/// Id of the argument that names the scenario.
+pub const SCENARIO: &str = "scenario";
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// One publisher into one room, so many messages outstanding.
+    Fanout,
+    /// Several publishers into many rooms, each room with its own messages outstanding.
+    Rooms,
+    /// Users who pass messages on, so many always in flight.
+    Private,
+    /// Connections that do nothing.
+    Idle,
+    /// Connecting, as fast as the server accepts.
+    Connect,
+    /// An open loop at a fixed rate, measured from the intended send time.
+    Latency,
+    /// All connections dropped and opened again.
+    Storm,
+}
+
+/// Every scenario with its name and what it does.
+pub const SCENARIOS: &[(Scenario, &str, &str)] = &[
+    (Scenario::Fanout, "fanout", "one publisher into a room of all connections; a message is done when all have it"),
+    (Scenario::Rooms, "rooms", "publishers into many rooms, each with its own messages outstanding"),
+    (Scenario::Private, "private", "users who pass private messages on, a fixed number always in flight"),
+    (Scenario::Idle, "idle", "connections that do nothing; with --server-pid the memory each one takes"),
+    (Scenario::Connect, "connect", "connections opened as fast as the server welcomes them"),
+    (Scenario::Latency, "latency", "a fixed rate into a room, each delivery timed from the intended send time"),
+    (Scenario::Storm, "storm", "all connections dropped at once and opened again, until all are served"),
+];
+
+/// One flag of `fanfare bench`.
+#[derive(Debug)]
+pub struct Flag {
+    /// Its name behind `--`.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Its default, as the help shows it.
+    pub default: &'static str,
+    /// Its meaning.
+    pub help: &'static str,
+}
+
+const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, kind, default, help }
+}
+
+const fn integer(min: u64, max: u64) -> Kind {
+    Kind::Integer(Bounds { min, max, zero: false })
+}
+
+const fn duration(min_ms: u64, max_ms: u64) -> Kind {
+    Kind::Duration(Bounds { min: min_ms, max: max_ms, zero: false })
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Every flag, in the order of the help. Defaults in words depend on the scenario.
+pub const FLAGS: &[Flag] = &[
+    flag(
+        "url",
+        Kind::Text { bytes_max: 1024 },
+        "ws://127.0.0.1:8080",
+        "The server, ws://HOST:PORT with or without a path.",
+    ),
+    flag(
+        "connections",
+        integer(1, CONNECTIONS_MAX),
+        "1000; rooms and connect 10000, idle 15000",
+        "Connections that receive; publishers come on top.",
+    ),
+    flag(
+        "base",
+        integer(1, CONNECTIONS_MAX),
+        "a third of the connections",
+        "idle: the smaller number of connections of the two that memory is compared at.",
+    ),
+    flag("rooms", integer(1, STREAMS_MAX), "1; rooms 1000", "Rooms that the connections are spread over, evenly."),
+    flag(
+        "publishers",
+        integer(1, STREAMS_MAX),
+        "1; rooms 8",
+        "Connections that publish, each into its share of the rooms.",
+    ),
+    flag(
+        "outstanding",
+        integer(1, OUTSTANDING_MAX),
+        "1; private as many as connections",
+        "Messages on their way at any time: per room, or altogether in private.",
+    ),
+    flag("rate", integer(1, 1_000_000), "50", "latency: messages a second and room."),
+    flag(
+        "payload-bytes",
+        Kind::Bytes(Bounds { min: PAYLOAD_BYTES_MIN, max: PAYLOAD_BYTES_MAX, zero: false }),
+        "128",
+        "Size of a delivered message with its envelope.",
+    ),
+    flag(
+        "duration",
+        duration(10, HOUR_MS),
+        "5s; idle 2s",
+        "How long each round measures; idle: how long the connections are held.",
+    ),
+    flag(
+        "messages",
+        integer(1, SEQUENCE_MAX as u64),
+        "none",
+        "End a round after so many messages instead of the duration.",
+    ),
+    flag("warmup", duration(0, HOUR_MS), "500ms; with --messages 0s", "Unmeasured time before the first round."),
+    flag("rounds", integer(1, 1000), "1", "Rounds; the report has each and the median."),
+    flag("handshakes", integer(1, 10_000), "64", "Connections that are being opened at any time."),
+    flag(
+        "timeout",
+        duration(10, HOUR_MS),
+        "5s",
+        "How long without any progress means that the server has lost something.",
+    ),
+    flag("pin", integer(0, 1023), "none", "Core that the load generator is pinned to."),
+    flag(
+        "server-pid",
+        integer(1, 1 << 22),
+        "none",
+        "The server's process, on this machine: its CPU and memory are reported.",
+    ),
+    flag("json", Kind::Bool, "false", "Print one line of JSON instead of a table."),
+];
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The URL as it was given.
+    pub url: String,
+    /// Its host and port, for the `Host` header.
+    pub authority: String,
+    /// Its path.
+    pub path: String,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// A checked command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is measured.
+    pub scenario: Scenario,
+    /// Where the server is.
+    pub target: Target,
+    /// Connections that receive.
+    pub connections: usize,
+    /// The smaller number of connections of `idle`.
+    pub base: usize,
+    /// Rooms.
+    pub rooms: usize,
+    /// Connections that publish.
+    pub publishers: usize,
+    /// Messages outstanding.
+    pub outstanding: usize,
+    /// Messages a second and room, in an open loop.
+    pub rate_per_s: u64,
+    /// Size of a delivered message.
+    pub payload_bytes: usize,
+    /// How long a round measures.
+    pub duration: Duration,
+    /// Messages after which a round ends, in place of the duration.
+    pub messages: Option<u64>,
+    /// Unmeasured time before the first round.
+    pub warmup: Duration,
+    /// Rounds.
+    pub rounds: usize,
+    /// Connections that are being opened at any time.
+    pub handshakes: usize,
+    /// How long nothing may happen.
+    pub timeout: Duration,
+    /// The generator's core.
+    pub pin: Option<usize>,
+    /// The server's process.
+    pub server_pid: Option<u32>,
+    /// Whether the report is JSON.
+    pub json: bool,
+}
+
+impl Scenario {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        SCENARIOS.iter().find(|(scenario, ..)| *scenario == self).map_or("", |(_, name, _)| name)
+    }
+
+    fn from_name(name: &str) -> Result<Scenario, BenchError> {
+        let names = || SCENARIOS.iter().map(|(_, name, _)| *name);
+        if let Some((scenario, ..)) = SCENARIOS.iter().find(|(_, known, _)| *known == name) {
+            return Ok(*scenario);
+        }
+        Err(BenchError::Options(match nearest(name, names()) {
+            Some(near) => format!("unknown scenario {name:?}; did you mean {near}?"),
+            None => format!("unknown scenario {name:?}; there are {}", names().collect::<Vec<_>>().join(", ")),
+        }))
+    }
+}
+
+impl Options {
+    /// Reads what the command line's parser found: the argument [`SCENARIO`] and the [`FLAGS`], all as text.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a value, or with several together, and what to write instead.
+    pub fn from_matches(matches: &ArgMatches) -> Result<Options, BenchError> {
+        let Some(name) = matches.get_one::<String>(SCENARIO) else {
+            let names: Vec<_> = SCENARIOS.iter().map(|(_, name, _)| *name).collect();
+            return Err(BenchError::Options(format!("bench needs a scenario: {}", names.join(", "))));
+        };
+        let scenario = Scenario::from_name(name)?;
+        let given = Given(matches);
+        let (rooms, publishers) = match scenario {
+            Scenario::Rooms => (1000, 8),
+            Scenario::Fanout
+            | Scenario::Private
+            | Scenario::Idle
+            | Scenario::Connect
+            | Scenario::Latency
+            | Scenario::Storm => (1, 1),
+        };
+        let connections = match scenario {
+            Scenario::Fanout | Scenario::Private | Scenario::Latency | Scenario::Storm => 1000,
+            Scenario::Rooms | Scenario::Connect => 10_000,
+            Scenario::Idle => 15_000,
+        };
+        let connections = given.count("connections")?.unwrap_or(connections);
+        let messages = given.integer("messages")?;
+        let outstanding = if scenario == Scenario::Private { connections } else { 1 };
+        let duration_ms = if scenario == Scenario::Idle { 2_000 } else { 5_000 };
+        let millis = |name, default| given.integer(name).map(|ms| Duration::from_millis(ms.unwrap_or(default)));
+        let options = Options {
+            scenario,
+            target: Target::parse(given.text("url").unwrap_or("ws://127.0.0.1:8080"))?,
+            connections,
+            base: given.count("base")?.unwrap_or(connections.div_ceil(3)),
+            rooms: given.count("rooms")?.unwrap_or(rooms),
+            publishers: given.count("publishers")?.unwrap_or(publishers),
+            outstanding: given.count("outstanding")?.unwrap_or(outstanding),
+            rate_per_s: given.integer("rate")?.unwrap_or(50),
+            payload_bytes: given.count("payload-bytes")?.unwrap_or(128),
+            duration: millis("duration", duration_ms)?,
+            messages,
+            warmup: millis("warmup", if messages.is_some() { 0 } else { 500 })?,
+            rounds: given.count("rounds")?.unwrap_or(1),
+            handshakes: given.count("handshakes")?.unwrap_or(64),
+            timeout: millis("timeout", 5_000)?,
+            pin: given.count("pin")?,
+            server_pid: given.integer("server-pid")?.map(|pid| pid as u32),
+            json: matches!(given.value("json")?, Some(Value::Bool(true))),
+        };
+        options.checked()
+    }
+
+    /// Connections of all kinds.
+    pub fn sockets(&self) -> usize {
+        match self.scenario {
+            Scenario::Fanout | Scenario::Rooms | Scenario::Latency | Scenario::Storm => {
+                self.connections + self.publishers
+            }
+            Scenario::Private | Scenario::Idle | Scenario::Connect => self.connections,
+        }
+    }
+
+    fn checked(self) -> Result<Options, BenchError> {
+        let wrong = |what: String| Err(BenchError::Options(what));
+        let Options { connections, rooms, publishers, outstanding, base, .. } = self;
+        if !connections.is_multiple_of(rooms) {
+            return wrong(format!("--connections {connections} do not fill --rooms {rooms} evenly; write a multiple"));
+        }
+        if publishers > rooms {
+            return wrong(format!("--publishers {publishers} are more than --rooms {rooms}; write at most as many"));
+        }
+        match self.scenario {
+            Scenario::Private if outstanding > connections * 100 => wrong(format!(
+                "--outstanding {outstanding} is more than 100 for each of {connections} users; write less"
+            )),
+            Scenario::Private if connections < 2 => wrong("--connections: private needs two users or more".into()),
+            Scenario::Idle if base >= connections => {
+                wrong(format!("--base {base} is not below --connections {connections}; write a smaller number"))
+            }
+            Scenario::Fanout
+            | Scenario::Rooms
+            | Scenario::Private
+            | Scenario::Idle
+            | Scenario::Connect
+            | Scenario::Latency
+            | Scenario::Storm => Ok(self),
+        }
+    }
+}
+
+impl Target {
+    fn parse(url: &str) -> Result<Target, BenchError> {
+        let wrong = |why: &dyn Display| BenchError::Options(format!("--url: {url:?} {why}; write ws://HOST:PORT"));
+        let rest = url.strip_prefix("ws://").ok_or_else(|| wrong(&"is no ws:// URL"))?;
+        let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+        if path.contains(|c: char| c == '?' || c == '#' || c.is_whitespace() || c.is_control()) {
+            return Err(wrong(&"has more than a path behind its port"));
+        }
+        let port_less = authority.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
+        let named = if port_less { format!("{authority}:80") } else { authority.to_owned() };
+        let address = named.to_socket_addrs().map_err(|error| wrong(&error))?.next();
+        let address = address.ok_or_else(|| wrong(&"has no address"))?;
+        Ok(Target { url: url.to_owned(), authority: authority.to_owned(), path: path.to_owned(), address })
+    }
+}
+
+/// What the command line gave.
+struct Given<'a>(&'a ArgMatches);
+
+impl Given<'_> {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get_one::<String>(name).map(String::as_str)
+    }
+
+    fn value(&self, name: &str) -> Result<Option<Value>, BenchError> {
+        let flag = FLAGS.iter().find(|flag| flag.name == name);
+        let (Some(flag), Some(text)) = (flag, self.text(name)) else { return Ok(None) };
+        flag.kind.parse(text).map(Some).map_err(|why| BenchError::Options(format!("--{name}: {why}")))
+    }
+
+    fn integer(&self, name: &str) -> Result<Option<u64>, BenchError> {
+        Ok(match self.value(name)? {
+            Some(Value::Integer(number) | Value::Bytes(number) | Value::Millis(number)) => Some(number),
+            Some(Value::Bool(_) | Value::Text(_) | Value::Word(_) | Value::Addresses(_) | Value::Pin(_)) | None => None,
+        })
+    }
+
+    fn count(&self, name: &str) -> Result<Option<usize>, BenchError> {
+        Ok(self.integer(name)?.map(|number| number as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let target = Target::parse("ws://127.0.0.1:81/ws").unwrap();
+        assert_eq!((target.authority.as_str(), target.path.as_str()), ("127.0.0.1:81", "/ws"));
+        assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
+        assert_eq!(Target::parse("ws://[::1]:9").unwrap().path, "/");
+        for url in ["http://127.0.0.1", "ws://127.0.0.1:1/?a=b", "ws://"] {
+            assert!(matches!(Target::parse(url), Err(BenchError::Options(_))), "{url}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Rounds of a workload: warm up, measure, let the rest arrive, judge.
+
+use std::time::{Duration, Instant};
+
+use super::crowd::{Crowd, Receiver};
+use super::inbox::Inbox;
+use super::meter::Stretch;
+use super::process::Sample;
+use super::progress::Progress;
+use super::report::{Figure, Report, Round};
+use super::{BenchError, Options};
+
+/// Something that sends messages and receives them.
+pub(super) trait Workload: Receiver {
+    /// What it has received.
+    fn inbox(&mut self) -> &mut Inbox;
+
+    /// Messages that all their receivers have.
+    fn done(&self) -> u64;
+
+    /// Whether deliveries are on their way.
+    fn is_waiting(&self) -> bool;
+
+    /// Sends what is due, at the end of a turn.
+    fn send(&mut self, crowd: &mut Crowd) -> Result<(), BenchError>;
+
+    /// Sends nothing new from now on.
+    fn stop(&mut self);
+
+    /// Forgets what the last round timed.
+    fn begin_round(&mut self) {}
+
+    /// Appends what this round timed.
+    fn figures(&mut self, _round: &mut Round) {}
+}
+
+/// Drives a workload.
+pub(super) struct Runner<'a, W> {
+    options: &'a Options,
+    crowd: Crowd,
+    workload: W,
+    progress: &'a mut Progress,
+    /// Deliveries when there last were more, and when that was.
+    seen: (u64, Instant),
+    stalled: bool,
+}
+
+impl<'a, W: Workload> Runner<'a, W> {
+    /// Over a crowd that is open.
+    pub(super) fn new(options: &'a Options, crowd: Crowd, workload: W, progress: &'a mut Progress) -> Runner<'a, W> {
+        Runner { options, crowd, workload, progress, seen: (0, Instant::now()), stalled: false }
+    }
+
+    /// All rounds of a run, and its end; the workload comes back to close its books.
+    pub(super) fn run(mut self, report: &mut Report) -> Result<W, BenchError> {
+        if !self.options.warmup.is_zero() {
+            self.until("warming up", self.options.warmup, None)?;
+        }
+        for number in 1..=self.options.rounds {
+            if self.is_over() {
+                break;
+            }
+            let round = self.round(&format!("round {number} of {}", self.options.rounds), report)?;
+            report.round(round);
+        }
+        self.settle()?;
+        Ok(self.workload)
+    }
+
+    fn round(&mut self, title: &str, report: &mut Report) -> Result<Round, BenchError> {
+        self.workload.begin_round();
+        let before = (self.workload.inbox().delivered(), self.workload.done());
+        let from = Sample::take(self.options)?;
+        self.until(title, self.options.duration, self.options.messages)?;
+        let stretch = Stretch { from, to: Sample::take(self.options)? };
+        let deliveries = self.workload.inbox().delivered() - before.0;
+        let messages = self.workload.done() - before.1;
+        let mut round = vec![
+            Figure { name: "seconds", value: stretch.elapsed().as_secs_f64() },
+            Figure { name: "deliveries_per_s", value: stretch.per_second(deliveries) },
+            Figure { name: "messages_per_s", value: stretch.per_second(messages) },
+        ];
+        self.workload.figures(&mut round);
+        stretch.cpu(deliveries, &mut round, report);
+        Ok(round)
+    }
+
+    /// Runs for so long, or until so many more messages are done. A fault or a stall ends it early.
+    fn until(&mut self, title: &str, duration: Duration, messages: Option<u64>) -> Result<(), BenchError> {
+        let start = Instant::now();
+        let done_before = self.workload.done();
+        loop {
+            self.turn()?;
+            let fraction = match messages {
+                Some(messages) => (self.workload.done() - done_before) as f64 / messages as f64,
+                None => start.elapsed().as_secs_f64() / duration.as_secs_f64(),
+            };
+            if fraction >= 1.0 || self.is_over() {
+                return Ok(());
+            }
+            self.progress.show(title, fraction);
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), BenchError> {
+        self.workload.send(&mut self.crowd)?;
+        self.crowd.turn(&mut self.workload, None)?;
+        let delivered = self.workload.inbox().delivered();
+        if delivered > self.seen.0 || !self.workload.is_waiting() {
+            self.seen = (delivered, Instant::now());
+        } else {
+            self.stalled = self.seen.1.elapsed() > self.options.timeout;
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.stalled || self.workload.inbox().is_faulty()
+    }
+
+    /// Publishes no more, waits for what is on its way, and then for what may come unasked.
+    fn settle(&mut self) -> Result<(), BenchError> {
+        self.workload.stop();
+        while self.workload.is_waiting() && !self.stalled {
+            self.turn()?;
+            self.progress.show("waiting for the last deliveries", 1.0);
+        }
+        self.workload.inbox().raise_barrier(&mut self.crowd, self.options.connections);
+        let start = Instant::now();
+        while self.workload.inbox().is_before_barrier() && start.elapsed() < self.options.timeout {
+            self.turn()?;
+        }
+        Ok(())
+    }
+}

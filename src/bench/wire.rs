@@ -1,0 +1,264 @@
+//! Bytes of the user dialect from the client's side: masked frames prepared once, and a scan of the server's frames
+//! that looks for nothing but the stamp in each message.
+//!
+//! Every published content starts with a stamp: `#000123:00000042` is message 42 of stream 123. It is found again in
+//! whatever envelope a server puts around it, without parsing JSON.
+
+use super::limits::RECEIVE_BYTES;
+
+/// Bytes of a stamp: `#`, six digits, `:`, eight digits.
+pub(super) const STAMP_BYTES: usize = 16;
+
+/// Bytes of a stamp that name its stream.
+const TAG_BYTES: usize = 8;
+
+/// The stream's half of a stamp, compared as one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tag(u64);
+
+impl Tag {
+    /// The tag of a stream.
+    pub(super) fn new(stream: u32) -> Tag {
+        let mut bytes = [0; TAG_BYTES];
+        bytes.copy_from_slice(format!("#{stream:06}:").as_bytes());
+        Tag(u64::from_le_bytes(bytes))
+    }
+}
+
+/// What a message is stamped with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// Its stream.
+    pub(super) tag: Tag,
+    /// Its number within the stream, from 0.
+    pub(super) sequence: u32,
+}
+
+/// Finds stamps. It remembers where the last one stood: messages of one server look alike.
+#[derive(Debug, Default)]
+pub(super) struct StampScanner {
+    at: usize,
+}
+
+impl StampScanner {
+    /// The stamp of a message; `None` where there is none, as in a welcome.
+    #[inline]
+    pub(super) fn find(&mut self, payload: &[u8]) -> Option<Stamp> {
+        payload.get(self.at..).and_then(stamp).or_else(|| self.search(payload))
+    }
+
+    #[cold]
+    fn search(&mut self, payload: &[u8]) -> Option<Stamp> {
+        let found = memchr::memchr_iter(b'#', payload).find_map(|at| Some((at, stamp(&payload[at..])?)));
+        found.map(|(at, stamp)| {
+            self.at = at;
+            stamp
+        })
+    }
+}
+
+/// The stamp that `text` starts with.
+#[inline]
+fn stamp(text: &[u8]) -> Option<Stamp> {
+    let stamp: &[u8; STAMP_BYTES] = text.first_chunk()?;
+    if stamp[0] != b'#' || stamp[TAG_BYTES - 1] != b':' {
+        return None;
+    }
+    let (tag, digits) = stamp.split_first_chunk::<TAG_BYTES>()?;
+    let sequence = eight_digits(u64::from_le_bytes(*digits.first_chunk()?))?;
+    Some(Stamp { tag: Tag(u64::from_le_bytes(*tag)), sequence })
+}
+
+/// Eight ASCII digits, the first in the lowest byte, as a number: pairs, then fours, then all eight at once.
+#[inline]
+fn eight_digits(text: u64) -> Option<u32> {
+    const HIGH: u64 = 0xF0F0_F0F0_F0F0_F0F0;
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    const SIXES: u64 = 0x0606_0606_0606_0606;
+    if text & HIGH != ZEROS || text.wrapping_add(SIXES) & HIGH != ZEROS {
+        return None;
+    }
+    let pairs = (text & 0x0F0F_0F0F_0F0F_0F0F).wrapping_mul(10 << 8 | 1) >> 8;
+    let fours = (pairs & 0x00FF_00FF_00FF_00FF).wrapping_mul(100 << 16 | 1) >> 16;
+    let eight = (fours & 0x0000_FFFF_0000_FFFF).wrapping_mul(10_000 << 32 | 1) >> 32;
+    Some(eight as u32)
+}
+
+/// A masked text frame (RFC 6455 §5.3), ready but for the sequence number in it.
+#[derive(Debug)]
+pub(super) struct Template {
+    frame: Vec<u8>,
+    /// Where the sequence number stands, and the mask's bytes from there on.
+    number_at: usize,
+    number_mask: [u8; 8],
+}
+
+impl Template {
+    /// The frame of a JSON text that carries one stamp.
+    ///
+    /// # Panics
+    ///
+    /// Where it carries none.
+    pub(super) fn new(json: &str, mask: [u8; 4]) -> Template {
+        let stamp_at = json.find('#').expect("a template carries a stamp");
+        let frame = masked(Opcode::Text, json.as_bytes(), mask);
+        let number = stamp_at + TAG_BYTES;
+        let number_mask = std::array::from_fn(|offset| mask[(number + offset) % 4]);
+        Template { number_at: frame.len() - json.len() + number, frame, number_mask }
+    }
+
+    /// Appends the frame with this sequence number to `out`.
+    #[inline]
+    pub(super) fn append(&mut self, sequence: u32, out: &mut Vec<u8>) {
+        let mut left = sequence;
+        for offset in (0..8).rev() {
+            self.frame[self.number_at + offset] = (b'0' + (left % 10) as u8) ^ self.number_mask[offset];
+            left /= 10;
+        }
+        out.extend_from_slice(&self.frame);
+    }
+}
+
+/// What a client's frame may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Opcode {
+    /// A message.
+    Text,
+    /// The answer to a ping.
+    Pong,
+}
+
+/// A whole client frame.
+pub(super) fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let opcode = match opcode {
+        Opcode::Text => 0x1,
+        Opcode::Pong => 0xA,
+    };
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length => match u16::try_from(length) {
+            Ok(length) => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&length.to_be_bytes());
+            }
+            Err(_) => {
+                frame.push(0x80 | 127);
+                frame.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        },
+    }
+    frame.extend_from_slice(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// One frame of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    /// A whole message, text or binary.
+    Message(&'a [u8]),
+    /// A ping, to be answered with its payload.
+    Ping(&'a [u8]),
+    /// A pong.
+    Pong,
+    /// The server's goodbye: status code and reason.
+    Close(&'a [u8]),
+}
+
+/// What stands at the start of the bytes received.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Parsed<'a> {
+    /// A frame, and the bytes it takes.
+    Frame(Frame<'a>, usize),
+    /// The beginning of a frame.
+    Partial,
+    /// No frame that this client asked for: masked, compressed, fragmented or too large.
+    Malformed,
+}
+
+/// Reads the frame at the start of `bytes` (RFC 6455 §5.2).
+#[inline]
+pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
+    let (payload_bytes, header_bytes) = match bytes {
+        [_, 126, high, low, ..] => (usize::from(u16::from_be_bytes([*high, *low])), 4),
+        [_, 127, tail @ ..] => match tail.first_chunk::<8>() {
+            Some(length) => (usize::try_from(u64::from_be_bytes(*length)).unwrap_or(usize::MAX), 10),
+            None => return Parsed::Partial,
+        },
+        [_, 126, ..] | [] | [_] => return Parsed::Partial,
+        [_, length, ..] if *length < 126 => (usize::from(*length), 2),
+        [..] => return Parsed::Malformed,
+    };
+    if payload_bytes > RECEIVE_BYTES - header_bytes {
+        return Parsed::Malformed;
+    }
+    let end = header_bytes + payload_bytes;
+    let Some(payload) = bytes.get(header_bytes..end) else { return Parsed::Partial };
+    let frame = match bytes[0] {
+        0x81 | 0x82 => Frame::Message(payload),
+        0x88 => Frame::Close(payload),
+        0x89 => Frame::Ping(payload),
+        0x8A => Frame::Pong,
+        _ => return Parsed::Malformed,
+    };
+    Parsed::Frame(frame, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_stamp_is_found_wherever_it_stands(
+            stream in 0_u32..1_000_000, sequence in 0_u32..100_000_000, before in "[^#]{0,80}", after in ".{0,20}",
+        ) {
+            let text = format!("{before}#{stream:06}:{sequence:08}{after}");
+            let mut scanner = StampScanner::default();
+            let expected = Some(Stamp { tag: Tag::new(stream), sequence });
+            prop_assert_eq!(scanner.find(text.as_bytes()), expected);
+            prop_assert_eq!(scanner.find(text.as_bytes()), expected, "and again, where it stood before");
+        }
+
+        #[test]
+        fn what_is_no_number_is_no_stamp(digits in "[0-9:/a ]{8}") {
+            let found = StampScanner::default().find(format!("#000001:{digits}").as_bytes());
+            prop_assert_eq!(found.map(|stamp| stamp.sequence), digits.parse().ok());
+        }
+
+        #[test]
+        fn a_template_is_the_masked_frame_of_its_text(
+            sequence in 0_u32..100_000_000, mask: [u8; 4], padding in 0_usize..300,
+        ) {
+            let json = |sequence| format!("{{\"content\":\"#000007:{sequence:08}{}\"}}", "x".repeat(padding));
+            let mut out = Vec::new();
+            Template::new(&json(0), mask).append(sequence, &mut out);
+            prop_assert_eq!(&out, &masked(Opcode::Text, json(sequence).as_bytes(), mask));
+            let (header, length) = tungstenite::protocol::frame::FrameHeader::parse(
+                &mut std::io::Cursor::new(&out)).unwrap().unwrap();
+            prop_assert_eq!((header.mask, length), (Some(mask), json(0).len() as u64));
+        }
+
+        #[test]
+        fn frames_are_read_whole_or_not_at_all(payload_bytes in 0_usize..70_000, cut in 0_usize..70_014) {
+            let mut bytes = Vec::new();
+            crate::frame::encode_header(&mut bytes, crate::frame::Opcode::Text, payload_bytes);
+            bytes.resize(bytes.len() + payload_bytes, b'x');
+            let end = bytes.len();
+            let cut = cut.min(end);
+            prop_assert_eq!(parse(&bytes), Parsed::Frame(Frame::Message(&bytes[end - payload_bytes..]), end));
+            if cut < end {
+                prop_assert_eq!(parse(&bytes[..cut]), Parsed::Partial);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_malformed() {
+        for bytes in [&b"\x01\x01x"[..], b"\xC1\x01x", b"\x81\x81abcdx", b"\x81\x7F\0\0\0\0\xFF\0\0\0"] {
+            assert_eq!(parse(bytes), Parsed::Malformed, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The documents say what the software does: code blocks, tables and links are compared with the sources.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fanfare::conn::{CloseReason, PeerError};
+use fanfare::protocol::ERROR_CODES;
+
+const DOCUMENTS: &[&str] =
+    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "tuning.md", "docs/wire.md"];
+
+#[test]
+fn the_readme_shows_the_examples_as_they_are() {
+    let readme = read("README.md");
+    for (language, path) in [
+        ("html", "examples/clients/browser.html"),
+        ("js", "examples/clients/node.mjs"),
+        ("python", "examples/clients/python_client.py"),
+        ("rust", "examples/client.rs"),
+    ] {
+        let block = format!("\n```{language}\n{}```\n", read(path));
+        assert!(readme.contains(&block), "README.md shows another text than {path}");
+    }
+}
+
+#[test]
+fn the_wire_document_lists_every_error_code_and_no_other() {
+    let listed: BTreeSet<String> = first_cells(section(&read("docs/wire.md"), "## Errors"))
+        .into_iter()
+        .filter_map(|cell| Some(cell.strip_prefix('`')?.strip_suffix('`')?.to_owned()))
+        .collect();
+    let known: BTreeSet<String> = ERROR_CODES.iter().map(|(code, _)| code.as_str().to_owned()).collect();
+    assert_eq!(listed, known);
+}
+
+#[test]
+fn the_wire_document_lists_every_close_code_and_no_other() {
+    let listed: BTreeSet<u16> = first_cells(section(&read("docs/wire.md"), "## Closing"))
+        .into_iter()
+        .filter_map(|cell| cell.parse().ok())
+        .collect();
+    let peer_errors = [PeerError::Unmasked, PeerError::InvalidUtf8, PeerError::RateAbuse, PeerError::MessageTooBig];
+    let known: BTreeSet<u16> = peer_errors
+        .into_iter()
+        .map(CloseReason::Peer)
+        .chain([CloseReason::GoingAway { retry_ms: 0 }, CloseReason::AtCapacity, CloseReason::SlowConsumer])
+        .map(CloseReason::code)
+        .collect();
+    assert_eq!(listed, known);
+}
+
+/// A link whose text is the name of a test leads to a file that has it.
+#[test]
+fn links_lead_somewhere() {
+    let root = root();
+    let mut links_count = 0;
+    for document in DOCUMENTS {
+        let text = without_code_blocks(&read(document));
+        let folder = root.join(document).parent().map(Path::to_owned).expect("a document is in a folder");
+        for (label, target) in links(&text) {
+            links_count += 1;
+            if target.contains("://") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { root.join(document) } else { folder.join(path) };
+            assert!(file.exists(), "{document} links to {target}, which is not there");
+            if !anchor.is_empty() {
+                let headings = headings(&fs::read_to_string(&file).expect("a document is text"));
+                assert!(headings.contains(anchor), "{document} links to {target}, which has no such heading");
+            }
+            if let Some(name) = label.strip_prefix('`').and_then(|label| label.strip_suffix('`'))
+                && path.ends_with(".rs")
+                && !name.contains(['/', '.'])
+            {
+                let source = fs::read_to_string(&file).expect("a source is text");
+                assert!(source.contains(&format!("fn {name}(")), "{document} names {name}, which {path} does not have");
+            }
+        }
+    }
+    assert!(links_count > 50, "the links are found");
+}
+
+#[test]
+fn every_document_is_checked() {
+    let found: BTreeSet<String> = ["", "docs"]
+        .iter()
+        .flat_map(|folder| {
+            let names = fs::read_dir(root().join(folder)).expect("a folder of the sources");
+            names.map(move |name| Path::new(folder).join(name.expect("an entry").file_name()))
+        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(found, DOCUMENTS.iter().map(|document| (*document).to_owned()).collect());
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The lines from a heading to the next one of its level.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let start = text.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("there is no {heading}")) + 1;
+    let end = text[start..].find("\n## ").map_or(text.len(), |end| start + end);
+    &text[start..end]
+}
+
+/// The first cell of every row of the tables.
+fn first_cells(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next()).collect()
+}
+
+fn without_code_blocks(text: &str) -> String {
+    let mut inside = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        if line.starts_with("```") {
+            inside = !inside;
+        } else if !inside {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+/// The label and target of every `[label](target)`.
+fn links(text: &str) -> Vec<(&str, &str)> {
+    text.match_indices("](")
+        .filter_map(|(middle, _)| {
+            let label = text[..middle].rfind('[').map(|start| &text[start + 1..middle])?;
+            let rest = &text[middle + 2..];
+            Some((label, &rest[..rest.find(')')?]))
+        })
+        .collect()
+}
+
+/// The anchors of a document's headings: lower case, hyphens for spaces, nothing but letters, digits and hyphens.
+fn headings(text: &str) -> BTreeSet<String> {
+    without_code_blocks(text)
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| {
+            let name = line.trim_start_matches('#').trim().to_lowercase();
+            name.chars()
+                .map(|letter| if letter == ' ' { '-' } else { letter })
+                .filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_'))
+                .collect()
+        })
+        .collect()
+}
