@@ -472,10 +472,10 @@ fn outbox(criterion: &mut Criterion) {
                 for consumer in &mut consumers {
                     consumer.push_back(black_box(&frame).to_vec());
                     black_box(consumer.iter().map(Vec::len).sum::<usize>());
-                    if let Some(front) = consumer.front_mut() {
-                        front.drain(..frame_bytes / 2);
+                    let sent = black_box(frame_bytes / 2);
+                    if consumer.front().is_some_and(|front| sent + frame_bytes - frame_bytes / 2 == front.len()) {
+                        consumer.pop_front();
                     }
-                    consumer.pop_front();
                 }
                 consumers
             };

@@ -31,18 +31,21 @@ impl Router {
     }
 
     pub(super) fn home_leave(&mut self, from: ReactorId, leave: Leave, sink: &mut impl Sink) {
-        let Leave { topic: key, member, user, why } = leave;
+        let Leave { topic: key, member, user, counts, why } = leave;
         let hash = self.topics.hasher().hash(key.borrow());
-        let index = self.topics.find(hash, key.borrow()).expect("a topic with members is in its home's table");
         let room = key.kind == Kind::Room;
-        self.topics.get_mut(index).home.remove(from, room.then_some(&user));
+        if counts {
+            let index = self.topics.find(hash, key.borrow()).expect("a topic with members is in its home's table");
+            self.topics.get_mut(index).home.remove(from, room.then_some(&user));
+        }
         match why {
             Departure::Asked(id) => {
-                self.send(from, Content::Left(Box::new(Left { topic: key.clone(), member, id })), sink);
+                let left = Left { topic: key.clone(), member, counts, id };
+                self.send(from, Content::Left(Box::new(left)), sink);
             }
             Departure::Gone => {}
         }
-        if room {
+        if counts && room {
             self.notice(hash, &key, Notice::Leave, &user, sink);
         }
         self.drop_topic_if_unused(&key);

@@ -46,6 +46,8 @@ pub(super) struct Leave {
     pub(super) topic: TopicKey,
     pub(super) member: ConnId,
     pub(super) user: Arc<str>,
+    /// Whether it was a member, as its own reactor sees it.
+    pub(super) counts: bool,
     pub(super) why: Departure,
 }
 
@@ -62,6 +64,7 @@ pub(super) enum Departure {
 pub(super) struct Left {
     pub(super) topic: TopicKey,
     pub(super) member: ConnId,
+    pub(super) counts: bool,
     pub(super) id: Option<Box<str>>,
 }
 

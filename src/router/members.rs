@@ -45,9 +45,9 @@ impl Router {
             let topic = self.topics.get_mut(subscription.topic);
             topic.subscriptions -= 1;
             let key = topic.key.clone();
-            if subscription.wanted {
+            if subscription.is_wanted() {
                 let user = subscriber.user.clone();
-                let leave = Leave { topic: key.clone(), member: conn, user, why: Departure::Gone };
+                let leave = Leave { topic: key.clone(), member: conn, user, counts: true, why: Departure::Gone };
                 self.send_home(&key, Content::Leave(Box::new(leave)), sink);
             }
             self.drop_topic_if_unused(&key);
@@ -94,30 +94,24 @@ impl Router {
         Ok(())
     }
 
-    /// Leaves a room; answered with an ack where there is an `id`, at once if it was no member.
+    /// Leaves a room; answered with an ack where there is an `id`: once what was asked for before is confirmed, at
+    /// once if it was no member.
     pub fn leave(&mut self, conn: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
         let room = TopicRef { kind: Kind::Room, name: room };
         let found = self.topics.find(self.topics.hasher().hash(room), room);
-        let subscriber = self.subscribers.get_mut(conn);
-        let member = found.zip(subscriber).and_then(|(topic, subscriber)| {
-            let user = subscriber.user.clone();
-            subscriber.find(topic).filter(|subscription| subscription.wanted).map(|subscription| {
-                subscription.wanted = false;
-                (topic, user)
-            })
-        });
-        match member {
-            Some((topic, user)) => {
-                let key = self.topics.get(topic).key.clone();
+        let Some(subscriber) = self.subscribers.get_mut(conn) else { return };
+        let user = subscriber.user.clone();
+        let subscription = found.and_then(|topic| subscriber.find(topic));
+        match (subscription, id) {
+            (Some(subscription), _) => {
+                let counts = subscription.ask(false);
+                let key = self.topics.get(subscription.topic).key.clone();
                 let why = Departure::Asked(id.map(Into::into));
-                let leave = Leave { topic: key.clone(), member: conn, user, why };
+                let leave = Leave { topic: key.clone(), member: conn, user, counts, why };
                 self.send_home(&key, Content::Leave(Box::new(leave)), sink);
             }
-            None => {
-                if let Some(id) = id {
-                    sink.answer(conn, Answer::Acked { id });
-                }
-            }
+            (None, Some(id)) => sink.answer(conn, Answer::Acked { id }),
+            (None, None) => {}
         }
     }
 
@@ -130,7 +124,7 @@ impl Router {
             let member = topic
                 .zip(subscriber)
                 .and_then(|(topic, subscriber)| subscriber.find(topic))
-                .is_some_and(|subscription| subscription.wanted);
+                .is_some_and(|subscription| subscription.is_wanted());
             match member {
                 true if resumes => return Err(JoinError::AlreadyJoined),
                 true => {}
@@ -140,7 +134,7 @@ impl Router {
             }
         }
         let wanted = |subscription: &&Subscription| {
-            subscription.wanted && self.topics.get(subscription.topic).key.kind == Kind::Room
+            subscription.is_wanted() && self.topics.get(subscription.topic).key.kind == Kind::Room
         };
         let joined =
             self.subscribers.get(conn).map_or(0, |subscriber| subscriber.subscriptions.iter().filter(wanted).count());
@@ -158,10 +152,10 @@ impl Router {
         let topic = self.topics.get_mut(index);
         let key = topic.key.clone();
         let fresh = match subscriber.find(index) {
-            Some(subscription) => !std::mem::replace(&mut subscription.wanted, true),
+            Some(subscription) => !subscription.ask(true),
             None => {
                 topic.subscriptions += 1;
-                subscriber.subscriptions.push(Subscription { topic: index, place: NO_PLACE, wanted: true });
+                subscriber.subscriptions.push(Subscription::joining(index));
                 true
             }
         };
@@ -177,6 +171,7 @@ impl Router {
         let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
             return;
         };
+        subscription.confirm();
         if fresh && subscription.place == NO_PLACE {
             subscription.place = self.topics.get(index).members.len() as u32;
             self.seal(index, sink);
@@ -214,19 +209,20 @@ impl Router {
 
     /// The home has confirmed a leave.
     pub(super) fn left(&mut self, left: Left, sink: &mut impl Sink) {
-        let Left { topic: key, member, id } = left;
+        let Left { topic: key, member, counts, id } = left;
         let hash = self.topics.hasher().hash(key.borrow());
         let Some(index) = self.topics.find(hash, key.borrow()) else { return };
         let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
             return;
         };
-        let place = std::mem::replace(&mut subscription.place, NO_PLACE);
-        let wanted = subscription.wanted;
+        subscription.confirm();
+        let over = subscription.is_over();
+        let place = if counts { std::mem::replace(&mut subscription.place, NO_PLACE) } else { NO_PLACE };
         if place != NO_PLACE {
             self.seal(index, sink);
             self.take_from_members(index, place);
         }
-        if !wanted && let Some(subscriber) = self.subscribers.get_mut(member) {
+        if over && let Some(subscriber) = self.subscribers.get_mut(member) {
             subscriber.subscriptions.retain(|subscription| subscription.topic != index);
             self.topics.get_mut(index).subscriptions -= 1;
             self.drop_topic_if_unused(&key);

@@ -16,8 +16,40 @@ pub(super) struct Subscription {
     pub(super) topic: TopicIndex,
     /// Its place among the topic's members, or [`NO_PLACE`] until the home has confirmed.
     pub(super) place: u32,
+    /// Twice the joins and leaves the home has not confirmed, and one where a membership is wanted: in one number,
+    /// for there are many subscriptions.
+    asked: u32,
+}
+
+impl Subscription {
+    /// A first join, not confirmed yet.
+    pub(super) fn joining(topic: TopicIndex) -> Subscription {
+        let mut subscription = Subscription { topic, place: NO_PLACE, asked: 0 };
+        subscription.ask(true);
+        subscription
+    }
+
     /// What the client last asked for: a member, or gone as soon as the home confirms.
-    pub(super) wanted: bool,
+    pub(super) fn is_wanted(&self) -> bool {
+        self.asked & 1 == 1
+    }
+
+    /// The client asks for a join or a leave; what it wanted before.
+    pub(super) fn ask(&mut self, wanted: bool) -> bool {
+        let before = self.is_wanted();
+        self.asked = ((self.asked & !1) + 2) | u32::from(wanted);
+        before
+    }
+
+    /// The home has confirmed one of them.
+    pub(super) fn confirm(&mut self) {
+        self.asked -= 2;
+    }
+
+    /// Whether nothing is wanted and nothing is awaited.
+    pub(super) fn is_over(&self) -> bool {
+        self.asked == 0
+    }
 }
 
 #[derive(Debug)]

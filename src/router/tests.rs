@@ -199,6 +199,27 @@ fn join_leave_join_in_one_breath_ends_as_a_member_once() {
 }
 
 #[test]
+fn every_join_and_leave_of_a_pipelined_series_is_answered_in_order() {
+    for seed in 0..20 {
+        let mut node = Node::new(2, seed, NO_NOTICES);
+        let bob = conn(1, 0);
+        node.with(1, |router, told| router.connect(bob, "bob", told));
+        node.carry_all();
+        node.with(1, |router, told| {
+            for id in ["1", "2", "3"] {
+                router.join(bob, "r", joined(), false, told).unwrap();
+                router.leave(bob, "r", Some(id), told);
+            }
+            router.leave(bob, "r", Some("4"), told);
+        });
+        node.carry_all();
+        let expected = ["connected", "joined r", "ack 1", "joined r", "ack 2", "joined r", "ack 3", "ack 4"];
+        assert_eq!(node.told(bob), expected);
+        assert!(node.routers.iter().all(|router| router.topics_count() <= 2), "the room is gone");
+    }
+}
+
+#[test]
 fn a_message_published_before_a_join_of_the_same_turn_stays_away_from_the_joiner() {
     let mut node = Node::new(1, 7, NO_NOTICES);
     let (alice, bob) = (conn(0, 0), conn(0, 1));

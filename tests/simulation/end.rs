@@ -1,0 +1,208 @@
+//! A client's end of its connection: bytes out at a pace of its own, frames in.
+
+use std::collections::VecDeque;
+
+use fanfare::reactor::sim::{Client, World};
+
+/// The key of RFC 6455 §1.3 and what answers it.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Opcodes (RFC 6455 §5.2).
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// Something whole that came from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The status of the response head.
+    Status(u16),
+    /// A message and its opcode.
+    Message(u8, Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    /// The code, if there is one, and the reason.
+    Close(Option<u16>, String),
+}
+
+/// See the module's documentation.
+pub struct End {
+    pub client: Client,
+    /// What the network does not have yet.
+    unsent: VecDeque<u8>,
+    is_partly_sent: bool,
+    unparsed: Vec<u8>,
+    stage: Stage,
+}
+
+/// How far the server's side of the conversation is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Head,
+    Frames,
+    /// A refusal's body, to the end of the connection.
+    Body,
+    Closed,
+}
+
+impl End {
+    /// The end of a connection that has begun.
+    pub fn new(client: Client) -> End {
+        End { client, unsent: VecDeque::new(), is_partly_sent: false, unparsed: Vec::new(), stage: Stage::Head }
+    }
+
+    /// Bytes the network does not have yet.
+    pub fn unsent(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// Whether the network has a part of what is to be sent.
+    pub fn is_speaking(&self) -> bool {
+        self.is_partly_sent && !self.unsent.is_empty()
+    }
+
+    /// Lets the network have so many bytes of what is to be sent.
+    pub fn flush(&mut self, world: &World, bytes_max: usize) {
+        let bytes: Vec<u8> = self.unsent.drain(..bytes_max.min(self.unsent.len())).collect();
+        self.is_partly_sent = true;
+        world.send(self.client, &bytes);
+    }
+
+    /// Takes bytes that have come; `hear` gets everything that became whole.
+    pub fn take(&mut self, bytes: &[u8], mut hear: impl FnMut(Heard)) {
+        self.unparsed.extend_from_slice(bytes);
+        let mut from = 0;
+        while from < self.unparsed.len() {
+            let rest = &self.unparsed[from..];
+            let parsed = match self.stage {
+                Stage::Head => head(rest),
+                Stage::Frames => frame(rest),
+                Stage::Body => return self.unparsed.clear(),
+                Stage::Closed => panic!("nothing follows a close frame"),
+            };
+            let Some((heard, used)) = parsed else { break };
+            from += used;
+            self.stage = match heard {
+                Heard::Status(101) | Heard::Message(..) | Heard::Ping(_) | Heard::Pong(_) => Stage::Frames,
+                Heard::Status(_) => Stage::Body,
+                Heard::Close(..) => Stage::Closed,
+            };
+            hear(heard);
+        }
+        self.unparsed.drain(..from);
+    }
+
+    /// Whether what came ends in the middle of something.
+    pub fn is_cut(&self) -> bool {
+        !self.unparsed.is_empty()
+    }
+
+    /// Asks for a connection at this path.
+    pub fn ask_upgrade(&mut self, target: &str) {
+        self.unsent.extend(
+            format!(
+                "GET {target} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+    }
+
+    /// Says bytes as they are.
+    pub fn say_raw(&mut self, bytes: &[u8]) {
+        self.unsent.extend(bytes);
+    }
+
+    /// Says a message, in fragments if the dice want it so, with `ping` between two of them.
+    pub fn say(
+        &mut self,
+        opcode: u8,
+        payload: &[u8],
+        fragments: usize,
+        ping: Option<&[u8]>,
+        random: &mut fastrand::Rng,
+    ) {
+        let mut cuts: Vec<usize> = (1..fragments).map(|_| random.usize(0..=payload.len())).collect();
+        cuts.sort_unstable();
+        cuts.push(payload.len());
+        let (mut from, last) = (0, cuts.len() - 1);
+        for (at, to) in cuts.into_iter().enumerate() {
+            self.say_frame(at == last, if at == 0 { opcode } else { 0 }, &payload[from..to], random);
+            from = to;
+            if let (0, Some(ping)) = (at, ping) {
+                self.say_frame(true, PING, ping, random);
+            }
+        }
+    }
+
+    /// Answers a ping.
+    pub fn pong(&mut self, payload: &[u8], random: &mut fastrand::Rng) {
+        self.say_frame(true, PONG, payload, random);
+    }
+
+    /// Says or answers a close.
+    pub fn close(&mut self, code: u16, random: &mut fastrand::Rng) {
+        self.say_frame(true, CLOSE, &code.to_be_bytes(), random);
+    }
+
+    fn say_frame(&mut self, is_last: bool, opcode: u8, payload: &[u8], random: &mut fastrand::Rng) {
+        self.unsent.push_back(u8::from(is_last) << 7 | opcode);
+        match payload.len() {
+            short @ 0..126 => self.unsent.push_back(0x80 | short as u8),
+            middle @ 126..65_536 => {
+                self.unsent.push_back(0x80 | 126);
+                self.unsent.extend((middle as u16).to_be_bytes());
+            }
+            long => {
+                self.unsent.push_back(0x80 | 127);
+                self.unsent.extend((long as u64).to_be_bytes());
+            }
+        }
+        let mask = random.u32(..).to_be_bytes();
+        self.unsent.extend(mask);
+        self.unsent.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    }
+}
+
+/// The response head at the front, and its length.
+fn head(bytes: &[u8]) -> Option<(Heard, usize)> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&bytes[..end]).expect("a response head is text");
+    let status: u16 = head[9..12].parse().expect("a status is a number");
+    assert!(status != 101 || head.contains(ACCEPT), "the key is answered: {head}");
+    Some((Heard::Status(status), end + 4))
+}
+
+/// The frame at the front, and its length. A server's frames are whole messages and have no mask (RFC 6455 §5.1).
+fn frame(bytes: &[u8]) -> Option<(Heard, usize)> {
+    let (payload_bytes, header_bytes) = match *bytes {
+        [_, 126, high, low, ..] => (usize::from(u16::from_be_bytes([high, low])), 4),
+        [_, 127, ref rest @ ..] => (u64::from_be_bytes(*rest.first_chunk()?) as usize, 10),
+        [_, 126, ..] => return None,
+        [_, length, ..] => {
+            assert!(length < 126, "a server's frames have no mask: {:?}", &bytes[..2]);
+            (usize::from(length), 2)
+        }
+        _ => return None,
+    };
+    let payload = bytes.get(header_bytes..header_bytes + payload_bytes)?.to_vec();
+    assert_eq!(bytes[0] & 0xF0, 0x80, "a server's frames are whole messages");
+    let heard = match bytes[0] & 0x0F {
+        opcode @ (TEXT | BINARY) => Heard::Message(opcode, payload),
+        PING => Heard::Ping(payload),
+        PONG => Heard::Pong(payload),
+        CLOSE => match *payload {
+            [] => Heard::Close(None, String::new()),
+            [high, low, ref reason @ ..] => Heard::Close(
+                Some(u16::from_be_bytes([high, low])),
+                String::from_utf8(reason.to_vec()).expect("a reason is UTF-8"),
+            ),
+            [_] => panic!("a close frame holds no code, or two bytes of one"),
+        },
+        opcode => panic!("no server sends opcode {opcode}"),
+    };
+    Some((heard, header_bytes + payload_bytes))
+}
