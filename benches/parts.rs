@@ -17,6 +17,7 @@ use fanfare::conn::{Chunk, Ledger, Outbox, Segment, parse_header, unmask, valida
 use fanfare::frame::{FrameBuilder, Opcode, encode_header};
 use fanfare::ids::{ConnId, ReactorId, Slot};
 use fanfare::limits::MAILBOX_PARCELS;
+use fanfare::metrics::{Counts, Ending, ReactorMetrics};
 use fanfare::protocol;
 use fanfare::router::{Answer, Ask, Batch, BatchBody, Kind, Mail, NoticeSettings, Router, Sink, TopicRef};
 use fanfare::time::{Millis, wheel::Wheel};
@@ -24,6 +25,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
+
+/// Members of the largest room.
+const MEMBERS_MAX: usize = 1_000;
 
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
@@ -39,7 +43,7 @@ fn settings() -> Criterion {
 criterion_group! {
     name = parts;
     config = settings();
-    targets = read_header, write_header, unmasking, utf8, command, event, fan_out, hop, mailbox, wheel, outbox
+    targets = read_header, write_header, unmasking, utf8, command, event, fan_out, hop, mailbox, wheel, outbox, counters
 }
 criterion_main!(parts);
 
@@ -109,9 +113,9 @@ fn utf8(criterion: &mut Criterion) {
     for (name, text) in [
         ("ascii_16", "x".repeat(16)),
         ("ascii_128", "x".repeat(128)),
-        ("ascii_4096", "x".repeat(4_096)),
-        ("mixed_128", "Grüße, мир! 🎉 ".repeat(6)),
-        ("mixed_4096", "Grüße, мир! 🎉 ".repeat(180)),
+        ("ascii_4k", "x".repeat(4_096)),
+        ("mixed_132", "Grüße, мир! 🎉 ".repeat(6)),
+        ("mixed_4k", "Grüße, мир! 🎉 ".repeat(186)),
     ] {
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(BenchmarkId::new("ours", name), |bencher| {
@@ -146,7 +150,7 @@ fn command(criterion: &mut Criterion) {
     for (name, command) in [
         ("room_128", format!(r#"{{"type":"room_msg","roomId":"room-000042","content":{text}}}"#)),
         ("private_128", format!(r#"{{"type":"private_msg","toUser":"u000042","content":{text},"id":"m-17"}}"#)),
-        ("room_nested_4096", format!(r#"{{"type":"room_msg","roomId":"room-000042","content":{nested}}}"#)),
+        ("room_nested_4k", format!(r#"{{"type":"room_msg","roomId":"room-000042","content":{nested}}}"#)),
     ] {
         group.throughput(Throughput::Bytes(command.len() as u64));
         group.bench_with_input(BenchmarkId::new("ours", name), &command, |bencher, command| {
@@ -212,16 +216,39 @@ fn event(criterion: &mut Criterion) {
     });
 }
 
-/// Counts what members would get, and keeps the buffers that go back to the router.
+/// Notes for each member what a reactor notes, counts, and keeps the buffers that go back to the router.
 #[derive(Default)]
 struct Counter {
     deliveries: u64,
+    batches: u32,
+    /// The last batch of each connection in this turn; 0 is none.
+    noted: Vec<u32>,
+    dirty: Vec<u32>,
     emptied: Vec<Vec<u8>>,
+}
+
+impl Counter {
+    fn new() -> Counter {
+        Counter { noted: vec![0; MEMBERS_MAX], ..Counter::default() }
+    }
+
+    fn end_turn(&mut self, router: &mut Router) {
+        router.end_turn(self);
+        self.dirty.drain(..).for_each(|slot| self.noted[slot as usize] = 0);
+        self.emptied.drain(..).for_each(|buffer| router.recycle(buffer));
+        self.batches = 0;
+    }
 }
 
 impl Sink for Counter {
     fn deliver(&mut self, batch: Batch, members: &[Slot]) {
         self.deliveries += u64::from(batch.frames) * members.len() as u64;
+        self.batches += 1;
+        for &Slot(slot) in members {
+            if std::mem::replace(&mut self.noted[slot as usize], self.batches) == 0 {
+                self.dirty.push(slot);
+            }
+        }
         if let BatchBody::Joined(buffer) = batch.body {
             self.emptied.push(buffer);
         }
@@ -244,7 +271,7 @@ impl Routers {
     fn new() -> Routers {
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
         let router = |me| Router::new(ReactorId(me), 2, 1, 128, notices.clone());
-        Routers { routers: [router(0), router(1)], sinks: [Counter::default(), Counter::default()] }
+        Routers { routers: [router(0), router(1)], sinks: [Counter::new(), Counter::new()] }
     }
 
     /// So many members of a room on reactor 0, the room's home being reactor `home`; the room's name.
@@ -259,7 +286,7 @@ impl Routers {
             routers.routers[0].join(conn, &room, Ask::Silent, false, &mut routers.sinks[0]).unwrap();
             routers.carry_mail();
         }
-        routers.sinks = [Counter::default(), Counter::default()];
+        routers.sinks = [Counter::new(), Counter::new()];
         routers.publish(&room, b"frame");
         routers.carry_mail();
         routers.end_turn();
@@ -295,8 +322,7 @@ impl Routers {
 
     fn end_turn(&mut self) {
         for (router, sink) in self.routers.iter_mut().zip(&mut self.sinks) {
-            router.end_turn(sink);
-            sink.emptied.drain(..).for_each(|buffer| router.recycle(buffer));
+            sink.end_turn(router);
         }
     }
 }
@@ -305,7 +331,7 @@ impl Routers {
 fn fan_out(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fan_out");
     let frame = [b'x'; 130];
-    for members in [1, 10, 1_000] {
+    for members in [1, 10, MEMBERS_MAX as u32] {
         let (mut routers, room) = Routers::with_members(0, members);
         group.throughput(Throughput::Elements(u64::from(members)));
         group.bench_function(BenchmarkId::new("ours", members), |bencher| {
@@ -343,7 +369,7 @@ fn fan_out(criterion: &mut Criterion) {
 fn hop(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hop");
     let frame = [b'x'; 130];
-    for members in [1, 10, 1_000] {
+    for members in [1, 10, MEMBERS_MAX as u32] {
         for (name, home) in [("home_here", 0), ("home_elsewhere", 1)] {
             let (mut routers, room) = Routers::with_members(home, members);
             group.bench_function(BenchmarkId::new(name, members), |bencher| {
@@ -359,7 +385,7 @@ fn hop(criterion: &mut Criterion) {
 
 /// Some mail to reactor 0.
 fn mail(router: &mut Router) -> Mail {
-    router.publish(TopicRef::EVERYONE, &[b'x'; 130], None, None, &mut Counter::default());
+    router.publish(TopicRef::EVERYONE, &[b'x'; 130], None, None, &mut Counter::new());
     router.poll_mail().next().map(|(_, mail)| mail).unwrap()
 }
 
@@ -482,4 +508,17 @@ fn outbox(criterion: &mut Criterion) {
             bencher.iter_batched(consumers, queue, BatchSize::SmallInput);
         });
     }
+}
+
+/// What metrics cost a reactor: once a turn its counts are published, however many messages the turn had.
+fn counters(criterion: &mut Criterion) {
+    let metrics = ReactorMetrics::default();
+    let mut counts = Counts::default();
+    criterion.bench_function("counters/published_in_a_turn", |bencher| {
+        bencher.iter(|| {
+            counts.turns += 1;
+            counts.endings.count(black_box(Ending::Lost));
+            black_box(&metrics).publish(black_box(&counts));
+        });
+    });
 }

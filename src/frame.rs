@@ -68,9 +68,8 @@ impl FrameBuilder {
         self.bytes.extend_from_slice(&[0; FRAME_HEADER_BYTES_MAX]);
         write(&mut self.bytes);
         let payload_bytes = self.bytes.len() - FRAME_HEADER_BYTES_MAX;
-        let (header, header_bytes) = header(opcode, payload_bytes);
-        let start = FRAME_HEADER_BYTES_MAX - header_bytes;
-        self.bytes[start..FRAME_HEADER_BYTES_MAX].copy_from_slice(&header[..header_bytes]);
+        let gap = self.bytes.first_chunk_mut::<FRAME_HEADER_BYTES_MAX>().expect("it was put there above");
+        let start = place_header(gap, opcode, payload_bytes);
         &self.bytes[start..]
     }
 
@@ -85,26 +84,34 @@ impl FrameBuilder {
 /// Appends the header of a server's unfragmented, unmasked frame with `payload_bytes` to follow.
 #[inline]
 pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
-    let (header, header_bytes) = header(opcode, payload_bytes);
-    out.extend_from_slice(&header[..header_bytes]);
+    let first = 0x80 | opcode.bits();
+    // Lengths the compiler knows: a copy of unknown length costs more than all the rest.
+    if payload_bytes <= 125 {
+        out.extend_from_slice(&[first, payload_bytes as u8]);
+    } else if let Ok(length) = u16::try_from(payload_bytes) {
+        let [high, low] = length.to_be_bytes();
+        out.extend_from_slice(&[first, 126, high, low]);
+    } else {
+        let [a, b, c, d, e, f, g, h] = (payload_bytes as u64).to_be_bytes();
+        out.extend_from_slice(&[first, 127, a, b, c, d, e, f, g, h]);
+    }
 }
 
-/// The header, in its shortest form, and its length.
+/// Puts the header at the end of the gap in front of its payload; where it starts.
 #[inline]
-fn header(opcode: Opcode, payload_bytes: usize) -> ([u8; FRAME_HEADER_BYTES_MAX], usize) {
-    let mut header = [0; FRAME_HEADER_BYTES_MAX];
-    header[0] = 0x80 | opcode.bits();
+fn place_header(gap: &mut [u8; FRAME_HEADER_BYTES_MAX], opcode: Opcode, payload_bytes: usize) -> usize {
+    let first = 0x80 | opcode.bits();
     if payload_bytes <= 125 {
-        header[1] = payload_bytes as u8;
-        (header, 2)
+        [gap[8], gap[9]] = [first, payload_bytes as u8];
+        8
     } else if let Ok(length) = u16::try_from(payload_bytes) {
-        header[1] = 126;
-        header[2..4].copy_from_slice(&length.to_be_bytes());
-        (header, 4)
+        let [high, low] = length.to_be_bytes();
+        [gap[6], gap[7], gap[8], gap[9]] = [first, 126, high, low];
+        6
     } else {
-        header[1] = 127;
-        header[2..].copy_from_slice(&(payload_bytes as u64).to_be_bytes());
-        (header, 10)
+        let [a, b, c, d, e, f, g, h] = (payload_bytes as u64).to_be_bytes();
+        *gap = [first, 127, a, b, c, d, e, f, g, h];
+        0
     }
 }
 
