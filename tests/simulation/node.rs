@@ -24,7 +24,10 @@ struct Seat {
     worker: Option<Worker<SimDriver>>,
     waker: Arc<SimWaker>,
     woken: bool,
+    /// Awake until it has lain down.
     rest: Rest,
+    /// Whether it has looked for a reason to stay awake since its last turn.
+    has_lain_down: bool,
     turns: u64,
 }
 
@@ -61,7 +64,7 @@ impl Node {
             let reactors = plan.reactors as u16;
             let worker =
                 Worker::new(me, reactors, world.driver(at), mailbox, settings.clone(), state.clone(), handoff, seed);
-            Seat { worker: Some(worker), waker, woken: false, rest: Rest::Awake, turns: 0 }
+            Seat { worker: Some(worker), waker, woken: false, rest: Rest::Awake, has_lain_down: true, turns: 0 }
         };
         let seats = mailboxes.into_iter().enumerate().zip(bells).map(seat).collect();
         Node { world, handed, seats, office, metrics, outbox_bytes_max }
@@ -102,8 +105,24 @@ impl Node {
         self.seats.iter().filter_map(due).min()
     }
 
-    /// One turn of one worker, and then it may fall asleep.
+    /// Lets a worker fall asleep, if it finds no reason to stay awake.
+    pub fn lie_down(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        seat.has_lain_down = true;
+        if let Some(worker) = &mut seat.worker {
+            seat.rest = worker.rest();
+        }
+    }
+
+    /// One turn of one worker, unless it falls asleep instead. It does not lie down right behind its last turn:
+    /// whatever happened in between must keep it awake.
     pub fn turn(&mut self, at: usize) {
+        if !self.seats[at].has_lain_down {
+            self.lie_down(at);
+            if !self.has_reason(at) {
+                return;
+            }
+        }
         let seat = &mut self.seats[at];
         let Some(worker) = &mut seat.worker else { return };
         seat.waker.take();
@@ -115,10 +134,11 @@ impl Node {
         assert!(backlog_bytes <= self.outbox_bytes_max, "reactor {at}: {backlog_bytes} bytes wait for one connection");
         match turned {
             Turn::Goes => {
-                if seat.turns % TURNS_PER_CHECK == 0 {
+                if seat.turns.is_multiple_of(TURNS_PER_CHECK) {
                     check_tables(worker);
                 }
-                seat.rest = worker.rest();
+                seat.rest = Rest::Awake;
+                seat.has_lain_down = false;
             }
             Turn::Ended => {
                 check_tables(worker);

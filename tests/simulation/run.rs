@@ -179,6 +179,9 @@ impl Run {
     fn turn(&mut self, at: usize) {
         self.trace.note(&[b't', at as u8], || format!("turn of reactor {at}"));
         self.node.turn(at);
+        if self.random.bool() {
+            self.node.lie_down(at);
+        }
         if !self.node.world.is_reading(at) {
             self.tally.count("a worker paused reading");
         }
