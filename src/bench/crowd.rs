@@ -235,9 +235,14 @@ impl Crowd {
         match link.state {
             State::Connecting => {
                 let Some(stream) = &link.stream else { return };
-                match stream.take_error().and_then(|error| error.map_or_else(|| stream.peer_addr(), Err)) {
+                match stream.peer_addr() {
                     Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::NotConnected => return,
+                    Err(error) if error.kind() == ErrorKind::NotConnected => match stream.take_error() {
+                        Ok(None) => return,
+                        Ok(Some(error)) | Err(error) => {
+                            return self.fail(at, &unreachable(&self.target, &error).to_string(), receiver);
+                        }
+                    },
                     Err(error) => return self.fail(at, &unreachable(&self.target, &error).to_string(), receiver),
                 }
                 // Where the kernel has no such option the figures are its own doing.

@@ -81,7 +81,9 @@ struct Idlers {
 
 impl Receiver for Idlers {
     fn message(&mut self, at: usize, payload: &[u8], _reply: &mut Vec<u8>) {
-        self.inbox.take(at, payload, 0);
+        if let Some(stamp) = self.inbox.stamp(at, payload) {
+            self.inbox.deliver(at, stamp, 0);
+        }
     }
 
     fn ended(&mut self, at: usize, why: &str) {

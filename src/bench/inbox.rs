@@ -2,7 +2,7 @@
 
 use super::crowd::{Crowd, ReplyKind, reply_kind};
 use super::ledger::{Faults, Ledger, Verdict};
-use super::wire::{Opcode, StampScanner, Tag, masked};
+use super::wire::{Opcode, Stamp, StampScanner, Tag, masked};
 
 /// The messages of all connections.
 #[derive(Debug)]
@@ -15,25 +15,30 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// One connection for each tag, which names the stream it listens to.
+    /// One listener for each tag, which names its stream.
     pub(super) fn new(tags: impl Iterator<Item = Tag>) -> Inbox {
         Inbox { ledger: Ledger::new(tags), scanner: StampScanner::default(), delivered: 0, pongs_left: 0 }
     }
 
-    /// Takes a message. The answer is its number, if it is a delivery that counts. `published` is how many messages
-    /// the connection's stream has had.
+    /// Looks for the stamp of a message; what has none is a reply, and is taken care of.
     #[inline]
-    pub(super) fn take(&mut self, at: usize, payload: &[u8], published: u32) -> Option<u32> {
-        let Some(stamp) = self.scanner.find(payload) else {
+    pub(super) fn stamp(&mut self, at: usize, payload: &[u8]) -> Option<Stamp> {
+        let stamp = self.scanner.find(payload);
+        if stamp.is_none() {
             self.reply(at, payload);
-            return None;
-        };
-        match self.ledger.delivered(at, stamp, published) {
+        }
+        stamp
+    }
+
+    /// Judges a delivery: whether it counts. `published` is how many messages the listener's stream has had.
+    #[inline]
+    pub(super) fn deliver(&mut self, listener: usize, stamp: Stamp, published: u32) -> bool {
+        match self.ledger.delivered(listener, stamp, published) {
             Verdict::Counted => {
                 self.delivered += 1;
-                Some(stamp.sequence)
+                true
             }
-            Verdict::Fault => None,
+            Verdict::Fault => false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The judge: which messages each connection should have received, and what went wrong instead.
 //!
-//! A connection listens to one stream, whose messages are numbered from 0. Sees no socket and no clock.
+//! A listener is one connection's interest in one stream, whose messages are numbered from 0. Sees no socket and no
+//! clock.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -64,7 +65,7 @@ pub(super) enum Verdict {
     Fault,
 }
 
-/// What one connection expects.
+/// What one listener expects.
 #[derive(Clone, Copy, Debug)]
 struct Expectation {
     tag: Tag,
@@ -72,31 +73,31 @@ struct Expectation {
     next: u32,
 }
 
-/// What every connection expects.
+/// What every listener expects.
 #[derive(Debug)]
 pub(super) struct Ledger {
     expectations: Vec<Expectation>,
-    /// Connection and number of what was overtaken: missing, until it comes.
+    /// Listener and number of what was overtaken: missing, until it comes.
     skipped: BTreeSet<(usize, u32)>,
     faults: Faults,
 }
 
 impl Ledger {
-    /// One connection for each tag, which names the stream it listens to.
+    /// One listener for each tag, which names its stream.
     pub(super) fn new(tags: impl Iterator<Item = Tag>) -> Ledger {
         let expectations = tags.map(|tag| Expectation { tag, next: 0 }).collect();
         Ledger { expectations, skipped: BTreeSet::new(), faults: Faults::default() }
     }
 
-    /// Judges a delivery to a connection. `published` is how many messages its stream has had so far.
+    /// Judges a delivery to a listener. `published` is how many messages its stream has had so far.
     #[inline]
-    pub(super) fn delivered(&mut self, connection: usize, stamp: Stamp, published: u32) -> Verdict {
-        let expected = &mut self.expectations[connection];
+    pub(super) fn delivered(&mut self, listener: usize, stamp: Stamp, published: u32) -> Verdict {
+        let expected = &mut self.expectations[listener];
         if stamp.tag == expected.tag && stamp.sequence == expected.next && stamp.sequence < published {
             expected.next += 1;
             return Verdict::Counted;
         }
-        self.unexpected(connection, stamp, published)
+        self.unexpected(listener, stamp, published)
     }
 
     /// What has been found so far.
@@ -109,64 +110,67 @@ impl Ledger {
         &mut self.faults
     }
 
-    /// Closes the books: what has not come now is missing. `published` says how many messages a connection's stream
+    /// Closes the books: what has not come now is missing. `published` says how many messages a listener's stream
     /// has had.
     pub(super) fn close(mut self, published: impl Fn(usize) -> u32) -> Faults {
-        for (connection, sequence) in std::mem::take(&mut self.skipped) {
-            self.missing(connection, sequence, 1);
+        for (listener, sequence) in std::mem::take(&mut self.skipped) {
+            self.missing(listener, sequence, 1);
         }
-        for connection in 0..self.expectations.len() {
-            let next = self.expectations[connection].next;
-            let left = published(connection).saturating_sub(next);
+        for listener in 0..self.expectations.len() {
+            let next = self.expectations[listener].next;
+            let left = published(listener).saturating_sub(next);
             if left > 0 {
-                self.missing(connection, next, left);
+                self.missing(listener, next, left);
             }
         }
         self.faults
     }
 
     #[cold]
-    fn unexpected(&mut self, connection: usize, stamp: Stamp, published: u32) -> Verdict {
+    fn unexpected(&mut self, listener: usize, stamp: Stamp, published: u32) -> Verdict {
         let Stamp { tag, sequence } = stamp;
-        let Expectation { tag: expected_tag, next } = self.expectations[connection];
+        let Expectation { tag: expected_tag, next } = self.expectations[listener];
         if tag != expected_tag || sequence >= published {
             self.faults.misrouted += 1;
             self.faults.tell(|text| {
-                let _ = write!(text, "connection {connection} got message {sequence} of a stream that is not its own");
+                let _ = write!(
+                    text,
+                    "listener {listener} got message {sequence} of a stream that is not its own, or before it was sent"
+                );
             });
             return Verdict::Fault;
         }
         if sequence > next {
             for skipped in next..sequence {
                 if self.skipped.len() < SKIPPED_MAX {
-                    self.skipped.insert((connection, skipped));
+                    self.skipped.insert((listener, skipped));
                 } else {
-                    self.missing(connection, skipped, 1);
+                    self.missing(listener, skipped, 1);
                 }
             }
-            self.expectations[connection].next = sequence + 1;
+            self.expectations[listener].next = sequence + 1;
             return Verdict::Counted;
         }
-        if self.skipped.remove(&(connection, sequence)) {
+        if self.skipped.remove(&(listener, sequence)) {
             self.faults.reordered += 1;
             self.faults.tell(|text| {
-                let _ = write!(text, "connection {connection} got message {sequence} after a later one");
+                let _ = write!(text, "listener {listener} got message {sequence} after a later one");
             });
             return Verdict::Counted;
         }
         self.faults.doubled += 1;
         self.faults.tell(|text| {
-            let _ = write!(text, "connection {connection} got message {sequence} again");
+            let _ = write!(text, "listener {listener} got message {sequence} again");
         });
         Verdict::Fault
     }
 
-    fn missing(&mut self, connection: usize, sequence: u32, count: u32) {
+    fn missing(&mut self, listener: usize, sequence: u32, count: u32) {
         self.faults.missing += u64::from(count);
         self.faults.tell(|text| {
             let _ = match count {
-                1 => write!(text, "connection {connection} never got message {sequence}"),
-                _ => write!(text, "connection {connection} never got {count} messages from {sequence} on"),
+                1 => write!(text, "listener {listener} never got message {sequence}"),
+                _ => write!(text, "listener {listener} never got {count} messages from {sequence} on"),
             };
         });
     }
@@ -179,7 +183,7 @@ mod tests {
 
     const PUBLISHED: u32 = 100;
 
-    /// The counts after these numbers of the connection's own stream.
+    /// The counts after these numbers of the listener's own stream.
     fn judged(sequences: impl IntoIterator<Item = u32>) -> (u64, u64, u64, u64) {
         let mut ledger = Ledger::new([Tag::new(7)].into_iter());
         for sequence in sequences {

@@ -9,8 +9,11 @@ pub(super) const STREAMS_MAX: u64 = 1_000_000;
 /// Messages of one stream: what eight digits number. A run that gets there ends with an error.
 pub(super) const SEQUENCE_MAX: u32 = 99_999_999;
 
-/// Messages without their last delivery at any time. The options refuse more.
+/// Messages without their last delivery at any time, in one room. The options refuse more.
 pub(super) const OUTSTANDING_MAX: u64 = 100_000;
+
+/// The same in all rooms together, or among all users. The options refuse more.
+pub(super) const OUTSTANDING_TOTAL_MAX: usize = 10_000_000;
 
 /// Delivered messages are at least so long: names, stamp and the envelope's fields have to fit.
 pub(super) const PAYLOAD_BYTES_MIN: u64 = 112;
@@ -42,6 +45,12 @@ pub(super) const TURN_MS_MAX: u64 = 100;
 
 /// A generator busier than this may have been the bottleneck, in percent of its core.
 pub(super) const BUSY_PERCENT: f64 = 95.0;
+
+/// A process that had to wait longer than this for its core was not alone on it, in percent of the time.
+pub(super) const WAITED_PERCENT: f64 = 5.0;
+
+/// Receivers that each user of `private` sends to in turn.
+pub(super) const RECEIVERS_MAX: usize = 16;
 
 /// Descriptors beside the connections: standard streams, poll, timer, files of `/proc`.
 pub(super) const DESCRIPTORS_SPARE: u64 = 32;

@@ -223,8 +223,9 @@ impl Receiver for Load {
     fn message(&mut self, at: usize, payload: &[u8], _reply: &mut Vec<u8>) {
         let Some(room) = self.room_of.get(at) else { return self.inbox.reply(at, payload) };
         let room = *room as usize;
-        if let Some(sequence) = self.inbox.take(at, payload, self.streams[room].published) {
-            self.delivered(room, sequence);
+        let Some(stamp) = self.inbox.stamp(at, payload) else { return };
+        if self.inbox.deliver(at, stamp, self.streams[room].published) {
+            self.delivered(room, stamp.sequence);
         }
     }
 

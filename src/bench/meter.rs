@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::limits::BUSY_PERCENT;
-use super::process::Sample;
+use super::limits::{BUSY_PERCENT, WAITED_PERCENT};
+use super::process::{CpuTime, Sample};
 use super::report::{Figure, Report, Round};
 
 /// The stretch between two samples.
@@ -26,32 +26,52 @@ impl Stretch {
         count as f64 / self.elapsed().as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Appends the CPU figures: the server's time for each of `count` things, how busy both were. Warns where the
-    /// generator was the busier one.
+    /// Appends the CPU figures: the server's time for each of `count` things, how busy both were and how long they had
+    /// to wait for their cores. Warns where that puts the other figures in doubt.
     pub(super) fn cpu(&self, count: u64, round: &mut Round, report: &mut Report) {
         let mut push = |name, value| round.push(Figure { name, value });
-        let busy = |time: Duration| 100.0 * time.as_secs_f64() / self.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-        let own_busy = busy(self.to.own.since(self.from.own).total());
-        push("generator_busy_percent", own_busy);
+        let own = self.to.own.since(self.from.own);
+        push("generator_busy_percent", self.percent(own.total));
+        push("generator_waited_percent", self.percent(own.waited));
         let server = self.to.server.zip(self.from.server).map(|(to, from)| to.since(from));
-        let server_busy = server.map(|used| busy(used.total()));
-        if let Some((used, server_busy)) = server.zip(server_busy) {
+        if let Some(used) = server {
             let each_us = |time: Duration| time.as_secs_f64() * 1e6 / (count.max(1) as f64);
-            push("server_busy_percent", server_busy);
+            push("server_busy_percent", self.percent(used.total));
+            push("server_waited_percent", self.percent(used.waited));
+            push("server_cpu_us_each", each_us(used.total));
             push("server_user_us_each", each_us(used.user));
             push("server_system_us_each", each_us(used.system));
         }
-        if own_busy > BUSY_PERCENT && server_busy.is_none_or(|server| server < BUSY_PERCENT) {
-            report.warn(match server_busy {
-                Some(_) => {
-                    "the load generator's core was full while the server's was not: the server can do more than \
-                            was measured"
-                        .to_owned()
-                }
-                None => "the load generator's core was full: without --server-pid it is unknown whether the server's \
-                         was, too"
-                    .to_owned(),
-            });
+        self.doubts(own, server).into_iter().for_each(|doubt| report.warn(doubt.to_owned()));
+    }
+
+    fn percent(&self, time: Duration) -> f64 {
+        100.0 * time.as_secs_f64() / self.elapsed().as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    fn doubts(&self, own: CpuTime, server: Option<CpuTime>) -> Vec<&'static str> {
+        let mut doubts = Vec::new();
+        let full = |used: CpuTime| self.percent(used.total) > BUSY_PERCENT;
+        let shared = |used: CpuTime| self.percent(used.waited) > WAITED_PERCENT;
+        match server {
+            Some(server) if full(own) && !full(server) => doubts.push(
+                "the load generator's core was full while the server's was not: the server can do more than was measured",
+            ),
+            None if full(own) => doubts.push(
+                "the load generator's core was full: without --server-pid it is unknown whether the server's was, too",
+            ),
+            Some(_) | None => {}
         }
+        if shared(own) {
+            doubts
+                .push("the load generator had to wait for its core: something else runs there, and rates are too low");
+        }
+        if server.is_some_and(shared) {
+            doubts.push(
+                "the server had to wait for its core: something else runs there, and rates are too low; CPU times per \
+                 delivery still hold",
+            );
+        }
+        doubts
     }
 }

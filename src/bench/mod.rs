@@ -1,7 +1,7 @@
 //! `fanfare bench`: a load generator for any server of the user dialect, and the judge of what it receives.
 //!
-//! Owns the client's side of a measurement: a crowd of connections on one thread ([`crowd`]), the sequence numbers in
-//! every message and the [`ledger`] that finds what is missing, doubled, reordered or misrouted, the scenarios, and
+//! Owns the client's side of a measurement: a crowd of connections on one thread (`crowd`), the sequence numbers in
+//! every message and the `ledger` that finds what is missing, doubled, reordered or misrouted, the scenarios, and
 //! the report. A figure is printed only beside the faults that were found, and a fault fails the run.
 //!
 //! It is a client: it never touches the server's modules, shares no code with the server's frame path, and learns

@@ -8,7 +8,8 @@ use clap::ArgMatches;
 
 use super::BenchError;
 use super::limits::{
-    CONNECTIONS_MAX, OUTSTANDING_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX,
+    CONNECTIONS_MAX, OUTSTANDING_MAX, OUTSTANDING_TOTAL_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX,
+    STREAMS_MAX,
 };
 use crate::config::{Bounds, Kind, Value, nearest};
 
@@ -288,6 +289,11 @@ impl Options {
         }
         if publishers > rooms {
             return wrong(format!("--publishers {publishers} are more than --rooms {rooms}; write at most as many"));
+        }
+        if rooms.saturating_mul(outstanding) > OUTSTANDING_TOTAL_MAX {
+            return wrong(format!(
+                "--outstanding {outstanding} in each of {rooms} rooms is more than {OUTSTANDING_TOTAL_MAX}; write less"
+            ));
         }
         match self.scenario {
             Scenario::Private if outstanding > connections * 100 => wrong(format!(

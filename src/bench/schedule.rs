@@ -16,7 +16,7 @@ use super::crowd::Crowd;
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// Wakes turns at the interval, finer than the milliseconds that a poll's timeout has.
-    _timer: OwnedFd,
+    timer: OwnedFd,
     start: Instant,
     interval: Duration,
     released: u32,
@@ -35,11 +35,14 @@ impl Schedule {
         let every = Timespec { tv_sec: interval.as_secs() as i64, tv_nsec: interval.subsec_nanos().into() };
         let spec = Itimerspec { it_interval: every, it_value: every };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec).map_err(io::Error::from)?;
-        Ok(Schedule { _timer: timer, start, interval, released: 0, late_max: Duration::ZERO })
+        Ok(Schedule { timer, start, interval, released: 0, late_max: Duration::ZERO })
     }
 
     /// Releases the messages that are due by now: how many.
     pub(super) fn release(&mut self) -> u32 {
+        // The kernel arms the timer for its next expiry when this one is read; before it, there is nothing to read.
+        let mut expirations = [0; size_of::<u64>()];
+        let _ = rustix::io::read(&self.timer, &mut expirations);
         let now = Instant::now();
         let before = self.released;
         while self.intended(self.released) <= now {

@@ -23,25 +23,26 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     ];
     let mut report = Report::new(options, &settings);
     let mut crowd = Crowd::new(options, seats(options))?;
-    serve(options, &mut crowd, progress)?;
+    let mut faults = serve(options, &mut crowd, progress)?.faults;
     for _ in 0..options.rounds {
+        if !faults.is_empty() {
+            break;
+        }
         let from = Sample::take(options)?;
         crowd.drop_all();
-        let Served { opened_at, faults } = serve(options, &mut crowd, progress)?;
+        let served = serve(options, &mut crowd, progress)?;
         let stretch = Stretch { from, to: Sample::take(options)? };
         let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
         let mut round = vec![
-            Figure { name: "opened_ms", value: ms(opened_at.saturating_duration_since(stretch.from.at)) },
+            Figure { name: "opened_ms", value: ms(served.opened_at.saturating_duration_since(stretch.from.at)) },
             Figure { name: "served_ms", value: ms(stretch.elapsed()) },
             Figure { name: "connections_per_s", value: stretch.per_second(options.sockets() as u64) },
         ];
         stretch.cpu(options.sockets() as u64, &mut round, &mut report);
         report.round(round);
-        if !faults.is_empty() {
-            report.faults(faults);
-            break;
-        }
+        faults = served.faults;
     }
+    report.faults(faults);
     Ok(report)
 }
 

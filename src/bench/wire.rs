@@ -84,38 +84,59 @@ fn eight_digits(text: u64) -> Option<u32> {
     Some(eight as u32)
 }
 
-/// A masked text frame (RFC 6455 §5.3), ready but for the sequence number in it.
+/// A masked text frame (RFC 6455 §5.3), ready but for the sequence number and, in private, the receiver.
 #[derive(Debug)]
 pub(super) struct Template {
     frame: Vec<u8>,
-    /// Where the sequence number stands, and the mask's bytes from there on.
-    number_at: usize,
-    number_mask: [u8; 8],
+    mask: [u8; 4],
+    payload_at: usize,
+    /// Where the sequence number and the receiver's number stand in the payload.
+    sequence_at: usize,
+    receiver_at: Option<usize>,
 }
 
 impl Template {
-    /// The frame of a JSON text that carries one stamp.
+    /// The frame of a JSON text that carries one stamp, and perhaps a `toUser`.
     ///
     /// # Panics
     ///
-    /// Where it carries none.
+    /// Where it carries no stamp.
     pub(super) fn new(json: &str, mask: [u8; 4]) -> Template {
+        const RECEIVER: &str = r#""toUser":"u"#;
         let stamp_at = json.find('#').expect("a template carries a stamp");
         let frame = masked(Opcode::Text, json.as_bytes(), mask);
-        let number = stamp_at + TAG_BYTES;
-        let number_mask = std::array::from_fn(|offset| mask[(number + offset) % 4]);
-        Template { number_at: frame.len() - json.len() + number, frame, number_mask }
+        Template {
+            payload_at: frame.len() - json.len(),
+            sequence_at: stamp_at + TAG_BYTES,
+            receiver_at: json.find(RECEIVER).map(|at| at + RECEIVER.len()),
+            frame,
+            mask,
+        }
     }
 
     /// Appends the frame with this sequence number to `out`.
     #[inline]
     pub(super) fn append(&mut self, sequence: u32, out: &mut Vec<u8>) {
-        let mut left = sequence;
-        for offset in (0..8).rev() {
-            self.frame[self.number_at + offset] = (b'0' + (left % 10) as u8) ^ self.number_mask[offset];
+        self.patch::<8>(self.sequence_at, sequence);
+        out.extend_from_slice(&self.frame);
+    }
+
+    /// As [`append`](Template::append), for this receiver.
+    #[inline]
+    pub(super) fn append_to(&mut self, receiver: u32, sequence: u32, out: &mut Vec<u8>) {
+        if let Some(at) = self.receiver_at {
+            self.patch::<6>(at, receiver);
+        }
+        self.append(sequence, out);
+    }
+
+    #[inline]
+    fn patch<const DIGITS: usize>(&mut self, at: usize, number: u32) {
+        let mut left = number;
+        for offset in (at..at + DIGITS).rev() {
+            self.frame[self.payload_at + offset] = (b'0' + (left % 10) as u8) ^ self.mask[offset % 4];
             left /= 10;
         }
-        out.extend_from_slice(&self.frame);
     }
 }
 
@@ -230,15 +251,18 @@ mod tests {
 
         #[test]
         fn a_template_is_the_masked_frame_of_its_text(
-            sequence in 0_u32..100_000_000, mask: [u8; 4], padding in 0_usize..300,
+            receiver in 0_u32..1_000_000, sequence in 0_u32..100_000_000, mask: [u8; 4], padding in 0_usize..300,
         ) {
-            let json = |sequence| format!("{{\"content\":\"#000007:{sequence:08}{}\"}}", "x".repeat(padding));
+            let json = |receiver, sequence| {
+                let padding = "x".repeat(padding);
+                format!("{{\"toUser\":\"u{receiver:06}\",\"content\":\"#000007:{sequence:08}{padding}\"}}")
+            };
             let mut out = Vec::new();
-            Template::new(&json(0), mask).append(sequence, &mut out);
-            prop_assert_eq!(&out, &masked(Opcode::Text, json(sequence).as_bytes(), mask));
+            Template::new(&json(0, 0), mask).append_to(receiver, sequence, &mut out);
+            prop_assert_eq!(&out, &masked(Opcode::Text, json(receiver, sequence).as_bytes(), mask));
             let (header, length) = tungstenite::protocol::frame::FrameHeader::parse(
                 &mut std::io::Cursor::new(&out)).unwrap().unwrap();
-            prop_assert_eq!((header.mask, length), (Some(mask), json(0).len() as u64));
+            prop_assert_eq!((header.mask, length), (Some(mask), json(0, 0).len() as u64));
         }
 
         #[test]

@@ -40,7 +40,7 @@ pub struct Segment {
 pub enum Unit {
     /// Between its frames.
     Frames,
-    /// Nowhere: it is an HTTP response.
+    /// Nowhere: it is an HTTP response, with the welcome behind it where it is a 101.
     Whole,
 }
 

@@ -245,7 +245,7 @@ impl Connections {
         self.own_batch(slot, Unit::Frames)
     }
 
-    /// Where an HTTP response to this connection goes, behind everything that is queued for it.
+    /// Where an HTTP response to this connection goes, with what belongs to it, behind everything that is queued for it.
     pub(super) fn response(&mut self, slot: u32) -> &mut Vec<u8> {
         self.own_batch(slot, Unit::Whole)
     }
@@ -297,14 +297,19 @@ impl Connections {
         }
         self.counts.connections += 1;
         self.counts.opened += 1;
-        write_upgrade(self.response(id.slot.0), &opening.upgrade);
+        // The handshake's answer and the welcome leave together, as one piece.
+        let mut frames = std::mem::take(&mut self.frames);
+        let response = self.response(id.slot.0);
+        write_upgrade(response, &opening.upgrade);
         if let Target::Json { .. } = opening.upgrade.target {
-            let client_id = self.codec.encode(id);
-            let heartbeat_ms = self.heartbeat_ms;
-            self.message(id.slot.0, |out| {
+            let (client_id, heartbeat_ms) = (self.codec.encode(id), self.heartbeat_ms);
+            let welcome = frames.build(Opcode::Text, |out| {
                 protocol::welcome(out, client_id.as_str(), &opening.user, heartbeat_ms);
             });
+            self.response(id.slot.0).extend_from_slice(welcome);
+            self.counts.messages_out += 1;
         }
+        self.frames = frames;
         self.opened.push((id.slot.0, opening.early));
     }
 }

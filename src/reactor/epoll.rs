@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
+use rustix::net::{SocketFlags, accept_with};
 use socket2::Socket;
 use std::os::fd::AsRawFd;
 
@@ -149,12 +150,11 @@ impl Epoll {
         }
         while self.accepts_left > 0 {
             let listener = self.listeners.iter_mut().find(|listener| listener.ready)?;
-            match listener.socket.accept() {
-                Ok((socket, _)) => {
+            // One call instead of three: no address is wanted, and the socket comes as it has to be.
+            match accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).map_err(io::Error::from) {
+                Ok(socket) => {
                     self.accepts_left -= 1;
-                    if socket.set_nonblocking(true).is_ok() {
-                        return Some(socket);
-                    }
+                    return Some(socket.into());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.ready = false,
                 Err(error) if is_exhaustion(&error) => {

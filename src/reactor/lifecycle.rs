@@ -211,10 +211,9 @@ impl<D: Driver> Worker<D> {
             return self.refuse(slot, refusal);
         }
         let id = self.connections.id(slot);
-        let client_id = self.connections.codec().encode(id);
         let (user, room) = match &upgrade.target {
             Target::Json { user: Some(user) } => (user.clone(), None),
-            Target::Json { user: None } => (client_id.as_str().to_owned(), None),
+            Target::Json { user: None } => (self.connections.codec().encode(id).as_str().to_owned(), None),
             Target::Raw { room, .. } => (String::new(), Some(room.clone())),
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };

@@ -290,11 +290,7 @@ impl<D: Driver> Worker<D> {
             for (to, mail) in self.router.poll_mail() {
                 self.mailbox.gather(to, mail);
             }
-            let spilled = !self.mailbox.post();
-            if spilled != self.spilled {
-                self.spilled = spilled;
-                self.driver.set_reading(!spilled);
-            }
+            self.post_mail();
             if !self.connections.is_dirty() {
                 break;
             }
@@ -302,6 +298,15 @@ impl<D: Driver> Worker<D> {
         }
         let router = &mut self.router;
         self.connections.end_turn(|buffer| router.recycle(buffer));
+    }
+
+    /// Posts what was gathered; while some of it finds no room, clients are not read.
+    fn post_mail(&mut self) {
+        let spilled = !self.mailbox.post();
+        if spilled != self.spilled {
+            self.spilled = spilled;
+            self.driver.set_reading(!spilled);
+        }
     }
 
     /// Bytes in the queues of all reactors, this one's as of now.

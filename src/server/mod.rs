@@ -78,8 +78,10 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
 pub fn run(config: Config) -> Result<(), ServeError> {
     log::init(config.log);
     end_process_if_a_reactor_panics();
-    let signals = catch_signals()?;
     let descriptors = memory::raise_descriptor_limit();
+    // Before the first thread: alone, the process does not wait for anybody.
+    memory::grow_descriptor_table(descriptors, config.limits.connections_max);
+    let signals = catch_signals()?;
     let possible = memory::connections_possible(descriptors);
     let cores = cores::assign(&config)?;
     let node = Node::new(&config, cores.len())?;

@@ -4,7 +4,7 @@
 //! [`raw::RawConn`] writes bytes that no client library would. Nothing here imports the `fanfare` crate: the
 //! tests see only what a client sees.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this module")]
 
 pub mod client;
 pub mod raw;
@@ -100,6 +100,11 @@ impl Server {
     /// The WebSocket URL of a request target such as `/?userId=alice`.
     pub fn url(&self, path_and_query: &str) -> String {
         format!("ws://{}{path_and_query}", self.addr())
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal to the server's process.

@@ -1,0 +1,74 @@
+// npm's ws as well as it goes: sets of members per room, one stringify and one shared buffer per message, no
+// compression, sockets by user.
+import { WebSocketServer, WebSocket } from "ws";
+import { randomUUID } from "node:crypto";
+
+const port = Number(process.argv[2]);
+const rooms = new Map();
+const users = new Map();
+const text = { binary: false, fin: true, mask: false, compress: false };
+
+const wss = new WebSocketServer(
+  { host: "127.0.0.1", port, perMessageDeflate: false, clientTracking: false, skipUTF8Validation: true, backlog: 4096 },
+  () => console.log(`listening on ${port}`),
+);
+
+function add(map, key, socket) {
+  let members = map.get(key);
+  if (members === undefined) map.set(key, (members = new Set()));
+  members.add(socket);
+}
+
+function remove(map, key, socket) {
+  const members = map.get(key);
+  members?.delete(socket);
+  if (members?.size === 0) map.delete(key);
+}
+
+function publish(members, except, message) {
+  if (members === undefined) return;
+  const frame = Buffer.from(JSON.stringify(message));
+  for (const member of members) {
+    if (member !== except && member.readyState === WebSocket.OPEN) member.send(frame, text);
+  }
+}
+
+wss.on("connection", (socket, request) => {
+  const clientId = randomUUID();
+  const at = request.url.indexOf("userId=");
+  const userId = at < 0 ? clientId : decodeURIComponent(request.url.slice(at + 7).split("&", 1)[0]);
+  const joined = new Set();
+  add(users, userId, socket);
+  socket.send(JSON.stringify({ type: "welcome", clientId, userId, heartbeat: 30000 }));
+
+  socket.on("message", (data) => {
+    const message = JSON.parse(data);
+    switch (message.type) {
+      case "room_msg": {
+        const { roomId, content } = message;
+        publish(rooms.get(roomId), socket, { type: "room_msg", roomId, from: userId, content, time: Date.now() });
+        break;
+      }
+      case "private_msg": {
+        const { toUser, content } = message;
+        publish(users.get(toUser), null, { type: "private_msg", from: userId, content, time: Date.now() });
+        break;
+      }
+      case "join_room": {
+        const { roomId, id } = message;
+        joined.add(roomId);
+        add(rooms, roomId, socket);
+        if (id !== undefined) socket.send(JSON.stringify({ type: "joined", id, roomId }));
+        break;
+      }
+      case "ping":
+        socket.send('{"type":"pong"}');
+        break;
+    }
+  });
+
+  socket.on("close", () => {
+    remove(users, userId, socket);
+    for (const roomId of joined) remove(rooms, roomId, socket);
+  });
+});

@@ -1,0 +1,171 @@
+"""Results as JSON, as a Markdown page, and as a chart."""
+
+import json
+from dataclasses import dataclass
+from html import escape
+from statistics import median
+
+LABELS = {
+    "floor-message": "floor: a send per message",
+    "floor-turn": "floor: a send per turn",
+    "fanfare": "fanfare",
+    "bun": "Bun",
+    "ws-tuned": "ws, tuned",
+    "ws-tutorial": "ws, as in tutorials",
+}
+COLOURS = {
+    "floor-message": "#9aa0a6",
+    "floor-turn": "#5f6368",
+    "fanfare": "#d93025",
+    "bun": "#1a73e8",
+    "ws-tuned": "#188038",
+    "ws-tutorial": "#f9ab00",
+}
+PEERS = ["bun", "ws-tuned", "ws-tutorial"]
+
+
+@dataclass
+class Workload:
+    name: str
+    title: str
+    arguments: str
+    smoke: str
+    floor: str | None
+    figures: list[str]
+    less_is_better: bool = False
+
+
+def write(folder, facts, workloads, results):
+    (folder / "results.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
+    (folder / "results.md").write_text(markdown(facts, workloads, results))
+    (folder / "results.svg").write_text(chart(facts, workloads, results))
+
+
+def values(runs, figure):
+    """The figure of each round, None where a run failed."""
+    return [run.get("median", {}).get(figure) if run["exit_code"] == 0 else None for run in runs]
+
+
+def ratio(runs, reference, figure, less_is_better):
+    """How many times as good as the reference: the median of the rounds' own ratios, None where there are none."""
+    pairs = zip(values(runs, figure), values(reference, figure))
+    ratios = [(theirs / ours if less_is_better else ours / theirs) for ours, theirs in pairs if ours and theirs]
+    return median(ratios) if ratios else None
+
+
+def middle(runs, figure):
+    found = [value for value in values(runs, figure) if value is not None]
+    return median(found) if found else None
+
+
+def markdown(facts, workloads, results):
+    lines = ["# Benchmark results", ""]
+    if facts["smoke"]:
+        lines += ["A smoke run: it proves that the comparison runs, and its figures mean nothing.", ""]
+    lines += [
+        f"- Command: `{facts['command']}`",
+        f"- Date: {facts['date']}",
+        f"- Machine: {facts['cpu']}; {facts['kernel']}; load before: {facts['load_before']}",
+        f"- Versions: {facts['versions']}",
+        f"- {facts['rounds']} rounds of {facts['seconds']:g} s, servers in turn; each server alone on core 0, the load "
+        "generator on core 1",
+        "",
+        "A ratio is the median of the ratios within each round. Above 1 the server is better than what it is compared "
+        "with, also where less is better. CPU is the server's, for each delivery (for connecting: each connection); its "
+        "ratio says how many times as much it is as the floor's. *Waited* is the time the server was ready and something "
+        "else had its core: where it is more than a little, rates say less than CPU.",
+        "",
+        "![How each server compares with the floor](results.svg)",
+    ]
+    for workload in workloads:
+        by_server = results.get(workload.name, {})
+        for figure in workload.figures:
+            lines += table(workload, figure, by_server, workload.smoke if facts["smoke"] else workload.arguments)
+    return "\n".join(lines) + "\n"
+
+
+def table(workload, figure, by_server, arguments):
+    peers = [peer for peer in PEERS if peer in by_server]
+    floor = by_server.get(workload.floor, [])
+    heads = [figure] + (["× floor"] if floor else []) + [f"× {LABELS[peer]}" for peer in peers]
+    heads += ["CPU × floor"] if floor else []
+    heads += ["CPU µs", "user µs", "server busy %", "generator busy %", "waited %"]
+    lines = ["", f"## {workload.title[0].upper()}{workload.title[1:]}", ""]
+    if len(workload.figures) > 1:
+        lines[1] += f": {figure}"
+    if floor:
+        lines += [f"`fanfare bench {arguments}`; the floor is the one with "
+                  f"{LABELS[workload.floor].removeprefix('floor: ')}.", ""]
+    else:
+        lines += [f"`fanfare bench {arguments}`", ""]
+    lines += ["| server | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for server in [name for name in LABELS if name in by_server]:
+        runs = by_server[server]
+        cells = [number(middle(runs, figure))]
+        for reference in ([floor] if floor else []) + [by_server[peer] for peer in peers]:
+            cells.append(number(ratio(runs, reference, figure, workload.less_is_better)))
+        if floor:
+            cpu_ratio = ratio(floor, runs, "server_cpu_us_each", less_is_better=True)
+            cells.append(number(cpu_ratio and 1 / cpu_ratio))
+        for cpu in ["server_cpu_us_each", "server_user_us_each", "server_busy_percent", "generator_busy_percent",
+                    "server_waited_percent"]:
+            cells.append(number(middle(runs, cpu)))
+        failed = sum(run["exit_code"] != 0 for run in runs)
+        note = f" ({failed} of {len(runs)} runs failed)" if failed else ""
+        lines.append(f"| {LABELS[server]}{note} | " + " | ".join(cells) + " |")
+    return lines + doubts(by_server)
+
+
+def doubts(by_server):
+    """What the generator warned of, and in how many rounds."""
+    lines = []
+    for server in [name for name in LABELS if name in by_server]:
+        runs = by_server[server]
+        for warning in dict.fromkeys(warning for run in runs for warning in run.get("warnings", [])):
+            count = sum(warning in run.get("warnings", []) for run in runs)
+            lines.append(f"- {LABELS[server]}, {count} of {len(runs)} rounds: {warning}")
+    return ["", *lines] if lines else []
+
+
+def number(value):
+    if value is None:
+        return "–"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def chart(facts, workloads, results):
+    """Bars of the ratio to the floor, workload by workload."""
+    left, width, row, gap, top = 300, 460, 16, 30, 60
+    full = 1.25
+    parts, y = [], top
+    for workload in workloads:
+        by_server = results.get(workload.name, {})
+        floor = by_server.get(workload.floor)
+        if not floor:
+            continue
+        for figure in workload.figures:
+            title = workload.title + (f", {figure.removesuffix('_us')}" if len(workload.figures) > 1 else "")
+            parts.append(f'<text x="10" y="{y + 4}" class="title">{escape(title)}</text>')
+            y += 12
+            for server in [name for name in LABELS if name in by_server and name != workload.floor]:
+                value = ratio(by_server[server], floor, figure, workload.less_is_better)
+                length = min(value or 0, full) / full * width
+                parts.append(
+                    f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(LABELS[server])}</text>'
+                    f'<rect x="{left}" y="{y + 2}" width="{length:.1f}" height="{row - 4}" fill="{COLOURS[server]}"/>'
+                    f'<text x="{left + length + 6:.1f}" y="{y + 12}">{number(value)}</text>'
+                )
+                y += row
+            y += gap
+    one = left + width / full
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {y}" font-family="sans-serif" font-size="12">
+<style>.title {{ font-weight: bold; }}</style>
+<rect width="860" height="{y}" fill="#fff"/>
+<text x="10" y="22" font-size="16" class="title">Times the floor (more is better)</text>
+<text x="10" y="40" fill="#5f6368">{escape(facts['cpu'])}, {escape(facts['kernel'])}, {escape(facts['date'])}</text>
+<line x1="{one:.1f}" y1="48" x2="{one:.1f}" y2="{y - 8}" stroke="#000" stroke-dasharray="3 3"/>
+{chr(10).join(parts)}
+</svg>
+"""
