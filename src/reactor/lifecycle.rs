@@ -1,7 +1,5 @@
 //! How a connection begins, is kept alive and ends.
 
-use std::sync::atomic::Ordering;
-
 use super::commands::Message;
 use super::connection::{Connection, Handshake, Heartbeat, Opening, Phase, Rate, Then};
 use super::driver::{Driver, Token};
@@ -351,11 +349,6 @@ impl<D: Driver> Worker<D> {
         };
         rate.take(bytes as u64, now)
     }
-
-    /// WebSocket connections of the whole node.
-    pub fn node_connections(&self) -> usize {
-        self.node.metrics.connections.load(Ordering::Relaxed)
-    }
 }
 
 /// Under which word a close is counted.
@@ -364,19 +357,11 @@ fn ending_of(reason: CloseReason) -> Ending {
         CloseReason::GoingAway { .. } => Ending::GoingAway,
         CloseReason::AtCapacity => Ending::AtCapacity,
         CloseReason::SlowConsumer => Ending::SlowConsumer,
-        CloseReason::Peer(error) => match error {
-            PeerError::InvalidUtf8 => Ending::InvalidUtf8,
-            PeerError::MessageTooBig => Ending::TooBig,
-            PeerError::RateAbuse | PeerError::TooManyFragments => Ending::Policy,
-            PeerError::ReservedBits
-            | PeerError::UnknownOpcode
-            | PeerError::Unmasked
-            | PeerError::FragmentedControl
-            | PeerError::LongControl
-            | PeerError::BadLength
-            | PeerError::StrayContinuation
-            | PeerError::InterleavedMessage
-            | PeerError::BadClose => Ending::ProtocolError,
+        CloseReason::Peer(error) => match u16::from(error.code()) {
+            1007 => Ending::InvalidUtf8,
+            1008 => Ending::Policy,
+            1009 => Ending::TooBig,
+            _ => Ending::ProtocolError,
         },
     }
 }
