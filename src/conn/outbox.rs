@@ -76,7 +76,7 @@ impl Segment {
     fn boundary(&self, at: usize) -> usize {
         match self.unit {
             Unit::Frames => frame_boundary(self.bytes(), at),
-            Unit::Whole if at == 0 => 0,
+            // Not even in front of it: without the response nothing behind it has a meaning.
             Unit::Whole => self.bytes().len(),
         }
     }
@@ -280,17 +280,19 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_never_cut() {
+    fn a_response_is_never_cut_nor_dropped() {
         let ledger = Ledger::default();
         let response = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
         let len = response.len();
-        let mut outbox = Outbox::default();
-        outbox.push(Chunk::new(Segment::local(response, Unit::Whole, &ledger), 0, len), Millis(0));
-        outbox.push(Chunk::new(Segment::local(frames(&[7]), Unit::Frames, &ledger), 0, 9), Millis(0));
-        outbox.advance(5, Millis(0));
-        assert_eq!(outbox.bytes_behind_first(), 9);
-        outbox.truncate_to_frame();
-        assert_eq!(outbox.bytes(), len - 5);
+        for sent in [0, 5] {
+            let mut outbox = Outbox::default();
+            outbox.push(Chunk::new(Segment::local(response.clone(), Unit::Whole, &ledger), 0, len), Millis(0));
+            outbox.push(Chunk::new(Segment::local(frames(&[7]), Unit::Frames, &ledger), 0, 9), Millis(0));
+            outbox.advance(sent, Millis(0));
+            assert_eq!(outbox.bytes_behind_first(), 9);
+            outbox.truncate_to_frame();
+            assert_eq!(outbox.bytes(), len - sent);
+        }
     }
 
     #[test]
