@@ -51,8 +51,7 @@ impl<D: Driver> Worker<D> {
         if mine == 0 || self.node_queue_bytes() <= budget_bytes {
             return;
         }
-        let others = self.node.metrics.reactors.iter().enumerate().filter(|(at, _)| *at != self.me.0 as usize);
-        let most = others.map(|(at, reactor)| (reactor.queue_bytes(), at)).max();
+        let most = self.other_reactors().map(|(at, reactor)| (reactor.queue_bytes(), at)).max();
         if let Some((bytes, reactor)) = most
             && bytes > mine
         {

@@ -13,7 +13,7 @@ use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{
     BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, READ_BYTES, TURN_BYTES_MAX,
 };
-use crate::metrics::NodeMetrics;
+use crate::metrics::{NodeMetrics, ReactorMetrics};
 use crate::router::{NoticeSettings, Router};
 use crate::time::{Millis, wheel::Wheel};
 
@@ -247,9 +247,7 @@ impl<D: Driver> Worker<D> {
         while let Some((slot, mut early)) = self.connections.next_opened() {
             self.opened(slot, &mut early);
         }
-        for (to, mail) in self.router.poll_mail() {
-            self.mailbox.gather(to, mail);
-        }
+        self.gather_mail();
         if self.router.open_bytes() + self.connections.turn_bytes > TURN_BYTES_MAX {
             self.flush_all();
         }
@@ -287,9 +285,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn flush_all(&mut self) {
         loop {
             self.router.end_turn(&mut self.connections);
-            for (to, mail) in self.router.poll_mail() {
-                self.mailbox.gather(to, mail);
-            }
+            self.gather_mail();
             self.post_mail();
             if !self.connections.is_dirty() {
                 break;
@@ -298,6 +294,12 @@ impl<D: Driver> Worker<D> {
         }
         let router = &mut self.router;
         self.connections.end_turn(|buffer| router.recycle(buffer));
+    }
+
+    fn gather_mail(&mut self) {
+        for (to, mail) in self.router.poll_mail() {
+            self.mailbox.gather(to, mail);
+        }
     }
 
     /// Posts what was gathered; while some of it finds no room, clients are not read.
@@ -311,9 +313,13 @@ impl<D: Driver> Worker<D> {
 
     /// Bytes in the queues of all reactors, this one's as of now.
     pub(super) fn node_queue_bytes(&self) -> u64 {
-        let mine = self.connections.held_bytes();
-        let others = self.node.metrics.reactors.iter().enumerate().filter(|(at, _)| *at != self.me.0 as usize);
-        mine + others.map(|(_, reactor)| reactor.queue_bytes()).sum::<u64>()
+        let others: u64 = self.other_reactors().map(|(_, reactor)| reactor.queue_bytes()).sum();
+        self.connections.held_bytes() + others
+    }
+
+    /// The published metrics of all reactors but this one, each with its index.
+    pub(super) fn other_reactors(&self) -> impl Iterator<Item = (usize, &ReactorMetrics)> {
+        self.node.metrics.reactors.iter().enumerate().filter(|(at, _)| *at != self.me.0 as usize)
     }
 
     /// Gives back the node's places of a connection that is gone.
