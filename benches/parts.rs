@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::bounded;
+use fanfare::compress::SharedFrame;
 use fanfare::conn::{Chunk, Ledger, Outbox, Segment, parse_header, unmask, validate};
 use fanfare::frame::{FrameBuilder, Opcode, encode_header};
 use fanfare::ids::{ConnId, ReactorId, Slot};
@@ -61,7 +62,7 @@ fn read_header(criterion: &mut Criterion) {
     for payload_bytes in [100, 1_000, 100_000] {
         let bytes = client_header(payload_bytes);
         group.bench_with_input(BenchmarkId::new("ours", payload_bytes), &bytes, |bencher, bytes| {
-            bencher.iter(|| parse_header(black_box(bytes)).unwrap().unwrap());
+            bencher.iter(|| parse_header(black_box(bytes), false).unwrap().unwrap());
         });
         group.bench_with_input(BenchmarkId::new("tungstenite", payload_bytes), &bytes, |bencher, bytes| {
             bencher.iter(|| FrameHeader::parse(&mut Cursor::new(black_box(&bytes[..]))).unwrap().unwrap());
@@ -475,7 +476,7 @@ fn outbox(criterion: &mut Criterion) {
     const CONSUMERS: usize = 100;
     let mut group = criterion.benchmark_group("outbox");
     for frame_bytes in [130, 16_384] {
-        let frame: Arc<[u8]> = vec![b'x'; frame_bytes].into();
+        let frame = SharedFrame::from(&vec![b'x'; frame_bytes][..]);
         let ledger = Ledger::default();
         group.throughput(Throughput::Elements(CONSUMERS as u64));
         group.bench_function(BenchmarkId::new("ours", frame_bytes), |bencher| {
@@ -496,7 +497,7 @@ fn outbox(criterion: &mut Criterion) {
             let consumers = || -> Vec<VecDeque<Vec<u8>>> { (0..CONSUMERS).map(|_| VecDeque::new()).collect() };
             let queue = |mut consumers: Vec<VecDeque<Vec<u8>>>| {
                 for consumer in &mut consumers {
-                    consumer.push_back(black_box(&frame).to_vec());
+                    consumer.push_back(black_box(frame.plain()).to_vec());
                     black_box(consumer.iter().map(Vec::len).sum::<usize>());
                     let sent = black_box(frame_bytes / 2);
                     if consumer.front().is_some_and(|front| sent + frame_bytes - frame_bytes / 2 == front.len()) {

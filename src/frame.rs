@@ -2,6 +2,12 @@
 //!
 //! A base layer: both the connections and the router write frames. Reading a client's frames is `conn`'s business.
 
+/// Marks a message as compressed, in a frame's first byte (RFC 7692 §6).
+pub const RSV1: u8 = 0x40;
+
+/// Shortest header a server writes.
+pub const FRAME_HEADER_BYTES_MIN: usize = 2;
+
 /// Longest header a server writes: it never masks.
 pub const FRAME_HEADER_BYTES_MAX: usize = 10;
 
@@ -84,7 +90,30 @@ impl FrameBuilder {
 /// Appends the header of a server's unfragmented, unmasked frame with `payload_bytes` to follow.
 #[inline]
 pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
-    let first = 0x80 | opcode.bits();
+    append_header(out, 0x80 | opcode.bits(), payload_bytes);
+}
+
+/// As [`encode_header`], for a compressed message (RFC 7692 §6).
+pub fn encode_compressed_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
+    append_header(out, 0x80 | RSV1 | opcode.bits(), payload_bytes);
+}
+
+/// The opcode and payload of a whole frame that this server wrote, uncompressed.
+///
+/// # Panics
+/// Where it is no such frame.
+pub fn split_frame(frame: &[u8]) -> (Opcode, &[u8]) {
+    let header_bytes = match frame[1] {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
+    let opcode = Opcode::from_bits(frame[0] & !0x80).expect("the server writes known opcodes, uncompressed here");
+    (opcode, &frame[header_bytes..])
+}
+
+#[inline]
+fn append_header(out: &mut Vec<u8>, first: u8, payload_bytes: usize) {
     // Lengths the compiler knows: a copy of unknown length costs more than all the rest.
     if payload_bytes <= 125 {
         out.extend_from_slice(&[first, payload_bytes as u8]);

@@ -9,9 +9,9 @@
 //! server  → reactor, control           spawn, pin, listen, drain
 //! control → metrics (messages only)    HTTP that is no upgrade: console page, health, statistics
 //! reactor → conn, router, drivers      the loop: mail, completions, timers, flush, wake peers
-//! router  → protocol                   topics, membership, fan-out plan, presence: sans-IO
-//! conn                                 handshake, frames, assembly, outbox: sans-IO
-//! protocol                             JSON commands and events
+//! router  → compress, protocol         topics, membership, fan-out plan, presence: sans-IO
+//! conn    → compress                   handshake, frames, assembly, outbox: sans-IO
+//! compress, protocol                   RFC 7692; JSON commands and events
 //! frame, time, ids, limits, metrics    frames on the wire, clocks, identities, every bound, counters
 //! ```
 //!
@@ -22,6 +22,7 @@
 pub mod bench;
 pub mod cgroup;
 pub mod cli;
+pub mod compress;
 pub mod config;
 pub mod conn;
 pub mod control;

@@ -60,8 +60,18 @@ pub const SEND_SLICES_MAX: usize = 64;
 /// Payload of a control frame (RFC 6455 §5.5). A longer one is a protocol error, 1002.
 pub const CONTROL_BYTES_MAX: usize = 125;
 
-/// Fragments in one message, empty ones counted. One more is answered 1008.
-pub const FRAGMENTS_MAX: u32 = 131_072;
+/// Compressed messages a reactor decompresses as they arrive in pieces. One more is gathered
+/// compressed and decompressed when it is whole.
+pub const INFLATE_STREAMS_MAX: usize = 64;
+
+/// What the state of one of them is counted as, in bytes: zlib's tables and its window.
+pub const INFLATE_STREAM_BYTES: usize = 48 * 1024;
+
+/// Bytes by which the room for a decompressed message grows at first; then it doubles, up to what it may hold.
+pub const INFLATE_STEP_BYTES: usize = 4 * 1024;
+
+/// Compressed streams in one message (RFC 7692 §7.2.3.4): each costs a new start. So many are malformed.
+pub const DEFLATE_STREAMS_MAX: u32 = 16;
 
 /// Sockets beyond `limits.connections_max` that may be in their handshake, in plain HTTP or being refused. One more
 /// is answered 503 without its request being read.

@@ -106,6 +106,10 @@ pub struct Counts {
     pub bytes_out: u64,
     /// Calls to the kernel that sent something.
     pub sends: u64,
+    /// Messages compressed, each once however many connections get it.
+    pub compressions: u64,
+    /// Bytes that compressed messages from clients held.
+    pub inflated_bytes: u64,
     /// Bytes held for connections now: segments that queues refer to, shared ones once, and incomplete messages.
     pub queue_bytes: u64,
     /// Turns of the loop.
@@ -125,6 +129,8 @@ pub struct ReactorMetrics {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     sends: AtomicU64,
+    compressions: AtomicU64,
+    inflated_bytes: AtomicU64,
     queue_bytes: AtomicU64,
     turns: AtomicU64,
 }
@@ -144,6 +150,8 @@ impl ReactorMetrics {
         set(&self.bytes_in, counts.bytes_in);
         set(&self.bytes_out, counts.bytes_out);
         set(&self.sends, counts.sends);
+        set(&self.compressions, counts.compressions);
+        set(&self.inflated_bytes, counts.inflated_bytes);
         set(&self.queue_bytes, counts.queue_bytes);
         set(&self.turns, counts.turns);
     }
@@ -161,6 +169,8 @@ impl ReactorMetrics {
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
             sends: get(&self.sends),
+            compressions: get(&self.compressions),
+            inflated_bytes: get(&self.inflated_bytes),
             queue_bytes: get(&self.queue_bytes),
             turns: get(&self.turns),
         }
@@ -172,13 +182,17 @@ impl ReactorMetrics {
     }
 }
 
-/// What the reactors of a node share: the two counts that bound it, and everybody's metrics.
+/// What the reactors of a node share: the counts that bound it, and everybody's metrics.
 #[derive(Debug)]
 pub struct NodeMetrics {
     /// WebSocket connections of the node, those in their handshake included from the moment they are let in.
     pub connections: AtomicUsize,
     /// Sockets of the node, whatever they are doing.
     pub sockets: AtomicUsize,
+    /// Connections whose client may refer to its earlier compressed messages.
+    pub deflate_contexts: AtomicUsize,
+    /// Bytes these may take.
+    pub deflate_bytes: AtomicUsize,
     /// One entry a reactor.
     pub reactors: Vec<ReactorMetrics>,
 }
@@ -189,22 +203,47 @@ impl NodeMetrics {
         NodeMetrics {
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
+            deflate_contexts: AtomicUsize::new(0),
+            deflate_bytes: AtomicUsize::new(0),
             reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
         }
     }
 
     /// Takes one of `max` places in a count; `false` where all are taken.
     pub fn take_place(count: &AtomicUsize, max: usize) -> bool {
-        if count.fetch_add(1, Ordering::Relaxed) < max {
-            return true;
-        }
-        count.fetch_sub(1, Ordering::Relaxed);
-        false
+        NodeMetrics::take(count, 1, max)
     }
 
     /// Gives a place back.
     pub fn give_place(count: &AtomicUsize) {
         count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes room for one compression context of so many bytes, of `contexts_max` and `bytes_max` in all; `false` where
+    /// there is none.
+    pub fn take_context(&self, bytes: usize, contexts_max: usize, bytes_max: usize) -> bool {
+        if !NodeMetrics::take(&self.deflate_contexts, 1, contexts_max) {
+            return false;
+        }
+        let taken = NodeMetrics::take(&self.deflate_bytes, bytes, bytes_max);
+        if !taken {
+            NodeMetrics::give_place(&self.deflate_contexts);
+        }
+        taken
+    }
+
+    /// Gives the room of a context back.
+    pub fn give_context(&self, bytes: usize) {
+        NodeMetrics::give_place(&self.deflate_contexts);
+        self.deflate_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn take(count: &AtomicUsize, amount: usize, max: usize) -> bool {
+        if count.fetch_add(amount, Ordering::Relaxed).saturating_add(amount) <= max {
+            return true;
+        }
+        count.fetch_sub(amount, Ordering::Relaxed);
+        false
     }
 }
 
@@ -224,6 +263,7 @@ mod tests {
     fn what_is_published_is_read() {
         let mut counts = Counts { connections: 1, opened: 2, messages_in: 3, messages_out: 4, ..Counts::default() };
         counts = Counts { deliveries: 5, bytes_in: 6, bytes_out: 7, sends: 8, queue_bytes: 9, turns: 10, ..counts };
+        counts = Counts { compressions: 11, inflated_bytes: 12, ..counts };
         counts.endings.count(Ending::Silent);
         counts.endings.count(Ending::SlowConsumer);
         let metrics = ReactorMetrics::default();

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanfare::conn::HeadLimits;
+use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::ids::{ClientIdCodec, ReactorId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::{Completion, Driver, NodeState, Sent, Settings, Token, Wake, Worker, post_office};
@@ -110,7 +110,8 @@ const ROUNDS: usize = 1_000;
 fn cost_of(join: bool, message: &str) -> (usize, usize, usize) {
     let settings = Settings {
         connections_max: 1_000,
-        message_bytes_max: 1 << 20,
+        message: MessageLimits { bytes_max: 1 << 20, fragments_max: 131_072 },
+        deflate: None,
         rooms_max: 128,
         head: HeadLimits { bytes_max: 8192, headers_max: 64 },
         handshake_ms_max: 5_000,

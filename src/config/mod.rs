@@ -51,6 +51,8 @@ pub struct Config {
     pub log: Log,
     /// Bounds of a node and of a connection.
     pub limits: Limits,
+    /// Compression of messages.
+    pub deflate: Deflate,
     /// Liveness of idle connections.
     pub heartbeat: Heartbeat,
     /// What waits for slow consumers.
@@ -103,6 +105,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Bytes of one message from a client, all its fragments together.
     pub message_bytes_max: usize,
+    /// Fragments of one message from a client, empty ones counted.
+    pub fragments_max: u32,
     /// Rooms one connection may be in.
     pub rooms_max: usize,
     /// Bytes of a request head.
@@ -111,6 +115,23 @@ pub struct Limits {
     pub headers_max: usize,
     /// Time from accept to the end of the request head.
     pub handshake_timeout: Duration,
+}
+
+/// Compression of messages (permessage-deflate, RFC 7692).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deflate {
+    /// Whether it is agreed on with clients that offer it.
+    pub enabled: bool,
+    /// zlib's level: 1 is the fastest, 9 the smallest.
+    pub level: u32,
+    /// Bytes of payload from which a message is compressed.
+    pub min_bytes: usize,
+    /// Bits of the window that clients are told to keep to, where they would.
+    pub client_window_bits: u8,
+    /// Connections whose client may refer to its earlier messages.
+    pub contexts_max: usize,
+    /// Bytes that these may take on the whole node.
+    pub memory_max: usize,
 }
 
 /// Liveness of idle connections.
@@ -224,10 +245,19 @@ impl Config {
             limits: Limits {
                 connections_max: from.size("limits.connections_max"),
                 message_bytes_max: from.size("limits.message_bytes_max"),
+                fragments_max: u32::try_from(from.number("limits.fragments_max")).unwrap_or(u32::MAX),
                 rooms_max: from.size("limits.rooms_max"),
                 head_bytes_max: from.size("limits.head_bytes_max"),
                 headers_max: from.size("limits.headers_max"),
                 handshake_timeout: from.duration("limits.handshake_timeout"),
+            },
+            deflate: Deflate {
+                enabled: from.switch("deflate.enabled"),
+                level: u32::try_from(from.number("deflate.level")).unwrap_or(u32::MAX),
+                min_bytes: from.size("deflate.min_bytes"),
+                client_window_bits: u8::try_from(from.number("deflate.client_window_bits")).unwrap_or(u8::MAX),
+                contexts_max: from.size("deflate.contexts_max"),
+                memory_max: from.size("deflate.memory_max"),
             },
             heartbeat: Heartbeat { interval: from.duration("heartbeat.interval") },
             outbox: Outbox {

@@ -125,6 +125,12 @@ pub const SETTINGS: &[Setting] = &[
         "Size of one message from a client, its fragments together; a larger one closes the connection with 1009.",
     ),
     row(
+        "limits.fragments_max",
+        integer(1, 16_777_216),
+        "131072",
+        "Fragments of one message from a client, empty ones counted; one more closes the connection with 1008.",
+    ),
+    row(
         "limits.rooms_max",
         integer(1, 65_536),
         "128",
@@ -137,6 +143,32 @@ pub const SETTINGS: &[Setting] = &[
         duration(10, 5 * MINUTE),
         "5s",
         "Time a client has to send its whole request head.",
+    ),
+    row("deflate.enabled", Kind::Bool, "true", "Agree on permessage-deflate (RFC 7692) with clients that offer it."),
+    row("deflate.level", integer(1, 9), "6", "Compression level: 1 is the fastest, 9 gives the smallest messages."),
+    row(
+        "deflate.min_bytes",
+        bytes(0, 256 * MIB),
+        "256",
+        "Size from which a message is compressed; smaller ones are sent as they are.",
+    ),
+    row(
+        "deflate.client_window_bits",
+        integer(9, 15),
+        "12",
+        "Window that clients are told to compress with, where they would keep to one: 12 is 4 KiB, 15 is 32 KiB.",
+    ),
+    row(
+        "deflate.contexts_max",
+        integer(0, 10_000_000),
+        "50000",
+        "Clients of this node that may refer to their earlier compressed messages; one more is told not to.",
+    ),
+    row(
+        "deflate.memory_max",
+        bytes(0, 1024 * GIB),
+        "256MiB",
+        "Bytes that these earlier messages may take on the whole node; a client beyond it is told not to refer to them.",
     ),
     row(
         "heartbeat.interval",

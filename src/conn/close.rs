@@ -4,6 +4,7 @@ use std::fmt;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::compress::InflateError;
 use crate::frame::{Opcode, encode_header};
 use crate::limits::CONTROL_BYTES_MAX;
 
@@ -36,8 +37,10 @@ pub enum PeerError {
     InvalidUtf8,
     /// A message over `limits.message_bytes_max`.
     MessageTooBig,
-    /// A message of more than `limits::FRAGMENTS_MAX` fragments.
+    /// A message of more than `limits.fragments_max` fragments.
     TooManyFragments,
+    /// A compressed message that is not what a compressor makes (RFC 7692 §7.2.2).
+    BadDeflate,
     /// Persistently over the rate.
     RateAbuse,
 }
@@ -55,7 +58,7 @@ impl PeerError {
             | PeerError::StrayContinuation
             | PeerError::InterleavedMessage
             | PeerError::BadClose => CloseCode::Protocol,
-            PeerError::InvalidUtf8 => CloseCode::Invalid,
+            PeerError::InvalidUtf8 | PeerError::BadDeflate => CloseCode::Invalid,
             PeerError::MessageTooBig => CloseCode::Size,
             PeerError::TooManyFragments | PeerError::RateAbuse => CloseCode::Policy,
         }
@@ -77,12 +80,22 @@ impl fmt::Display for PeerError {
             PeerError::InvalidUtf8 => "text is not valid UTF-8",
             PeerError::MessageTooBig => "message is too big",
             PeerError::TooManyFragments => "too many fragments in one message",
+            PeerError::BadDeflate => "compressed message is malformed",
             PeerError::RateAbuse => "rate limit persistently exceeded",
         })
     }
 }
 
 impl std::error::Error for PeerError {}
+
+impl From<InflateError> for PeerError {
+    fn from(error: InflateError) -> PeerError {
+        match error {
+            InflateError::TooBig => PeerError::MessageTooBig,
+            InflateError::Malformed => PeerError::BadDeflate,
+        }
+    }
+}
 
 /// Why the server ends a connection: the documented table of close codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,8 @@
 //!                └──► anything else ──► Partial (boxed, only while a header, frame or message is incomplete)
 //! ```
 //!
-//! An idle connection holds no buffer: `Decoder` is one pointer.
+//! A compressed message (RFC 7692) is decompressed as it arrives, so that what it holds is bounded and checked at once.
+//! An idle connection holds no buffer, but for what a client may refer to of its earlier messages.
 
 use std::borrow::Cow;
 
@@ -13,8 +14,26 @@ use super::close::{PeerError, parse_close};
 use super::frame::{Header, parse_header};
 use super::mask::unmask;
 use super::utf8::{Utf8Stream, validate};
+use crate::compress::{Agreement, History, Inflaters, Stream};
 use crate::frame::Opcode;
-use crate::limits::FRAGMENTS_MAX;
+use crate::limits::INFLATE_STREAM_BYTES;
+
+/// Bounds of one message.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageLimits {
+    /// Bytes it holds, its fragments together, decompressed; more is 1009.
+    pub bytes_max: usize,
+    /// Its fragments, empty ones counted; more is 1008.
+    pub fragments_max: u32,
+}
+
+impl MessageLimits {
+    /// Bytes a message's frames may carry: a little more where they are compressed, for not everything becomes smaller.
+    fn wire_bytes_max(&self, compressed: bool) -> u64 {
+        let bytes_max = self.bytes_max as u64;
+        if compressed { bytes_max + bytes_max / 8 + 64 } else { bytes_max }
+    }
+}
 
 /// What the bytes of a client amounted to. A payload is borrowed from the receive buffer where it came in one piece,
 /// else it was assembled in a buffer of its own.
@@ -36,14 +55,27 @@ pub enum Event<'a> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     partial: Option<Box<Partial>>,
+    deflate: Deflate,
+}
+
+/// What a connection keeps for decompressing.
+#[derive(Debug, Default)]
+struct Deflate {
+    agreement: Option<Agreement>,
+    history: Option<Box<History>>,
 }
 
 impl Decoder {
+    /// The decoder of a connection for which this was agreed.
+    pub fn new(agreement: Option<Agreement>) -> Decoder {
+        Decoder { partial: None, deflate: Deflate { agreement, history: None } }
+    }
+
     /// Takes bytes from the front of `input` up to the next event. `None`: all of `input` was taken and no event is
     /// complete. Call again until then.
     ///
-    /// A message holds at most `message_bytes_max` bytes; memory grows with the bytes that arrived, never with a
-    /// length that was only announced.
+    /// Memory grows with the bytes that arrived, never with a length that was only announced; a compressed message is
+    /// decompressed up to its bound. The buffer of an owned message may be given back to `inflaters`.
     ///
     /// # Errors
     /// A [`PeerError`] at the first byte that shows it; the connection is lost then, and the rest of `input` has no
@@ -52,10 +84,11 @@ impl Decoder {
     pub fn next<'a>(
         &mut self,
         input: &mut &'a mut [u8],
-        message_bytes_max: usize,
+        limits: MessageLimits,
+        inflaters: &mut Inflaters,
     ) -> Result<Option<Event<'a>>, PeerError> {
         if self.partial.is_none() {
-            if let Some(event) = whole_frame(input, message_bytes_max)? {
+            if let Some(event) = whole_frame(input, limits, &mut self.deflate, inflaters)? {
                 return Ok(Some(event));
             }
             if input.is_empty() {
@@ -63,7 +96,7 @@ impl Decoder {
             }
         }
         let partial = self.partial.get_or_insert_default();
-        let event = partial.next(input, message_bytes_max)?;
+        let event = partial.next(input, limits, &mut self.deflate, inflaters)?;
         if partial.is_empty() {
             self.partial = None;
         }
@@ -75,20 +108,38 @@ impl Decoder {
         self.partial.is_some()
     }
 
-    /// Bytes held for incomplete input.
+    /// Bytes held for incomplete input. What may be referred to of earlier messages is not among them: it has its own
+    /// bound, which is kept when compression is agreed on.
+    #[inline]
     pub fn held_bytes(&self) -> usize {
-        self.partial.as_ref().map_or(0, |partial| partial.message.capacity() + partial.control.capacity())
+        self.partial.as_ref().map_or(0, |partial| partial.held_bytes())
+    }
+}
+
+impl Deflate {
+    /// A message is complete: the client's next one may refer to it.
+    fn remember(&mut self, message: &[u8]) {
+        if let Some(agreement) = self.agreement
+            && agreement.client_takeover
+        {
+            self.history.get_or_insert_default().push(message, agreement.history_bytes_max());
+        }
     }
 }
 
 /// The fast path: the next frame lies whole in `input` and is a message or control frame of its own.
 #[inline]
-fn whole_frame<'a>(input: &mut &'a mut [u8], message_bytes_max: usize) -> Result<Option<Event<'a>>, PeerError> {
-    let Some((header, header_bytes)) = parse_header(input)? else { return Ok(None) };
+fn whole_frame<'a>(
+    input: &mut &'a mut [u8],
+    limits: MessageLimits,
+    deflate: &mut Deflate,
+    inflaters: &mut Inflaters,
+) -> Result<Option<Event<'a>>, PeerError> {
+    let Some((header, header_bytes)) = parse_header(input, deflate.agreement.is_some())? else { return Ok(None) };
     if header.opcode == Opcode::Continuation {
         return Err(PeerError::StrayContinuation);
     }
-    if header.payload_bytes > message_bytes_max as u64 && !header.opcode.is_control() {
+    if header.payload_bytes > limits.wire_bytes_max(header.compressed) && !header.opcode.is_control() {
         return Err(PeerError::MessageTooBig);
     }
     let frame_bytes = header_bytes + header.payload_bytes as usize;
@@ -99,6 +150,10 @@ fn whole_frame<'a>(input: &mut &'a mut [u8], message_bytes_max: usize) -> Result
     *input = rest;
     let payload = &mut frame[header_bytes..];
     unmask(payload, header.key, 0);
+    if header.compressed {
+        let message = inflate(payload, limits, deflate, inflaters)?;
+        return owned(header.opcode == Opcode::Text, message).map(Some);
+    }
     Ok(Some(match header.opcode {
         Opcode::Text => {
             let text = validate(payload).map_err(|_| PeerError::InvalidUtf8)?;
@@ -110,6 +165,29 @@ fn whole_frame<'a>(input: &mut &'a mut [u8], message_bytes_max: usize) -> Result
         Opcode::Close => Event::Close(parse_close(payload)?),
         Opcode::Continuation => return Err(PeerError::StrayContinuation),
     }))
+}
+
+/// What a compressed message that is here in one piece holds.
+fn inflate(
+    payload: &[u8],
+    limits: MessageLimits,
+    deflate: &mut Deflate,
+    inflaters: &mut Inflaters,
+) -> Result<Vec<u8>, PeerError> {
+    let mut message = inflaters.buffer();
+    inflaters.inflate(payload, deflate.history.as_deref(), &mut message, limits.bytes_max)?;
+    deflate.remember(&message);
+    Ok(message)
+}
+
+fn owned<'a>(text: bool, message: Vec<u8>) -> Result<Event<'a>, PeerError> {
+    match text {
+        true => {
+            let text = String::from_utf8(message).map_err(|_| PeerError::InvalidUtf8)?;
+            Ok(Event::Text(Cow::Owned(text)))
+        }
+        false => Ok(Event::Binary(Cow::Owned(message))),
+    }
 }
 
 /// What is incomplete. `frame` is the frame being received, `opened` the data message it or its successors belong to.
@@ -140,6 +218,19 @@ struct Opened {
     text: bool,
     utf8: Utf8Stream,
     fragments: u32,
+    /// Bytes its frames have announced so far.
+    wire_bytes: u64,
+    form: Form,
+}
+
+/// How a message's bytes become what it holds.
+#[derive(Debug)]
+enum Form {
+    Plain,
+    /// Decompressed as they arrive.
+    Stream(Box<Stream>),
+    /// Compressed, and too many others are: to be decompressed when all is here.
+    Gathered,
 }
 
 impl Partial {
@@ -147,27 +238,41 @@ impl Partial {
         self.head.len == 0 && self.frame.is_none() && self.opened.is_none()
     }
 
-    fn next<'a>(&mut self, input: &mut &'a mut [u8], message_bytes_max: usize) -> Result<Option<Event<'a>>, PeerError> {
+    fn held_bytes(&self) -> usize {
+        let stream = match &self.opened {
+            Some(Opened { form: Form::Stream(_), .. }) => INFLATE_STREAM_BYTES,
+            Some(Opened { form: Form::Plain | Form::Gathered, .. }) | None => 0,
+        };
+        self.message.capacity() + self.control.capacity() + stream
+    }
+
+    fn next<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        limits: MessageLimits,
+        deflate: &mut Deflate,
+        inflaters: &mut Inflaters,
+    ) -> Result<Option<Event<'a>>, PeerError> {
         loop {
             if self.frame.is_none() {
-                match self.take_header(input)? {
-                    Some(header) => self.open_frame(header, message_bytes_max)?,
+                match self.take_header(input, deflate.agreement.is_some())? {
+                    Some(header) => self.open_frame(header, limits, deflate, inflaters)?,
                     None => return Ok(None),
                 }
             }
-            if !self.take_payload(input)? {
+            if !self.take_payload(input, limits, deflate)? {
                 return Ok(None);
             }
-            if let Some(event) = self.end_frame()? {
+            if let Some(event) = self.end_frame(limits, deflate, inflaters)? {
                 return Ok(Some(event));
             }
         }
     }
 
     /// A header may be split anywhere: bytes are gathered one by one until it parses.
-    fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, PeerError> {
+    fn take_header(&mut self, input: &mut &mut [u8], deflate: bool) -> Result<Option<Header>, PeerError> {
         if self.head.len == 0
-            && let Some((header, used)) = parse_header(input)?
+            && let Some((header, used)) = parse_header(input, deflate)?
         {
             *input = &mut std::mem::take(input)[used..];
             return Ok(Some(header));
@@ -176,7 +281,7 @@ impl Partial {
             self.head.bytes[self.head.len] = *first;
             self.head.len += 1;
             *input = rest;
-            if let Some((header, _)) = parse_header(&self.head.bytes[..self.head.len])? {
+            if let Some((header, _)) = parse_header(&self.head.bytes[..self.head.len], deflate)? {
                 self.head.len = 0;
                 return Ok(Some(header));
             }
@@ -184,31 +289,53 @@ impl Partial {
         Ok(None)
     }
 
-    fn open_frame(&mut self, header: Header, message_bytes_max: usize) -> Result<(), PeerError> {
-        match (header.opcode, &mut self.opened) {
+    fn open_frame(
+        &mut self,
+        header: Header,
+        limits: MessageLimits,
+        deflate: &Deflate,
+        inflaters: &mut Inflaters,
+    ) -> Result<(), PeerError> {
+        let opened = match (header.opcode, &mut self.opened) {
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
+                self.frame = Some(Frame { header, received_bytes: 0 });
+                return Ok(());
+            }
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(PeerError::InterleavedMessage),
             (Opcode::Continuation, None) => return Err(PeerError::StrayContinuation),
             (Opcode::Text | Opcode::Binary, opened @ None) => {
                 let text = header.opcode == Opcode::Text;
-                *opened = Some(Opened { text, utf8: Utf8Stream::new(), fragments: 1 });
+                let form = Form::Plain;
+                opened.insert(Opened { text, utf8: Utf8Stream::new(), fragments: 0, wire_bytes: 0, form })
             }
-            (Opcode::Continuation, Some(opened)) => {
-                opened.fragments += 1;
-                if opened.fragments > FRAGMENTS_MAX {
-                    return Err(PeerError::TooManyFragments);
-                }
-            }
-            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {}
+            (Opcode::Continuation, Some(opened)) => opened,
+        };
+        opened.fragments += 1;
+        if opened.fragments > limits.fragments_max {
+            return Err(PeerError::TooManyFragments);
         }
-        if !header.opcode.is_control() && header.payload_bytes > (message_bytes_max - self.message.len()) as u64 {
+        let compressed = header.compressed || !matches!(opened.form, Form::Plain);
+        if header.payload_bytes > limits.wire_bytes_max(compressed) - opened.wire_bytes {
             return Err(PeerError::MessageTooBig);
+        }
+        opened.wire_bytes += header.payload_bytes;
+        if header.compressed {
+            opened.form = match inflaters.take(deflate.history.as_deref()) {
+                Some(stream) => Form::Stream(Box::new(stream)),
+                None => Form::Gathered,
+            };
         }
         self.frame = Some(Frame { header, received_bytes: 0 });
         Ok(())
     }
 
     /// Moves payload from `input`; whether the frame is complete.
-    fn take_payload(&mut self, input: &mut &mut [u8]) -> Result<bool, PeerError> {
+    fn take_payload(
+        &mut self,
+        input: &mut &mut [u8],
+        limits: MessageLimits,
+        deflate: &Deflate,
+    ) -> Result<bool, PeerError> {
         let Some(frame) = &mut self.frame else { return Ok(false) };
         let missing = frame.header.payload_bytes - frame.received_bytes;
         let take = usize::try_from(missing).unwrap_or(usize::MAX).min(input.len());
@@ -216,21 +343,22 @@ impl Partial {
         *input = rest;
         unmask(bytes, frame.header.key, (frame.received_bytes % 4) as usize);
         frame.received_bytes += take as u64;
-        if frame.header.opcode.is_control() {
-            self.control.extend_from_slice(bytes);
-        } else {
-            if let Some(opened) = &mut self.opened
-                && opened.text
-            {
-                opened.utf8.push(bytes).map_err(|_| PeerError::InvalidUtf8)?;
-            }
-            self.message.extend_from_slice(bytes);
+        let complete = frame.received_bytes == frame.header.payload_bytes;
+        match &mut self.opened {
+            _ if frame.header.opcode.is_control() => self.control.extend_from_slice(bytes),
+            Some(opened) => opened.take(bytes, &mut self.message, limits, deflate)?,
+            None => {}
         }
-        Ok(frame.received_bytes == frame.header.payload_bytes)
+        Ok(complete)
     }
 
     /// The frame is complete: the event it makes, if it makes one.
-    fn end_frame<'a>(&mut self) -> Result<Option<Event<'a>>, PeerError> {
+    fn end_frame<'a>(
+        &mut self,
+        limits: MessageLimits,
+        deflate: &mut Deflate,
+        inflaters: &mut Inflaters,
+    ) -> Result<Option<Event<'a>>, PeerError> {
         let Some(frame) = self.frame.take() else { return Ok(None) };
         match frame.header.opcode {
             Opcode::Ping => Ok(Some(Event::Ping(Cow::Owned(std::mem::take(&mut self.control))))),
@@ -247,15 +375,65 @@ impl Partial {
                 if !frame.header.fin {
                     return Ok(None);
                 }
-                let Some(mut opened) = self.opened.take() else { return Ok(None) };
+                let Some(opened) = self.opened.take() else { return Ok(None) };
                 let payload = std::mem::take(&mut self.message);
-                if !opened.text {
-                    return Ok(Some(Event::Binary(Cow::Owned(payload))));
-                }
-                opened.utf8.finish().map_err(|_| PeerError::InvalidUtf8)?;
-                let text = String::from_utf8(payload).map_err(|_| PeerError::InvalidUtf8)?;
-                Ok(Some(Event::Text(Cow::Owned(text))))
+                opened.end(payload, limits, deflate, inflaters).map(Some)
             }
+        }
+    }
+}
+
+impl Opened {
+    /// More of the message has arrived; what it holds is appended to `message`.
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        message: &mut Vec<u8>,
+        limits: MessageLimits,
+        deflate: &Deflate,
+    ) -> Result<(), PeerError> {
+        let before = message.len();
+        match &mut self.form {
+            Form::Plain => message.extend_from_slice(bytes),
+            Form::Stream(stream) => stream.push(bytes, deflate.history.as_deref(), message, limits.bytes_max)?,
+            Form::Gathered => {
+                message.extend_from_slice(bytes);
+                return Ok(());
+            }
+        }
+        self.check(&message[before..])
+    }
+
+    /// The message is complete.
+    fn end<'a>(
+        mut self,
+        mut message: Vec<u8>,
+        limits: MessageLimits,
+        deflate: &mut Deflate,
+        inflaters: &mut Inflaters,
+    ) -> Result<Event<'a>, PeerError> {
+        match std::mem::replace(&mut self.form, Form::Plain) {
+            Form::Plain => {}
+            Form::Stream(mut stream) => {
+                let before = message.len();
+                stream.end(deflate.history.as_deref(), &mut message, limits.bytes_max)?;
+                inflaters.give_back(*stream);
+                self.check(&message[before..])?;
+                deflate.remember(&message);
+            }
+            Form::Gathered => return owned(self.text, inflate(&message, limits, deflate, inflaters)?),
+        }
+        if self.text {
+            self.utf8.finish().map_err(|_| PeerError::InvalidUtf8)?;
+        }
+        owned(self.text, message)
+    }
+
+    /// Text is refused at the first byte that cannot be UTF-8 (RFC 6455 §8.1).
+    fn check(&mut self, bytes: &[u8]) -> Result<(), PeerError> {
+        match self.text {
+            true => self.utf8.push(bytes).map_err(|_| PeerError::InvalidUtf8),
+            false => Ok(()),
         }
     }
 }

@@ -1,8 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::compress::{Offer, WindowBits};
+use crate::limits::INFLATE_STREAMS_MAX;
 
 const MAX: usize = 1 << 20;
+
+fn limits(bytes_max: usize) -> MessageLimits {
+    MessageLimits { bytes_max, fragments_max: 131_072 }
+}
 
 /// A client's frame: masked, with the shortest length form.
 fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -26,7 +32,20 @@ fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Everything the bytes amount to, fed in pieces of the given sizes: a debug line an event, then the error if any.
 fn decode(bytes: &[u8], pieces: &[usize], max: usize) -> Vec<String> {
-    let mut decoder = Decoder::default();
+    decode_agreed(bytes, pieces, max, None, 0)
+}
+
+/// As `decode`, with compression agreed on and so many other messages being decompressed in pieces.
+fn decode_agreed(
+    bytes: &[u8],
+    pieces: &[usize],
+    max: usize,
+    agreement: Option<Agreement>,
+    others: usize,
+) -> Vec<String> {
+    let mut decoder = Decoder::new(agreement);
+    let mut inflaters = Inflaters::default();
+    let _others: Vec<Stream> = (0..others).map(|_| inflaters.take(None).unwrap()).collect();
     let mut log = Vec::new();
     let mut at = 0;
     let mut sizes = pieces.iter().copied().cycle();
@@ -36,7 +55,7 @@ fn decode(bytes: &[u8], pieces: &[usize], max: usize) -> Vec<String> {
         at += size;
         let mut input = piece.as_mut_slice();
         loop {
-            match decoder.next(&mut input, max) {
+            match decoder.next(&mut input, limits(max), &mut inflaters) {
                 Ok(Some(Event::Text(payload))) => log.push(format!("text {:?}", payload.as_bytes())),
                 Ok(Some(Event::Binary(payload))) => log.push(format!("binary {:?}", &payload[..])),
                 Ok(Some(Event::Ping(payload))) => log.push(format!("ping {:?}", &payload[..])),
@@ -112,14 +131,14 @@ fn an_announced_length_allocates_nothing() {
     let mut decoder = Decoder::default();
     let mut bytes = frame(true, 2, &vec![0; 1 << 20]);
     let mut input = &mut bytes[..100];
-    assert!(decoder.next(&mut input, MAX).unwrap().is_none());
+    assert!(decoder.next(&mut input, limits(MAX), &mut Inflaters::default()).unwrap().is_none());
     assert!(decoder.held_bytes() <= 256, "held {}", decoder.held_bytes());
 }
 
 #[test]
 fn fragments_are_counted_even_when_empty() {
     let mut bytes = frame(false, 1, b"");
-    for _ in 0..FRAGMENTS_MAX {
+    for _ in 0..limits(MAX).fragments_max {
         bytes.extend(frame(false, 0, b""));
     }
     assert_eq!(decode(&bytes, &[65_536], MAX), ["error TooManyFragments"]);
@@ -141,10 +160,93 @@ fn nothing_is_held_between_messages() {
         let mut bytes = frame(true, 2, &vec![1; size]);
         for piece in bytes.chunks_mut(1000) {
             let mut input = piece;
-            while decoder.next(&mut input, MAX).unwrap().is_some() {}
+            while decoder.next(&mut input, limits(MAX), &mut Inflaters::default()).unwrap().is_some() {}
         }
         assert!(!decoder.is_partial());
     }
+}
+
+/// A client that compresses with a window of 15 bits and refers to its earlier messages.
+struct Compressor(flate2::Compress);
+
+impl Compressor {
+    fn new() -> Compressor {
+        Compressor(flate2::Compress::new(flate2::Compression::new(6), false))
+    }
+
+    fn payload(&mut self, message: &[u8]) -> Vec<u8> {
+        if message.is_empty() {
+            // zlib has nothing to flush then; RFC 7692 §7.2.3.6 says what to send.
+            return vec![0];
+        }
+        let mut out = Vec::with_capacity(message.len() + 100);
+        self.0.compress_vec(message, &mut out, flate2::FlushCompress::Sync).unwrap();
+        out.truncate(out.len() - 4);
+        out
+    }
+
+    /// The message in fragments of so many bytes, with a ping between them.
+    fn frames(&mut self, opcode: u8, message: &[u8], fragment_bytes: usize) -> Vec<u8> {
+        let payload = self.payload(message);
+        let count = payload.len().div_ceil(fragment_bytes);
+        let mut out = Vec::new();
+        for (at, fragment) in payload.chunks(fragment_bytes).enumerate() {
+            let first = if at == 0 { 0x40 | opcode } else { 0 };
+            out.extend(frame(at + 1 == count, first, fragment));
+            if at + 1 < count {
+                out.extend(frame(true, 9, b"p"));
+            }
+        }
+        out
+    }
+}
+
+fn agreement() -> Option<Agreement> {
+    Some(Offer::first_acceptable(["permessage-deflate"]).unwrap().agree(WindowBits::MAX))
+}
+
+#[test]
+fn a_compressed_bomb_is_refused_wherever_it_is_cut() {
+    let bytes = Compressor::new().frames(2, &vec![0; 8 << 20], 1 << 20);
+    for pieces in [bytes.len(), 1_000, 3] {
+        assert_eq!(decode_agreed(&bytes, &[pieces], 5_000, agreement(), 0), ["error MessageTooBig"]);
+        assert_eq!(decode_agreed(&bytes, &[pieces], 5_000, agreement(), INFLATE_STREAMS_MAX), ["error MessageTooBig"]);
+    }
+}
+
+#[test]
+fn compressed_text_is_checked_as_it_arrives() {
+    let bytes = Compressor::new().frames(1, b"fine until \xFF here", 10);
+    for (others, expected) in [(0, "error InvalidUtf8"), (INFLATE_STREAMS_MAX, "error InvalidUtf8")] {
+        for pieces in [1, 5, 1_000] {
+            let log = decode_agreed(&bytes, &[pieces], MAX, agreement(), others);
+            assert_eq!(log.last().map(String::as_str), Some(expected), "{log:?}");
+        }
+    }
+}
+
+#[test]
+fn garbage_that_says_it_is_compressed_is_malformed() {
+    for payload in [&b"\xFF\xFF\xFF"[..], b"no deflate at all"] {
+        let bytes = frame(true, 0x42, payload);
+        assert_eq!(decode_agreed(&bytes, &[100], MAX, agreement(), 0), ["error BadDeflate"]);
+        assert_eq!(decode_agreed(&bytes, &[1], MAX, agreement(), 0), ["error BadDeflate"]);
+        assert_eq!(decode_agreed(&bytes, &[100], MAX, None, 0), ["error ReservedBits"]);
+    }
+}
+
+#[test]
+fn a_decompressor_comes_back_however_its_message_ends() {
+    let mut inflaters = Inflaters::default();
+    let mut bytes = Compressor::new().frames(2, &[7; 1_000], 5);
+    let half = bytes.len() / 2;
+    let mut decoder = Decoder::new(agreement());
+    let mut input = &mut bytes[..half];
+    while decoder.next(&mut input, limits(MAX), &mut inflaters).unwrap().is_some() {}
+    assert_eq!(inflaters.in_pieces(), 1);
+    assert!(decoder.held_bytes() >= INFLATE_STREAM_BYTES);
+    drop(decoder);
+    assert_eq!(inflaters.in_pieces(), 0);
 }
 
 fn any_frames() -> impl Strategy<Value = Vec<u8>> {
@@ -167,6 +269,25 @@ proptest! {
     #[test]
     fn any_chunking_gives_the_same_events(bytes in any_frames(), pieces in proptest::collection::vec(1_usize..400, 1..10)) {
         prop_assert_eq!(decode(&bytes, &pieces, 66_000), decode(&bytes, &[bytes.len()], 66_000));
+    }
+
+    #[test]
+    fn compressed_messages_are_the_same_in_any_pieces(
+        messages in proptest::collection::vec((proptest::collection::vec("[a-e]{0,40}", 0..60), 1_usize..400), 1..6),
+        pieces in proptest::collection::vec(1_usize..400, 1..10),
+        crowded in any::<bool>(),
+    ) {
+        let mut compressor = Compressor::new();
+        let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+        for (words, fragment_bytes) in messages {
+            let message = words.concat();
+            bytes.extend(compressor.frames(1, message.as_bytes(), fragment_bytes));
+            expected.push(format!("text {:?}", message.as_bytes()));
+        }
+        let others = if crowded { INFLATE_STREAMS_MAX } else { 0 };
+        let mut log = decode_agreed(&bytes, &pieces, MAX, agreement(), others);
+        log.retain(|line| !line.starts_with("ping"));
+        prop_assert_eq!(log, expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Headers of a client's frames (RFC 6455 §5.2), read strictly.
 
 use super::PeerError;
-use crate::frame::Opcode;
+use crate::frame::{Opcode, RSV1};
 use crate::limits::CONTROL_BYTES_MAX;
 
 /// The header of a client's frame; the mask is there, since an unmasked frame is refused.
@@ -9,6 +9,8 @@ use crate::limits::CONTROL_BYTES_MAX;
 pub struct Header {
     /// Whether this is the message's last frame.
     pub fin: bool,
+    /// Whether the message is compressed (RFC 7692 §6).
+    pub compressed: bool,
     /// What the frame carries.
     pub opcode: Opcode,
     /// The masking key.
@@ -18,19 +20,24 @@ pub struct Header {
 }
 
 /// Reads the header of a client's frame from the front of `bytes`: the header and its length, or `None` while more
-/// bytes are needed.
+/// bytes are needed. `deflate` tells whether permessage-deflate was agreed on: only then may a message's first frame
+/// have RSV1 set (RFC 7692 §6.1).
 ///
 /// # Errors
 /// As early as the bytes show it: reserved bits, an unknown opcode, a fragmented or long control frame, no mask, a
 /// length that is not minimal or has its top bit set. All are protocol errors (1002).
 #[inline]
-pub fn parse_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, PeerError> {
+pub fn parse_header(bytes: &[u8], deflate: bool) -> Result<Option<(Header, usize)>, PeerError> {
     let Some(&first) = bytes.first() else { return Ok(None) };
-    if first & 0x70 != 0 {
+    let fin = first & 0x80 != 0;
+    let compressed = first & RSV1 != 0;
+    if first & 0x30 != 0 || (compressed && !deflate) {
         return Err(PeerError::ReservedBits);
     }
-    let fin = first & 0x80 != 0;
     let opcode = Opcode::from_bits(first & 0x0F).ok_or(PeerError::UnknownOpcode)?;
+    if compressed && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+        return Err(PeerError::ReservedBits);
+    }
     let control = opcode.is_control();
     if control && !fin {
         return Err(PeerError::FragmentedControl);
@@ -64,7 +71,7 @@ pub fn parse_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, PeerError> 
     }
     let Some(key) = bytes.get(at..at + 4) else { return Ok(None) };
     let key = [key[0], key[1], key[2], key[3]];
-    Ok(Some((Header { fin, opcode, key, payload_bytes }, at + 4)))
+    Ok(Some((Header { fin, compressed, opcode, key, payload_bytes }, at + 4)))
 }
 
 #[cfg(test)]
@@ -91,15 +98,25 @@ mod tests {
 
     #[test]
     fn refuses_what_the_rfc_forbids_at_the_first_byte_that_shows_it() {
-        assert_eq!(parse_header(&[0xC1]), Err(PeerError::ReservedBits));
-        assert_eq!(parse_header(&[0x83]), Err(PeerError::UnknownOpcode));
-        assert_eq!(parse_header(&[0x8B]), Err(PeerError::UnknownOpcode));
-        assert_eq!(parse_header(&[0x09]), Err(PeerError::FragmentedControl));
-        assert_eq!(parse_header(&[0x81, 0x05]), Err(PeerError::Unmasked));
-        assert_eq!(parse_header(&[0x89, 0xFE]), Err(PeerError::LongControl));
-        assert_eq!(parse_header(&client_header(0x81, 125, 1)), Err(PeerError::BadLength));
-        assert_eq!(parse_header(&client_header(0x81, 65_535, 2)), Err(PeerError::BadLength));
-        assert_eq!(parse_header(&client_header(0x81, 1 << 63, 2)), Err(PeerError::BadLength));
+        assert_eq!(parse_header(&[0xC1], false), Err(PeerError::ReservedBits));
+        assert_eq!(parse_header(&[0x83], false), Err(PeerError::UnknownOpcode));
+        assert_eq!(parse_header(&[0x8B], false), Err(PeerError::UnknownOpcode));
+        assert_eq!(parse_header(&[0x09], false), Err(PeerError::FragmentedControl));
+        assert_eq!(parse_header(&[0x81, 0x05], false), Err(PeerError::Unmasked));
+        assert_eq!(parse_header(&[0x89, 0xFE], false), Err(PeerError::LongControl));
+        assert_eq!(parse_header(&client_header(0x81, 125, 1), false), Err(PeerError::BadLength));
+        assert_eq!(parse_header(&client_header(0x81, 65_535, 2), false), Err(PeerError::BadLength));
+        assert_eq!(parse_header(&client_header(0x81, 1 << 63, 2), false), Err(PeerError::BadLength));
+    }
+
+    #[test]
+    fn only_the_first_frame_of_a_message_may_be_marked_as_compressed() {
+        assert_eq!(parse_header(&[0xC0], true), Err(PeerError::ReservedBits), "a continuation");
+        assert_eq!(parse_header(&[0xC9], true), Err(PeerError::ReservedBits), "a ping");
+        assert_eq!(parse_header(&[0xA1], true), Err(PeerError::ReservedBits), "RSV2");
+        assert_eq!(parse_header(&[0x91], true), Err(PeerError::ReservedBits), "RSV3");
+        let (header, _) = parse_header(&client_header(0x41, 3, 0), true).unwrap().unwrap();
+        assert!(header.compressed && !header.fin);
     }
 
     proptest! {
@@ -107,11 +124,11 @@ mod tests {
         fn every_length_round_trips_in_its_minimal_form(length in prop_oneof![0_u64..300, 65_000..66_000_u64, any::<u64>().prop_map(|n| n >> 1)]) {
             let form = if length < 126 { 0 } else if length <= 65_535 { 1 } else { 2 };
             let bytes = client_header(0x82, length, form);
-            let (header, used) = parse_header(&bytes).unwrap().unwrap();
-            prop_assert_eq!(header, Header { fin: true, opcode: Opcode::Binary, key: [1, 2, 3, 4], payload_bytes: length });
+            let (header, used) = parse_header(&bytes, false).unwrap().unwrap();
+            prop_assert_eq!(header, Header { fin: true, compressed: false, opcode: Opcode::Binary, key: [1, 2, 3, 4], payload_bytes: length });
             prop_assert_eq!(used, bytes.len());
             for cut in 0..bytes.len() {
-                prop_assert_eq!(parse_header(&bytes[..cut]), Ok(None));
+                prop_assert_eq!(parse_header(&bytes[..cut], false), Ok(None));
             }
         }
 

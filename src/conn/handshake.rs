@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use tungstenite::handshake::derive_accept_key;
 
+use crate::compress::{Agreement, Offer};
 use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 
 /// The one subprotocol the server ever selects.
@@ -77,6 +78,8 @@ pub struct Upgrade {
     pub target: Target,
     /// Whether `fanfare.v1` was offered and is therefore selected.
     pub subprotocol: bool,
+    /// The first acceptable offer of compression.
+    pub offer: Option<Offer>,
 }
 
 /// What an upgrade's path and query name.
@@ -153,11 +156,12 @@ pub fn parse_head(head: &[u8], limits: HeadLimits) -> Result<Head, HttpRefusal> 
     let target = parse_target(request.path.unwrap_or("/"))?;
     let accept = check_upgrade(&request)?;
     let subprotocol = header_tokens(&request, "sec-websocket-protocol").any(|token| token == SUBPROTOCOL);
-    Ok(Head::Upgrade(Upgrade { accept, target, subprotocol }))
+    let offer = Offer::first_acceptable(header_values(&request, "sec-websocket-extensions"));
+    Ok(Head::Upgrade(Upgrade { accept, target, subprotocol, offer }))
 }
 
-/// Appends the response that completes the handshake.
-pub fn write_upgrade(out: &mut Vec<u8>, upgrade: &Upgrade) {
+/// Appends the response that completes the handshake, with what was agreed about compression.
+pub fn write_upgrade(out: &mut Vec<u8>, upgrade: &Upgrade, agreement: Option<Agreement>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
     );
@@ -165,6 +169,10 @@ pub fn write_upgrade(out: &mut Vec<u8>, upgrade: &Upgrade) {
     if upgrade.subprotocol {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         out.extend_from_slice(SUBPROTOCOL.as_bytes());
+    }
+    if let Some(agreement) = agreement {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        agreement.write(out);
     }
     out.extend_from_slice(b"\r\n\r\n");
 }
@@ -204,12 +212,16 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
 
 /// The comma-separated elements of every header field called `name`.
 fn header_tokens<'r>(request: &'r httparse::Request<'_, '_>, name: &'r str) -> impl Iterator<Item = &'r str> {
+    header_values(request, name).flat_map(|value| value.split(',').map(str::trim))
+}
+
+/// The values of every header field called `name`.
+fn header_values<'r>(request: &'r httparse::Request<'_, '_>, name: &'r str) -> impl Iterator<Item = &'r str> {
     request
         .headers
         .iter()
         .filter(move |header| header.name.eq_ignore_ascii_case(name))
         .filter_map(|header| std::str::from_utf8(header.value).ok())
-        .flat_map(|value| value.split(',').map(str::trim))
 }
 
 /// RFC 6455 §4.2.1, point by point; the answer to the client's key.
@@ -323,7 +335,7 @@ mod tests {
         let Ok(Head::Upgrade(upgrade)) = parse_head(request("/", "").as_bytes(), LIMITS) else { panic!() };
         assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let mut out = Vec::new();
-        write_upgrade(&mut out, &upgrade);
+        write_upgrade(&mut out, &upgrade, None);
         assert!(out.starts_with(b"HTTP/1.1 101 ") && out.ends_with(b"\r\n\r\n"));
         assert!(!String::from_utf8(out).unwrap().contains("Protocol:"));
     }

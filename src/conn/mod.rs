@@ -2,8 +2,7 @@
 //!
 //! Owns the handshake, the frame decoder, message assembly, UTF-8 and masking, the outbox with its references into
 //! shared segments, rates and the closing handshake. It never sees a descriptor, a clock, a thread or another
-//! connection. May import `frame`, `time`,
-//! `limits` and nothing above them.
+//! connection. May import `compress`, `frame`, `time`, `limits` and nothing above them.
 
 mod close;
 mod decoder;
@@ -15,7 +14,7 @@ mod rate;
 mod utf8;
 
 pub use close::{CloseReason, PeerError, close_payload, parse_close};
-pub use decoder::{Decoder, Event};
+pub use decoder::{Decoder, Event, MessageLimits};
 pub use frame::{Header, parse_header};
 pub use handshake::{
     Head, HeadLimits, HeadReader, HttpRefusal, Target, Upgrade, parse_head, write_refusal, write_upgrade,

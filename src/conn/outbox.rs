@@ -11,8 +11,8 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 
+use crate::compress::SharedFrame;
 use crate::frame::frame_boundary;
 use crate::time::Millis;
 
@@ -49,7 +49,7 @@ enum Body {
     /// Built on this reactor.
     Local(Vec<u8>),
     /// One frame shared with other reactors.
-    Shared(Arc<[u8]>),
+    Shared(SharedFrame),
 }
 
 impl Segment {
@@ -59,7 +59,7 @@ impl Segment {
     }
 
     /// A segment of one frame that other reactors may share.
-    pub fn shared(frame: Arc<[u8]>, ledger: &Ledger) -> Rc<Segment> {
+    pub fn shared(frame: SharedFrame, ledger: &Ledger) -> Rc<Segment> {
         Segment::count(Body::Shared(frame), Unit::Frames, ledger)
     }
 
@@ -68,7 +68,7 @@ impl Segment {
     pub fn bytes(&self) -> &[u8] {
         match &self.body {
             Body::Local(bytes) => bytes,
-            Body::Shared(frame) => frame,
+            Body::Shared(frame) => frame.plain(),
         }
     }
 
@@ -299,7 +299,7 @@ mod tests {
     fn progress_is_when_the_kernel_took_bytes() {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.progress_at(), None);
-        outbox.push(Chunk::new(Segment::shared(frames(&[9]).into(), &Ledger::default()), 0, 11), Millis(5));
+        outbox.push(Chunk::new(Segment::shared(frames(&[9])[..].into(), &Ledger::default()), 0, 11), Millis(5));
         outbox.advance(0, Millis(7));
         assert_eq!(outbox.progress_at(), Some(Millis(5)));
         outbox.advance(1, Millis(9));

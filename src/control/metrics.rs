@@ -25,6 +25,11 @@ pub(super) fn text(node: &Node) -> String {
     page.sample("fanfare_places", &[], node.metrics.connections.load(Ordering::Relaxed));
     page.family("fanfare_sockets", Type::Gauge, "Sockets of the reactors, whatever they are doing.");
     page.sample("fanfare_sockets", &[], node.metrics.sockets.load(Ordering::Relaxed));
+    let help = "Connections whose client may refer to its earlier compressed messages.";
+    page.family("fanfare_deflate_contexts", Type::Gauge, help);
+    page.sample("fanfare_deflate_contexts", &[], node.metrics.deflate_contexts.load(Ordering::Relaxed));
+    page.family("fanfare_deflate_context_bytes", Type::Gauge, "Bytes that these earlier messages may take.");
+    page.sample("fanfare_deflate_context_bytes", &[], node.metrics.deflate_bytes.load(Ordering::Relaxed));
 
     let reactors: Vec<Counts> = node.metrics.reactors.iter().map(|reactor| reactor.read()).collect();
     for Family { name, kind, help, value } in FAMILIES {
@@ -100,6 +105,18 @@ const FAMILIES: &[Family] = &[
         kind: Type::Counter,
         help: "Calls to the kernel that sent something.",
         value: |counts| counts.sends,
+    },
+    Family {
+        name: "fanfare_compressions_total",
+        kind: Type::Counter,
+        help: "Messages compressed, each once however many connections get it.",
+        value: |counts| counts.compressions,
+    },
+    Family {
+        name: "fanfare_inflated_bytes_total",
+        kind: Type::Counter,
+        help: "Bytes that compressed messages from clients held.",
+        value: |counts| counts.inflated_bytes,
     },
     Family {
         name: "fanfare_queue_bytes",

@@ -27,6 +27,8 @@ fn reactor_json(counts: &Counts) -> String {
         bytes_in,
         bytes_out,
         sends,
+        compressions,
+        inflated_bytes,
         queue_bytes,
         turns,
     } = counts;
@@ -35,7 +37,8 @@ fn reactor_json(counts: &Counts) -> String {
     format!(
         "{{\"connections\":{connections},\"opened\":{opened},\"closed\":{closed},\"messages_in\":{messages_in},\
          \"messages_out\":{messages_out},\"deliveries\":{deliveries},\"bytes_in\":{bytes_in},\
-         \"bytes_out\":{bytes_out},\"sends\":{sends},\"queue_bytes\":{queue_bytes},\
+         \"bytes_out\":{bytes_out},\"sends\":{sends},\"compressions\":{compressions},\
+         \"inflated_bytes\":{inflated_bytes},\"queue_bytes\":{queue_bytes},\
          \"slow_consumers\":{slow_consumers},\"turns\":{turns}}}"
     )
 }

@@ -3,12 +3,14 @@
 //! ```text
 //!  accept ─► Handshake ─┬─► Opening ─► Json | Raw ─┬─► Closing ─► Leaving ─► released
 //!                       │   (the home confirms)    │   (our close frame first)   ▲
-//!                       │                          ├─────────────────────────────┘ (the peer's close frame first)
-//!                       │                          └─► Leaving ─► Lingering ─► released (protocol errors)
+//!                       │                          └─► Parting ─┬────────────────┘ (the peer's close frame first)
+//!                       │            (what it published comes   └─► Leaving ─► Lingering ─► released
+//!                       │             back from other reactors)                      (protocol errors)
 //!                       ├─► Leaving ─► Lingering ─► released                            (refused requests)
 //!                       └─► handed to the control thread                                (plain HTTP)
 //! ```
 
+use crate::compress::Agreement;
 use crate::conn::{Decoder, HeadReader, Outbox, PeerError, TokenBucket, Upgrade};
 use crate::limits::{CONNECTION_BYTES_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
 use crate::time::Millis;
@@ -25,6 +27,8 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     pub(super) outbox: Outbox,
     pub(super) decoder: Decoder,
+    /// What was agreed about compression.
+    pub(super) agreement: Option<Agreement>,
     /// What the decoder holds of an incomplete message, as it was counted last.
     pub(super) partial_bytes: u32,
     pub(super) heartbeat: Heartbeat,
@@ -37,6 +41,8 @@ pub(super) struct Connection {
     pub(super) passed_over: bool,
     /// Whether it holds one of the node's places for connections.
     pub(super) placed: bool,
+    /// Whether it has sent a message.
+    pub(super) has_spoken: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
@@ -51,12 +57,34 @@ pub(super) enum Phase {
     Json,
     /// Open, a member of a raw room; whether it gets its own messages too.
     Raw { echo: bool },
+    /// Nothing the peer sends counts any more; what it had sent before is still on its way through other reactors, and is
+    /// answered first. It is a member of its topics until then.
+    Parting(Box<Parting>),
     /// Our close frame is on its way; the peer's is awaited.
     Closing { until: Millis },
     /// Once the outbox is empty, it ends.
     Leaving { until: Millis, then: Then },
     /// We have ended our side; what still comes is thrown away until the peer ends its own.
     Lingering { until: Millis },
+}
+
+#[derive(Debug)]
+pub(super) struct Parting {
+    pub(super) word: LastWord,
+    /// Whether it speaks JSON.
+    pub(super) json: bool,
+    /// Reactors through which something may still come.
+    pub(super) awaited: u16,
+    pub(super) until: Millis,
+}
+
+/// What ended a peer's side of the conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastWord {
+    /// Its close frame, with the code it gave.
+    Close(Option<u16>),
+    /// It broke a rule.
+    Error(PeerError),
 }
 
 /// What follows when the last words are out.
@@ -111,6 +139,7 @@ impl Connection {
             phase: Phase::Handshake(Box::new(Handshake { reader: HeadReader::default(), until })),
             outbox: Outbox::default(),
             decoder: Decoder::default(),
+            agreement: None,
             partial_bytes: 0,
             heartbeat: Heartbeat { heard_at: now, ping_at: until, unanswered: None },
             rate: None,
@@ -118,15 +147,30 @@ impl Connection {
             blocked: false,
             passed_over: false,
             placed: false,
+            has_spoken: false,
         }
     }
 
-    /// Whether messages go both ways.
+    /// Whether messages go to it, and it counts as a connection.
     pub(super) fn is_open(&self) -> bool {
         match self.phase {
-            Phase::Json | Phase::Raw { .. } => true,
+            Phase::Json | Phase::Raw { .. } | Phase::Parting(_) => true,
             Phase::Handshake(_)
             | Phase::Opening(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. } => false,
+        }
+    }
+
+    /// Whether it is open and speaks JSON.
+    pub(super) fn is_json(&self) -> bool {
+        match &self.phase {
+            Phase::Json => true,
+            Phase::Parting(parting) => parting.json,
+            Phase::Handshake(_)
+            | Phase::Opening(_)
+            | Phase::Raw { .. }
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
             | Phase::Lingering { .. } => false,

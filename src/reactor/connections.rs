@@ -8,16 +8,24 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::connection::{Connection, NO_BATCH, Phase};
-use crate::conn::{Chunk, Ledger, Segment, Target, Unit, write_upgrade};
-use crate::frame::{FrameBuilder, Opcode};
+use crate::compress::{Agreement, Deflater, SharedFrame, WindowBits};
+use crate::conn::{Chunk, Decoder, Ledger, Segment, Target, Unit, write_upgrade};
+use crate::frame::{FRAME_HEADER_BYTES_MIN, FrameBuilder, Opcode, frame_boundary};
 use crate::ids::{ClientIdCodec, ConnId, ReactorId, Slot};
+use crate::limits::BATCH_POOL_BYTES_MAX;
 use crate::metrics::Counts;
 use crate::protocol;
-use crate::router::{Answer, Batch, BatchBody, Excluded, Sink};
+use crate::router::{BatchBody, Excluded};
 use crate::time::Millis;
 
 /// Belongs to no connection in particular.
 const NOBODY: u32 = u32::MAX;
+
+/// A batch in its compressed form, which belongs to no connection either.
+const COMPRESSED: u32 = u32::MAX - 1;
+
+/// Spare buffers kept for later turns, of each kind; more are freed.
+const SPARE_MAX: usize = 64;
 
 /// Generations stay below 2^31 so that a driver can put more into a token.
 const GENERATIONS_MASK: u32 = 0x7FFF_FFFF;
@@ -56,7 +64,7 @@ impl TurnBatch {
 }
 
 pub(super) struct Connections {
-    me: ReactorId,
+    pub(super) me: ReactorId,
     codec: ClientIdCodec,
     heartbeat_ms: u64,
     slab: Slab<Connection>,
@@ -64,8 +72,15 @@ pub(super) struct Connections {
     dirty: Vec<u32>,
     batches: Vec<TurnBatch>,
     spare: Vec<Vec<u8>>,
+    spare_compressed: Vec<Vec<u8>>,
+    /// Makes the compressed forms of frames; `None` where compression is off.
+    deflater: Option<Box<Deflater>>,
+    /// Connections that agreed on compression.
+    deflating: usize,
     /// Connections that opened in this turn, with what they sent behind their request head.
     opened: Vec<(u32, Vec<u8>)>,
+    /// Connections to which nothing more comes of what they have sent.
+    parted: Vec<u32>,
     frames: FrameBuilder,
     pub(super) ledger: Ledger,
     /// Bytes of incomplete incoming messages.
@@ -78,7 +93,12 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(me: ReactorId, codec: ClientIdCodec, heartbeat_ms: u64) -> Connections {
+    pub(super) fn new(
+        me: ReactorId,
+        codec: ClientIdCodec,
+        heartbeat_ms: u64,
+        deflater: Option<Box<Deflater>>,
+    ) -> Connections {
         Connections {
             me,
             codec,
@@ -88,7 +108,11 @@ impl Connections {
             dirty: Vec::new(),
             batches: Vec::new(),
             spare: Vec::new(),
+            spare_compressed: Vec::new(),
+            deflater,
+            deflating: 0,
             opened: Vec::new(),
+            parted: Vec::new(),
             frames: FrameBuilder::default(),
             ledger: Ledger::default(),
             partial_bytes: 0,
@@ -119,7 +143,24 @@ impl Connections {
         *generation = (*generation + 1) & GENERATIONS_MASK;
         let connection = self.slab.remove(slot as usize);
         self.partial_bytes -= connection.partial_bytes as usize;
+        self.deflating -= usize::from(connection.agreement.is_some());
         connection
+    }
+
+    /// This was agreed about compression with the client in this slot.
+    pub(super) fn set_agreement(&mut self, slot: u32, agreement: Agreement) {
+        let connection = &mut self.slab[slot as usize];
+        connection.agreement = Some(agreement);
+        connection.decoder = Decoder::new(Some(agreement));
+        self.deflating += 1;
+    }
+
+    /// The size from which a frame is worth compressing for someone here; `usize::MAX` where nobody agreed on that.
+    pub(super) fn compress_from_bytes(&self) -> usize {
+        match &self.deflater {
+            Some(deflater) if self.deflating > 0 => deflater.min_bytes().saturating_add(FRAME_HEADER_BYTES_MIN),
+            Some(_) | None => usize::MAX,
+        }
     }
 
     /// Counts what a connection holds of an incomplete message now.
@@ -200,6 +241,36 @@ impl Connections {
         self.opened.pop()
     }
 
+    /// Notes a batch for a connection; `false`, and nothing done, where it has another one or is to get parts only.
+    #[inline]
+    pub(super) fn note_batch(&mut self, slot: u32, batch: u32) -> bool {
+        let connection = &mut self.slab[slot as usize];
+        if connection.batch != NO_BATCH || connection.passed_over {
+            return false;
+        }
+        connection.batch = batch;
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+        true
+    }
+
+    /// A reactor has sent all that it had of what this connection has sent.
+    pub(super) fn fenced(&mut self, slot: u32) {
+        if let Phase::Parting(parting) = &mut self.slab[slot as usize].phase {
+            parting.awaited -= 1;
+            if parting.awaited == 0 {
+                self.parted.push(slot);
+            }
+        }
+    }
+
+    /// A connection that has had all it is to have before it ends.
+    pub(super) fn next_parted(&mut self) -> Option<u32> {
+        self.parted.pop()
+    }
+
     pub(super) fn batch_bytes(&self, batch: u32) -> &[u8] {
         self.batches[batch as usize].bytes()
     }
@@ -226,18 +297,25 @@ impl Connections {
     /// The turn is over and nothing is dirty: the batches end. Buffers nobody refers to are handed to `recycle`.
     pub(super) fn end_turn(&mut self, mut recycle: impl FnMut(Vec<u8>)) {
         for batch in self.batches.drain(..) {
-            match batch.body {
-                TurnBody::Local(bytes) if batch.owner == NOBODY => recycle(bytes),
-                TurnBody::Local(mut bytes) => {
-                    if self.spare.len() < 64 && bytes.capacity() <= 4096 {
-                        bytes.clear();
-                        self.spare.push(bytes);
-                    }
+            let TurnBody::Local(mut bytes) = batch.body else { continue };
+            let (spare, bytes_max) = match batch.owner {
+                NOBODY => {
+                    recycle(bytes);
+                    continue;
                 }
-                TurnBody::Segment(_) => {}
+                COMPRESSED => (&mut self.spare_compressed, BATCH_POOL_BYTES_MAX),
+                _ => (&mut self.spare, 4096),
+            };
+            if spare.len() < SPARE_MAX && bytes.capacity() <= bytes_max {
+                bytes.clear();
+                spare.push(bytes);
             }
         }
         self.turn_bytes = 0;
+        if let Some(deflater) = &mut self.deflater {
+            deflater.shrink(BATCH_POOL_BYTES_MAX);
+            self.counts.compressions = deflater.runs();
+        }
     }
 
     /// Where this connection's own frames of this turn go, behind everything that is queued for it.
@@ -270,10 +348,75 @@ impl Connections {
     /// Queues one whole frame for one connection.
     pub(super) fn frame(&mut self, slot: u32, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) {
         let mut frames = std::mem::take(&mut self.frames);
-        let frame = frames.build(opcode, write);
-        self.turn_bytes += frame.len();
-        self.words(slot).extend_from_slice(frame);
+        self.own_frame(slot, frames.build(opcode, write));
         self.frames = frames;
+    }
+
+    /// Queues a whole frame for one connection, compressed where that is agreed on and worth it.
+    pub(super) fn own_frame(&mut self, slot: u32, frame: &[u8]) {
+        let bits = self.slab[slot as usize].agreement.map(|agreement| agreement.server_bits);
+        let mut deflater = self.deflater.take();
+        let words = self.words(slot);
+        let before = words.len();
+        match (bits, &mut deflater) {
+            (Some(bits), Some(deflater)) => {
+                deflater.append(bits, frame, words);
+            }
+            (_, _) => words.extend_from_slice(frame),
+        }
+        let queued = words.len() - before;
+        self.turn_bytes += queued;
+        self.deflater = deflater;
+    }
+
+    /// Takes a batch of the router's into this turn; its index.
+    pub(super) fn push_batch(&mut self, body: BatchBody) -> u32 {
+        let body = match body {
+            BatchBody::Joined(bytes) => TurnBody::Local(bytes),
+            BatchBody::Frame(frame) => {
+                self.turn_bytes += frame.plain().len();
+                TurnBody::Segment(Segment::shared(frame, &self.ledger))
+            }
+        };
+        self.batches.push(TurnBatch { body, owner: NOBODY, unit: Unit::Frames });
+        self.batches.len() as u32 - 1
+    }
+
+    /// Makes the form of a batch that connections with this window get; its index. `excluded` are mapped to it.
+    pub(super) fn compress_batch(
+        &mut self,
+        batch: u32,
+        bits: WindowBits,
+        shared: &[(u32, SharedFrame)],
+        excluded: &mut [Excluded],
+    ) -> u32 {
+        let Some(deflater) = &mut self.deflater else { return batch };
+        let frames = self.batches[batch as usize].bytes();
+        let mut out = self.spare_compressed.pop().unwrap_or_default();
+        let (mut shared, mut excluded) = (shared.iter().peekable(), excluded.iter_mut().peekable());
+        let mut at = 0;
+        while at < frames.len() {
+            let end = at + frame_boundary(&frames[at..], 1);
+            let start = out.len();
+            match shared.next_if(|(from, _)| *from as usize == at) {
+                Some((_, frame)) => out.extend_from_slice(frame.deflated(bits, deflater)),
+                None => {
+                    deflater.append(bits, &frames[at..end], &mut out);
+                }
+            }
+            if let Some(excluded) = excluded.next_if(|excluded| excluded.start as usize == at) {
+                (excluded.start, excluded.end) = (start as u32, out.len() as u32);
+            }
+            at = end;
+        }
+        self.turn_bytes += out.len();
+        self.batches.push(TurnBatch { body: TurnBody::Local(out), owner: COMPRESSED, unit: Unit::Frames });
+        self.batches.len() as u32 - 1
+    }
+
+    /// A batch as something that outlives the turn.
+    pub(super) fn batch_segment(&mut self, batch: u32) -> Rc<Segment> {
+        self.batches[batch as usize].segment(&self.ledger)
     }
 
     /// Queues one JSON message for one connection.
@@ -283,8 +426,9 @@ impl Connections {
     }
 
     /// Its first topic is joined: the handshake is answered, and a JSON connection welcomed.
-    fn open(&mut self, id: ConnId) {
+    pub(super) fn open(&mut self, id: ConnId) {
         let connection = &mut self.slab[id.slot.0 as usize];
+        let agreement = connection.agreement;
         let opening = match std::mem::replace(&mut connection.phase, Phase::Json) {
             Phase::Opening(opening) => *opening,
             other => {
@@ -300,7 +444,7 @@ impl Connections {
         // The handshake's answer and the welcome leave together, as one piece.
         let mut frames = std::mem::take(&mut self.frames);
         let response = self.response(id.slot.0);
-        write_upgrade(response, &opening.upgrade);
+        write_upgrade(response, &opening.upgrade, agreement);
         if let Target::Json { .. } = opening.upgrade.target {
             let (client_id, heartbeat_ms) = (self.codec.encode(id), self.heartbeat_ms);
             let welcome = frames.build(Opcode::Text, |out| {
@@ -311,106 +455,5 @@ impl Connections {
         }
         self.frames = frames;
         self.opened.push((id.slot.0, opening.early));
-    }
-}
-
-impl Sink for Connections {
-    fn deliver(&mut self, batch: Batch, members: &[Slot]) {
-        let Batch { body, frames, excluded } = batch;
-        let index = self.batches.len() as u32;
-        let body = match body {
-            BatchBody::Joined(bytes) => TurnBody::Local(bytes),
-            BatchBody::Frame(frame) => {
-                self.turn_bytes += frame.len();
-                TurnBody::Segment(Segment::shared(frame, &self.ledger))
-            }
-        };
-        self.batches.push(TurnBatch { body, owner: NOBODY, unit: Unit::Frames });
-        let deliveries = u64::from(frames) * members.len() as u64;
-        self.counts.messages_out += deliveries;
-        self.counts.deliveries += deliveries;
-        for excluded in &excluded {
-            if excluded.conn.reactor == self.me
-                && let Some(connection) = self.slab.get_mut(excluded.conn.slot.0 as usize)
-                && connection.generation == excluded.conn.generation
-            {
-                connection.passed_over = true;
-            }
-        }
-        for &Slot(slot) in members {
-            let connection = &mut self.slab[slot as usize];
-            if connection.passed_over {
-                let id = ConnId { reactor: self.me, slot: Slot(slot), generation: connection.generation };
-                self.deliver_parts(id, index, &excluded);
-                continue;
-            }
-            if connection.batch != NO_BATCH {
-                self.queue_batch(slot, 0);
-            }
-            let connection = &mut self.slab[slot as usize];
-            connection.batch = index;
-            if !connection.dirty {
-                connection.dirty = true;
-                self.dirty.push(slot);
-            }
-        }
-        for excluded in &excluded {
-            if excluded.conn.reactor == self.me
-                && let Some(connection) = self.slab.get_mut(excluded.conn.slot.0 as usize)
-            {
-                connection.passed_over = false;
-            }
-        }
-    }
-
-    fn direct(&mut self, to: ConnId, frame: &[u8]) {
-        let open = self.is_here(to.slot.0, to.generation) && matches!(self.slab[to.slot.0 as usize].phase, Phase::Json);
-        if open {
-            self.counts.messages_out += 1;
-            self.counts.deliveries += 1;
-            self.turn_bytes += frame.len();
-            self.words(to.slot.0).extend_from_slice(frame);
-        }
-    }
-
-    fn answer(&mut self, to: ConnId, answer: Answer<'_>) {
-        if !self.is_here(to.slot.0, to.generation) {
-            return;
-        }
-        let open = self.slab[to.slot.0 as usize].is_open();
-        match answer {
-            Answer::Connected => self.open(to),
-            Answer::Joined { id, room, recovered } if open => {
-                self.message(to.slot.0, |out| protocol::joined(out, id, room, recovered));
-            }
-            Answer::Acked { id } if open => self.message(to.slot.0, |out| protocol::ack(out, id)),
-            Answer::Joined { .. } | Answer::Acked { .. } => {}
-        }
-    }
-}
-
-impl Connections {
-    /// A member that sent some of a batch's frames gets the others, part by part.
-    fn deliver_parts(&mut self, id: ConnId, batch: u32, excluded: &[Excluded]) {
-        let slot = id.slot.0;
-        let own = || excluded.iter().filter(|excluded| excluded.conn == id);
-        let own_messages = own().count() as u64;
-        self.counts.messages_out -= own_messages;
-        self.counts.deliveries -= own_messages;
-        let own_bytes: usize = own().map(|own| (own.end - own.start) as usize).sum();
-        let end = self.batch_bytes(batch).len();
-        if own_bytes == end {
-            return;
-        }
-        self.queue_batch(slot, 0);
-        let segment = self.batches[batch as usize].segment(&self.ledger);
-        let outbox = &mut self.slab[slot as usize].outbox;
-        let mut from = 0;
-        for own in own() {
-            outbox.push(Chunk::new(segment.clone(), from, own.start as usize), self.now);
-            from = own.end as usize;
-        }
-        outbox.push(Chunk::new(segment, from, end), self.now);
-        self.mark_dirty(slot);
     }
 }

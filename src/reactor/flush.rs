@@ -160,6 +160,7 @@ impl<D: Driver> Worker<D> {
             }
             Phase::Handshake(_)
             | Phase::Opening(_)
+            | Phase::Parting(_)
             | Phase::Json
             | Phase::Raw { .. }
             | Phase::Closing { .. }

@@ -1,9 +1,12 @@
 //! How a connection begins, is kept alive and ends.
 
+use std::borrow::Cow;
+
 use super::commands::Message;
-use super::connection::{Connection, Handshake, Heartbeat, Opening, Phase, Rate, Then};
+use super::connection::{Connection, Handshake, Heartbeat, LastWord, Opening, Parting, Phase, Rate, Then};
 use super::driver::{Driver, Token};
-use super::worker::Worker;
+use super::worker::{DeflateSettings, Worker};
+use crate::compress::{Agreement, Offer};
 use crate::conn::{
     CloseReason, Decoder, Event, Head, HttpRefusal, PeerError, Target, TokenBucket, Upgrade, parse_head, write_refusal,
 };
@@ -29,8 +32,8 @@ impl<D: Driver> Worker<D> {
         let id = self.connections.insert(until);
         let slot = id.slot.0;
         if self.driver.attach(Token { slot, generation: id.generation }, stream).is_err() {
-            self.connections.remove(slot);
-            self.give_places(false);
+            let connection = self.connections.remove(slot);
+            self.give_places(&connection);
             return;
         }
         self.arm(slot);
@@ -52,7 +55,7 @@ impl<D: Driver> Worker<D> {
                     self.refuse(slot, HttpRefusal::Bad("frames were sent before the handshake was complete"));
                 }
             }
-            Phase::Leaving { .. } | Phase::Lingering { .. } => {}
+            Phase::Parting(_) | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
         }
     }
 
@@ -86,9 +89,11 @@ impl<D: Driver> Worker<D> {
             Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } if *until <= now => {
                 self.release(slot);
             }
+            Phase::Parting(parting) if parting.until <= now => self.parted(slot),
             Phase::Json | Phase::Raw { .. } => self.heartbeat(slot),
             Phase::Handshake(_)
             | Phase::Opening(_)
+            | Phase::Parting(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
             | Phase::Lingering { .. } => self.arm(slot),
@@ -141,7 +146,7 @@ impl<D: Driver> Worker<D> {
                 let refusal = self.at_capacity();
                 self.refuse(slot, refusal);
             }
-            Phase::Closing { .. } | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
+            Phase::Parting(_) | Phase::Closing { .. } | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
         }
     }
 
@@ -156,7 +161,7 @@ impl<D: Driver> Worker<D> {
         self.wheel.disarm(slot);
         self.driver.release(slot);
         let connection = self.connections.remove(slot);
-        self.give_places(connection.placed);
+        self.give_places(&connection);
     }
 
     /// If it was open, this was its end; what it was a member of hears of it.
@@ -196,8 +201,8 @@ impl<D: Driver> Worker<D> {
                 if let Some(stream) = self.driver.detach(slot) {
                     (self.http)(stream, bytes);
                 }
-                self.connections.remove(slot);
-                self.give_places(false);
+                let connection = self.connections.remove(slot);
+                self.give_places(&connection);
             }
         }
     }
@@ -216,10 +221,26 @@ impl<D: Driver> Worker<D> {
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.placed = true;
+        let offer = upgrade.offer;
         connection.phase = Phase::Opening(Box::new(Opening { upgrade, user: user.clone(), early, until }));
+        if let Some(agreement) = offer.and_then(|offer| self.agree(offer)) {
+            self.connections.set_agreement(slot, agreement);
+        }
         match room {
             Some(room) => self.router.connect_raw(id, &room, &mut self.connections),
             None => self.router.connect(id, &user, &mut self.connections),
+        }
+    }
+
+    /// What an offer of compression comes to. Where the node has no room for one more client's earlier messages, this one
+    /// is told not to refer to them.
+    fn agree(&self, offer: Offer) -> Option<Agreement> {
+        let DeflateSettings { client_bits_max, contexts_max, memory_bytes_max, .. } = self.settings.deflate?;
+        let agreement = offer.agree(client_bits_max);
+        let bytes = agreement.history_bytes_max();
+        match bytes == 0 || self.node.metrics.take_context(bytes, contexts_max, memory_bytes_max) {
+            true => Some(agreement),
+            false => Some(agreement.without_takeover()),
         }
     }
 
@@ -248,20 +269,66 @@ impl<D: Driver> Worker<D> {
             let open = match connection.phase {
                 Phase::Json | Phase::Raw { .. } => true,
                 Phase::Closing { .. } => false,
-                Phase::Handshake(_) | Phase::Opening(_) | Phase::Leaving { .. } | Phase::Lingering { .. } => return,
+                Phase::Handshake(_)
+                | Phase::Opening(_)
+                | Phase::Parting(_)
+                | Phase::Leaving { .. }
+                | Phase::Lingering { .. } => return,
             };
-            match connection.decoder.next(&mut input, self.settings.message_bytes_max) {
+            match connection.decoder.next(&mut input, self.settings.message, &mut self.inflaters) {
                 Ok(None) => return,
-                Ok(Some(Event::Text(text))) if open => self.message(slot, Message::Text(&text)),
-                Ok(Some(Event::Binary(bytes))) if open => self.message(slot, Message::Binary(&bytes)),
+                Ok(Some(Event::Text(text))) if open => {
+                    self.message(slot, Message::Text(&text));
+                    if let Cow::Owned(text) = text {
+                        self.inflaters.recycle(text.into_bytes(), READ_BYTES);
+                    }
+                }
+                Ok(Some(Event::Binary(bytes))) if open => {
+                    self.message(slot, Message::Binary(&bytes));
+                    if let Cow::Owned(bytes) = bytes {
+                        self.inflaters.recycle(bytes, READ_BYTES);
+                    }
+                }
                 Ok(Some(Event::Ping(payload))) if open => {
                     self.connections.frame(slot, Opcode::Pong, |out| out.extend_from_slice(&payload));
                 }
                 Ok(Some(Event::Text(_) | Event::Binary(_) | Event::Ping(_) | Event::Pong)) => {}
-                Ok(Some(Event::Close(code))) => return self.peer_closed(slot, open, code),
-                Err(error) if open => return self.close(slot, CloseReason::Peer(error)),
+                Ok(Some(Event::Close(code))) if open => return self.part(slot, LastWord::Close(code)),
+                Ok(Some(Event::Close(code))) => return self.peer_closed(slot, false, code),
+                Err(error) if open => return self.part(slot, LastWord::Error(error)),
                 Err(_) => return self.release(slot),
             }
+        }
+    }
+
+    /// The peer has said its last word. What it sent before may still be on its way through other reactors: it gets what
+    /// comes of that first (RFC 6455 §5.5.1 allows an endpoint to finish what it is sending).
+    pub(super) fn part(&mut self, slot: u32, word: LastWord) {
+        let id = self.connections.id(slot);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let awaited = if connection.has_spoken { self.router.fence(id) } else { 0 };
+        if awaited == 0 {
+            return self.last_word(slot, word);
+        }
+        connection.decoder = Decoder::default();
+        let until = self.now.saturating_add(CLOSE_MS_MAX);
+        connection.phase = Phase::Parting(Box::new(Parting { word, json: connection.is_json(), awaited, until }));
+        self.connections.count_partial(slot);
+        self.arm(slot);
+    }
+
+    /// All it sent has been answered, or took too long.
+    pub(super) fn parted(&mut self, slot: u32) {
+        if let Some(Connection { phase: Phase::Parting(parting), .. }) = self.connections.get(slot) {
+            let word = parting.word;
+            self.last_word(slot, word);
+        }
+    }
+
+    fn last_word(&mut self, slot: u32, word: LastWord) {
+        match word {
+            LastWord::Close(code) => self.peer_closed(slot, true, code),
+            LastWord::Error(error) => self.close(slot, CloseReason::Peer(error)),
         }
     }
 
@@ -288,6 +355,7 @@ impl<D: Driver> Worker<D> {
         match &connection.phase {
             Phase::Handshake(handshake) => handshake.until,
             Phase::Opening(opening) => opening.until,
+            Phase::Parting(parting) => parting.until,
             Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } => *until,
             Phase::Json | Phase::Raw { .. } => {
                 let Heartbeat { ping_at, unanswered, .. } = connection.heartbeat;

@@ -14,6 +14,7 @@
 mod commands;
 mod connection;
 mod connections;
+mod delivery;
 mod driver;
 pub mod epoll;
 mod flush;
@@ -24,4 +25,4 @@ mod worker;
 
 pub use driver::{Completion, Driver, Sent, Token};
 pub use mailbox::{Mailbox, Order, PostOffice, Wake, post_office};
-pub use worker::{HttpHandoff, NodeState, Settings, Turn, Worker};
+pub use worker::{DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};

@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::connection::Connection;
 use super::connections::Connections;
 use super::driver::{Completion, Driver};
 use super::mailbox::{Mailbox, Order, Parcel};
-use crate::conn::HeadLimits;
+use crate::compress::{Deflater, Inflaters, WindowBits};
+use crate::conn::{HeadLimits, MessageLimits};
 use crate::frame::FrameBuilder;
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{
@@ -22,8 +24,10 @@ use crate::time::{Millis, wheel::Wheel};
 pub struct Settings {
     /// WebSocket connections of the whole node.
     pub connections_max: usize,
-    /// Bytes in one message of a client.
-    pub message_bytes_max: usize,
+    /// Bounds of one message of a client.
+    pub message: MessageLimits,
+    /// Compression; `None` agrees on none.
+    pub deflate: Option<DeflateSettings>,
     /// Rooms of one connection.
     pub rooms_max: usize,
     /// Bounds of a request head.
@@ -44,6 +48,21 @@ pub struct Settings {
     pub bytes_per_second: u64,
     /// Join and leave notices.
     pub notices: NoticeSettings,
+}
+
+/// How messages are compressed.
+#[derive(Clone, Copy, Debug)]
+pub struct DeflateSettings {
+    /// zlib's level, 1 to 9.
+    pub level: u32,
+    /// Bytes of payload from which a message is compressed.
+    pub min_bytes: usize,
+    /// The window that clients are told to keep to, where they would.
+    pub client_bits_max: WindowBits,
+    /// Connections of the node whose client may refer to its earlier messages.
+    pub contexts_max: usize,
+    /// Bytes of the node that these may take.
+    pub memory_bytes_max: usize,
 }
 
 /// What the workers of a node have in common.
@@ -83,6 +102,7 @@ pub struct Worker<D: Driver> {
     pub(super) random: fastrand::Rng,
     /// Where messages are built before they are published.
     pub(super) frames: FrameBuilder,
+    pub(super) inflaters: Inflaters,
     pub(super) now: Millis,
     /// Unix time of this turn, in milliseconds.
     pub(super) unix_ms: u64,
@@ -107,15 +127,17 @@ impl<D: Driver> Worker<D> {
         http: HttpHandoff<D::Stream>,
         random_seed: u64,
     ) -> Worker<D> {
+        let deflater = settings.deflate.map(|deflate| Box::new(Deflater::new(deflate.level, deflate.min_bytes)));
         Worker {
             me,
             mailbox,
             router: Router::new(me, reactors, node.seed, settings.rooms_max, settings.notices.clone()),
-            connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms),
+            connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms, deflater),
             wheel: Wheel::new(),
             http,
             random: fastrand::Rng::with_seed(random_seed),
             frames: FrameBuilder::default(),
+            inflaters: Inflaters::default(),
             now: driver.now(),
             unix_ms: driver.unix_ms(),
             driver,
@@ -247,6 +269,10 @@ impl<D: Driver> Worker<D> {
         while let Some((slot, mut early)) = self.connections.next_opened() {
             self.opened(slot, &mut early);
         }
+        while let Some(slot) = self.connections.next_parted() {
+            self.parted(slot);
+        }
+        self.router.compress_from(self.connections.compress_from_bytes());
         self.gather_mail();
         if self.router.open_bytes() + self.connections.turn_bytes > TURN_BYTES_MAX {
             self.flush_all();
@@ -276,6 +302,7 @@ impl<D: Driver> Worker<D> {
         self.flush_all();
         self.enforce_node_budget();
         self.frames.shrink(BATCH_POOL_BYTES_MAX);
+        self.connections.counts.inflated_bytes = self.inflaters.inflated_bytes();
         self.connections.counts.turns += 1;
         self.connections.counts.queue_bytes = self.connections.held_bytes();
         self.node.metrics.reactors[self.me.0 as usize].publish(&self.connections.counts);
@@ -322,10 +349,13 @@ impl<D: Driver> Worker<D> {
         self.node.metrics.reactors.iter().enumerate().filter(|(at, _)| *at != self.me.0 as usize)
     }
 
-    /// Gives back the node's places of a connection that is gone.
-    pub(super) fn give_places(&self, placed: bool) {
-        if placed {
+    /// Gives back what a connection that is gone had of the node's places.
+    pub(super) fn give_places(&self, connection: &Connection) {
+        if connection.placed {
             NodeMetrics::give_place(&self.node.metrics.connections);
+        }
+        if let Some(agreement) = connection.agreement.filter(|agreement| agreement.client_takeover) {
+            self.node.metrics.give_context(agreement.history_bytes_max());
         }
         self.node.metrics.sockets.fetch_sub(1, Ordering::Relaxed);
     }

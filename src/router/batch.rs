@@ -1,9 +1,8 @@
 //! What one topic sends to one reactor's members in one turn: the frames, one after another, built once.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
+use crate::compress::SharedFrame;
 use crate::ids::ConnId;
 
 /// Whole server frames for all members of a topic.
@@ -15,6 +14,10 @@ pub struct Batch {
     pub frames: u32,
     /// Parts that single members are not to get: their own messages. In order of `start`.
     pub excluded: SmallVec<[Excluded; 1]>,
+    /// Whether a frame in it is worth compressing for those who agreed on that.
+    pub compressible: bool,
+    /// Frames worth compressing that other reactors share, by where they start: whoever compresses one does it for all.
+    pub shared: Vec<(u32, SharedFrame)>,
 }
 
 /// The bytes of a batch.
@@ -23,7 +26,7 @@ pub enum BatchBody {
     /// Frames copied together; the buffer is to be given back by `Router::recycle`.
     Joined(Vec<u8>),
     /// One large frame, shared with other reactors.
-    Frame(Arc<[u8]>),
+    Frame(SharedFrame),
 }
 
 /// One frame that one connection is not to get.
@@ -39,13 +42,14 @@ pub struct Excluded {
 
 impl Batch {
     pub(super) fn joined(buffer: Vec<u8>) -> Batch {
-        Batch { body: BatchBody::Joined(buffer), frames: 0, excluded: SmallVec::new() }
+        let body = BatchBody::Joined(buffer);
+        Batch { body, frames: 0, excluded: SmallVec::new(), compressible: false, shared: Vec::new() }
     }
 
-    pub(super) fn of_frame(frame: Arc<[u8]>, exclude: Option<ConnId>) -> Batch {
-        let end = frame.len() as u32;
+    pub(super) fn of_frame(frame: SharedFrame, exclude: Option<ConnId>, compressible: bool) -> Batch {
+        let end = frame.plain().len() as u32;
         let excluded = exclude.into_iter().map(|conn| Excluded { conn, start: 0, end }).collect();
-        Batch { body: BatchBody::Frame(frame), frames: 1, excluded }
+        Batch { body: BatchBody::Frame(frame), frames: 1, excluded, compressible, shared: Vec::new() }
     }
 
     #[inline]
@@ -59,12 +63,20 @@ impl Batch {
         }
     }
 
+    /// The next frame to be pushed is worth compressing.
+    pub(super) fn mark_compressible(&mut self, shared: Option<&SharedFrame>) {
+        self.compressible = true;
+        if let Some(frame) = shared {
+            self.shared.push((self.bytes().len() as u32, frame.clone()));
+        }
+    }
+
     /// The frames.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         match &self.body {
             BatchBody::Joined(bytes) => bytes,
-            BatchBody::Frame(frame) => frame,
+            BatchBody::Frame(frame) => frame.plain(),
         }
     }
 }

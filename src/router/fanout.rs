@@ -1,11 +1,10 @@
 //! From a publish to batches: through the topic's home to every reactor with members, and there into the turn's batch.
 
-use std::sync::Arc;
-
 use super::batch::Batch;
 use super::mail::{Ack, Content, Mail, Publish};
 use super::topic::{Kind, NO_BATCH, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, Router, Sink};
+use crate::compress::SharedFrame;
 use crate::ids::{ConnId, ReactorId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, BATCH_POOL_MAX, FRAME_SHARE_BYTES};
 
@@ -73,6 +72,11 @@ impl Router {
         }
     }
 
+    /// From which size on a frame is worth compressing for a connection here; `usize::MAX` where none agreed on that.
+    pub fn compress_from(&mut self, frame_bytes: usize) {
+        self.compress_from_bytes = frame_bytes;
+    }
+
     /// Bytes gathered in open batches: beyond `limits::TURN_BYTES_MAX` the turn is to be flushed early.
     pub fn open_bytes(&self) -> usize {
         self.open_bytes
@@ -85,7 +89,7 @@ impl Router {
         hash: u64,
         topic: TopicRef<'_>,
         frame: &[u8],
-        shared: Option<&Arc<[u8]>>,
+        shared: Option<&SharedFrame>,
         exclude: Option<ConnId>,
         sink: &mut impl Sink,
     ) {
@@ -110,17 +114,18 @@ impl Router {
         &mut self,
         index: TopicIndex,
         frame: &[u8],
-        shared: Option<&Arc<[u8]>>,
+        shared: Option<&SharedFrame>,
         exclude: Option<ConnId>,
         sink: &mut impl Sink,
     ) {
         if self.topics.get(index).members.is_empty() {
             return;
         }
+        let compressible = frame.len() >= self.compress_from_bytes;
         if frame.len() >= FRAME_SHARE_BYTES {
             self.seal(index, sink);
             let frame = shared.cloned().unwrap_or_else(|| frame.into());
-            sink.deliver(Batch::of_frame(frame, exclude), &self.topics.get(index).members);
+            sink.deliver(Batch::of_frame(frame, exclude, compressible), &self.topics.get(index).members);
             return;
         }
         let topic = self.topics.get_mut(index);
@@ -129,6 +134,9 @@ impl Router {
             self.open.push(Some((index, Batch::joined(self.pool.pop().unwrap_or_default()))));
         }
         if let Some((_, batch)) = &mut self.open[topic.batch as usize] {
+            if compressible {
+                batch.mark_compressible(shared);
+            }
             batch.push(frame, exclude);
             self.open_bytes += frame.len();
         }

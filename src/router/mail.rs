@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::topic::TopicKey;
+use crate::compress::SharedFrame;
 use crate::ids::ConnId;
 
 /// One piece of mail. The first four go to a topic's home, the others come from it.
@@ -18,9 +19,24 @@ pub(super) enum Content {
     Presence(Box<PresenceOf>),
     Joined(Box<Joined>),
     Left(Box<Left>),
-    Deliver { topic: TopicKey, frame: Arc<[u8]>, exclude: Option<ConnId> },
-    Direct { to: ConnId, frame: Arc<[u8]>, ack: Option<Box<Ack>> },
+    Deliver {
+        topic: TopicKey,
+        frame: SharedFrame,
+        exclude: Option<ConnId>,
+    },
+    Direct {
+        to: ConnId,
+        frame: SharedFrame,
+        ack: Option<Box<Ack>>,
+    },
     Acked(Box<Ack>),
+    /// Goes behind all that `from` has sent this way, and comes back as `Fenced` behind what became of it.
+    Fence {
+        from: ConnId,
+    },
+    Fenced {
+        to: ConnId,
+    },
 }
 
 #[derive(Debug)]
@@ -71,7 +87,7 @@ pub(super) struct Left {
 #[derive(Debug)]
 pub(super) struct Publish {
     pub(super) topic: TopicKey,
-    pub(super) frame: Arc<[u8]>,
+    pub(super) frame: SharedFrame,
     pub(super) exclude: Option<ConnId>,
     pub(super) ack: Option<Ack>,
 }

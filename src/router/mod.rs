@@ -12,8 +12,8 @@
 //! misses and what it gets. Where the home is this very reactor, the same steps are plain calls.
 //!
 //! Owns topics, membership, fan-out batches and presence. Never sees sockets, clocks or threads: calls come in, mail
-//! goes to `poll_mail`, and what concerns this reactor's own connections goes to the [`Sink`]. May import `protocol`,
-//! `frame`, `ids`, `limits`.
+//! goes to `poll_mail`, and what concerns this reactor's own connections goes to the [`Sink`]. May import `compress`,
+//! `protocol`, `frame`, `ids`, `limits`.
 
 mod batch;
 mod fanout;
@@ -67,6 +67,8 @@ pub enum Answer<'a> {
         /// What to say about recovery, where it was asked for.
         recovered: Option<bool>,
     },
+    /// A reactor has routed all that came from it before it asked; see [`Router::fence`].
+    Fenced,
     /// A command with this id is done.
     Acked {
         /// The command's id as JSON text.
@@ -110,6 +112,7 @@ pub struct Router {
     pool: Vec<Vec<u8>>,
     outgoing: Vec<(ReactorId, Mail)>,
     frames: FrameBuilder,
+    compress_from_bytes: usize,
 }
 
 impl Router {
@@ -134,6 +137,7 @@ impl Router {
             pool: Vec::new(),
             outgoing: Vec::new(),
             frames: FrameBuilder::default(),
+            compress_from_bytes: usize::MAX,
         }
     }
 
@@ -145,7 +149,7 @@ impl Router {
             Content::Publish(publish) => {
                 let Publish { topic, frame, exclude, ack } = *publish;
                 let hash = self.topics.hasher().hash(topic.borrow());
-                self.fan_out(hash, topic.borrow(), &frame, Some(&frame), exclude, sink);
+                self.fan_out(hash, topic.borrow(), frame.plain(), Some(&frame), exclude, sink);
                 if let Some(ack) = ack {
                     self.send(from, Content::Acked(Box::new(ack)), sink);
                 }
@@ -156,17 +160,28 @@ impl Router {
             Content::Deliver { topic, frame, exclude } => {
                 let hash = self.topics.hasher().hash(topic.borrow());
                 if let Some(index) = self.topics.find(hash, topic.borrow()) {
-                    self.deliver_here(index, &frame, Some(&frame), exclude, sink);
+                    self.deliver_here(index, frame.plain(), Some(&frame), exclude, sink);
                 }
             }
             Content::Direct { to, frame, ack } => {
-                sink.direct(to, &frame);
+                sink.direct(to, frame.plain());
                 if let Some(ack) = ack {
                     self.send(from, Content::Acked(ack), sink);
                 }
             }
+            Content::Fence { from: member } => self.send(from, Content::Fenced { to: member }, sink),
+            Content::Fenced { to } => sink.answer(to, Answer::Fenced),
             Content::Acked(ack) => sink.answer(ack.to, Answer::Acked { id: &ack.id }),
         }
+    }
+
+    /// Asks every other reactor to answer [`Answer::Fenced`] behind all that it has for `conn` of what `conn` has sent so
+    /// far; how many were asked.
+    pub fn fence(&mut self, conn: ConnId) -> u16 {
+        for other in (0..self.reactors).map(ReactorId).filter(|&other| other != self.me) {
+            self.outgoing.push((other, Mail(Content::Fence { from: conn })));
+        }
+        self.reactors - 1
     }
 
     /// Mail for other reactors, in order; to be posted before any connection is flushed.

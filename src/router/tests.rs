@@ -67,6 +67,7 @@ impl Sink for Told {
             Answer::Connected => self.tell(to.slot.0, "connected".into()),
             Answer::Joined { room, .. } => self.tell(to.slot.0, format!("joined {room}")),
             Answer::Acked { id } => self.tell(to.slot.0, format!("ack {id}")),
+            Answer::Fenced => self.tell(to.slot.0, "fenced".into()),
         }
     }
 }

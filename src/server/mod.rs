@@ -18,13 +18,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::Socket;
 
+use crate::compress::WindowBits;
 use crate::config::Config;
-use crate::conn::HeadLimits;
+use crate::conn::{HeadLimits, MessageLimits};
 use crate::control;
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
-use crate::reactor::{Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
+use crate::reactor::{DeflateSettings, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
 use crate::router::NoticeSettings;
 
 /// Why a node did not start, or did not end well. Each says what to do.
@@ -217,7 +218,17 @@ fn settings(config: &Config) -> Settings {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Settings {
         connections_max: config.limits.connections_max,
-        message_bytes_max: config.limits.message_bytes_max,
+        message: MessageLimits {
+            bytes_max: config.limits.message_bytes_max,
+            fragments_max: config.limits.fragments_max,
+        },
+        deflate: config.deflate.enabled.then(|| DeflateSettings {
+            level: config.deflate.level,
+            min_bytes: config.deflate.min_bytes,
+            client_bits_max: WindowBits::new(config.deflate.client_window_bits).unwrap_or(WindowBits::MAX),
+            contexts_max: config.deflate.contexts_max,
+            memory_bytes_max: config.deflate.memory_max,
+        }),
         rooms_max: config.limits.rooms_max,
         head: HeadLimits { bytes_max: config.limits.head_bytes_max, headers_max: config.limits.headers_max },
         handshake_ms_max: ms(config.limits.handshake_timeout),

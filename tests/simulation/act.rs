@@ -62,18 +62,18 @@ impl Run {
             1..5 => {
                 let (room, echo) = (room_name(self.random.usize(0..2)), self.random.bool());
                 let query = if echo { "?echo=1" } else { "" };
-                end.ask_upgrade(&format!("/raw/{}{query}", percent(&room)));
+                end.ask_upgrade(&format!("/raw/{}{query}", percent(&room)), &mut self.random);
                 let room = self.oracle.topic(&Topic::Raw(room));
                 self.oracle.op(at, room, true, true, sent);
                 Role::Raw { room, echo }
             }
             5..9 => {
-                end.ask_upgrade("/");
+                end.ask_upgrade("/", &mut self.random);
                 Role::Json
             }
             _ => {
                 let name = user_name(self.random.usize(0..self.plan.users));
-                end.ask_upgrade(&format!("/ws?userId={}", percent(&name)));
+                end.ask_upgrade(&format!("/ws?userId={}", percent(&name)), &mut self.random);
                 self.know(at, &name, sent);
                 user = Some(name);
                 Role::Json

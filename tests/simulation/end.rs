@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use fanfare::reactor::sim::{Client, World};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 /// The key of RFC 6455 §1.3 and what answers it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -14,6 +15,11 @@ pub const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
+/// Marks a compressed message (RFC 7692 §6).
+const RSV1: u8 = 0x40;
+
+/// What a compressed message ends with, and is sent without (RFC 7692 §7.2.1).
+const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
 /// Something whole that came from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +42,17 @@ pub struct End {
     is_partly_sent: bool,
     unparsed: Vec<u8>,
     stage: Stage,
+    deflate: Option<Deflate>,
+    /// Compressed messages that came.
+    pub compressed: u64,
+}
+
+/// What was agreed about compression (RFC 7692), as the client sees it.
+struct Deflate {
+    /// The window of what the server sends, which refers to nothing before.
+    server_bits: u8,
+    compress: Compress,
+    takeover: bool,
 }
 
 /// How far the server's side of the conversation is.
@@ -51,7 +68,15 @@ enum Stage {
 impl End {
     /// The end of a connection that has begun.
     pub fn new(client: Client) -> End {
-        End { client, unsent: VecDeque::new(), is_partly_sent: false, unparsed: Vec::new(), stage: Stage::Head }
+        End {
+            client,
+            unsent: VecDeque::new(),
+            is_partly_sent: false,
+            unparsed: Vec::new(),
+            stage: Stage::Head,
+            deflate: None,
+            compressed: 0,
+        }
     }
 
     /// Bytes the network does not have yet.
@@ -78,12 +103,13 @@ impl End {
         while from < self.unparsed.len() {
             let rest = &self.unparsed[from..];
             let parsed = match self.stage {
-                Stage::Head => head(rest),
-                Stage::Frames => frame(rest),
+                Stage::Head => head(rest, &mut self.deflate),
+                Stage::Frames => frame(rest, self.deflate.as_ref()),
                 Stage::Body => return self.unparsed.clear(),
                 Stage::Closed => panic!("nothing follows a close frame"),
             };
             let Some((heard, used)) = parsed else { break };
+            self.compressed += u64::from(self.stage == Stage::Frames && rest[0] & RSV1 != 0);
             from += used;
             self.stage = match heard {
                 Heard::Status(101) | Heard::Message(..) | Heard::Ping(_) | Heard::Pong(_) => Stage::Frames,
@@ -100,12 +126,18 @@ impl End {
         !self.unparsed.is_empty()
     }
 
-    /// Asks for a connection at this path.
-    pub fn ask_upgrade(&mut self, target: &str) {
+    /// Asks for a connection at this path, and offers compression of some kind or none.
+    pub fn ask_upgrade(&mut self, target: &str, random: &mut fastrand::Rng) {
+        let parameters = ["", "; client_max_window_bits", "; client_max_window_bits=9", "; server_max_window_bits=10"];
+        let takeover = if random.bool() { "" } else { "; client_no_context_takeover" };
+        let offer = match random.choice(parameters).filter(|_| random.bool()) {
+            Some(parameter) => format!("Sec-WebSocket-Extensions: permessage-deflate{takeover}{parameter}\r\n"),
+            None => String::new(),
+        };
         self.unsent.extend(
             format!(
                 "GET {target} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+                 Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
             )
             .as_bytes(),
         );
@@ -116,7 +148,7 @@ impl End {
         self.unsent.extend(bytes);
     }
 
-    /// Says a message, in fragments if the dice want it so, with `ping` between two of them.
+    /// Says a message, compressed or in fragments if the dice want it so, with `ping` between two of them.
     pub fn say(
         &mut self,
         opcode: u8,
@@ -125,12 +157,17 @@ impl End {
         ping: Option<&[u8]>,
         random: &mut fastrand::Rng,
     ) {
+        let deflate = self.deflate.as_mut().filter(|_| random.bool());
+        let (marks, payload) = match deflate {
+            Some(deflate) => (RSV1 | opcode, &deflate.payload(payload)[..]),
+            None => (opcode, payload),
+        };
         let mut cuts: Vec<usize> = (1..fragments).map(|_| random.usize(0..=payload.len())).collect();
         cuts.sort_unstable();
         cuts.push(payload.len());
         let (mut from, last) = (0, cuts.len() - 1);
         for (at, to) in cuts.into_iter().enumerate() {
-            self.say_frame(at == last, if at == 0 { opcode } else { 0 }, &payload[from..to], random);
+            self.say_frame(at == last, if at == 0 { marks } else { 0 }, &payload[from..to], random);
             from = to;
             if let (0, Some(ping)) = (at, ping) {
                 self.say_frame(true, PING, ping, random);
@@ -167,17 +204,54 @@ impl End {
     }
 }
 
+impl Deflate {
+    /// Reads what the server agreed to.
+    fn agreed(head: &str) -> Option<Deflate> {
+        let line = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: permessage-deflate"))?;
+        let bits = |name: &str| {
+            let value = line.split("; ").find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+            value.map_or(15, |value| value.parse().expect("bits are a number"))
+        };
+        assert!(line.contains("server_no_context_takeover"), "what is sent to many refers to nothing before: {line}");
+        Some(Deflate {
+            server_bits: bits("server_max_window_bits"),
+            compress: Compress::new_with_window_bits(Compression::fast(), false, bits("client_max_window_bits")),
+            takeover: !line.contains("client_no_context_takeover"),
+        })
+    }
+
+    fn payload(&mut self, message: &[u8]) -> Vec<u8> {
+        if !self.takeover {
+            self.compress.reset();
+        }
+        let mut out = Vec::with_capacity(message.len() * 2 + 100);
+        self.compress.compress_vec(message, &mut out, FlushCompress::Sync).expect("zlib compresses anything");
+        out.truncate(out.len() - TAIL.len());
+        out
+    }
+
+    fn message(&self, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 << 20);
+        let mut inflate = Decompress::new_with_window_bits(false, self.server_bits);
+        for part in [payload, &TAIL] {
+            inflate.decompress_vec(part, &mut out, FlushDecompress::Sync).expect("it is what a compressor makes");
+        }
+        out
+    }
+}
+
 /// The response head at the front, and its length.
-fn head(bytes: &[u8]) -> Option<(Heard, usize)> {
+fn head(bytes: &[u8], deflate: &mut Option<Deflate>) -> Option<(Heard, usize)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).expect("a response head is text");
     let status: u16 = head[9..12].parse().expect("a status is a number");
     assert!(status != 101 || head.contains(ACCEPT), "the key is answered: {head}");
+    *deflate = Deflate::agreed(head);
     Some((Heard::Status(status), end + 4))
 }
 
 /// The frame at the front, and its length. A server's frames are whole messages and have no mask (RFC 6455 §5.1).
-fn frame(bytes: &[u8]) -> Option<(Heard, usize)> {
+fn frame(bytes: &[u8], deflate: Option<&Deflate>) -> Option<(Heard, usize)> {
     let (payload_bytes, header_bytes) = match *bytes {
         [_, 126, high, low, ..] => (usize::from(u16::from_be_bytes([high, low])), 4),
         [_, 127, ref rest @ ..] => (u64::from_be_bytes(*rest.first_chunk()?) as usize, 10),
@@ -189,8 +263,13 @@ fn frame(bytes: &[u8]) -> Option<(Heard, usize)> {
         _ => return None,
     };
     let payload = bytes.get(header_bytes..header_bytes + payload_bytes)?.to_vec();
-    assert_eq!(bytes[0] & 0xF0, 0x80, "a server's frames are whole messages");
+    let marks = bytes[0] & 0xF0;
     let heard = match bytes[0] & 0x0F {
+        opcode @ (TEXT | BINARY) if marks == 0x80 | RSV1 => {
+            let deflate = deflate.expect("only who agreed on compression gets something compressed");
+            Heard::Message(opcode, deflate.message(&payload))
+        }
+        _ if marks != 0x80 => panic!("a server's frames are whole messages: {marks:x}"),
         opcode @ (TEXT | BINARY) => Heard::Message(opcode, payload),
         PING => Heard::Ping(payload),
         PONG => Heard::Pong(payload),

@@ -25,7 +25,12 @@ impl Run {
         let mut heard = Vec::new();
         if !bytes.is_empty() {
             self.trace.note(&bytes, || format!("guest {at} reads {} bytes", bytes.len()));
-            self.guests[at].end.take(&bytes, |one| heard.push(one));
+            let end = &mut self.guests[at].end;
+            let before = end.compressed;
+            end.take(&bytes, |one| heard.push(one));
+            if end.compressed > before {
+                self.tally.add("a compressed message came", end.compressed - before);
+            }
         }
         for one in heard {
             self.hear(at, one);

@@ -1,8 +1,9 @@
 //! What one seed decides before anything happens: the size of the node, its limits, and what is hard about the run.
 
-use fanfare::conn::HeadLimits;
-use fanfare::reactor::Settings;
+use fanfare::compress::WindowBits;
+use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::reactor::sim::Link;
+use fanfare::reactor::{DeflateSettings, Settings};
 use fanfare::router::NoticeSettings;
 
 /// Longer than any run's clock goes where it is calm.
@@ -40,6 +41,9 @@ pub struct Plan {
     pub notice_members_max: u64,
     pub rooms_max: usize,
     pub connections_max: usize,
+    /// Whether compression is agreed on with those who offer it, and how many of them may refer to earlier messages.
+    pub deflates: bool,
+    pub contexts_max: usize,
     pub guests_max: usize,
     pub rooms: usize,
     pub users: usize,
@@ -64,6 +68,7 @@ impl Plan {
         let tight_node_budget = tight_outbox && one_in(3);
         let few_places = one_in(8);
         let few_rooms = one_in(4);
+        let (deflates, contexts_max) = (one_in(2), if one_in(2) { PLACES_ENOUGH } else { 2 });
         let finale = if one_in(2) { Finale::AllLeave } else { Finale::Drain };
         Plan {
             seed,
@@ -76,6 +81,8 @@ impl Plan {
             notice_members_max: [0, 2, 100, 100, 100][random.usize(0..5)],
             rooms_max: if few_rooms { 2 } else { 1_000 },
             connections_max: if few_places { 3 } else { PLACES_ENOUGH },
+            deflates,
+            contexts_max,
             guests_max: random.usize(2..=14),
             rooms: random.usize(1..=5),
             users: random.usize(1..=6),
@@ -93,7 +100,14 @@ impl Plan {
         let calm_or = |ms| if self.jumpy { ms } else { NEVER_MS };
         Settings {
             connections_max: self.connections_max,
-            message_bytes_max: 256 * 1024,
+            message: MessageLimits { bytes_max: 256 * 1024, fragments_max: 131_072 },
+            deflate: self.deflates.then_some(DeflateSettings {
+                level: 6,
+                min_bytes: 64,
+                client_bits_max: WindowBits::MAX,
+                contexts_max: self.contexts_max,
+                memory_bytes_max: ENDLESS_BYTES,
+            }),
             rooms_max: self.rooms_max,
             head: HeadLimits { bytes_max: 8 * 1024, headers_max: 64 },
             handshake_ms_max: calm_or(1_000),

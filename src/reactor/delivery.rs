@@ -1,0 +1,136 @@
+//! What the router has for this reactor's connections: batches to members, frames and answers to one connection.
+
+use smallvec::SmallVec;
+
+use super::connections::Connections;
+use crate::compress::{SharedFrame, WindowBits};
+use crate::conn::Chunk;
+use crate::ids::{ConnId, Slot};
+use crate::protocol;
+use crate::router::{Answer, Batch, BatchBody, Excluded, Sink};
+
+/// One form of a batch: its index, and what of it single members are not to get.
+struct Form {
+    batch: u32,
+    excluded: SmallVec<[Excluded; 1]>,
+}
+
+/// All forms of a batch that were needed: plain, and compressed for each window that a member has.
+struct Forms {
+    plain: Form,
+    deflated: SmallVec<[(WindowBits, Form); 1]>,
+    /// Frames that are compressed once for all reactors.
+    shared: Vec<(u32, SharedFrame)>,
+}
+
+impl Sink for Connections {
+    fn deliver(&mut self, batch: Batch, members: &[Slot]) {
+        let Batch { body, frames, excluded, compressible, mut shared } = batch;
+        if let (true, BatchBody::Frame(frame)) = (compressible, &body) {
+            shared.push((0, frame.clone()));
+        }
+        let plain = self.push_batch(body);
+        let deliveries = u64::from(frames) * members.len() as u64;
+        self.counts.messages_out += deliveries;
+        self.counts.deliveries += deliveries;
+        self.pass_over(&excluded, true);
+        let mut forms = Forms { plain: Form { batch: plain, excluded }, deflated: SmallVec::new(), shared };
+        for &Slot(slot) in members {
+            let form = match compressible {
+                true => self.form(&mut forms, slot),
+                false => &forms.plain,
+            };
+            if self.note_batch(slot, form.batch) {
+                continue;
+            }
+            match self.get(slot).is_some_and(|connection| connection.passed_over) {
+                true => self.deliver_parts(slot, form),
+                false => {
+                    self.queue_batch(slot, 0);
+                    self.note_batch(slot, form.batch);
+                }
+            }
+        }
+        self.pass_over(&forms.plain.excluded, false);
+    }
+
+    fn direct(&mut self, to: ConnId, frame: &[u8]) {
+        let here = self.is_here(to.slot.0, to.generation);
+        if here && self.get(to.slot.0).is_some_and(|connection| connection.is_json()) {
+            self.counts.messages_out += 1;
+            self.counts.deliveries += 1;
+            self.own_frame(to.slot.0, frame);
+        }
+    }
+
+    fn answer(&mut self, to: ConnId, answer: Answer<'_>) {
+        if !self.is_here(to.slot.0, to.generation) {
+            return;
+        }
+        let open = self.get(to.slot.0).is_some_and(|connection| connection.is_open());
+        match answer {
+            Answer::Connected => self.open(to),
+            Answer::Joined { id, room, recovered } if open => {
+                self.message(to.slot.0, |out| protocol::joined(out, id, room, recovered));
+            }
+            Answer::Acked { id } if open => self.message(to.slot.0, |out| protocol::ack(out, id)),
+            Answer::Fenced => self.fenced(to.slot.0),
+            Answer::Joined { .. } | Answer::Acked { .. } => {}
+        }
+    }
+}
+
+impl Connections {
+    /// The form of a batch that this connection gets, made when it is first needed.
+    fn form<'f>(&mut self, forms: &'f mut Forms, slot: u32) -> &'f Form {
+        let Some(agreement) = self.get(slot).and_then(|connection| connection.agreement) else { return &forms.plain };
+        let bits = agreement.server_bits;
+        let at = match forms.deflated.iter().position(|(window, _)| *window == bits) {
+            Some(at) => at,
+            None => {
+                let mut excluded = forms.plain.excluded.clone();
+                let batch = self.compress_batch(forms.plain.batch, bits, &forms.shared, &mut excluded);
+                forms.deflated.push((bits, Form { batch, excluded }));
+                forms.deflated.len() - 1
+            }
+        };
+        &forms.deflated[at].1
+    }
+
+    /// Notes which connections get only parts of a batch, or forgets it again.
+    fn pass_over(&mut self, excluded: &[Excluded], passed_over: bool) {
+        for excluded in excluded {
+            if excluded.conn.reactor == self.me
+                && let Some(connection) = self.get_mut(excluded.conn.slot.0)
+                && connection.generation == excluded.conn.generation
+            {
+                connection.passed_over = passed_over;
+            }
+        }
+    }
+
+    /// A member that sent some of a batch's frames gets the others, part by part.
+    fn deliver_parts(&mut self, slot: u32, form: &Form) {
+        let id = self.id(slot);
+        let own = || form.excluded.iter().filter(|excluded| excluded.conn == id);
+        let own_messages = own().count() as u64;
+        self.counts.messages_out -= own_messages;
+        self.counts.deliveries -= own_messages;
+        let own_bytes: usize = own().map(|own| (own.end - own.start) as usize).sum();
+        let end = self.batch_bytes(form.batch).len();
+        if own_bytes == end {
+            return;
+        }
+        self.queue_batch(slot, 0);
+        let segment = self.batch_segment(form.batch);
+        let now = self.now;
+        let Some(connection) = self.get_mut(slot) else { return };
+        let mut from = 0;
+        for own in own() {
+            connection.outbox.push(Chunk::new(segment.clone(), from, own.start as usize), now);
+            from = own.end as usize;
+        }
+        connection.outbox.push(Chunk::new(segment, from, end), now);
+        self.mark_dirty(slot);
+    }
+}
