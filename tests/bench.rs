@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use common::Server;
-use faulty::Fault;
+use faulty::{Deflate, Fault, Manners};
 
 /// What a run said: exit code, stdout, stderr.
 struct Ran {
@@ -26,10 +26,10 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {} {}", self.out, self.err))
     }
 
-    /// Missing, doubled, reordered, misrouted, ended, refused.
-    fn faults(&self) -> [u64; 6] {
+    /// Missing, doubled, reordered, misrouted, altered, ended, refused.
+    fn faults(&self) -> [u64; 7] {
         let report = self.report();
-        ["missing", "doubled", "reordered", "misrouted", "ended", "refused"]
+        ["missing", "doubled", "reordered", "misrouted", "altered", "ended", "refused"]
             .map(|kind| report["faults"][kind].as_u64().expect("a count"))
     }
 }
@@ -58,7 +58,7 @@ const PRIVATE: &str = "private --connections 4 --outstanding 16 --messages 400 -
 fn a_server_without_faults_has_none() {
     for arguments in [FANOUT, ROOMS, PRIVATE] {
         let ran = bench(faulty::start(Fault::None), arguments);
-        assert_eq!((ran.code, ran.faults()), (Some(0), [0; 6]), "{arguments}: {}", ran.out);
+        assert_eq!((ran.code, ran.faults()), (Some(0), [0; 7]), "{arguments}: {}", ran.out);
     }
 }
 
@@ -66,7 +66,7 @@ fn a_server_without_faults_has_none() {
 fn a_dropped_message_is_missing() {
     for arguments in [FANOUT, ROOMS, PRIVATE] {
         let ran = bench(faulty::start(Fault::Drop), arguments);
-        assert_eq!((ran.code, ran.faults()), (Some(1), [1, 0, 0, 0, 0, 0]), "{arguments}: {}", ran.out);
+        assert_eq!((ran.code, ran.faults()), (Some(1), [1, 0, 0, 0, 0, 0, 0]), "{arguments}: {}", ran.out);
     }
 }
 
@@ -74,7 +74,7 @@ fn a_dropped_message_is_missing() {
 fn a_repeated_message_is_doubled() {
     for arguments in [FANOUT, ROOMS, PRIVATE] {
         let ran = bench(faulty::start(Fault::Double), arguments);
-        assert_eq!((ran.code, ran.faults()), (Some(1), [0, 1, 0, 0, 0, 0]), "{arguments}: {}", ran.out);
+        assert_eq!((ran.code, ran.faults()), (Some(1), [0, 1, 0, 0, 0, 0, 0]), "{arguments}: {}", ran.out);
     }
 }
 
@@ -82,7 +82,7 @@ fn a_repeated_message_is_doubled() {
 fn a_swapped_message_is_reordered() {
     for arguments in [FANOUT, ROOMS] {
         let ran = bench(faulty::start(Fault::Swap), arguments);
-        assert_eq!((ran.code, ran.faults()), (Some(1), [0, 0, 1, 0, 0, 0]), "{arguments}: {}", ran.out);
+        assert_eq!((ran.code, ran.faults()), (Some(1), [0, 0, 1, 0, 0, 0, 0]), "{arguments}: {}", ran.out);
     }
 }
 
@@ -90,19 +90,113 @@ fn a_swapped_message_is_reordered() {
 fn a_message_for_someone_else_is_misrouted() {
     for arguments in [ROOMS, PRIVATE] {
         let ran = bench(faulty::start(Fault::Misroute), arguments);
-        assert_eq!((ran.code, ran.faults()), (Some(1), [1, 0, 0, 1, 0, 0]), "{arguments}: {}", ran.out);
+        assert_eq!((ran.code, ran.faults()), (Some(1), [1, 0, 0, 1, 0, 0, 0]), "{arguments}: {}", ran.out);
     }
 }
 
 #[test]
 fn an_ended_connection_and_a_refused_command_are_faults() {
     let ran = bench(faulty::start(Fault::Close), FANOUT);
-    let [_, doubled, reordered, misrouted, ended, refused] = ran.faults();
+    let [_, doubled, reordered, misrouted, altered, ended, refused] = ran.faults();
     assert_eq!((ran.code, ended), (Some(1), 1), "{}", ran.out);
-    assert_eq!((doubled, reordered, misrouted, refused), (0, 0, 0, 0), "{}", ran.out);
+    assert_eq!((doubled, reordered, misrouted, altered, refused), (0, 0, 0, 0, 0), "{}", ran.out);
     let ran = bench(faulty::start(Fault::Refuse), FANOUT);
-    assert_eq!((ran.code, ran.faults()), (Some(1), [0, 0, 0, 0, 0, 1]), "{}", ran.out);
+    assert_eq!((ran.code, ran.faults()), (Some(1), [0, 0, 0, 0, 0, 0, 1]), "{}", ran.out);
     assert!(ran.out.contains("rate_limited"), "{}", ran.out);
+}
+
+/// Enough messages for a fault behind those that every connection has compared.
+const DEFLATED: &str = "fanout --connections 5 --outstanding 4 --messages 100 --deflate --json";
+
+#[test]
+fn compressed_messages_are_counted_and_some_are_compared() {
+    for deflate in [Deflate::Alone, Deflate::Window] {
+        let ran = bench(faulty::start_with(Manners { deflate, ..Manners::default() }), DEFLATED);
+        assert_eq!((ran.code, ran.faults()), (Some(0), [0; 7]), "{deflate:?}: {}", ran.out);
+        let median = &ran.report()["median"];
+        assert_eq!(median["compressed_percent"], 100.0, "{deflate:?}: {median}");
+        // All hundred of the first connection and four of each other: a few more of each may come before the end.
+        let inflated = median["inflated_percent"].as_f64().expect("a share");
+        assert!((20.0..30.0).contains(&inflated), "{deflate:?}: {median}");
+        let bytes = median["received_bytes_each"].as_f64().expect("a size");
+        assert!((100.0..450.0).contains(&bytes), "512 bytes of JSON compress: {deflate:?}: {median}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_compressed_messages_is_found() {
+    // The first user's messages are all compared, the second's only up to the fourth.
+    for (fault, victim, fault_at, faults) in [
+        (Fault::Alter, "u000000", 50, [0, 0, 0, 0, 1, 0, 0]),
+        (Fault::Alter, "u000001", 3, [0, 0, 0, 0, 1, 0, 0]),
+        (Fault::Drop, "u000000", 50, [1, 0, 0, 0, 0, 0, 0]),
+        (Fault::Drop, "u000001", 50, [1, 0, 0, 0, 0, 0, 0]),
+        (Fault::Double, "u000000", 50, [0, 1, 0, 0, 0, 0, 0]),
+        (Fault::Swap, "u000000", 50, [0, 0, 1, 0, 0, 0, 0]),
+        // Counted as the message that comes next, until there is none.
+        (Fault::Double, "u000001", 50, [0, 0, 0, 1, 0, 0, 0]),
+    ] {
+        for deflate in [Deflate::Alone, Deflate::Window] {
+            let ran = bench(faulty::start_with(Manners { fault, victim, fault_at, deflate }), DEFLATED);
+            let what = format!("{fault:?} for {victim} at {fault_at}, {deflate:?}: {}", ran.out);
+            assert_eq!((ran.code, ran.faults()), (Some(1), faults), "{what}");
+        }
+    }
+    let deflate = Deflate::Alone;
+    let ran = bench(faulty::start_with(Manners { fault: Fault::Garble, deflate, ..Manners::default() }), DEFLATED);
+    assert_eq!((ran.code, ran.faults()[5]), (Some(1), 1), "{}", ran.out);
+    assert!(ran.out.contains("not DEFLATE"), "{}", ran.out);
+}
+
+#[test]
+fn an_altered_message_is_found_without_compression_too() {
+    let plain = "fanout --connections 5 --outstanding 4 --messages 100 --payload json --json";
+    let ran = bench(faulty::start_with(Manners { fault: Fault::Alter, fault_at: 50, ..Manners::default() }), plain);
+    assert_eq!((ran.code, ran.faults()), (Some(1), [0, 0, 0, 0, 1, 0, 0]), "{}", ran.out);
+}
+
+#[test]
+fn compression_has_to_be_agreed_on() {
+    let refused = "connection 0: the server does not agree to permessage-deflate; turn compression on there\n";
+    let unasked = "connection 0: the server sent a compressed message that nobody asked for\n";
+    for (deflate, arguments, why) in
+        [(Deflate::Never, DEFLATED.to_owned(), refused), (Deflate::Unasked, DEFLATED.replace("--deflate", ""), unasked)]
+    {
+        let arguments = format!("{arguments} --handshakes 1");
+        let ran = bench(faulty::start_with(Manners { deflate, ..Manners::default() }), &arguments);
+        assert_eq!((ran.code, ran.out.as_str(), ran.err), (Some(2), "", format!("fanfare: {why}")), "{deflate:?}");
+    }
+    let ran = bench(faulty::start_with(Manners { deflate: Deflate::Idle, ..Manners::default() }), DEFLATED);
+    assert_eq!((ran.code, ran.faults()), (Some(0), [0; 7]), "{}", ran.out);
+    assert_eq!(ran.report()["median"]["compressed_percent"], 0.0);
+    assert!(ran.out.contains("agreed to compress messages and compressed none"), "{}", ran.out);
+}
+
+#[test]
+fn attackers_are_counted_until_the_last_is_gone() {
+    for reactors in [1, 2] {
+        let server = Server::with_reactors(reactors, &["--limits.handshake_timeout", "200ms"]);
+        let ran = run(&format!(
+            "hostile --connections 20 --rate 100 --duration 300ms --dribblers 150 --bombers 0 --fragmenters 2 --bombs 6 \
+             --timeout 30s --json --server-pid {} --url ws://{}",
+            server.pid(),
+            server.addr(),
+        ));
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{}", ran.out);
+        let median = &ran.report()["median"];
+        for (figure, count) in [
+            ("dribblers_left", 0),
+            ("bombs_sent", 0),
+            ("fragment_bombs_sent", 6),
+            ("fragment_bombs_closed", 6),
+            ("fragment_bombs_close_code", 1008),
+        ] {
+            assert_eq!(median[figure], f64::from(count), "{figure}: {median}");
+        }
+        for figure in ["calm_p99_us", "attacked_p50_us", "attacked_server_busy_percent", "p99_attacked_by_calm"] {
+            assert!(median[figure].is_number(), "no {figure} in {median}");
+        }
+    }
 }
 
 #[test]
@@ -131,7 +225,7 @@ fn fanfare_does_right_in_every_scenario() {
         ] {
             let ran = bench(server.addr(), &format!("{arguments} --json"));
             assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{arguments}: {}", ran.out);
-            assert_eq!(ran.faults(), [0; 6], "{arguments}");
+            assert_eq!(ran.faults(), [0; 7], "{arguments}");
             for figure in figures {
                 assert!(ran.report()["median"][figure].is_number(), "{arguments}: no {figure} in {}", ran.out);
             }
@@ -166,12 +260,19 @@ fn the_servers_own_cost_is_reported_where_its_process_is_named() {
 fn what_cannot_be_measured_is_said_in_one_line() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     for (arguments, line) in [
-        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, latency, storm".to_owned()),
+        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, latency, storm, hostile".to_owned()),
         ("fanuot", "unknown scenario \"fanuot\"; did you mean fanout?".to_owned()),
         ("fanout --conections 5", "unknown flag --conections; did you mean --connections?".to_owned()),
         ("fanout --rounds many", "--rounds: \"many\" is no whole number; write 1 to 1000".to_owned()),
         ("rooms --rooms 7", "--connections 10000 do not fill --rooms 7 evenly; write a multiple".to_owned()),
         ("fanout --publishers 2", "--publishers 2 are more than --rooms 1; write at most as many".to_owned()),
+        ("fanout --payload json --payload-bytes 200", "--payload json needs --payload-bytes 256 or more".to_owned()),
+        (
+            "private --deflate",
+            "private has no --deflate and no --payload: who sent a message stands in it, so each has to be read"
+                .to_owned(),
+        ),
+        ("hostile --messages 5", "--messages: hostile takes its time; write --duration instead".to_owned()),
         ("fanout --url http://h", "--url: \"http://h\" is no ws:// URL; write ws://HOST:PORT".to_owned()),
         (
             "fanout --server-pid 4194304",

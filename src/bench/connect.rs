@@ -13,7 +13,8 @@ use super::{BenchError, Options};
 pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, BenchError> {
     let settings = [("connections", options.connections as u64), ("handshakes", options.handshakes as u64)];
     let mut report = Report::new(options, &settings);
-    let seats = (0..options.connections).map(|at| Seat { user: format!("u{at:06}"), room: None });
+    let seat = |at| Seat { user: format!("u{at:06}"), room: None, deflate: options.deflate };
+    let seats = (0..options.connections).map(seat);
     let mut crowd = Crowd::new(options, seats)?;
     let mut watch = Watch::default();
     for _ in 0..options.rounds {

@@ -1,8 +1,8 @@
 //! Many connections on one thread: opening them, reading what they receive, writing what they send.
 //!
 //! One epoll, one receive buffer for all, edge-triggered readiness: a turn reads each ready socket in large pieces and
-//! hands every message to a [`Receiver`]. Knows the handshake, the welcome and the join; what messages mean is the
-//! scenario's business.
+//! hands every message to a [`Receiver`]. Knows the welcome and the join, and inflates what is to be read; what
+//! messages mean is the scenario's business.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -11,7 +11,10 @@ use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::limits::{EVENTS_PER_TURN, HEAD_BYTES_MAX, HEADERS_MAX, RECEIVE_BYTES, TURN_MS_MAX};
+use super::deflate::{Inflater, Reading};
+use super::handshake::{Consent, Handshake};
+use super::limits::{EVENTS_PER_TURN, RECEIVE_BYTES, TURN_MS_MAX};
+use super::meter::Traffic;
 use super::options::Target;
 use super::progress::Progress;
 use super::wire::{Frame, Opcode, Parsed, masked, parse};
@@ -21,6 +24,17 @@ use super::{BenchError, Options};
 pub(super) trait Receiver {
     /// A message for connection `at`. Frames appended to `reply` are sent on that connection at the end of this read.
     fn message(&mut self, at: usize, payload: &[u8], reply: &mut Vec<u8>);
+
+    /// Whether the compressed messages of connection `at` are still to be inflated. Once they are not, they never are.
+    fn reads(&self, _at: usize) -> bool {
+        true
+    }
+
+    /// A compressed message for connection `at` that is not to be inflated.
+    fn unread(&mut self, _at: usize) {}
+
+    /// A control pong.
+    fn pong(&mut self) {}
 
     /// Connection `at` has ended without having been asked to.
     fn ended(&mut self, at: usize, why: &str);
@@ -33,6 +47,8 @@ pub(super) struct Seat {
     pub(super) user: String,
     /// The room it joins before it counts as open.
     pub(super) room: Option<u32>,
+    /// Whether it offers permessage-deflate, and insists on it.
+    pub(super) deflate: bool,
 }
 
 /// ```text
@@ -60,6 +76,7 @@ enum State {
 struct Link {
     seat: Seat,
     state: State,
+    reading: Reading,
     stream: Option<TcpStream>,
     /// Bytes received of a frame or head that is not whole yet.
     partial: Vec<u8>,
@@ -75,12 +92,13 @@ pub(super) struct Crowd {
     links: Vec<Link>,
     buffer: Vec<u8>,
     reply: Vec<u8>,
-    target: Target,
+    inflater: Inflater,
+    inflated: Vec<u8>,
+    handshake: Handshake,
     handshakes_max: usize,
     timeout: Duration,
     mask: [u8; 4],
-    key: String,
-    accept: String,
+    traffic: Traffic,
     /// Connections that are open.
     open: usize,
     /// Connections that are being opened.
@@ -100,24 +118,25 @@ impl Crowd {
         let vacant = |seat| Link {
             seat,
             state: State::Vacant,
+            reading: Reading::Forbidden,
             stream: None,
             partial: Vec::new(),
             unsent: Vec::new(),
             started: now,
         };
-        let key = tungstenite::handshake::client::generate_key();
         Ok(Crowd {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_TURN),
             links: seats.into_iter().map(vacant).collect(),
             buffer: vec![0; RECEIVE_BYTES],
             reply: Vec::new(),
-            target: options.target.clone(),
+            inflater: Inflater::new(),
+            inflated: Vec::new(),
+            handshake: Handshake::new(options.target.clone()),
             handshakes_max: options.handshakes,
             timeout: options.timeout,
             mask: fastrand::u32(1..).to_le_bytes(),
-            accept: tungstenite::handshake::derive_accept_key(key.as_bytes()),
-            key,
+            traffic: Traffic::default(),
             open: 0,
             opening: 0,
             failure: None,
@@ -128,6 +147,11 @@ impl Crowd {
     /// The mask of every frame.
     pub(super) fn mask(&self) -> [u8; 4] {
         self.mask
+    }
+
+    /// What has been received so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.traffic
     }
 
     /// How long each connection took from its first packet until it was welcomed and had joined.
@@ -221,7 +245,8 @@ impl Crowd {
 
     fn connect(&mut self, at: usize) -> Result<(), BenchError> {
         let link = &mut self.links[at];
-        let mut stream = TcpStream::connect(self.target.address).map_err(|error| unreachable(&self.target, &error))?;
+        let target = self.handshake.target();
+        let mut stream = TcpStream::connect(target.address).map_err(|error| unreachable(target, &error))?;
         self.poll.registry().register(&mut stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
         link.stream = Some(stream);
         link.state = State::Connecting;
@@ -240,21 +265,17 @@ impl Crowd {
                     Err(error) if error.kind() == ErrorKind::NotConnected => match stream.take_error() {
                         Ok(None) => return,
                         Ok(Some(error)) | Err(error) => {
-                            return self.fail(at, &unreachable(&self.target, &error).to_string(), receiver);
+                            return self.fail(at, &unreachable(self.handshake.target(), &error).to_string(), receiver);
                         }
                     },
-                    Err(error) => return self.fail(at, &unreachable(&self.target, &error).to_string(), receiver),
+                    Err(error) => {
+                        return self.fail(at, &unreachable(self.handshake.target(), &error).to_string(), receiver);
+                    }
                 }
                 // Where the kernel has no such option the figures are its own doing.
                 let _ = stream.set_nodelay(true);
-                let Target { authority, path, .. } = &self.target;
-                let request = format!(
-                    "GET {path}?userId={} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                     Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                    link.seat.user, self.key,
-                );
                 link.state = State::Upgrading;
-                link.send(request.as_bytes());
+                link.send(self.handshake.request(&link.seat.user, link.seat.deflate).as_bytes());
             }
             State::Upgrading | State::Entering { .. } | State::Open => link.flush(),
             State::Vacant | State::Ended => {}
@@ -274,6 +295,7 @@ impl Crowd {
                     break;
                 }
                 Ok(taken) => {
+                    self.traffic.bytes += taken as u64;
                     let filled = held + taken;
                     let used = self.handle(at, &buffer[..filled], receiver);
                     let link = &mut self.links[at];
@@ -299,9 +321,12 @@ impl Crowd {
     fn handle(&mut self, at: usize, bytes: &[u8], receiver: &mut impl Receiver) -> usize {
         let mut used = 0;
         if matches!(self.links[at].state, State::Connecting | State::Upgrading) {
-            match self.upgraded(bytes) {
+            match self.handshake.consent(bytes, self.links[at].seat.deflate) {
                 Ok(None) => return 0,
-                Ok(Some(head_bytes)) => used = head_bytes,
+                Ok(Some(Consent { head_bytes, deflate })) => {
+                    used = head_bytes;
+                    self.links[at].reading = Reading::new(deflate);
+                }
                 Err(why) => {
                     self.fail(at, &why, receiver);
                     return bytes.len();
@@ -340,16 +365,63 @@ impl Crowd {
     #[inline]
     fn frame(&mut self, at: usize, frame: &Frame<'_>, receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
         match (frame, &self.links[at].state) {
-            (Frame::Message(payload), State::Open) => receiver.message(at, payload, reply),
-            (Frame::Message(payload), _) => self.entering(at, payload, receiver, reply),
+            (Frame::Message(payload), _) => {
+                self.traffic.messages += 1;
+                self.message(at, payload, receiver, reply);
+            }
+            (Frame::Compressed(payload), _) => {
+                self.traffic.messages += 1;
+                self.traffic.compressed += 1;
+                self.compressed(at, payload, receiver, reply);
+            }
             (Frame::Ping(payload), _) => reply.extend_from_slice(&masked(Opcode::Pong, payload, self.mask)),
-            (Frame::Pong, _) => {}
+            (Frame::Pong, _) => receiver.pong(),
             (Frame::Close(payload), _) => {
                 let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
                 let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
                 self.fail(at, &format!("the server closed the connection: {code} {reason:?}"), receiver);
             }
         }
+    }
+
+    #[inline]
+    fn message(&mut self, at: usize, payload: &[u8], receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
+        match self.links[at].state {
+            State::Open => receiver.message(at, payload, reply),
+            _ => self.entering(at, payload, receiver, reply),
+        }
+    }
+
+    #[inline]
+    fn compressed(&mut self, at: usize, payload: &[u8], receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
+        let link = &mut self.links[at];
+        if matches!(link.reading, Reading::Alone | Reading::Window(_))
+            && matches!(link.state, State::Open)
+            && !receiver.reads(at)
+        {
+            link.reading = Reading::Unread;
+        }
+        let mut inflated = std::mem::take(&mut self.inflated);
+        let outcome = match &mut link.reading {
+            Reading::Unread => {
+                self.inflated = inflated;
+                return receiver.unread(at);
+            }
+            Reading::Forbidden => Err("the server sent a compressed message that nobody asked for".to_owned()),
+            Reading::Alone => {
+                self.inflater.reset();
+                self.inflater.inflate(payload, &mut inflated)
+            }
+            Reading::Window(window) => {
+                window.get_or_insert_with(|| Box::new(Inflater::new())).inflate(payload, &mut inflated)
+            }
+        };
+        self.traffic.inflated += 1;
+        match outcome {
+            Ok(()) => self.message(at, &inflated, receiver, reply),
+            Err(why) => self.fail(at, &why, receiver),
+        }
+        self.inflated = inflated;
     }
 
     /// Looks for the welcome and for the answer to the join; anything else is the scenario's.
@@ -372,27 +444,6 @@ impl Crowd {
             self.opening -= 1;
             self.open += 1;
         }
-    }
-
-    /// Checks the response head, if it is whole, and says how long it is.
-    fn upgraded(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut headers);
-        let head_bytes = match response.parse(bytes) {
-            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-            Ok(httparse::Status::Partial) if bytes.len() <= HEAD_BYTES_MAX => return Ok(None),
-            Ok(httparse::Status::Partial) => return Err("the server's response head does not end".to_owned()),
-            Err(error) => return Err(format!("the server's response is no HTTP/1.1: {error}")),
-        };
-        match response.code {
-            Some(101) => {}
-            code => return Err(format!("the server answered {} instead of 101", code.unwrap_or(0))),
-        }
-        let accepted = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("Sec-WebSocket-Accept"));
-        if accepted.is_none_or(|header| header.value.trim_ascii() != self.accept.as_bytes()) {
-            return Err("the server's Sec-WebSocket-Accept is not the answer to the key (RFC 6455 §4.1)".to_owned());
-        }
-        Ok(Some(head_bytes))
     }
 
     #[cold]

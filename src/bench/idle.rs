@@ -22,7 +22,8 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     ];
     let mut report = Report::new(options, &settings);
     let rooms = options.rooms;
-    let seats = (0..options.connections).map(|at| Seat { user: format!("u{at:06}"), room: Some((at % rooms) as u32) });
+    let seat = |at| Seat { user: format!("u{at:06}"), room: Some((at % rooms) as u32), deflate: options.deflate };
+    let seats = (0..options.connections).map(seat);
     let mut crowd = Crowd::new(options, seats)?;
     let tags = (0..options.connections).map(|at| Tag::new((at % rooms) as u32));
     let mut idlers = Idlers { inbox: Inbox::new(tags) };
@@ -37,7 +38,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     let stretch = Stretch { from, to: Sample::take(options)? };
     let all_bytes = options.server_pid.map(resident_bytes).transpose()?;
 
-    idlers.inbox.raise_barrier(&mut crowd, options.connections);
+    idlers.inbox.raise_barrier(&mut crowd, options);
     let start = Instant::now();
     while idlers.inbox.is_before_barrier() && start.elapsed() < options.timeout {
         crowd.turn(&mut idlers, None)?;
@@ -84,6 +85,10 @@ impl Receiver for Idlers {
         if let Some(stamp) = self.inbox.stamp(at, payload) {
             self.inbox.deliver(at, stamp, 0);
         }
+    }
+
+    fn pong(&mut self) {
+        self.inbox.pong();
     }
 
     fn ended(&mut self, at: usize, why: &str) {

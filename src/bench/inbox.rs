@@ -1,5 +1,6 @@
 //! What a scenario's connections receive, judged and counted; and the barrier at the end of a run.
 
+use super::Options;
 use super::crowd::{Crowd, ReplyKind, reply_kind};
 use super::ledger::{Faults, Ledger, Verdict};
 use super::wire::{Opcode, Stamp, StampScanner, Tag, masked};
@@ -42,11 +43,25 @@ impl Inbox {
         }
     }
 
+    /// What a listener's next message is, if the server does right: all that is known of one that is not read.
+    #[inline]
+    pub(super) fn next(&self, listener: usize) -> Stamp {
+        self.ledger.next(listener)
+    }
+
+    /// Takes a delivery whose content is not what was published.
+    #[cold]
+    pub(super) fn altered(&mut self, listener: usize, sequence: u32) {
+        let faults = self.ledger.faults_mut();
+        faults.altered += 1;
+        faults.tell(|text| text.push_str(&format!("listener {listener} got another message {sequence} than was sent")));
+    }
+
     /// Takes a message of a connection that listens to nothing: a publisher's.
     #[cold]
     pub(super) fn reply(&mut self, at: usize, payload: &[u8]) {
         match reply_kind(payload) {
-            ReplyKind::Pong => self.pongs_left = self.pongs_left.saturating_sub(1),
+            ReplyKind::Pong => self.pong(),
             ReplyKind::Error => {
                 let faults = self.ledger.faults_mut();
                 faults.refused += 1;
@@ -56,6 +71,12 @@ impl Inbox {
             }
             ReplyKind::Welcome | ReplyKind::Joined | ReplyKind::Other => {}
         }
+    }
+
+    /// Takes a pong, of either kind.
+    #[cold]
+    pub(super) fn pong(&mut self) {
+        self.pongs_left = self.pongs_left.saturating_sub(1);
     }
 
     /// Takes the end of a connection, which is a fault.
@@ -75,11 +96,15 @@ impl Inbox {
         !self.ledger.faults().is_empty()
     }
 
-    /// Asks each of the first `connections` for a pong: what a server sent twice stands before it.
-    pub(super) fn raise_barrier(&mut self, crowd: &mut Crowd, connections: usize) {
-        let ping = masked(Opcode::Text, br#"{"type":"ping"}"#, crowd.mask());
-        self.pongs_left = connections;
-        for at in 0..connections {
+    /// Asks each connection but the publishers for a pong: what a server sent twice stands before it.
+    pub(super) fn raise_barrier(&mut self, crowd: &mut Crowd, options: &Options) {
+        // An answer that may come compressed could not be told from a delivery. A control frame never is (RFC 7692 §6).
+        let ping = match options.deflate {
+            true => masked(Opcode::Ping, b"", crowd.mask()),
+            false => masked(Opcode::Text, br#"{"type":"ping"}"#, crowd.mask()),
+        };
+        self.pongs_left = options.connections;
+        for at in 0..options.connections {
             crowd.send(at, &ping);
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct Faults {
     pub(super) reordered: u64,
     /// Deliveries of a stream that the connection does not listen to, or of a message that was never published.
     pub(super) misrouted: u64,
+    /// Deliveries whose content is not what was published.
+    pub(super) altered: u64,
     /// Connections that ended, or broke the protocol.
     pub(super) ended: u64,
     /// Commands answered with an error.
@@ -35,12 +37,13 @@ impl Faults {
     }
 
     /// Every kind with its count.
-    pub(super) fn counts(&self) -> [(&'static str, u64); 6] {
+    pub(super) fn counts(&self) -> [(&'static str, u64); 7] {
         [
             ("missing", self.missing),
             ("doubled", self.doubled),
             ("reordered", self.reordered),
             ("misrouted", self.misrouted),
+            ("altered", self.altered),
             ("ended", self.ended),
             ("refused", self.refused),
         ]
@@ -98,6 +101,13 @@ impl Ledger {
             return Verdict::Counted;
         }
         self.unexpected(listener, stamp, published)
+    }
+
+    /// What a listener expects next.
+    #[inline]
+    pub(super) fn next(&self, listener: usize) -> Stamp {
+        let Expectation { tag, next } = self.expectations[listener];
+        Stamp { tag, sequence: next }
     }
 
     /// What has been found so far.

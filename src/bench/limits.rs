@@ -18,8 +18,40 @@ pub(super) const OUTSTANDING_TOTAL_MAX: usize = 10_000_000;
 /// Delivered messages are at least so long: names, stamp and the envelope's fields have to fit.
 pub(super) const PAYLOAD_BYTES_MIN: u64 = 112;
 
+/// Delivered messages of JSON are at least so long: a message of this kind has some fields. The options refuse less.
+pub(super) const JSON_PAYLOAD_BYTES_MIN: u64 = 256;
+
+/// JSON messages that differ in more than their numbers; then the first comes again. Also what a compressor with a
+/// window of 32 KiB must have forgotten by then.
+pub(super) const JSON_BODIES: usize = 256;
+
 /// Delivered messages are at most so long, so that any frame fits the receive buffer.
 pub(super) const PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Attackers of one kind. The options refuse more.
+pub(super) const ATTACKERS_MAX: u64 = 1_000_000;
+
+/// Bombs of one kind in a round. The options refuse more.
+pub(super) const BOMBS_MAX: u64 = 100_000;
+
+/// What a deflate bomb inflates to, at least: from here on it is worth its name. The options refuse less.
+pub(super) const BOMB_BYTES_MIN: u64 = 1 << 20;
+
+/// And at most. The options refuse more.
+pub(super) const BOMB_BYTES_MAX: u64 = 64 << 30;
+
+/// How often each dribbler sends a byte, in milliseconds.
+pub(super) const DRIBBLE_MS: u64 = 1_000;
+
+/// The pace of attacks, in milliseconds: a share of the dribblers at a time, so that the generator is never long away
+/// from its core.
+pub(super) const ATTACK_TICK_MS: u64 = 10;
+
+/// Zeros that are compressed to become part of a deflate bomb; the bomb repeats them.
+pub(super) const BOMB_PART_BYTES: u64 = 64 << 20;
+
+/// Empty fragments of one message: 1.5 MiB of frames that carry nothing.
+pub(super) const EMPTY_FRAGMENTS: usize = 256 * 1024;
 
 /// The receive buffer all connections share. A frame that does not fit is malformed.
 pub(super) const RECEIVE_BYTES: usize = 256 * 1024;
@@ -40,6 +72,13 @@ pub(super) const SKIPPED_MAX: usize = 65_536;
 /// Faults of one kind described in words; the rest are counted.
 pub(super) const FAULTS_TOLD_MAX: usize = 8;
 
+/// Messages that each connection has compared byte for byte with what was published, from its first; of those beyond
+/// it only the stamp is looked at, and of compressed ones nothing.
+pub(super) const COMPARED_FIRST: u32 = 4;
+
+/// One connection in so many has all its messages compared, the first one among them.
+pub(super) const COMPARED_EVERY: usize = 250;
+
 /// How long one turn waits for the kernel at most, in milliseconds: the pace of deadlines and of the progress bar.
 pub(super) const TURN_MS_MAX: u64 = 100;
 
@@ -54,3 +93,6 @@ pub(super) const RECEIVERS_MAX: usize = 16;
 
 /// Descriptors beside the connections: standard streams, poll, timer, files of `/proc`.
 pub(super) const DESCRIPTORS_SPARE: u64 = 32;
+
+const _: () = assert!(DRIBBLE_MS.is_multiple_of(ATTACK_TICK_MS), "every dribbler has its tick");
+const _: () = assert!(JSON_BODIES as u64 * JSON_PAYLOAD_BYTES_MIN > 32 * 1024, "no body comes back within a window");

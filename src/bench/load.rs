@@ -1,25 +1,29 @@
-//! `fanout`, `rooms` and `latency`: publishers, rooms, subscribers.
+//! `fanout`, `rooms` and `latency`: publishers, rooms, subscribers. Other scenarios publish in the same way.
 //!
 //! In a closed loop each room has a fixed number of messages outstanding: a message is done when every subscriber of
 //! its room has it, and then the room's publisher sends the next. In an open loop messages leave at fixed times,
 //! whatever the server does, and each delivery is timed from the moment its message should have left.
+//!
+//! Every delivery is numbered and counted. Of some the content is compared as well, and with compression no others are
+//! even inflated: they count as the next message of their connection.
 
+use super::body::Bodies;
 use super::crowd::{Crowd, Receiver, Seat};
 use super::inbox::Inbox;
 use super::ledger::Faults;
-use super::limits::SEQUENCE_MAX;
+use super::limits::{COMPARED_EVERY, COMPARED_FIRST, SEQUENCE_MAX};
 use super::options::Scenario;
 use super::progress::Progress;
 use super::report::{Figure, Report, Round};
 use super::runner::{Runner, Workload};
 use super::schedule::Schedule;
 use super::times::Times;
-use super::wire::{STAMP_BYTES, Tag, Template};
+use super::wire::{Stamp, Tag};
 use super::{BenchError, Options};
 
 /// Runs one of the three scenarios.
 pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, BenchError> {
-    let mut report = Report::new(options, &settings(options));
+    let mut report = report(options);
     let mut crowd = Crowd::new(options, seats(options))?;
     let mut load = Load::new(options, crowd.mask());
     crowd.open(options.sockets(), &mut load, progress)?;
@@ -30,6 +34,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
         | Scenario::Private
         | Scenario::Idle
         | Scenario::Connect
+        | Scenario::Hostile
         | Scenario::Storm => load.closed_loop(options.outstanding),
     }
     let load = Runner::new(options, crowd, load, progress).run(&mut report)?;
@@ -37,9 +42,10 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     Ok(report)
 }
 
-fn settings(options: &Options) -> Vec<(&'static str, u64)> {
+/// A report that names what shapes the load.
+pub(super) fn report(options: &Options) -> Report {
     let pace = match options.scenario {
-        Scenario::Latency => ("rate_per_s", options.rate_per_s),
+        Scenario::Latency | Scenario::Hostile => ("rate_per_s", options.rate_per_s),
         Scenario::Fanout
         | Scenario::Rooms
         | Scenario::Private
@@ -47,36 +53,30 @@ fn settings(options: &Options) -> Vec<(&'static str, u64)> {
         | Scenario::Connect
         | Scenario::Storm => ("outstanding", options.outstanding as u64),
     };
-    vec![
+    let settings = [
         ("connections", options.connections as u64),
         ("rooms", options.rooms as u64),
         ("publishers", options.publishers as u64),
         ("payload_bytes", options.payload_bytes as u64),
         pace,
-    ]
+    ];
+    let mut report = Report::new(options, &settings);
+    report.setting("payload", options.payload.name());
+    report
 }
 
 /// The seats of the subscribers, then of the publishers. A room's subscribers do not sit side by side.
 pub(super) fn seats(options: &Options) -> impl Iterator<Item = Seat> {
     let rooms = options.rooms;
-    let subscriber = move |at: usize| Seat { user: format!("u{at:06}"), room: Some((at % rooms) as u32) };
-    let publisher = |at: usize| Seat { user: format!("p{at:06}"), room: None };
+    let deflate = options.deflate;
+    let subscriber = move |at: usize| Seat { user: format!("u{at:06}"), room: Some((at % rooms) as u32), deflate };
+    let publisher = |at: usize| Seat { user: format!("p{at:06}"), room: None, deflate: false };
     (0..options.connections).map(subscriber).chain((0..options.publishers).map(publisher))
-}
-
-/// The command that publishes into room `stream`: what is delivered has `payload_bytes`, with the sender and the time
-/// that a server adds.
-fn publish_command(stream: u32, payload_bytes: usize) -> String {
-    let command = |content: &str| format!(r#"{{"type":"room_msg","roomId":"r{stream:06}","content":"{content}"}}"#);
-    let added = r#","from":"p000000","time":1700000000000"#;
-    let padding = payload_bytes.saturating_sub(command("").len() + added.len() + STAMP_BYTES);
-    command(&format!("#{stream:06}:00000000{}", "x".repeat(padding)))
 }
 
 /// One room's messages.
 #[derive(Debug)]
 struct Stream {
-    template: Template,
     publisher: usize,
     /// Messages published so far; also the number of the next.
     published: u32,
@@ -97,6 +97,7 @@ enum Pace {
 
 /// What is published, received and waited for.
 pub(super) struct Load {
+    bodies: Bodies,
     streams: Vec<Stream>,
     subscribers_per_room: u32,
     connections: usize,
@@ -121,14 +122,10 @@ impl Load {
     /// Nothing is published yet.
     pub(super) fn new(options: &Options, mask: [u8; 4]) -> Load {
         let rooms = options.rooms as u32;
-        let stream = |number: u32| Stream {
-            template: Template::new(&publish_command(number, options.payload_bytes), mask),
-            publisher: number as usize % options.publishers,
-            published: 0,
-            oldest: 0,
-        };
+        let stream = |number: u32| Stream { publisher: number as usize % options.publishers, published: 0, oldest: 0 };
         let room_of: Vec<u32> = (0..options.connections as u32).map(|at| at % rooms).collect();
         Load {
+            bodies: Bodies::new(options.payload, options.payload_bytes, mask),
             streams: (0..rooms).map(stream).collect(),
             subscribers_per_room: (options.connections / options.rooms) as u32,
             connections: options.connections,
@@ -157,7 +154,7 @@ impl Load {
     }
 
     /// Publishes into each room at the schedule's times.
-    fn open_loop(&mut self, schedule: Schedule) {
+    pub(super) fn open_loop(&mut self, schedule: Schedule) {
         self.pace = Pace::Open(schedule);
     }
 
@@ -174,7 +171,7 @@ impl Load {
         if batch.is_empty() {
             self.dirty.push(stream.publisher);
         }
-        stream.template.append(stream.published, batch);
+        self.bodies.append(room as u32, stream.published, batch);
         if let Pace::Closed { outstanding } = self.pace {
             self.left[room * outstanding as usize + (stream.published % outstanding) as usize] =
                 self.subscribers_per_room;
@@ -182,6 +179,19 @@ impl Load {
         stream.published += 1;
         self.exhausted |= stream.published == SEQUENCE_MAX;
         self.expected += u64::from(self.subscribers_per_room);
+    }
+
+    /// Whether a connection's message of this number is compared with what was published.
+    #[inline]
+    fn compares(at: usize, sequence: u32) -> bool {
+        sequence < COMPARED_FIRST || at.is_multiple_of(COMPARED_EVERY)
+    }
+
+    #[cold]
+    fn compare(&mut self, at: usize, payload: &[u8], room: usize, sequence: u32) {
+        if !self.bodies.carries(payload, room as u32, sequence) {
+            self.inbox.altered(at, sequence);
+        }
     }
 
     /// A message has reached one more subscriber.
@@ -225,8 +235,30 @@ impl Receiver for Load {
         let room = *room as usize;
         let Some(stamp) = self.inbox.stamp(at, payload) else { return };
         if self.inbox.deliver(at, stamp, self.streams[room].published) {
+            if Load::compares(at, stamp.sequence) {
+                self.compare(at, payload, room, stamp.sequence);
+            }
             self.delivered(room, stamp.sequence);
         }
+    }
+
+    /// Publishers are not subscribers, and what is said to them is read.
+    #[inline]
+    fn reads(&self, at: usize) -> bool {
+        at >= self.connections || Load::compares(at, self.inbox.next(at).sequence)
+    }
+
+    #[inline]
+    fn unread(&mut self, at: usize) {
+        let room = self.room_of[at] as usize;
+        let stamp @ Stamp { sequence, .. } = self.inbox.next(at);
+        if self.inbox.deliver(at, stamp, self.streams[room].published) {
+            self.delivered(room, sequence);
+        }
+    }
+
+    fn pong(&mut self) {
+        self.inbox.pong();
     }
 
     fn ended(&mut self, at: usize, why: &str) {

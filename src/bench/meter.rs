@@ -6,6 +6,31 @@ use super::limits::{BUSY_PERCENT, WAITED_PERCENT};
 use super::process::{CpuTime, Sample};
 use super::report::{Figure, Report, Round};
 
+/// What connections have received so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traffic {
+    /// Bytes of the TCP streams, handshakes and control frames included.
+    pub(super) bytes: u64,
+    /// Messages.
+    pub(super) messages: u64,
+    /// Those of them that were compressed.
+    pub(super) compressed: u64,
+    /// Those of these that were inflated.
+    pub(super) inflated: u64,
+}
+
+impl Traffic {
+    /// What was received since `earlier`.
+    pub(super) fn since(self, earlier: Traffic) -> Traffic {
+        Traffic {
+            bytes: self.bytes - earlier.bytes,
+            messages: self.messages - earlier.messages,
+            compressed: self.compressed - earlier.compressed,
+            inflated: self.inflated - earlier.inflated,
+        }
+    }
+}
+
 /// The stretch between two samples.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
@@ -24,6 +49,22 @@ impl Stretch {
     /// So many things a second.
     pub(super) fn per_second(&self, count: u64) -> f64 {
         count as f64 / self.elapsed().as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Appends the figures of what was received for `count` deliveries. Warns where nothing of it was compressed that
+    /// might have been.
+    pub(super) fn traffic(&self, traffic: Traffic, count: u64, deflate: bool, round: &mut Round, report: &mut Report) {
+        let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
+        let mut push = |name, value| round.push(Figure { name, value });
+        push("received_bytes_per_s", self.per_second(traffic.bytes));
+        push("received_bytes_each", traffic.bytes as f64 / count.max(1) as f64);
+        if deflate {
+            push("compressed_percent", share(traffic.compressed, traffic.messages));
+            push("inflated_percent", share(traffic.inflated, traffic.compressed));
+            if traffic.compressed == 0 && count > 0 {
+                report.warn("the server agreed to compress messages and compressed none".to_owned());
+            }
+        }
     }
 
     /// Appends the CPU figures: the server's time for each of `count` things, how busy both were and how long they had

@@ -10,15 +10,22 @@
 //! Imports `config` (for the forms in which numbers, sizes and durations are written) and nothing else of this crate.
 //!
 //! ```text
-//! options ─► scenario (load, private, idle, connect, storm) ─► report ─► table or JSON
-//!               │ bytes in and out          │ stamps
-//!               ▼                           ▼
-//!             crowd ─► wire               ledger
+//! options ─► scenario (load, private, idle, connect, storm, hostile) ─► report ─► table or JSON
+//!               │ bytes in and out     │ stamps, bytes    │ a thread of its own
+//!               ▼                      ▼                  ▼
+//!             crowd ─► wire, deflate  ledger, body       attack ─► dribblers, bombers
 //! ```
 
+mod attack;
+mod body;
+mod bombers;
 mod connect;
 mod crowd;
+mod deflate;
+mod dribblers;
 mod error;
+mod handshake;
+mod hostile;
 mod idle;
 mod inbox;
 mod ledger;
@@ -72,5 +79,6 @@ fn measure(options: &Options, progress: &mut Progress) -> Result<Report, BenchEr
         Scenario::Idle => idle::run(options, progress),
         Scenario::Connect => connect::run(options, progress),
         Scenario::Storm => storm::run(options, progress),
+        Scenario::Hostile => hostile::run(options, progress),
     }
 }

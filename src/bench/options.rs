@@ -8,8 +8,8 @@ use clap::ArgMatches;
 
 use super::BenchError;
 use super::limits::{
-    CONNECTIONS_MAX, OUTSTANDING_MAX, OUTSTANDING_TOTAL_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX,
-    STREAMS_MAX,
+    ATTACKERS_MAX, BOMB_BYTES_MAX, BOMB_BYTES_MIN, BOMBS_MAX, CONNECTIONS_MAX, JSON_PAYLOAD_BYTES_MIN, OUTSTANDING_MAX,
+    OUTSTANDING_TOTAL_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX,
 };
 use crate::config::{Bounds, Kind, Value, nearest};
 
@@ -33,6 +33,8 @@ pub enum Scenario {
     Latency,
     /// All connections dropped and opened again.
     Storm,
+    /// The open loop without attackers and beside them.
+    Hostile,
 }
 
 /// Every scenario with its name and what it does.
@@ -44,7 +46,24 @@ pub const SCENARIOS: &[(Scenario, &str, &str)] = &[
     (Scenario::Connect, "connect", "connections opened as fast as the server welcomes them"),
     (Scenario::Latency, "latency", "a fixed rate into a room, each delivery timed from the intended send time"),
     (Scenario::Storm, "storm", "all connections dropped at once and opened again, until all are served"),
+    (
+        Scenario::Hostile,
+        "hostile",
+        "latency in calm and then beside slow handshakes, deflate bombs and empty fragments",
+    ),
 ];
+
+/// What messages carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// A stamp and equal letters.
+    Filler,
+    /// Quotes and talk that differ from message to message, the same in every run.
+    Json,
+}
+
+const FILLER: &str = "filler";
+const JSON: &str = "json";
 
 /// One flag of `fanfare bench`.
 #[derive(Debug)]
@@ -65,6 +84,10 @@ const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'sta
 
 const fn integer(min: u64, max: u64) -> Kind {
     Kind::Integer(Bounds { min, max, zero: false })
+}
+
+const fn count_or_zero(max: u64) -> Kind {
+    Kind::Integer(Bounds { min: 1, max, zero: true })
 }
 
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {
@@ -106,17 +129,30 @@ pub const FLAGS: &[Flag] = &[
         "1; private as many as connections",
         "Messages on their way at any time: per room, or altogether in private.",
     ),
-    flag("rate", integer(1, 1_000_000), "50", "latency: messages a second and room."),
+    flag("rate", integer(1, 1_000_000), "50", "latency, hostile: messages a second and room."),
     flag(
         "payload-bytes",
         Kind::Bytes(Bounds { min: PAYLOAD_BYTES_MIN, max: PAYLOAD_BYTES_MAX, zero: false }),
-        "128",
+        "128; JSON 512",
         "Size of a delivered message with its envelope.",
+    ),
+    flag(
+        "payload",
+        Kind::Choice(&[FILLER, JSON]),
+        "filler; with --deflate json",
+        "What room messages carry: equal letters, or JSON that varies and compresses as real traffic does.",
+    ),
+    flag(
+        "deflate",
+        Kind::Bool,
+        "false",
+        "Subscribers offer permessage-deflate and insist on it. Each one's first messages and all of a few are inflated \
+         and compared with what was published; the rest are counted as they are.",
     ),
     flag(
         "duration",
         duration(10, HOUR_MS),
-        "5s; idle 2s",
+        "5s; idle 2s; hostile 10s",
         "How long each round measures; idle: how long the connections are held.",
     ),
     flag(
@@ -127,6 +163,26 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag("warmup", duration(0, HOUR_MS), "500ms; with --messages 0s", "Unmeasured time before the first round."),
     flag("rounds", integer(1, 1000), "1", "Rounds; the report has each and the median."),
+    flag(
+        "dribblers",
+        count_or_zero(ATTACKERS_MAX),
+        "10000",
+        "hostile: connections that send one byte of a handshake a second, until the server ends them.",
+    ),
+    flag("bombers", count_or_zero(ATTACKERS_MAX), "4", "hostile: connections that send deflate bombs."),
+    flag(
+        "bombs",
+        integer(1, BOMBS_MAX),
+        "100",
+        "hostile: deflate bombs sent in a round, and as many messages of empty fragments.",
+    ),
+    flag(
+        "bomb-bytes",
+        Kind::Bytes(Bounds { min: BOMB_BYTES_MIN, max: BOMB_BYTES_MAX, zero: false }),
+        "1GiB",
+        "hostile: what one bomb inflates to; it is sent as about a thousandth of that.",
+    ),
+    flag("fragmenters", count_or_zero(ATTACKERS_MAX), "4", "hostile: connections that send endless empty fragments."),
     flag("handshakes", integer(1, 10_000), "64", "Connections that are being opened at any time."),
     flag(
         "timeout",
@@ -178,6 +234,20 @@ pub struct Options {
     pub rate_per_s: u64,
     /// Size of a delivered message.
     pub payload_bytes: usize,
+    /// What room messages carry.
+    pub payload: Payload,
+    /// Whether subscribers offer permessage-deflate and insist on it.
+    pub deflate: bool,
+    /// Connections with slow handshakes, in `hostile`.
+    pub dribblers: usize,
+    /// Connections that send deflate bombs.
+    pub bombers: usize,
+    /// Connections that send empty fragments.
+    pub fragmenters: usize,
+    /// Bombs of each kind in a round.
+    pub bombs: usize,
+    /// What a deflate bomb inflates to.
+    pub bomb_bytes: u64,
     /// How long a round measures.
     pub duration: Duration,
     /// Messages after which a round ends, in place of the duration.
@@ -216,6 +286,16 @@ impl Scenario {
     }
 }
 
+impl Payload {
+    /// Its name on the command line and in reports.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Payload::Filler => FILLER,
+            Payload::Json => JSON,
+        }
+    }
+}
+
 impl Options {
     /// Reads what the command line's parser found: the argument [`SCENARIO`] and the [`FLAGS`], all as text.
     ///
@@ -236,17 +316,33 @@ impl Options {
             | Scenario::Idle
             | Scenario::Connect
             | Scenario::Latency
-            | Scenario::Storm => (1, 1),
+            | Scenario::Storm
+            | Scenario::Hostile => (1, 1),
         };
         let connections = match scenario {
-            Scenario::Fanout | Scenario::Private | Scenario::Latency | Scenario::Storm => 1000,
+            Scenario::Fanout | Scenario::Private | Scenario::Latency | Scenario::Storm | Scenario::Hostile => 1000,
             Scenario::Rooms | Scenario::Connect => 10_000,
             Scenario::Idle => 15_000,
         };
         let connections = given.count("connections")?.unwrap_or(connections);
         let messages = given.integer("messages")?;
         let outstanding = if scenario == Scenario::Private { connections } else { 1 };
-        let duration_ms = if scenario == Scenario::Idle { 2_000 } else { 5_000 };
+        let duration_ms = match scenario {
+            Scenario::Idle => 2_000,
+            Scenario::Hostile => 10_000,
+            Scenario::Fanout
+            | Scenario::Rooms
+            | Scenario::Private
+            | Scenario::Connect
+            | Scenario::Latency
+            | Scenario::Storm => 5_000,
+        };
+        let deflate = given.is_set("deflate")?;
+        let payload = given.payload()?.unwrap_or(if deflate { Payload::Json } else { Payload::Filler });
+        let payload_bytes = match payload {
+            Payload::Filler => 128,
+            Payload::Json => 512,
+        };
         let millis = |name, default| given.integer(name).map(|ms| Duration::from_millis(ms.unwrap_or(default)));
         let options = Options {
             scenario,
@@ -257,7 +353,14 @@ impl Options {
             publishers: given.count("publishers")?.unwrap_or(publishers),
             outstanding: given.count("outstanding")?.unwrap_or(outstanding),
             rate_per_s: given.integer("rate")?.unwrap_or(50),
-            payload_bytes: given.count("payload-bytes")?.unwrap_or(128),
+            payload_bytes: given.count("payload-bytes")?.unwrap_or(payload_bytes),
+            payload,
+            deflate,
+            dribblers: given.count("dribblers")?.unwrap_or(10_000),
+            bombers: given.count("bombers")?.unwrap_or(4),
+            fragmenters: given.count("fragmenters")?.unwrap_or(4),
+            bombs: given.count("bombs")?.unwrap_or(100),
+            bomb_bytes: given.integer("bomb-bytes")?.unwrap_or(1 << 30),
             duration: millis("duration", duration_ms)?,
             messages,
             warmup: millis("warmup", if messages.is_some() { 0 } else { 500 })?,
@@ -266,7 +369,7 @@ impl Options {
             timeout: millis("timeout", 5_000)?,
             pin: given.count("pin")?,
             server_pid: given.integer("server-pid")?.map(|pid| pid as u32),
-            json: matches!(given.value("json")?, Some(Value::Bool(true))),
+            json: given.is_set("json")?,
         };
         options.checked()
     }
@@ -278,6 +381,7 @@ impl Options {
                 self.connections + self.publishers
             }
             Scenario::Private | Scenario::Idle | Scenario::Connect => self.connections,
+            Scenario::Hostile => self.connections + self.publishers + self.dribblers + self.bombers + self.fragmenters,
         }
     }
 
@@ -295,7 +399,17 @@ impl Options {
                 "--outstanding {outstanding} in each of {rooms} rooms is more than {OUTSTANDING_TOTAL_MAX}; write less"
             ));
         }
+        if self.payload == Payload::Json && (self.payload_bytes as u64) < JSON_PAYLOAD_BYTES_MIN {
+            return wrong(format!("--payload json needs --payload-bytes {JSON_PAYLOAD_BYTES_MIN} or more"));
+        }
         match self.scenario {
+            Scenario::Private if self.deflate || self.payload == Payload::Json => wrong(
+                "private has no --deflate and no --payload: who sent a message stands in it, so each has to be read"
+                    .into(),
+            ),
+            Scenario::Hostile if self.messages.is_some() => {
+                wrong("--messages: hostile takes its time; write --duration instead".into())
+            }
             Scenario::Private if outstanding > connections * 100 => wrong(format!(
                 "--outstanding {outstanding} is more than 100 for each of {connections} users; write less"
             )),
@@ -309,7 +423,8 @@ impl Options {
             | Scenario::Idle
             | Scenario::Connect
             | Scenario::Latency
-            | Scenario::Storm => Ok(self),
+            | Scenario::Storm
+            | Scenario::Hostile => Ok(self),
         }
     }
 }
@@ -353,6 +468,18 @@ impl Given<'_> {
 
     fn count(&self, name: &str) -> Result<Option<usize>, BenchError> {
         Ok(self.integer(name)?.map(|number| number as usize))
+    }
+
+    fn is_set(&self, name: &str) -> Result<bool, BenchError> {
+        Ok(matches!(self.value(name)?, Some(Value::Bool(true))))
+    }
+
+    fn payload(&self) -> Result<Option<Payload>, BenchError> {
+        Ok(match self.value("payload")? {
+            Some(Value::Word(JSON)) => Some(Payload::Json),
+            Some(_) => Some(Payload::Filler),
+            None => None,
+        })
     }
 }
 

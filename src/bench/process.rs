@@ -104,15 +104,20 @@ fn scheduled(schedstat: &str) -> Option<(Duration, Duration)> {
 
 /// Memory of a process that is resident, in bytes: exact where the kernel sums it up, its running estimate elsewhere.
 pub(super) fn resident_bytes(pid: u32) -> Result<u64, BenchError> {
-    let read = |file: &str, key: &str| {
-        let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(key));
-        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other(format!("{file} names no {key}")))
-    };
-    read("smaps_rollup", "Rss:")
-        .or_else(|_| read("status", "VmRSS:"))
-        .map_err(|error| BenchError::Process { pid, error })
+    memory(pid, "smaps_rollup", "Rss:").or_else(|_| memory(pid, "status", "VmRSS:"))
+}
+
+/// The most that has been resident since the process started, in bytes.
+pub(super) fn resident_peak_bytes(pid: u32) -> Result<u64, BenchError> {
+    memory(pid, "status", "VmHWM:")
+}
+
+fn memory(pid: u32, file: &str, key: &str) -> Result<u64, BenchError> {
+    let failed = |error| BenchError::Process { pid, error };
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(failed)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| failed(io::Error::other(format!("{file} names no {key}"))))
 }
 
 /// CPU of the generator and of the server at one moment.
@@ -150,7 +155,8 @@ mod tests {
     #[test]
     fn a_process_sees_itself() {
         assert!(CpuTime::own().unwrap().total > Duration::ZERO);
-        assert!(resident_bytes(std::process::id()).unwrap() > 100_000);
+        let resident = resident_bytes(std::process::id()).unwrap();
+        assert!(resident > 100_000 && resident_peak_bytes(std::process::id()).unwrap() > 100_000);
         assert!(matches!(resident_bytes(u32::MAX), Err(BenchError::Process { pid: u32::MAX, .. })));
     }
 }

@@ -34,6 +34,7 @@ impl Report {
     pub(super) fn new(options: &Options, settings: &[(&'static str, u64)]) -> Report {
         let mut all = vec![("url", json!(options.target.url))];
         all.extend(settings.iter().map(|(name, value)| (*name, json!(value))));
+        all.push(("deflate", json!(options.deflate)));
         Report {
             scenario: options.scenario.name(),
             settings: all,
@@ -41,6 +42,11 @@ impl Report {
             faults: Faults::default(),
             warnings: Vec::new(),
         }
+    }
+
+    /// Names a further setting that shaped the scenario.
+    pub(super) fn setting(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.settings.push((name, value.into()));
     }
 
     /// Adds a round.

@@ -53,9 +53,7 @@ impl<'a, W: Workload> Runner<'a, W> {
 
     /// All rounds of a run, and its end; the workload comes back to close its books.
     pub(super) fn run(mut self, report: &mut Report) -> Result<W, BenchError> {
-        if !self.options.warmup.is_zero() {
-            self.until("warming up", self.options.warmup, None)?;
-        }
+        self.warm_up()?;
         for number in 1..=self.options.rounds {
             if self.is_over() {
                 break;
@@ -63,13 +61,21 @@ impl<'a, W: Workload> Runner<'a, W> {
             let round = self.round(&format!("round {number} of {}", self.options.rounds), report)?;
             report.round(round);
         }
-        self.settle()?;
-        Ok(self.workload)
+        self.settle()
     }
 
-    fn round(&mut self, title: &str, report: &mut Report) -> Result<Round, BenchError> {
+    /// What comes before the first round.
+    pub(super) fn warm_up(&mut self) -> Result<(), BenchError> {
+        match self.options.warmup {
+            Duration::ZERO => Ok(()),
+            warmup => self.until("warming up", warmup, None),
+        }
+    }
+
+    /// One round, and its figures.
+    pub(super) fn round(&mut self, title: &str, report: &mut Report) -> Result<Round, BenchError> {
         self.workload.begin_round();
-        let before = (self.workload.inbox().delivered(), self.workload.done());
+        let before = (self.workload.inbox().delivered(), self.workload.done(), self.crowd.traffic());
         let from = Sample::take(self.options)?;
         self.until(title, self.options.duration, self.options.messages)?;
         let stretch = Stretch { from, to: Sample::take(self.options)? };
@@ -81,6 +87,8 @@ impl<'a, W: Workload> Runner<'a, W> {
             Figure { name: "messages_per_s", value: stretch.per_second(messages) },
         ];
         self.workload.figures(&mut round);
+        let traffic = self.crowd.traffic().since(before.2);
+        stretch.traffic(traffic, deliveries, self.options.deflate, &mut round, report);
         stretch.cpu(deliveries, &mut round, report);
         Ok(round)
     }
@@ -102,6 +110,15 @@ impl<'a, W: Workload> Runner<'a, W> {
         }
     }
 
+    /// Goes on as before, unmeasured, while something else is to end, or until there is no use in it.
+    pub(super) fn while_waiting(&mut self, title: &str, is_waiting: impl Fn() -> bool) -> Result<(), BenchError> {
+        while is_waiting() && !self.is_over() {
+            self.turn()?;
+            self.progress.show(title, 1.0);
+        }
+        Ok(())
+    }
+
     fn turn(&mut self) -> Result<(), BenchError> {
         self.workload.send(&mut self.crowd)?;
         self.crowd.turn(&mut self.workload, None)?;
@@ -114,22 +131,23 @@ impl<'a, W: Workload> Runner<'a, W> {
         Ok(())
     }
 
-    fn is_over(&mut self) -> bool {
+    /// Whether there is no use in another round: a fault was found, or nothing comes any more.
+    pub(super) fn is_over(&mut self) -> bool {
         self.stalled || self.workload.inbox().is_faulty()
     }
 
     /// Publishes no more, waits for what is on its way, and then for what may come unasked.
-    fn settle(&mut self) -> Result<(), BenchError> {
+    pub(super) fn settle(mut self) -> Result<W, BenchError> {
         self.workload.stop();
         while self.workload.is_waiting() && !self.stalled {
             self.turn()?;
             self.progress.show("waiting for the last deliveries", 1.0);
         }
-        self.workload.inbox().raise_barrier(&mut self.crowd, self.options.connections);
+        self.workload.inbox().raise_barrier(&mut self.crowd, self.options);
         let start = Instant::now();
         while self.workload.inbox().is_before_barrier() && start.elapsed() < self.options.timeout {
             self.turn()?;
         }
-        Ok(())
+        Ok(self.workload)
     }
 }

@@ -84,31 +84,38 @@ fn eight_digits(text: u64) -> Option<u32> {
     Some(eight as u32)
 }
 
-/// A masked text frame (RFC 6455 §5.3), ready but for the sequence number and, in private, the receiver.
+/// Digits of a stream's, a room's and a user's number.
+pub(super) const NAME_DIGITS: usize = 6;
+
+/// Digits of a sequence number.
+pub(super) const SEQUENCE_DIGITS: usize = 8;
+
+/// A masked text frame (RFC 6455 §5.3), ready but for the sequence number and the names.
 #[derive(Debug)]
 pub(super) struct Template {
     frame: Vec<u8>,
     mask: [u8; 4],
     payload_at: usize,
-    /// Where the sequence number and the receiver's number stand in the payload.
-    sequence_at: usize,
+    /// Where the stamp, the room's number and the receiver's number stand in the payload.
+    stamp_at: usize,
+    room_at: Option<usize>,
     receiver_at: Option<usize>,
 }
 
 impl Template {
-    /// The frame of a JSON text that carries one stamp, and perhaps a `toUser`.
+    /// The frame of a JSON text that carries one stamp, and perhaps a `roomId` or a `toUser`.
     ///
     /// # Panics
     ///
     /// Where it carries no stamp.
     pub(super) fn new(json: &str, mask: [u8; 4]) -> Template {
-        const RECEIVER: &str = r#""toUser":"u"#;
-        let stamp_at = json.find('#').expect("a template carries a stamp");
+        let behind = |name: &str| json.find(name).map(|at| at + name.len());
         let frame = masked(Opcode::Text, json.as_bytes(), mask);
         Template {
             payload_at: frame.len() - json.len(),
-            sequence_at: stamp_at + TAG_BYTES,
-            receiver_at: json.find(RECEIVER).map(|at| at + RECEIVER.len()),
+            stamp_at: json.find('#').expect("a template carries a stamp"),
+            room_at: behind(r#""roomId":"r"#),
+            receiver_at: behind(r#""toUser":"u"#),
             frame,
             mask,
         }
@@ -117,15 +124,25 @@ impl Template {
     /// Appends the frame with this sequence number to `out`.
     #[inline]
     pub(super) fn append(&mut self, sequence: u32, out: &mut Vec<u8>) {
-        self.patch::<8>(self.sequence_at, sequence);
+        self.patch::<SEQUENCE_DIGITS>(self.stamp_at + TAG_BYTES, sequence);
         out.extend_from_slice(&self.frame);
+    }
+
+    /// As [`append`](Template::append), into this room, which is the stream as well.
+    #[inline]
+    pub(super) fn append_into(&mut self, room: u32, sequence: u32, out: &mut Vec<u8>) {
+        if let Some(at) = self.room_at {
+            self.patch::<NAME_DIGITS>(at, room);
+        }
+        self.patch::<NAME_DIGITS>(self.stamp_at + 1, room);
+        self.append(sequence, out);
     }
 
     /// As [`append`](Template::append), for this receiver.
     #[inline]
     pub(super) fn append_to(&mut self, receiver: u32, sequence: u32, out: &mut Vec<u8>) {
         if let Some(at) = self.receiver_at {
-            self.patch::<6>(at, receiver);
+            self.patch::<NAME_DIGITS>(at, receiver);
         }
         self.append(sequence, out);
     }
@@ -145,6 +162,10 @@ impl Template {
 pub(super) enum Opcode {
     /// A message.
     Text,
+    /// A compressed message (RFC 7692 §6).
+    Compressed,
+    /// A ping.
+    Ping,
     /// The answer to a ping.
     Pong,
 }
@@ -153,6 +174,8 @@ pub(super) enum Opcode {
 pub(super) fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let opcode = match opcode {
         Opcode::Text => 0x1,
+        Opcode::Compressed => 0x41,
+        Opcode::Ping => 0x9,
         Opcode::Pong => 0xA,
     };
     let mut frame = vec![0x80 | opcode];
@@ -179,6 +202,8 @@ pub(super) fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
 pub(super) enum Frame<'a> {
     /// A whole message, text or binary.
     Message(&'a [u8]),
+    /// A whole message, compressed (RFC 7692 §6).
+    Compressed(&'a [u8]),
     /// A ping, to be answered with its payload.
     Ping(&'a [u8]),
     /// A pong.
@@ -194,7 +219,7 @@ pub(super) enum Parsed<'a> {
     Frame(Frame<'a>, usize),
     /// The beginning of a frame.
     Partial,
-    /// No frame that this client asked for: masked, compressed, fragmented or too large.
+    /// No frame that this client asked for: masked, fragmented or too large.
     Malformed,
 }
 
@@ -218,6 +243,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
     let Some(payload) = bytes.get(header_bytes..end) else { return Parsed::Partial };
     let frame = match bytes[0] {
         0x81 | 0x82 => Frame::Message(payload),
+        0xC1 | 0xC2 => Frame::Compressed(payload),
         0x88 => Frame::Close(payload),
         0x89 => Frame::Ping(payload),
         0x8A => Frame::Pong,
@@ -251,15 +277,21 @@ mod tests {
 
         #[test]
         fn a_template_is_the_masked_frame_of_its_text(
-            receiver in 0_u32..1_000_000, sequence in 0_u32..100_000_000, mask: [u8; 4], padding in 0_usize..300,
+            name in 0_u32..1_000_000, sequence in 0_u32..100_000_000, mask: [u8; 4], padding in 0_usize..300,
         ) {
-            let json = |receiver, sequence| {
-                let padding = "x".repeat(padding);
-                format!("{{\"toUser\":\"u{receiver:06}\",\"content\":\"#000007:{sequence:08}{padding}\"}}")
+            let padding = "x".repeat(padding);
+            let into = |name, sequence| {
+                format!("{{\"roomId\":\"r{name:06}\",\"content\":\"#{name:06}:{sequence:08}{padding}\"}}")
             };
             let mut out = Vec::new();
-            Template::new(&json(0, 0), mask).append_to(receiver, sequence, &mut out);
-            prop_assert_eq!(&out, &masked(Opcode::Text, json(receiver, sequence).as_bytes(), mask));
+            Template::new(&into(0, 0), mask).append_into(name, sequence, &mut out);
+            prop_assert_eq!(&out, &masked(Opcode::Text, into(name, sequence).as_bytes(), mask));
+            let json = |name, sequence| {
+                format!("{{\"toUser\":\"u{name:06}\",\"content\":\"#000007:{sequence:08}{padding}\"}}")
+            };
+            out.clear();
+            Template::new(&json(0, 0), mask).append_to(name, sequence, &mut out);
+            prop_assert_eq!(&out, &masked(Opcode::Text, json(name, sequence).as_bytes(), mask));
             let (header, length) = tungstenite::protocol::frame::FrameHeader::parse(
                 &mut std::io::Cursor::new(&out)).unwrap().unwrap();
             prop_assert_eq!((header.mask, length), (Some(mask), json(0, 0).len() as u64));
@@ -281,7 +313,14 @@ mod tests {
 
     #[test]
     fn what_was_not_asked_for_is_malformed() {
-        for bytes in [&b"\x01\x01x"[..], b"\xC1\x01x", b"\x81\x81abcdx", b"\x81\x7F\0\0\0\0\xFF\0\0\0"] {
+        for bytes in [
+            &b"\x01\x01x"[..],
+            b"\xA1\x01x",
+            b"\x41\x01x",
+            b"\xC9\x01x",
+            b"\x81\x81abcdx",
+            b"\x81\x7F\0\0\0\0\xFF\0\0\0",
+        ] {
             assert_eq!(parse(bytes), Parsed::Malformed, "{bytes:?}");
         }
     }

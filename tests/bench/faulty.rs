@@ -1,20 +1,19 @@
-//! A server that does one thing wrong, on purpose. Otherwise it is a slow and simple server of the user dialect.
+//! A server that does one thing wrong, on purpose. Otherwise it is a slow and simple server of the user dialect, with or
+//! without compression.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use flate2::{Compress, Compression, FlushCompress};
 use serde_json::{Value, json};
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tungstenite::http::HeaderValue;
 use tungstenite::protocol::Role;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::{Frame, FrameHeader};
 use tungstenite::{Message, WebSocket};
-
-/// Which delivery to the victim, counted from 1, is the wrong one.
-const FAULT_AT: u32 = 3;
-
-/// The user whose deliveries go wrong.
-const VICTIM: &str = "u000000";
 
 /// What goes wrong, once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,13 +33,57 @@ pub enum Fault {
     Close,
     /// The message is answered with an error, beside being delivered.
     Refuse,
+    /// A byte of the message is another.
+    Alter,
+    /// A message is sent as compressed, and is not.
+    Garble,
+}
+
+/// What is compressed, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deflate {
+    /// Nothing.
+    #[default]
+    Never,
+    /// Everything, for whom it was agreed with; each message by itself.
+    Alone,
+    /// The same, but messages refer to those before them.
+    Window,
+    /// Everything, with whomever nothing was agreed.
+    Unasked,
+    /// Nothing, although it is agreed.
+    Idle,
+}
+
+/// What a server does wrong, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    /// What.
+    pub fault: Fault,
+    /// The user whose deliveries go wrong.
+    pub victim: &'static str,
+    /// Which delivery to the victim, counted from 1, is the wrong one.
+    pub fault_at: u32,
+    /// How it compresses.
+    pub deflate: Deflate,
+}
+
+impl Default for Manners {
+    fn default() -> Manners {
+        Manners { fault: Fault::None, victim: "u000000", fault_at: 3, deflate: Deflate::Never }
+    }
+}
+
+/// Starts a server without compression, which lives as long as the process.
+pub fn start(fault: Fault) -> SocketAddr {
+    start_with(Manners { fault, ..Manners::default() })
 }
 
 /// Starts the server, which lives as long as the process.
-pub fn start(fault: Fault) -> SocketAddr {
+pub fn start_with(manners: Manners) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    let hub = Arc::new(Mutex::new(Hub { fault, ..Hub::default() }));
+    let hub = Arc::new(Mutex::new(Hub { manners, ..Hub::default() }));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let hub = Arc::clone(&hub);
@@ -50,12 +93,39 @@ pub fn start(fault: Fault) -> SocketAddr {
     address
 }
 
+struct Writer {
+    socket: WebSocket<TcpStream>,
+    deflate: Option<(Deflate, Compress)>,
+}
+
+impl Writer {
+    fn send(&mut self, text: &str) {
+        let Some((deflate, state)) = &mut self.deflate else {
+            let _ = self.socket.send(Message::text(text));
+            return;
+        };
+        if *deflate != Deflate::Window {
+            state.reset();
+        }
+        let mut payload = Vec::with_capacity(text.len() + 1024);
+        state.compress_vec(text.as_bytes(), &mut payload, FlushCompress::Sync).expect("there is room");
+        // What RFC 7692 §7.2.1 has a sender cut off.
+        payload.truncate(payload.len() - 4);
+        self.send_as_compressed(payload);
+    }
+
+    fn send_as_compressed(&mut self, payload: Vec<u8>) {
+        let header = FrameHeader { rsv1: true, opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+        let _ = self.socket.send(Message::Frame(Frame::from_payload(header, payload.into())));
+    }
+}
+
 #[derive(Default)]
 struct Hub {
-    fault: Fault,
+    manners: Manners,
     delivered_to_victim: u32,
     held: Option<String>,
-    writers: HashMap<String, WebSocket<TcpStream>>,
+    writers: HashMap<String, Writer>,
     /// Room to members, in the order in which they joined.
     rooms: HashMap<String, Vec<String>>,
 }
@@ -63,17 +133,18 @@ struct Hub {
 impl Hub {
     fn send(&mut self, user: &str, text: &str) {
         if let Some(writer) = self.writers.get_mut(user) {
-            let _ = writer.send(Message::text(text));
+            writer.send(text);
         }
     }
 
     fn deliver(&mut self, user: &str, text: &str) {
-        if user != VICTIM {
+        let Manners { fault, victim, fault_at, .. } = self.manners;
+        if user != victim {
             return self.send(user, text);
         }
         self.delivered_to_victim += 1;
-        let faulty = self.delivered_to_victim == FAULT_AT;
-        match self.fault {
+        let faulty = self.delivered_to_victim == fault_at;
+        match fault {
             Fault::Drop if faulty => {}
             Fault::Double if faulty => {
                 self.send(user, text);
@@ -83,14 +154,23 @@ impl Hub {
             Fault::Misroute if faulty => self.send("u000001", text),
             Fault::Close if faulty => {
                 if let Some(writer) = self.writers.get_mut(user) {
-                    let _ = writer.close(None);
+                    let _ = writer.socket.close(None);
                 }
             }
             Fault::Refuse if faulty => {
                 self.send(user, text);
                 self.send(user, r#"{"type":"error","code":"rate_limited","message":"too fast"}"#);
             }
+            // Behind the stamp, which says what message it is.
+            Fault::Alter if faulty => self.send(user, &text.replacen(r#"":[{"ask":""#, r#"":[{"ask":"9"#, 1)),
+            Fault::Garble if faulty => {
+                if let Some(writer) = self.writers.get_mut(user) {
+                    writer.send_as_compressed(text.as_bytes().to_vec());
+                }
+            }
             Fault::None
+            | Fault::Alter
+            | Fault::Garble
             | Fault::Drop
             | Fault::Double
             | Fault::Swap
@@ -137,16 +217,29 @@ fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
 
 fn serve(stream: TcpStream, hub: &Mutex<Hub>) {
     let writer = stream.try_clone().expect("a second handle");
+    let deflate = lock(hub).manners.deflate;
     let mut user = String::new();
+    let mut compresses = deflate == Deflate::Unasked;
     #[allow(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
-    let note_user = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+    let agree = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
         user = request.uri().query().unwrap_or_default().trim_start_matches("userId=").to_owned();
+        let answer = match deflate {
+            Deflate::Never | Deflate::Unasked => None,
+            Deflate::Alone => Some("permessage-deflate; server_no_context_takeover"),
+            Deflate::Window | Deflate::Idle => Some("permessage-deflate"),
+        };
+        if let (Some(answer), true) = (answer, request.headers().contains_key("sec-websocket-extensions")) {
+            response.headers_mut().insert("sec-websocket-extensions", HeaderValue::from_static(answer));
+            compresses = deflate != Deflate::Idle;
+        }
         Ok(response)
     };
-    let Ok(mut reader) = tungstenite::accept_hdr(stream, note_user) else { return };
+    let Ok(mut reader) = tungstenite::accept_hdr(stream, agree) else { return };
     {
         let mut hub = lock(hub);
-        hub.writers.insert(user.clone(), WebSocket::from_raw_socket(writer, Role::Server, None));
+        let deflate = compresses.then(|| (deflate, Compress::new(Compression::default(), false)));
+        let socket = WebSocket::from_raw_socket(writer, Role::Server, None);
+        hub.writers.insert(user.clone(), Writer { socket, deflate });
         hub.send(&user, &json!({"type": "welcome", "clientId": user, "userId": user, "heartbeat": 30_000}).to_string());
     }
     while let Ok(message) = reader.read() {
