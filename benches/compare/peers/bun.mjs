@@ -1,5 +1,7 @@
-// Bun with its native publish and subscribe (uWebSockets inside).
+// Bun with its native publish and subscribe (uWebSockets inside). With `deflate` behind the port it compresses what is
+// published into rooms, for everyone who agreed.
 const port = Number(process.argv[2]);
+const deflate = process.argv[3] === "deflate";
 const users = new Map();
 
 const server = Bun.serve({
@@ -13,7 +15,7 @@ const server = Bun.serve({
     return new Response("not a WebSocket", { status: 400 });
   },
   websocket: {
-    perMessageDeflate: false,
+    perMessageDeflate: deflate,
     idleTimeout: 0,
     open(socket) {
       const { clientId, userId } = socket.data;
@@ -26,7 +28,7 @@ const server = Bun.serve({
       switch (message.type) {
         case "room_msg": {
           const { roomId, content } = message;
-          socket.publish(roomId, JSON.stringify({ type: "room_msg", roomId, from, content, time: Date.now() }));
+          socket.publish(roomId, JSON.stringify({ type: "room_msg", roomId, from, content, time: Date.now() }), deflate);
           break;
         }
         case "private_msg": {

@@ -1,9 +1,13 @@
-// The server that tutorials write with npm's ws: parse, walk over all clients, stringify for each of them.
+// The server that tutorials write with npm's ws: parse, walk over all clients, stringify for each of them. With
+// `deflate` behind the port compression is on, and its options are the defaults.
 import { WebSocketServer, WebSocket } from "ws";
 import { randomUUID } from "node:crypto";
 
 const port = Number(process.argv[2]);
-const wss = new WebSocketServer({ host: "127.0.0.1", port }, () => console.log(`listening on ${port}`));
+const perMessageDeflate = process.argv[3] === "deflate";
+const wss = new WebSocketServer({ host: "127.0.0.1", port, perMessageDeflate }, () =>
+  console.log(`listening on ${port}`),
+);
 
 wss.on("connection", (socket, request) => {
   socket.clientId = randomUUID();
@@ -13,6 +17,7 @@ wss.on("connection", (socket, request) => {
     JSON.stringify({ type: "welcome", clientId: socket.clientId, userId: socket.userId, heartbeat: 30000 }),
   );
 
+  socket.on("error", console.error);
   socket.on("message", (data) => {
     const message = JSON.parse(data);
     switch (message.type) {
