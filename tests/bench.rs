@@ -177,8 +177,8 @@ fn attackers_are_counted_until_the_last_is_gone() {
     for reactors in [1, 2] {
         let server = Server::with_reactors(reactors, &["--limits.handshake_timeout", "200ms"]);
         let ran = run(&format!(
-            "hostile --connections 20 --rate 100 --duration 300ms --dribblers 150 --bombers 0 --fragmenters 2 --bombs 6 \
-             --timeout 30s --json --server-pid {} --url ws://{}",
+            "hostile --connections 20 --rate 100 --duration 300ms --dribblers 150 --bombers 2 --fragmenters 2 --bombs 6 \
+             --bomb-bytes 8MiB --timeout 30s --json --server-pid {} --url ws://{}",
             server.pid(),
             server.addr(),
         ));
@@ -186,7 +186,9 @@ fn attackers_are_counted_until_the_last_is_gone() {
         let median = &ran.report()["median"];
         for (figure, count) in [
             ("dribblers_left", 0),
-            ("bombs_sent", 0),
+            ("bombs_sent", 6),
+            ("bombs_closed", 6),
+            ("bombs_close_code", 1009),
             ("fragment_bombs_sent", 6),
             ("fragment_bombs_closed", 6),
             ("fragment_bombs_close_code", 1008),
@@ -222,12 +224,22 @@ fn fanfare_does_right_in_every_scenario() {
             ("idle --connections 60 --base 20 --rooms 4 --duration 50ms", &["unanswered"]),
             ("connect --connections 80 --handshakes 8 --rounds 2 --warmup 10ms", &["connections_per_s", "p99_us"]),
             ("storm --connections 60 --rooms 3 --publishers 2 --rounds 3", &["opened_ms", "served_ms"]),
+            ("fanout --connections 40 --outstanding 8 --messages 600 --deflate", &["compressed_percent"]),
+            ("fanout --connections 40 --duration 100ms --deflate --payload-bytes 4KiB", &["received_bytes_each"]),
+            ("rooms --rooms 10 --connections 40 --publishers 3 --messages 500 --deflate", &["inflated_percent"]),
+            ("latency --connections 20 --rate 200 --duration 200ms --deflate", &["p99_us", "compressed_percent"]),
+            ("idle --connections 60 --base 20 --rooms 4 --duration 50ms --deflate", &["unanswered"]),
+            ("connect --connections 80 --handshakes 8 --warmup 10ms --deflate", &["connections_per_s"]),
+            ("storm --connections 60 --rooms 3 --publishers 2 --rounds 3 --deflate", &["opened_ms", "served_ms"]),
         ] {
             let ran = bench(server.addr(), &format!("{arguments} --json"));
             assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{arguments}: {}", ran.out);
             assert_eq!(ran.faults(), [0; 7], "{arguments}");
             for figure in figures {
                 assert!(ran.report()["median"][figure].is_number(), "{arguments}: no {figure} in {}", ran.out);
+            }
+            if let Some(compressed) = ran.report()["median"]["compressed_percent"].as_f64() {
+                assert!(compressed > 90.0, "{arguments}: {}", ran.out);
             }
         }
     }
@@ -323,12 +335,22 @@ fn the_comparison_runs() {
         serde_json::from_str(&fs::read_to_string(out.join("results.json")).expect("results")).expect("JSON");
     let page = fs::read_to_string(out.join("results.md")).expect("a page");
     let chart = fs::read_to_string(out.join("results.svg")).expect("a chart");
-    let workloads = ["fanout-1", "fanout-32", "fanout-10000", "rooms", "private", "latency", "connect", "idle"];
-    for workload in workloads {
-        let fanfare = &results["results"][workload]["fanfare"][0];
-        assert_eq!(fanfare["exit_code"], 0, "{workload}: {fanfare}");
+    let of_fanfare = |workload: &str| &results["results"][workload]["fanfare"][0];
+    let plain = ["fanout-1", "fanout-32", "fanout-10000", "rooms", "private", "latency", "connect", "idle"];
+    let deflated = ["deflate-512", "deflate-4096"];
+    for workload in plain.into_iter().chain(deflated) {
+        assert_eq!(of_fanfare(workload)["exit_code"], 0, "{workload}: {}", of_fanfare(workload));
     }
-    assert_eq!(page.matches("\n| fanfare |").count(), workloads.len() + 1, "one table each, and two for latency");
+    for workload in deflated {
+        let (compressed, own) = (of_fanfare(workload), of_fanfare(&format!("{workload}-plain")));
+        assert_eq!((&compressed["settings"]["deflate"], &own["settings"]["deflate"]), (&true.into(), &false.into()));
+        assert_eq!(compressed["settings"]["payload_bytes"], own["settings"]["payload_bytes"]);
+        let bytes = |run: &Value| run["median"]["received_bytes_each"].as_f64().expect("a size");
+        assert!(bytes(compressed) < bytes(own), "{workload}: {compressed} {own}");
+    }
+    let tables = plain.len() + 1 + deflated.len();
+    assert_eq!(page.matches("\n| fanfare |").count(), tables, "one each, and two for latency");
+    assert!(page.contains("× own plain"), "{page}");
     assert!(page.contains("a smoke run") || page.contains("A smoke run"), "{page}");
     assert!(chart.starts_with("<svg ") && chart.trim_end().ends_with("</svg>"));
 }

@@ -23,6 +23,9 @@ COLOURS = {
 }
 PEERS = ["bun", "ws-tuned", "ws-tutorial"]
 
+# Behind the name of a workload with compression: its runs without.
+PLAIN = "-plain"
+
 
 @dataclass
 class Workload:
@@ -33,6 +36,7 @@ class Workload:
     floor: str | None
     figures: list[str]
     less_is_better: bool = False
+    deflate: bool = False
 
 
 def write(folder, facts, workloads, results):
@@ -80,7 +84,11 @@ def markdown(facts, workloads, results):
     for workload in workloads:
         by_server = results.get(workload.name, {})
         for figure in workload.figures:
-            lines += table(workload, figure, by_server, workload.smoke if facts["smoke"] else workload.arguments)
+            arguments = workload.smoke if facts["smoke"] else workload.arguments
+            if workload.deflate:
+                lines += deflate_table(workload, figure, by_server, results.get(workload.name + PLAIN, {}), arguments)
+            else:
+                lines += table(workload, figure, by_server, arguments)
     return "\n".join(lines) + "\n"
 
 
@@ -110,20 +118,47 @@ def table(workload, figure, by_server, arguments):
         for cpu in ["server_cpu_us_each", "server_user_us_each", "server_busy_percent", "generator_busy_percent",
                     "server_waited_percent"]:
             cells.append(number(middle(runs, cpu)))
-        failed = sum(run["exit_code"] != 0 for run in runs)
-        note = f" ({failed} of {len(runs)} runs failed)" if failed else ""
-        lines.append(f"| {LABELS[server]}{note} | " + " | ".join(cells) + " |")
+        lines.append(f"| {named(server, runs)} | " + " | ".join(cells) + " |")
     return lines + doubts(by_server)
 
 
-def doubts(by_server):
+def deflate_table(workload, figure, compressed, plain, arguments):
+    """Compressed runs beside the same servers' plain ones."""
+    peers = [peer for peer in PEERS if peer in compressed]
+    heads = [figure, "plain", "× own plain"] + [f"× {LABELS[peer]}" for peer in peers]
+    heads += ["bytes each", "plain bytes each", "compressed %", "CPU µs", "plain CPU µs", "server busy %",
+              "generator busy %", "waited %"]
+    lines = ["", f"## {workload.title[0].upper()}{workload.title[1:]}", "",
+             f"`fanfare bench {arguments} --deflate`, and in the same round `fanfare bench {arguments}`: the same "
+             "messages without compression.", "",
+             "| server | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for server in [name for name in LABELS if name in compressed]:
+        runs, own = compressed[server], plain.get(server, [])
+        cells = [middle(runs, figure), middle(own, figure)]
+        for reference in [own] + [compressed[peer] for peer in peers]:
+            cells.append(ratio(runs, reference, figure, workload.less_is_better))
+        cells += [middle(runs, "received_bytes_each"), middle(own, "received_bytes_each"),
+                  middle(runs, "compressed_percent"), middle(runs, "server_cpu_us_each"),
+                  middle(own, "server_cpu_us_each")]
+        cells += [middle(runs, cpu) for cpu in ["server_busy_percent", "generator_busy_percent",
+                                                "server_waited_percent"]]
+        lines.append(f"| {named(server, runs + own)} | " + " | ".join(number(cell) for cell in cells) + " |")
+    return lines + doubts(compressed) + doubts(plain, " without compression")
+
+
+def named(server, runs):
+    failed = sum(run["exit_code"] != 0 for run in runs)
+    return LABELS[server] + (f" ({failed} of {len(runs)} runs failed)" if failed else "")
+
+
+def doubts(by_server, what=""):
     """What the generator warned of, and in how many rounds."""
     lines = []
     for server in [name for name in LABELS if name in by_server]:
         runs = by_server[server]
         for warning in dict.fromkeys(warning for run in runs for warning in run.get("warnings", [])):
             count = sum(warning in run.get("warnings", []) for run in runs)
-            lines.append(f"- {LABELS[server]}, {count} of {len(runs)} rounds: {warning}")
+            lines.append(f"- {LABELS[server]}{what}, {count} of {len(runs)} rounds: {warning}")
     return ["", *lines] if lines else []
 
 
