@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
@@ -21,6 +21,11 @@ use crate::time::Millis;
 /// Tokens from here up are not connections: listeners, then the waker.
 const LISTENERS_FROM: usize = usize::MAX - 4096;
 const WAKER: usize = usize::MAX;
+
+/// Held by every accept, and alone by a reactor that answers with its reserve: descriptors are the process's, and
+/// another reactor would take the one that the reserve gives up. It could not be had back then, and whoever waits in
+/// this reactor's backlog would wait in vain.
+static ACCEPTING: RwLock<()> = RwLock::new(());
 
 /// Wakes a reactor that waits in epoll.
 pub struct EpollWaker(Waker);
@@ -150,8 +155,11 @@ impl Epoll {
         }
         while self.accepts_left > 0 {
             let listener = self.listeners.iter_mut().find(|listener| listener.ready)?;
+            let accepting = ACCEPTING.read().unwrap_or_else(PoisonError::into_inner);
             // One call instead of three: no address is wanted, and the socket comes as it has to be.
-            match accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).map_err(io::Error::from) {
+            let accepted = accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+            drop(accepting);
+            match accepted.map_err(io::Error::from) {
                 Ok(socket) => {
                     self.accepts_left -= 1;
                     return Some(socket.into());
@@ -173,6 +181,7 @@ impl Epoll {
     fn answer_without_descriptors(&mut self) {
         let mut response = Vec::new();
         write_refusal(&mut response, HttpRefusal::AtCapacity { retry_after_s: 1 });
+        let alone = ACCEPTING.write().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..REFUSALS_PER_PAUSE {
             self.reserve = None;
             let Some(listener) = self.listeners.iter_mut().find(|listener| listener.ready) else { break };
@@ -185,6 +194,7 @@ impl Epoll {
             }
         }
         self.reserve = File::open("/dev/null").ok();
+        drop(alone);
         self.accept_again_at = Some(self.now().saturating_add(ACCEPT_PAUSE_MS));
         tracing::warn!("out of descriptors: new connections are refused; raise the limit (ulimit -n)");
     }
