@@ -1,5 +1,5 @@
 //! Peers that break the rules, stop answering or never read, each beside clients that keep being served; and
-//! what the process itself does at its start and its end.
+//! what the process itself does at its start and its end. Failures that other servers are known for are in the museum.
 
 mod common;
 
@@ -58,15 +58,12 @@ suite! {
     handshakes:
         half_a_handshake_is_ended,
         silence_before_the_handshake_is_ended,
-        too_many_header_bytes_answer_431,
-        too_many_headers_answer_431,
         broken_requests_are_refused;
     framing:
         protocol_errors_close_with_1002,
         a_bad_sequence_of_fragments_closes_with_1002,
         bad_close_codes_close_with_1002,
         bad_utf8_closes_with_1007,
-        too_big_closes_with_1009_from_the_header_alone,
         the_size_limit_is_exact,
         bad_commands_leave_the_connection_open;
     floods:

@@ -12,6 +12,9 @@ use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 /// The one subprotocol the server ever selects.
 const SUBPROTOCOL: &str = "fanfare.v1";
 
+/// The end of the last header line and the empty line behind it: a head ends with it.
+const EMPTY_LINE: &[u8] = b"\r\n\r\n";
+
 /// Bounds of a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
@@ -34,18 +37,33 @@ impl HeadReader {
     /// # Errors
     /// [`HttpRefusal::HeadTooLarge`] when `limits.bytes_max` bytes hold no end.
     pub fn push(&mut self, input: &[u8], limits: HeadLimits) -> Result<Option<(Vec<u8>, usize)>, HttpRefusal> {
-        let searched = self.bytes.len().saturating_sub(3);
+        self.push_searching(input, limits, |bytes| memchr::memmem::find(bytes, EMPTY_LINE))
+    }
+
+    /// As [`push`](HeadReader::push), with the search for the empty line from outside, so that a test can count the
+    /// bytes that are looked at.
+    ///
+    /// # Errors
+    /// As [`push`](HeadReader::push).
+    pub fn push_searching(
+        &mut self,
+        input: &[u8],
+        limits: HeadLimits,
+        mut find: impl FnMut(&[u8]) -> Option<usize>,
+    ) -> Result<Option<(Vec<u8>, usize)>, HttpRefusal> {
+        let searched = self.bytes.len().saturating_sub(EMPTY_LINE.len() - 1);
+        let mut head_end = |bytes: &[u8]| find(&bytes[searched..]).map(|at| searched + at + EMPTY_LINE.len());
         let room = limits.bytes_max.saturating_sub(self.bytes.len());
         if input.len() <= room {
             self.bytes.extend_from_slice(input);
-            return match head_end(&self.bytes, searched) {
+            return match head_end(&self.bytes) {
                 Some(end) => Ok(Some((std::mem::take(&mut self.bytes), end))),
                 None if self.bytes.len() >= limits.bytes_max => Err(HttpRefusal::HeadTooLarge),
                 None => Ok(None),
             };
         }
         self.bytes.extend_from_slice(&input[..room]);
-        match head_end(&self.bytes, searched) {
+        match head_end(&self.bytes) {
             Some(end) => {
                 self.bytes.extend_from_slice(&input[room..]);
                 Ok(Some((std::mem::take(&mut self.bytes), end)))
@@ -121,11 +139,6 @@ pub enum HttpRefusal {
     },
 }
 
-/// Where a head ends in `bytes` (behind its empty line), searched for from `from`.
-fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
-    memchr::memmem::find(&bytes[from..], b"\r\n\r\n").map(|at| from + at + 4)
-}
-
 /// Parses a complete request head.
 ///
 /// # Errors
@@ -158,6 +171,16 @@ pub fn parse_head(head: &[u8], limits: HeadLimits) -> Result<Head, HttpRefusal> 
     let subprotocol = header_tokens(&request, "sec-websocket-protocol").any(|token| token == SUBPROTOCOL);
     let offer = Offer::first_acceptable(header_values(&request, "sec-websocket-extensions"));
     Ok(Head::Upgrade(Upgrade { accept, target, subprotocol, offer }))
+}
+
+/// The comma-separated elements of a field's value, without the blanks around them (RFC 9110 §5.6.1). What a comma and
+/// a blank are comes from outside, so that a test can count how often it is asked.
+pub fn field_elements<'v>(
+    value: &'v str,
+    comma: impl Fn(char) -> bool + 'v,
+    blank: impl Fn(char) -> bool + 'v,
+) -> impl Iterator<Item = &'v str> {
+    value.split(comma).map(move |element| element.trim_matches(&blank))
 }
 
 /// Appends the response that completes the handshake, with what was agreed about compression.
@@ -212,7 +235,7 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
 
 /// The comma-separated elements of every header field called `name`.
 fn header_tokens<'r>(request: &'r httparse::Request<'_, '_>, name: &'r str) -> impl Iterator<Item = &'r str> {
-    header_values(request, name).flat_map(|value| value.split(',').map(str::trim))
+    header_values(request, name).flat_map(|value| field_elements(value, |letter| letter == ',', char::is_whitespace))
 }
 
 /// The values of every header field called `name`.

@@ -17,7 +17,8 @@ pub use close::{CloseReason, PeerError, close_payload, parse_close};
 pub use decoder::{Decoder, Event, MessageLimits};
 pub use frame::{Header, parse_header};
 pub use handshake::{
-    Head, HeadLimits, HeadReader, HttpRefusal, Target, Upgrade, parse_head, write_refusal, write_upgrade,
+    Head, HeadLimits, HeadReader, HttpRefusal, Target, Upgrade, field_elements, parse_head, write_refusal,
+    write_upgrade,
 };
 pub use mask::unmask;
 pub use outbox::{Chunk, Ledger, Outbox, Segment, Unit};

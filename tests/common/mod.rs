@@ -64,6 +64,13 @@ impl Server {
         Server::run(limited, settings)
     }
 
+    /// Like [`Server::start`], with `RUST_LOG` set to `filter`.
+    pub fn with_log(filter: &str, settings: &[&str]) -> Server {
+        let mut command = command(settings);
+        command.env("RUST_LOG", filter);
+        Server::run(command, settings)
+    }
+
     fn run(mut command: Command, settings: &[&str]) -> Server {
         raise_descriptor_limit();
         let mut child = command.spawn().expect("the fanfare binary should start");
@@ -217,6 +224,22 @@ pub fn http_get(server: &Server, target: &str) -> HttpAnswer {
     let (head, body) =
         answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("GET {target}: no complete head in {answer:?}"));
     HttpAnswer { status: raw::status_of(head), head: head.to_owned(), body: body.to_owned() }
+}
+
+/// The sum of a family's samples in `/metrics`.
+#[track_caller]
+pub fn metric(server: &Server, family: &str) -> u64 {
+    metric_in(&http_get(server, "/metrics").body, family)
+}
+
+/// The sum of a family's samples in a page of metrics that is there already.
+#[track_caller]
+pub fn metric_in(page: &str, family: &str) -> u64 {
+    let samples = page.lines().filter_map(|line| match line.strip_prefix(family)? {
+        rest if rest.starts_with(['{', ' ']) => rest.rsplit(' ').next()?.parse::<u64>().ok(),
+        _ => None,
+    });
+    samples.reduce(|sum, sample| sum + sample).unwrap_or_else(|| panic!("no {family} in {page}"))
 }
 
 /// A path for a Unix socket that no other test uses, short enough for `sockaddr_un`.

@@ -185,6 +185,23 @@ impl RawConn {
         panic!("{what}: the connection is still open")
     }
 
+    /// Everything up to the end of the connection.
+    ///
+    /// # Panics
+    ///
+    /// If it is still open ten seconds after the last byte.
+    #[track_caller]
+    pub fn read_to_end(&mut self, what: &str) -> Vec<u8> {
+        loop {
+            match self.fill() {
+                Ok(0) => return std::mem::take(&mut self.unread),
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => panic!("{what}: the connection is still open"),
+                Err(_) => return std::mem::take(&mut self.unread),
+            }
+        }
+    }
+
     fn fill(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 64 * 1024];
         let count = self.stream.read(&mut chunk)?;

@@ -108,28 +108,6 @@ pub fn bad_utf8_closes_with_1007(reactors: usize) {
     bystanders.are_served();
 }
 
-pub fn too_big_closes_with_1009_from_the_header_alone(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--limits.message_bytes_max", "64KiB"]);
-    let mut bystanders = Bystanders::of(&server);
-    let mut one_more = vec![TEXT, MASKED | 127];
-    one_more.extend_from_slice(&65_537_u64.to_be_bytes());
-    let mut huge = vec![BINARY, MASKED | 127];
-    huge.extend_from_slice(&(u64::MAX >> 1).to_be_bytes());
-    for header in [one_more, huge] {
-        let mut conn = RawConn::connect_as(&server, "mallory");
-        conn.send(&header);
-        conn.send(&[1, 2, 3, 4]);
-        conn.expect_close(1009, &format!("the header {header:x?}"));
-        bystanders.are_served();
-    }
-    // Fragments count together: the second header says that it will be too much.
-    let mut conn = RawConn::connect_as(&server, "mallory");
-    conn.send_frame(TEXT & !FIN, &vec![b'a'; 65_000]);
-    conn.send(&[CONTINUATION, MASKED | 126, 2, 25, 1, 2, 3, 4]);
-    conn.expect_close(1009, "65,000 and 537 bytes");
-    bystanders.are_served();
-}
-
 pub fn the_size_limit_is_exact(reactors: usize) {
     let server = Server::with_reactors(reactors, &["--limits.message_bytes_max", "64KiB"]);
     let mut conn = RawConn::upgrade(&server, "/raw/den?echo=1");

@@ -14,15 +14,6 @@ pub fn half_a_handshake_is_ended(reactors: usize) {
         bystanders.are_served();
         conn.expect_end(&format!("{cut} bytes of a handshake"));
     }
-    // Bytes that trickle in do not extend the deadline.
-    let mut conn = RawConn::connect(&server);
-    conn.send(b"GET /?userId=mallory HTTP/1.1\r\n");
-    let mut sent = 0;
-    while conn.try_send(b"X: y\r\n") {
-        sent += 1;
-        assert!(sent < 50, "the deadline does not move");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
     bystanders.are_served();
 }
 
@@ -33,31 +24,6 @@ pub fn silence_before_the_handshake_is_ended(reactors: usize) {
     bystanders.are_served();
     conn.expect_end("a connection without a byte");
     bystanders.are_served();
-}
-
-pub fn too_many_header_bytes_answer_431(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
-    let mut bystanders = Bystanders::of(&server);
-    let filler = "x".repeat(1 << 20);
-    let mut conn = RawConn::connect(&server);
-    // The server may close before it has read all of it.
-    conn.try_send(upgrade_request("/?userId=mallory", &[("X-Filler", &filler)]).as_bytes());
-    assert_eq!(status_of(&conn.read_head()), 431);
-    conn.expect_end("a header of 1 MiB");
-    bystanders.are_served();
-}
-
-pub fn too_many_headers_answer_431(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
-    let mut bystanders = Bystanders::of(&server);
-    // The request has five headers of its own.
-    for (extra, status) in [(64 - 5, 101), (65 - 5, 431)] {
-        let headers = vec![("X-Filler", "1"); extra];
-        let mut conn = RawConn::connect(&server);
-        conn.send(upgrade_request("/?userId=mallory", &headers).as_bytes());
-        assert_eq!(status_of(&conn.read_head()), status, "{} headers", extra + 5);
-        bystanders.are_served();
-    }
 }
 
 pub fn broken_requests_are_refused(reactors: usize) {
