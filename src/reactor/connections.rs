@@ -382,13 +382,15 @@ impl Connections {
         self.batches.len() as u32 - 1
     }
 
-    /// Makes the form of a batch that connections with this window get; its index. `excluded` are mapped to it.
+    /// Makes the form of a batch that connections with this window get; its index. `excluded` are mapped to it. Where
+    /// one connection is the `only_reader` of this form, what it sent itself stays as it is: nobody gets that.
     pub(super) fn compress_batch(
         &mut self,
         batch: u32,
         bits: WindowBits,
         shared: &[(u32, SharedFrame)],
         excluded: &mut [Excluded],
+        only_reader: Option<ConnId>,
     ) -> u32 {
         let Some(deflater) = &mut self.deflater else { return batch };
         let frames = self.batches[batch as usize].bytes();
@@ -398,14 +400,19 @@ impl Connections {
         while at < frames.len() {
             let end = at + frame_boundary(&frames[at..], 1);
             let start = out.len();
-            match shared.next_if(|(from, _)| *from as usize == at) {
+            let shared = shared.next_if(|(from, _)| *from as usize == at);
+            let own = excluded.next_if(|excluded| excluded.start as usize == at);
+            match shared {
+                _ if own.as_ref().is_some_and(|own| Some(own.conn) == only_reader) => {
+                    out.extend_from_slice(&frames[at..end]);
+                }
                 Some((_, frame)) => out.extend_from_slice(frame.deflated(bits, deflater)),
                 None => {
                     deflater.append(bits, &frames[at..end], &mut out);
                 }
             }
-            if let Some(excluded) = excluded.next_if(|excluded| excluded.start as usize == at) {
-                (excluded.start, excluded.end) = (start as u32, out.len() as u32);
+            if let Some(own) = own {
+                (own.start, own.end) = (start as u32, out.len() as u32);
             }
             at = end;
         }

@@ -37,7 +37,7 @@ impl Sink for Connections {
         let mut forms = Forms { plain: Form { batch: plain, excluded }, deflated: SmallVec::new(), shared };
         for &Slot(slot) in members {
             let form = match compressible {
-                true => self.form(&mut forms, slot),
+                true => self.form(&mut forms, slot, members),
                 false => &forms.plain,
             };
             if self.note_batch(slot, form.batch) {
@@ -82,19 +82,36 @@ impl Sink for Connections {
 
 impl Connections {
     /// The form of a batch that this connection gets, made when it is first needed.
-    fn form<'f>(&mut self, forms: &'f mut Forms, slot: u32) -> &'f Form {
+    fn form<'f>(&mut self, forms: &'f mut Forms, slot: u32, members: &[Slot]) -> &'f Form {
         let Some(agreement) = self.get(slot).and_then(|connection| connection.agreement) else { return &forms.plain };
         let bits = agreement.server_bits;
         let at = match forms.deflated.iter().position(|(window, _)| *window == bits) {
             Some(at) => at,
             None => {
                 let mut excluded = forms.plain.excluded.clone();
-                let batch = self.compress_batch(forms.plain.batch, bits, &forms.shared, &mut excluded);
+                let reader = match excluded.is_empty() {
+                    true => None,
+                    false => self.only_reader(bits, members),
+                };
+                let batch = self.compress_batch(forms.plain.batch, bits, &forms.shared, &mut excluded, reader);
                 forms.deflated.push((bits, Form { batch, excluded }));
                 forms.deflated.len() - 1
             }
         };
         &forms.deflated[at].1
+    }
+
+    /// The member with this window, where there is but one.
+    fn only_reader(&self, bits: WindowBits, members: &[Slot]) -> Option<ConnId> {
+        let reads = |&&Slot(slot): &&Slot| {
+            let agreement = self.get(slot).and_then(|connection| connection.agreement);
+            agreement.is_some_and(|agreement| agreement.server_bits == bits)
+        };
+        let mut readers = members.iter().filter(reads);
+        match (readers.next(), readers.next()) {
+            (Some(&Slot(only)), None) => Some(self.id(only)),
+            (_, _) => None,
+        }
     }
 
     /// Notes which connections get only parts of a batch, or forgets it again.
