@@ -1,19 +1,28 @@
-//! The wire contract, end to end: the built binary against tungstenite's client, with one reactor and with two.
+//! The wire contract, end to end: the built binary against tungstenite's client, with compression beneath it where that
+//! is what a case is about, with one reactor and with two.
 //!
 //! Every case is a function of the number of reactors; the list at the end makes two tests of each.
 
 mod common;
 
+#[path = "e2e/compression.rs"]
+mod compression;
 #[path = "e2e/connecting.rs"]
 mod connecting;
 #[path = "e2e/content.rs"]
 mod content;
+#[path = "e2e/decompression.rs"]
+mod decompression;
 #[path = "e2e/direct.rs"]
 mod direct;
 #[path = "e2e/frames.rs"]
 mod frames;
+#[path = "e2e/offers.rs"]
+mod offers;
 #[path = "e2e/order.rs"]
 mod order;
+#[path = "e2e/parting.rs"]
+mod parting;
 #[path = "e2e/raw_rooms.rs"]
 mod raw_rooms;
 #[path = "e2e/replies.rs"]
@@ -100,4 +109,40 @@ suite! {
         fragments_make_one_message,
         control_frames_between_fragments,
         a_close_is_answered_with_its_code;
+    offers:
+        offers_are_answered_word_for_word,
+        clients_are_told_the_configured_window,
+        the_first_acceptable_offer_is_taken,
+        unacceptable_offers_leave_the_connection_plain,
+        compression_can_be_turned_off,
+        clients_beyond_the_contexts_must_not_refer_to_earlier_messages,
+        earlier_messages_are_bounded_in_bytes;
+    compression:
+        a_room_message_is_compressed_once_for_each_window,
+        nothing_is_compressed_for_plain_members,
+        nothing_is_compressed_for_its_own_sender,
+        messages_are_compressed_from_the_configured_size_on,
+        what_does_not_become_smaller_comes_plain,
+        a_member_of_a_compressed_batch_gets_none_of_its_own,
+        private_messages_and_broadcasts_are_compressed,
+        raw_rooms_are_compressed,
+        replies_are_compressed,
+        a_small_window_is_kept_to,
+        members_come_and_go;
+    decompression:
+        messages_may_refer_to_earlier_ones,
+        messages_without_context_takeover,
+        a_client_that_was_told_so_must_not_refer_back,
+        compressed_fragments_with_pings_between,
+        compressed_messages_cut_at_every_byte,
+        streams_may_end_within_messages,
+        empty_compressed_messages,
+        clients_with_windows_of_every_size,
+        commands_may_be_compressed,
+        many_unfinished_compressed_messages,
+        the_size_limit_counts_what_a_message_holds;
+    parting:
+        echoes_come_before_the_close,
+        replies_come_before_the_close,
+        nothing_counts_behind_the_last_word;
 }

@@ -3,6 +3,8 @@
 
 mod common;
 
+#[path = "hostile/deflate.rs"]
+mod deflate;
 #[path = "hostile/floods.rs"]
 mod floods;
 #[path = "hostile/framing.rs"]
@@ -66,6 +68,13 @@ suite! {
         bad_utf8_closes_with_1007,
         the_size_limit_is_exact,
         bad_commands_leave_the_connection_open;
+    deflate:
+        misplaced_marks_close_with_1002,
+        malformed_messages_close_with_1007,
+        endless_streams_in_one_message_close_with_1007,
+        compressed_text_must_be_utf8,
+        bad_utf8_in_a_compressed_fragment_closes_at_once,
+        too_much_in_a_compressed_message_closes_with_1009;
     floods:
         ten_thousand_joins,
         a_slow_consumer_delays_nobody,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use tungstenite::handshake::HandshakeError;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Bytes, Message, WebSocket};
 
+use super::deflate::{DeflateStream, Tally};
 use super::{PATIENCE, Server, percent_encode};
 
 /// A byte stream with a read timeout: TCP or a Unix socket.
@@ -48,6 +50,7 @@ pub struct Client {
     held: VecDeque<Message>,
     welcome: Value,
     next_id: u32,
+    tally: Option<Arc<Tally>>,
 }
 
 impl Client {
@@ -85,13 +88,38 @@ impl Client {
         Client::over(Box::new(stream), &server.url(target))
     }
 
+    /// Connects to any request target with an offer of compression, which the server must take: every message is sent
+    /// compressed then, and those that come compressed are counted.
+    #[track_caller]
+    pub fn deflating(server: &Server, target: &str, offer: &str) -> Client {
+        let tcp = TcpStream::connect(server.addr()).expect("the server should accept");
+        tcp.set_nodelay(true).expect("TCP has no-delay");
+        let stream = DeflateStream::new(tcp, offer);
+        let tally = stream.tally();
+        let mut client = Client::over(Box::new(stream), &server.url(target))
+            .unwrap_or_else(|rejection| panic!("{target} should upgrade: {rejection:?}"));
+        client.tally = Some(tally);
+        if !target.starts_with("/raw/") {
+            client.take_welcome();
+        }
+        client
+    }
+
+    /// What came from the server to a deflating client so far.
+    #[track_caller]
+    pub fn tally(&self) -> &Tally {
+        self.tally.as_deref().expect("a deflating client")
+    }
+
     /// Upgrades a stream that is connected already.
     #[track_caller]
     pub fn over(stream: Box<dyn Stream>, url: &str) -> Result<Client, Rejection> {
         stream.limit_reads(PATIENCE).expect("a timeout above zero");
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024).write_buffer_size(0);
         match tungstenite::client::client_with_config(url, stream, Some(config)) {
-            Ok((socket, _response)) => Ok(Client { socket, held: VecDeque::new(), welcome: Value::Null, next_id: 0 }),
+            Ok((socket, _response)) => {
+                Ok(Client { socket, held: VecDeque::new(), welcome: Value::Null, next_id: 0, tally: None })
+            }
             Err(HandshakeError::Failure(Error::Http(response))) => Err(Rejection {
                 status: response.status().as_u16(),
                 retry_after: response

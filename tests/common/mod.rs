@@ -1,12 +1,14 @@
 //! What the end-to-end tests share: a running server, clients of it, and raw bytes on its port.
 //!
-//! [`Server`] runs the built `fanfare` binary; [`Client`] speaks WebSocket through tungstenite's own client side;
-//! [`raw::RawConn`] writes bytes that no client library would. Nothing here imports the `fanfare` crate: the
-//! tests see only what a client sees.
+//! [`Server`] runs the built `fanfare` binary; [`Client`] speaks WebSocket through tungstenite's own client side, and
+//! permessage-deflate through [`deflate`]; [`raw::RawConn`] writes bytes that no client library would. Nothing here
+//! imports the `fanfare` crate: the tests see only what a client sees.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this module")]
 
 pub mod client;
+pub mod deflate;
+pub mod inflate;
 pub mod raw;
 
 use std::io::{BufRead, BufReader, Read};
@@ -235,11 +237,64 @@ pub fn metric(server: &Server, family: &str) -> u64 {
 /// The sum of a family's samples in a page of metrics that is there already.
 #[track_caller]
 pub fn metric_in(page: &str, family: &str) -> u64 {
-    let samples = page.lines().filter_map(|line| match line.strip_prefix(family)? {
-        rest if rest.starts_with(['{', ' ']) => rest.rsplit(' ').next()?.parse::<u64>().ok(),
+    samples_in(page, family).reduce(|sum, sample| sum + sample).unwrap_or_else(|| panic!("no {family} in {page}"))
+}
+
+fn samples_in(page: &str, family: &str) -> impl Iterator<Item = u64> {
+    page.lines().filter_map(move |line| match line.strip_prefix(family)? {
+        rest if rest.starts_with(['{', ' ']) => rest.rsplit(' ').next()?.parse().ok(),
         _ => None,
-    });
-    samples.reduce(|sum, sample| sum + sample).unwrap_or_else(|| panic!("no {family} in {page}"))
+    })
+}
+
+/// The samples of a family on `/metrics`: one for each reactor, in their order, or one for the node.
+#[track_caller]
+pub fn metric_samples(server: &Server, family: &str) -> Vec<u64> {
+    let page = http_get(server, "/metrics").body;
+    let samples: Vec<u64> = samples_in(&page, family).collect();
+    assert!(!samples.is_empty(), "{family} is on the page");
+    samples
+}
+
+/// Waits until the samples of a family add up to `expected`: a reactor publishes its own at the end of a turn.
+///
+/// # Panics
+///
+/// Where they come to more, or to less after ten seconds.
+#[track_caller]
+pub fn await_metric(server: &Server, family: &str, expected: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found: u64 = metric(server, family);
+        if found == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{family} is {found}, not {expected}, after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A connection on each of `reactors` reactors. The kernel spreads them, so `connect` is called until it came out so.
+#[track_caller]
+pub fn one_per_reactor(server: &Server, reactors: usize, connect: impl Fn() -> Client) -> Vec<Client> {
+    let mut places: Vec<Option<Client>> = (0..reactors).map(|_| None).collect();
+    for _ in 0..200 {
+        if places.iter().all(Option::is_some) {
+            break;
+        }
+        let before = metric_samples(server, "fanfare_connections");
+        let client = connect();
+        await_metric(server, "fanfare_connections", before.iter().sum::<u64>() + 1);
+        let after = metric_samples(server, "fanfare_connections");
+        let at = (0..reactors).find(|&at| after[at] > before[at]).expect("one reactor has it");
+        if places[at].is_none() {
+            places[at] = Some(client);
+        } else {
+            client.leave();
+            await_metric(server, "fanfare_connections", before.iter().sum());
+        }
+    }
+    places.into_iter().map(|place| place.expect("each reactor got one of 200 connections")).collect()
 }
 
 /// A path for a Unix socket that no other test uses, short enough for `sockaddr_un`.

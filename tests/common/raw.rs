@@ -21,6 +21,9 @@ pub const PONG: u8 = 0x8A;
 /// The FIN bit of a frame's first byte.
 pub const FIN: u8 = 0x80;
 
+/// The header field by which extensions are offered and answered.
+pub const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 /// A frame from the server.
@@ -51,11 +54,19 @@ impl RawConn {
     /// Connects and upgrades to `target`, with no extension and no subprotocol.
     #[track_caller]
     pub fn upgrade(server: &Server, target: &str) -> RawConn {
+        RawConn::offer(server, target, &[]).0
+    }
+
+    /// Connects and upgrades to `target` with a `Sec-WebSocket-Extensions` field for each of `offers`; that of the answer.
+    #[track_caller]
+    pub fn offer(server: &Server, target: &str, offers: &[&str]) -> (RawConn, Option<String>) {
         let mut conn = RawConn::connect(server);
-        conn.send(upgrade_request(target, &[]).as_bytes());
+        let fields: Vec<(&str, &str)> = offers.iter().map(|offer| (EXTENSIONS, *offer)).collect();
+        conn.send(upgrade_request(target, &fields).as_bytes());
         let head = conn.read_head();
         assert_eq!(status_of(&head), 101, "{target} should upgrade: {head}");
-        conn
+        let answer = header_of(&head, EXTENSIONS).map(str::to_owned);
+        (conn, answer)
     }
 
     /// Connects to the JSON dialect as `user` and takes the welcome.
@@ -120,7 +131,7 @@ impl RawConn {
     #[track_caller]
     fn read_frame_of(&mut self, what: &str) -> Option<Frame> {
         loop {
-            if let Some(frame) = self.take_frame() {
+            if let Some(frame) = cut_frame(&mut self.unread, false) {
                 return Some(frame);
             }
             match self.fill() {
@@ -144,6 +155,17 @@ impl RawConn {
                 TEXT => return String::from_utf8(frame.payload).expect("text is UTF-8"),
                 other => panic!("a frame {other:#04x}: {:?}", frame.payload),
             }
+        }
+    }
+
+    /// Fails if anything else comes before the pongs of two pings: the first was answered in a turn behind that of what
+    /// was read before, the second behind the counters of that turn.
+    #[track_caller]
+    pub fn nothing_more(&mut self) {
+        for payload in [b"first", &b"second"[..]] {
+            self.send_frame(PING, payload);
+            let frame = self.read_frame().expect("a pong");
+            assert_eq!(frame, Frame { first: PONG, payload: payload.to_vec() }, "nothing else should have come");
         }
     }
 
@@ -208,31 +230,41 @@ impl RawConn {
         self.unread.extend_from_slice(&chunk[..count]);
         Ok(count)
     }
+}
 
-    fn take_frame(&mut self) -> Option<Frame> {
-        let [first, second] = *self.unread.first_chunk::<2>()?;
-        assert_eq!(second & 0x80, 0, "a server masks nothing (RFC 6455, 5.1)");
-        let (header_bytes, payload_bytes) = match second {
-            126 => {
-                let header = self.unread.first_chunk::<4>()?;
-                (4, usize::from(u16::from_be_bytes([header[2], header[3]])))
-            }
-            127 => {
-                let header = self.unread.first_chunk::<10>()?;
-                let length = u64::from_be_bytes(header[2..].try_into().expect("eight bytes"));
-                (10, usize::try_from(length).expect("64-bit sizes"))
-            }
-            short => (2, usize::from(short)),
-        };
-        assert!(payload_bytes <= 16 << 20, "a frame of {payload_bytes} bytes");
-        if self.unread.len() < header_bytes + payload_bytes {
-            return None;
+/// Takes a whole frame from the front of `bytes`, unmasked; `None` while it is incomplete.
+///
+/// # Panics
+///
+/// Where it is masked and should not be, or the other way round (RFC 6455 §5.1).
+#[track_caller]
+pub fn cut_frame(bytes: &mut Vec<u8>, masked: bool) -> Option<Frame> {
+    let [first, second] = *bytes.first_chunk::<2>()?;
+    assert_eq!(second & 0x80 != 0, masked, "clients mask, and the server does not");
+    let (header_bytes, payload_bytes) = match second & 0x7F {
+        126 => {
+            let header = bytes.first_chunk::<4>()?;
+            (4, usize::from(u16::from_be_bytes([header[2], header[3]])))
         }
-        let rest = self.unread.split_off(header_bytes + payload_bytes);
-        let mut frame = std::mem::replace(&mut self.unread, rest);
-        let payload = frame.split_off(header_bytes);
-        Some(Frame { first, payload })
+        127 => {
+            let header = bytes.first_chunk::<10>()?;
+            let length = u64::from_be_bytes(header[2..].try_into().expect("eight bytes"));
+            (10, usize::try_from(length).expect("64-bit sizes"))
+        }
+        short => (2, usize::from(short)),
+    };
+    assert!(payload_bytes <= 16 << 20, "a frame of {payload_bytes} bytes");
+    let start = header_bytes + if masked { MASK.len() } else { 0 };
+    if bytes.len() < start + payload_bytes {
+        return None;
     }
+    let rest = bytes.split_off(start + payload_bytes);
+    let mut frame = std::mem::replace(bytes, rest);
+    let mut payload = frame.split_off(start);
+    for (byte, mask) in payload.iter_mut().zip(frame[header_bytes..].iter().cycle()) {
+        *byte ^= mask;
+    }
+    Some(Frame { first, payload })
 }
 
 /// The head of an upgrade request: five headers and then `extra`.
@@ -248,29 +280,44 @@ pub fn upgrade_request(target: &str, extra: &[(&str, &str)]) -> String {
     request
 }
 
-/// One masked frame with the shortest length encoding.
+/// One masked frame, as a client sends it, with the shortest length encoding.
 ///
 /// # Panics
 ///
 /// On payloads above 4 GiB.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = match payload.len() {
-        short @ 0..126 => vec![first, 0x80 | u8::try_from(short).expect("below 126")],
+    let mut frame = header(first, 0x80, payload.len());
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// One frame as a server sends it.
+///
+/// # Panics
+///
+/// On payloads above 4 GiB.
+pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(first, 0, payload.len());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn header(first: u8, mask_bit: u8, payload_bytes: usize) -> Vec<u8> {
+    match payload_bytes {
+        short @ 0..126 => vec![first, mask_bit | u8::try_from(short).expect("below 126")],
         medium @ 126..65_536 => {
-            let mut header = vec![first, 0x80 | 126];
+            let mut header = vec![first, mask_bit | 126];
             header.extend_from_slice(&u16::try_from(medium).expect("below 65536").to_be_bytes());
             header
         }
         long => {
-            let mut header = vec![first, 0x80 | 127];
+            let mut header = vec![first, mask_bit | 127];
             let length = u32::try_from(long).expect("below 4 GiB");
             header.extend_from_slice(&u64::from(length).to_be_bytes());
             header
         }
-    };
-    frame.extend_from_slice(&MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
+    }
 }
 
 /// The status code of a response head.
