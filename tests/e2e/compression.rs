@@ -7,7 +7,7 @@ use tungstenite::Message;
 
 use crate::common::deflate::{RSV1, try_unpack};
 use crate::common::raw::{BINARY, PONG, RawConn, TEXT};
-use crate::common::{Client, Server, Signal, await_metric, metric, one_per_reactor};
+use crate::common::{Client, Server, Signal, await_metric, metric_samples, one_per_reactor};
 
 const COMPRESSIONS: &str = "fanfare_compressions_total";
 const NO_NOTICES: [&str; 2] = ["--rooms.notice_members_max", "0"];
