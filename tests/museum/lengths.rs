@@ -19,8 +19,8 @@ fn cve_2026_27889_a_length_with_the_top_bit_set_is_refused_from_the_header() {
     let top_bit = [1 << 63, 1 << 63 | 1, u64::MAX - 1, u64::MAX];
     let not_minimal = [0, 1, 125, 126, 65_535];
     for length in top_bit.into_iter().chain(not_minimal) {
-        let mut header = header_of_64_bits(BINARY, length);
-        let (cost, answer) = cost_of(|| Inbound::default().take(&mut header, 64));
+        let (mut inbound, mut header) = (Inbound::default(), header_of_64_bits(BINARY, length));
+        let (cost, answer) = cost_of(|| inbound.take(&mut header, 64));
         assert_eq!(answer, Err(1002), "length {length:#x}");
         assert_eq!(cost.allocations, 0, "length {length:#x}: {cost:?}");
     }
@@ -37,8 +37,8 @@ fn cve_2026_1528_a_length_over_the_limit_is_refused_before_allocating() {
     for length in [MESSAGE_BYTES_MAX as u64 + 1, u64::from(u32::MAX), 1 << 53, 1 << 62, u64::MAX >> 1] {
         // Byte by byte the header has to be held somewhere.
         for (piece_bytes, allocations_max) in [(64, 0), (1, 1)] {
-            let mut header = header_of_64_bits(BINARY, length);
-            let (cost, answer) = cost_of(|| Inbound::default().take(&mut header, piece_bytes));
+            let (mut inbound, mut header) = (Inbound::default(), header_of_64_bits(BINARY, length));
+            let (cost, answer) = cost_of(|| inbound.take(&mut header, piece_bytes));
             assert_eq!(answer, Err(1009), "length {length:#x} in pieces of {piece_bytes}");
             assert!(cost.allocations <= allocations_max && cost.peak_bytes <= STATE_BYTES_MAX, "{length:#x}: {cost:?}");
         }
