@@ -9,6 +9,8 @@
 
 mod common;
 
+#[path = "museum/compression.rs"]
+mod compression;
 #[path = "museum/counting.rs"]
 mod counting;
 #[path = "museum/descriptors.rs"]
