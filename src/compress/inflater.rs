@@ -75,8 +75,7 @@ impl Inflaters {
         let state = self.whole.get_or_insert_default();
         state.begin(history);
         let before = out.len();
-        let result =
-            state.push(payload, history, out, bytes_max).and_then(|()| state.push(&TAIL, history, out, bytes_max));
+        let result = state.push(payload, history, out, bytes_max).and_then(|()| state.end(history, out, bytes_max));
         self.counts.add_bytes(out.len() - before);
         result
     }
@@ -146,12 +145,15 @@ impl Stream {
         result
     }
 
-    /// The message is complete: the tail that its sender left out comes back (RFC 7692 §7.2.2).
+    /// The message is complete; nothing more is appended to `out` where it is well formed.
     ///
     /// # Errors
     /// [`InflateError`].
     pub fn end(&mut self, history: Option<&History>, out: &mut Vec<u8>, bytes_max: usize) -> Result<(), InflateError> {
-        self.push(&TAIL, history, out, bytes_max)
+        let before = out.len();
+        let result = self.state.end(history, out, bytes_max);
+        self.lease.0.add_bytes(out.len() - before);
+        result
     }
 }
 
@@ -235,6 +237,17 @@ impl State {
         match out.len() > bytes_max {
             true => Err(InflateError::TooBig),
             false => Ok(()),
+        }
+    }
+
+    /// The tail that the message's sender left out comes back (RFC 7692 §7.2.2). It is an empty block: where bytes come
+    /// out of it, the message broke off within a block of its own.
+    fn end(&mut self, history: Option<&History>, out: &mut Vec<u8>, bytes_max: usize) -> Result<(), InflateError> {
+        let before = out.len();
+        self.push(&TAIL, history, out, bytes_max)?;
+        match out.len() == before {
+            true => Ok(()),
+            false => Err(InflateError::Malformed),
         }
     }
 
@@ -338,6 +351,20 @@ mod tests {
             history.push(&out, 512);
         }
         assert_eq!(inflate(&[0xF2, 0x00, 0x11, 0x00, 0x00], 100), Err(InflateError::Malformed));
+    }
+
+    #[test]
+    fn a_message_that_breaks_off_within_a_block_is_malformed() {
+        let hello = [0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
+        // A stored block of 100 bytes, of which 5 are there; and all beginnings of a block that end within a symbol.
+        let stored = [0x00, 0x64, 0x00, 0x9B, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F];
+        for payload in [&stored[..], &hello[..2], &hello[..3], &hello[..4], &hello[..5]] {
+            assert_eq!(inflate(payload, 200), Err(InflateError::Malformed), "{payload:x?}");
+            let (mut inflaters, mut out) = (Inflaters::default(), Vec::new());
+            let mut stream = inflaters.take(None).unwrap();
+            stream.push(payload, None, &mut out, 200).unwrap();
+            assert_eq!(stream.end(None, &mut out, 200), Err(InflateError::Malformed), "{payload:x?}");
+        }
     }
 
     #[test]

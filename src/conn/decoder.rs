@@ -415,10 +415,8 @@ impl Opened {
         match std::mem::replace(&mut self.form, Form::Plain) {
             Form::Plain => {}
             Form::Stream(mut stream) => {
-                let before = message.len();
                 stream.end(deflate.history.as_deref(), &mut message, limits.bytes_max)?;
                 inflaters.give_back(*stream);
-                self.check(&message[before..])?;
                 deflate.remember(&message);
             }
             Form::Gathered => return owned(self.text, inflate(&message, limits, deflate, inflaters)?),

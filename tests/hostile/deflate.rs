@@ -50,7 +50,7 @@ pub fn misplaced_marks_close_with_1002(reactors: usize) {
 pub fn malformed_messages_close_with_1007(reactors: usize) {
     let server = Server::with_reactors(reactors, &[]);
     let mut bystanders = Bystanders::of(&server);
-    let cases: [(&str, &[u8]); 8] = [
+    let cases: [(&str, &[u8]); 10] = [
         ("a block of the reserved type", &[0x06]),
         ("a stored block whose lengths contradict each other", &[0x00, 0x05, 0x00, 0x05, 0x00, b'h']),
         ("a reference before the start", &[0xF2, 0x00, 0x11, 0x00, 0x00]),
@@ -58,6 +58,8 @@ pub fn malformed_messages_close_with_1007(reactors: usize) {
         ("plain text", b"hello, this is no stream"),
         ("all ones", &[0xFF; 40]),
         ("garbage behind the end of a stream", &[0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0xFF, 0xFF]),
+        ("a stored block of 100 bytes, and 5 of them", &[0x00, 0x64, 0x00, 0x9B, 0xFF, b'h', b'e', b'l', b'l', b'o']),
+        ("a block cut off within a symbol", &[0xF2, 0x48, 0xCD]),
         ("a gzip header", &[0x1F, 0x8B, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00]),
     ];
     for (what, payload) in cases {
