@@ -11,12 +11,15 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, Server, Signal};
+use common::{Client, PATIENCE, Server, Signal, await_metric, metric};
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
 /// How long an example may take to show a message; a browser starts slowly on a loaded machine.
 const EXAMPLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// All clients may refer to their earlier messages; or only one of them, and the others are told so without having asked.
+const TAKEOVER_SETTINGS: [&[&str]; 2] = [&[], &["--deflate.contexts_max", "1"]];
 
 macro_rules! suite {
     ($($case:ident),* $(,)?) => {
@@ -40,28 +43,48 @@ suite! {
 }
 
 fn node_ws(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
-    let counts = run(node_script("node_ws.mjs").arg(base(&server)));
-    assert_eq!(
-        counts,
-        json!({
-            "welcome": 3, "room_msg": 1_000, "private_msg": 2, "private": 1, "broadcast": 3,
-            "raw": 4, "pong": 2, "closed": 4
-        })
-    );
+    for settings in TAKEOVER_SETTINGS {
+        let server = Server::with_reactors(reactors, settings);
+        let mut counts = run(node_script("node_ws.mjs").arg(base(&server)));
+        compressed_as_it_should_be(&server, &mut counts);
+        assert_eq!(
+            counts,
+            json!({
+                "welcome": 3, "room_msg": 1_000, "private_msg": 2, "private": 1, "broadcast": 3,
+                "raw": 18, "pong": 2, "closed": 6
+            })
+        );
+    }
 }
 
 fn python_websockets(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
-    let script = clients_folder().join("python_websockets.py");
-    let counts = run(Command::new(python()).arg(script).arg(base(&server)));
-    assert_eq!(
-        counts,
-        json!({
-            "welcome": 3, "room_msg": 1_000, "private_msg": 2, "private": 1, "broadcast": 3,
-            "raw": 4, "pong": 2, "refused": 2
-        })
+    for settings in TAKEOVER_SETTINGS {
+        let server = Server::with_reactors(reactors, settings);
+        let script = clients_folder().join("python_websockets.py");
+        let mut counts = run(Command::new(python()).arg(script).arg(base(&server)));
+        compressed_as_it_should_be(&server, &mut counts);
+        assert_eq!(
+            counts,
+            json!({
+                "welcome": 3, "room_msg": 1_000, "private_msg": 2, "private": 1, "broadcast": 3,
+                "raw": 18, "pong": 2, "refused": 2
+            })
+        );
+    }
+}
+
+/// Both directions, as the server counts them: 49 of the room's messages and 4 in each of two raw rooms are worth
+/// compressing, and once each; the client compresses whatever it sends, where it agreed on that.
+#[track_caller]
+fn compressed_as_it_should_be(server: &Server, counts: &mut Value) {
+    let deflated_bytes = counts.as_object_mut().and_then(|counts| counts.remove("deflated_bytes"));
+    await_metric(server, "fanfare_compressions_total", 49 + 2 * 4);
+    await_metric(
+        server,
+        "fanfare_inflated_bytes_total",
+        deflated_bytes.and_then(|bytes| bytes.as_u64()).expect("bytes"),
     );
+    await_metric(server, "fanfare_deflate_contexts", 0);
 }
 
 fn chromium_console(reactors: usize) {
@@ -71,10 +94,14 @@ fn chromium_console(reactors: usize) {
     assert_eq!(
         counts,
         json!({
-            "said": 3, "private": 1, "broadcast": 1, "rooms": 2, "ticks": 2, "reconnects": 1,
+            "said": 4, "private": 1, "broadcast": 1, "rooms": 2, "ticks": 2, "reconnects": 1,
             "between_tabs": 2
         })
     );
+    // A browser always offers compression, and compresses whatever it sends. One message was worth it for the server.
+    await_metric(&server, "fanfare_compressions_total", 1);
+    let inflated_bytes: u64 = metric(&server, "fanfare_inflated_bytes_total").iter().sum();
+    assert!(inflated_bytes > 1_500, "{inflated_bytes} bytes came compressed");
 }
 
 fn example_node(reactors: usize) {

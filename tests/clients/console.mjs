@@ -61,6 +61,12 @@ await withBrowser(async (context) => {
     counts.said++;
   }
 
+  // Long enough to come compressed.
+  const long = "fanfare 🦀 ".repeat(150).trim();
+  await first.say("left", long);
+  await first.sees("right", long);
+  counts.said++;
+
   await first.part("right-to").fill("alice");
   await first.say("right", "between us", "private");
   await first.sees("left", "between us");

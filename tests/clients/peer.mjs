@@ -17,9 +17,13 @@ export class Peer {
   #wake = () => {};
   closed = null;
 
+  /** Bytes of messages sent so far by all that agreed on compression, before compression. */
+  static deflatedBytes = 0;
+
   static async open(url, options = {}) {
     const peer = new Peer();
-    peer.socket = new WebSocket(url, options.protocols ?? [], options);
+    // Without a threshold ws compresses everything, be its context taken over or not.
+    peer.socket = new WebSocket(url, options.protocols ?? [], { perMessageDeflate: { threshold: 0 }, ...options });
     peer.socket.on("message", (data, binary) => {
       peer.#queue.push({ data: binary ? data : data.toString(), binary });
       peer.#wake();
@@ -44,7 +48,13 @@ export class Peer {
   }
 
   send(command) {
-    this.socket.send(JSON.stringify(command));
+    this.sendAsIs(JSON.stringify(command));
+  }
+
+  /** Sends a message, or with `{ fin: false }` a part of one. */
+  sendAsIs(data, options = {}) {
+    if (this.socket.extensions !== "") Peer.deflatedBytes += Buffer.byteLength(data);
+    this.socket.send(data, options);
   }
 
   /** The next message. */
