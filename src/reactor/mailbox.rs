@@ -13,10 +13,8 @@
 //! Whichever fence comes first, either the receiver sees the parcel or the sender sees the sleeper.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-
+use super::sync::{AtomicBool, Ordering, Receiver, Sender, TrySendError, bounded, fence};
 use crate::ids::ReactorId;
 use crate::limits::{MAILBOX_PARCELS, PARCEL_MAIL_MAX};
 use crate::router::Mail;
@@ -181,7 +179,6 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::router::{NoticeSettings, Router, TopicRef};
     use std::sync::atomic::AtomicUsize;
 
     #[derive(Default)]
@@ -193,22 +190,6 @@ mod tests {
         }
     }
 
-    struct NoConnections;
-
-    impl crate::router::Sink for NoConnections {
-        fn deliver(&mut self, _: crate::router::Batch, _: &[crate::ids::Slot]) {}
-        fn direct(&mut self, _: crate::ids::ConnId, _: &[u8]) {}
-        fn answer(&mut self, _: crate::ids::ConnId, _: crate::router::Answer<'_>) {}
-    }
-
-    /// Some mail from reactor 1, whose home is reactor 0.
-    fn mail() -> Mail {
-        let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-        let mut router = Router::new(ReactorId(1), 2, 1, 1, notices);
-        router.publish(TopicRef::EVERYONE, b"frame", None, None, &mut NoConnections);
-        router.poll_mail().next().unwrap().1
-    }
-
     fn two(parcels_max: usize) -> (Arc<Counter>, Vec<Mailbox>) {
         let counter = Arc::new(Counter::default());
         let wakers: Vec<Arc<dyn Wake>> = vec![counter.clone(), Arc::new(Counter::default())];
@@ -218,14 +199,14 @@ mod tests {
     #[test]
     fn a_sleeper_is_woken_once_and_the_wakeful_never() {
         let (wakes, mut boxes) = two(8);
-        boxes[1].gather(ReactorId(0), mail());
+        boxes[1].gather(ReactorId(0), Mail::numbered(0));
         assert!(boxes[1].post());
         assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "awake: no wake is written");
         assert!(!boxes[0].fall_asleep(), "there is mail");
         assert!(boxes[0].take().is_some());
         assert!(boxes[0].fall_asleep());
         for _ in 0..3 {
-            boxes[1].gather(ReactorId(0), mail());
+            boxes[1].gather(ReactorId(0), Mail::numbered(0));
             boxes[1].post();
         }
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
@@ -235,23 +216,23 @@ mod tests {
     fn what_finds_no_room_stays_in_order_and_is_not_lost() {
         let (_, mut boxes) = two(1);
         let mut posted = 0;
-        for _ in 0..5 {
-            boxes[1].gather(ReactorId(0), mail());
+        for number in 0..5 {
+            boxes[1].gather(ReactorId(0), Mail::numbered(number));
             posted += usize::from(boxes[1].post());
         }
         assert_eq!(posted, 1);
-        let counts: Vec<usize> = std::iter::from_fn(|| {
+        let numbers: Vec<Vec<u8>> = std::iter::from_fn(|| {
             let parcel = boxes[0].take();
             boxes[1].post();
             match parcel? {
                 Parcel::Mail(from, mail) => {
                     assert_eq!(from, ReactorId(1));
-                    Some(mail.len())
+                    Some(mail.iter().map(Mail::number).collect())
                 }
                 Parcel::Order(_) => None,
             }
         })
         .collect();
-        assert_eq!(counts, [1, 4]);
+        assert_eq!(numbers, [vec![0], vec![1, 2, 3, 4]]);
     }
 }

@@ -19,8 +19,11 @@ mod driver;
 pub mod epoll;
 mod flush;
 mod lifecycle;
+#[cfg(all(test, fanfare_loom))]
+mod loom_tests;
 mod mailbox;
 pub mod sim;
+mod sync;
 mod worker;
 
 pub use driver::{Completion, Driver, Sent, Token};

@@ -6,10 +6,29 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::topic::TopicKey;
 use crate::compress::SharedFrame;
 use crate::ids::ConnId;
+#[cfg(test)]
+use crate::ids::{ReactorId, Slot};
 
 /// One piece of mail. The first four go to a topic's home, the others come from it.
 #[derive(Debug)]
 pub struct Mail(pub(super) Content);
+
+#[cfg(test)]
+impl Mail {
+    /// Mail for nobody, told apart by its number.
+    pub(crate) fn numbered(number: u8) -> Mail {
+        let nobody = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
+        Mail(Content::Direct { to: nobody, frame: [number].into(), ack: None })
+    }
+
+    /// The number it was made with.
+    pub(crate) fn number(&self) -> u8 {
+        match &self.0 {
+            Content::Direct { frame, .. } => frame[0],
+            other => panic!("{other:?} has no number"),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) enum Content {
