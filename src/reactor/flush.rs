@@ -71,6 +71,7 @@ impl<D: Driver> Worker<D> {
             self.close(slot, reason);
         }
         self.flush_all();
+        self.publish_counts();
     }
 
     /// Sends what one connection has, then looks at what is left.

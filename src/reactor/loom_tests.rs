@@ -251,6 +251,24 @@ fn an_order_waits_for_room_and_is_taken_once() {
 }
 
 #[test]
+fn a_nudge_is_not_slept_through() {
+    explore(|| {
+        let (_, [bell, _, _], [mine, one, two]) = node(ROOMY);
+        let changes: [Arc<AtomicBool>; 2] = std::array::from_fn(|_| Arc::new(AtomicBool::new(false)));
+        for (peer, change) in [one, two].into_iter().zip(changes.clone()) {
+            loom::thread::spawn(move || {
+                change.store(true, Relaxed);
+                peer.nudge(0);
+            });
+        }
+        let mut reactor = reactor(mine, &bell);
+        while !changes.iter().all(|change| change.load(Relaxed)) {
+            reactor.turn();
+        }
+    });
+}
+
+#[test]
 fn a_worker_asleep_takes_its_mail_and_ends_on_its_order() {
     explore(|| {
         let (office, [bell, _], [mine, mut theirs]) = node(ROOMY);

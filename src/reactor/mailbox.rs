@@ -10,7 +10,8 @@
 //!   receiver: asleep = true ─ fence ─ mailbox empty? ── yes ─► sleep      sender: push ─ fence ─ asleep? ─ yes ─► wake
 //! ```
 //!
-//! Whichever fence comes first, either the receiver sees the parcel or the sender sees the sleeper.
+//! Whichever fence comes first, either the receiver sees the parcel or the sender sees the sleeper. A nudge is a parcel
+//! with nothing in it: a flag.
 
 use std::sync::Arc;
 
@@ -40,14 +41,22 @@ pub(super) enum Parcel {
 
 struct Peer {
     sender: Sender<Parcel>,
-    asleep: Arc<AtomicBool>,
+    sleep: Arc<Sleep>,
     wake: Arc<dyn Wake>,
+}
+
+/// Of one reactor, what it and its peers tell each other about its sleep.
+struct Sleep {
+    asleep: AtomicBool,
+    /// Something it looks at in every turn has changed since its turn began.
+    nudged: AtomicBool,
 }
 
 impl Peer {
     fn ring(&self) {
         fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        let asleep = &self.sleep.asleep;
+        if asleep.load(Ordering::Relaxed) && asleep.swap(false, Ordering::Relaxed) {
             self.wake.wake();
         }
     }
@@ -90,7 +99,8 @@ pub(super) fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> 
     let (mut peers, mut inboxes) = (Vec::new(), Vec::new());
     for wake in wakers {
         let (sender, inbox) = bounded(parcels_max);
-        peers.push(Peer { sender, asleep: Arc::new(AtomicBool::new(false)), wake });
+        let sleep = Arc::new(Sleep { asleep: AtomicBool::new(false), nudged: AtomicBool::new(false) });
+        peers.push(Peer { sender, sleep, wake });
         inboxes.push(inbox);
     }
     let peers = Arc::new(peers);
@@ -121,9 +131,13 @@ impl Mailbox {
         full == 0
     }
 
-    /// Wakes a peer that sleeps, without mail: something it looks at in every turn has changed.
+    /// Has a peer turn once more without mail: something it looks at in every turn has changed. It is woken where it
+    /// sleeps, and does not fall asleep where it is about to.
     pub(super) fn nudge(&self, peer: usize) {
-        self.peers[peer].ring();
+        let peer = &self.peers[peer];
+        // A swap, so that what an earlier nudge told of is seen as well.
+        peer.sleep.nudged.swap(true, Ordering::Release);
+        peer.ring();
     }
 
     /// The next parcel, if there is one.
@@ -140,19 +154,27 @@ impl Mailbox {
 
     /// To be called before sleeping; whether there is nothing to stay awake for. From then on a sender wakes us.
     pub(super) fn fall_asleep(&self) -> bool {
-        let asleep = &self.peers[self.me.0 as usize].asleep;
+        let Sleep { asleep, nudged } = self.sleep();
         asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if self.inbox.is_empty() {
+        if self.inbox.is_empty() && !nudged.load(Ordering::Relaxed) {
             return true;
         }
         asleep.store(false, Ordering::Relaxed);
         false
     }
 
-    /// To be called after sleeping: no wakes are needed any more.
+    /// To be called after sleeping, before anything is looked at: no wakes are needed any more.
     pub(super) fn wake_up(&self) {
-        self.peers[self.me.0 as usize].asleep.store(false, Ordering::Relaxed);
+        let Sleep { asleep, nudged } = self.sleep();
+        asleep.store(false, Ordering::Relaxed);
+        if nudged.load(Ordering::Relaxed) {
+            nudged.swap(false, Ordering::Acquire);
+        }
+    }
+
+    fn sleep(&self) -> &Sleep {
+        &self.peers[self.me.0 as usize].sleep
     }
 
     fn post_to(&mut self, to: usize) -> bool {
@@ -210,6 +232,20 @@ mod tests {
             boxes[1].post();
         }
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_nudge_wakes_a_sleeper_and_keeps_the_wakeful_up_for_one_turn() {
+        let (wakes, boxes) = two(8);
+        boxes[1].nudge(0);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "awake: no wake is written");
+        assert!(!boxes[0].fall_asleep(), "there is a nudge");
+        boxes[0].wake_up();
+        assert!(boxes[0].fall_asleep());
+        boxes[1].nudge(0);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        boxes[0].wake_up();
+        assert!(boxes[0].fall_asleep(), "the turn after the wake was the one it was nudged for");
     }
 
     #[test]

@@ -300,10 +300,15 @@ impl<D: Driver> Worker<D> {
 
     fn end_turn(&mut self) {
         self.flush_all();
+        self.connections.counts.turns += 1;
+        // Before the budget: a reactor that is nudged because of it looks at these counts.
+        self.publish_counts();
         self.enforce_node_budget();
         self.frames.shrink(BATCH_POOL_BYTES_MAX);
+    }
+
+    pub(super) fn publish_counts(&mut self) {
         self.connections.counts.inflated_bytes = self.inflaters.inflated_bytes();
-        self.connections.counts.turns += 1;
         self.connections.counts.queue_bytes = self.connections.held_bytes();
         self.node.metrics.reactors[self.me.0 as usize].publish(&self.connections.counts);
     }
