@@ -18,13 +18,13 @@ impl Mail {
     /// Mail for nobody, told apart by its number.
     pub(crate) fn numbered(number: u8) -> Mail {
         let nobody = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
-        Mail(Content::Direct { to: nobody, frame: [number].into(), ack: None })
+        Mail(Content::Direct { to: nobody, frame: [number][..].into(), ack: None })
     }
 
     /// The number it was made with.
     pub(crate) fn number(&self) -> u8 {
         match &self.0 {
-            Content::Direct { frame, .. } => frame[0],
+            Content::Direct { frame, .. } => frame.plain()[0],
             other => panic!("{other:?} has no number"),
         }
     }
