@@ -42,6 +42,9 @@ pub const PARCEL_MAIL_MAX: usize = 512;
 /// Parcels a reactor opens in one turn; the rest wait for the next, so that sockets are not starved.
 pub const PARCELS_PER_TURN: usize = 64;
 
+/// Timers looked at in one turn; the rest come in the next ones.
+pub const TIMERS_PER_TURN: usize = 256;
+
 /// Bytes of fan-out gathered in one turn before connections are flushed in the middle of it.
 pub const TURN_BYTES_MAX: usize = 256 * 1024;
 

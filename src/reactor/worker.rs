@@ -13,7 +13,8 @@ use crate::conn::{HeadLimits, MessageLimits};
 use crate::frame::FrameBuilder;
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{
-    BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, READ_BYTES, TURN_BYTES_MAX,
+    BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, READ_BYTES, TIMERS_PER_TURN,
+    TURN_BYTES_MAX,
 };
 use crate::metrics::{NodeMetrics, ReactorMetrics};
 use crate::router::{NoticeSettings, Router};
@@ -107,6 +108,7 @@ pub struct Worker<D: Driver> {
     /// Unix time of this turn, in milliseconds.
     pub(super) unix_ms: u64,
     buffer: Vec<u8>,
+    /// Slots whose timer went off and was not looked at yet.
     expired: Vec<u32>,
     /// Whether mail is left that found no room.
     pub(super) spilled: bool,
@@ -204,9 +206,10 @@ impl<D: Driver> Worker<D> {
     fn timeout_ms(&self) -> Option<u64> {
         // A full peer does not tell when it has room again.
         let spill_ms = self.spilled.then_some(1);
+        let expired_ms = (!self.expired.is_empty()).then_some(0);
         let timer_ms = self.wheel.next_at().map(|at| at.since(self.now));
         let drain_ms = self.draining.map(|at| at.since(self.now));
-        [spill_ms, timer_ms, drain_ms].into_iter().flatten().min()
+        [spill_ms, expired_ms, timer_ms, drain_ms].into_iter().flatten().min()
     }
 
     fn take_completions(&mut self) {
@@ -257,7 +260,9 @@ impl<D: Driver> Worker<D> {
     fn take_timers(&mut self) {
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.expire(self.now, &mut expired);
-        for slot in expired.drain(..) {
+        // The others come in the next turns: ten thousand handshakes that time out at once delay nobody else for long.
+        let now_due = expired.len().min(TIMERS_PER_TURN);
+        for slot in expired.drain(..now_due) {
             self.timer(slot);
         }
         self.expired = expired;
