@@ -38,6 +38,7 @@ pub struct Server {
     /// What stands behind `listening on`, one for each listener.
     listeners: Vec<String>,
     log: Arc<Mutex<String>>,
+    log_reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Server {
@@ -78,9 +79,9 @@ impl Server {
         let mut child = command.spawn().expect("the fanfare binary should start");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("stderr is piped");
-        keep_log(stderr, Arc::clone(&log));
+        let log_reader = Some(keep_log(stderr, Arc::clone(&log)));
         let lines = keep_lines(child.stdout.take().expect("stdout is piped"));
-        let mut server = Server { child, listeners: Vec::new(), log };
+        let mut server = Server { child, listeners: Vec::new(), log, log_reader };
         let listeners = settings.iter().filter(|arg| **arg == "--listen").count();
         server.await_listeners(&lines, listeners.max(1));
         server
@@ -121,14 +122,18 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).expect("the server should be running");
     }
 
-    /// Waits for the process to end.
+    /// Waits for the process to end; its log is complete then.
     ///
     /// # Panics
     ///
     /// If it is still there after ten seconds.
     pub fn wait_exit(&mut self) -> ExitStatus {
-        await_exit(&mut self.child)
-            .unwrap_or_else(|| panic!("the server still runs after {PATIENCE:?}:\n{}", self.log()))
+        let status = await_exit(&mut self.child)
+            .unwrap_or_else(|| panic!("the server still runs after {PATIENCE:?}:\n{}", self.log()));
+        if let Some(reader) = self.log_reader.take() {
+            reader.join().expect("the log reader should not panic");
+        }
+        status
     }
 
     /// True as long as the process has not ended.
