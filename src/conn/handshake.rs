@@ -158,8 +158,11 @@ pub fn parse_head(head: &[u8], limits: HeadLimits) -> Result<Head, HttpRefusal> 
     };
     let mut request = httparse::Request::new(headers);
     match request.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(HttpRefusal::Bad("the request head is malformed")),
+        Ok(httparse::Status::Complete(end)) if end == head.len() => {}
+        // Lines may end without a carriage return (RFC 9112 §2.2): then an empty one is the end before ours.
+        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => {
+            return Err(HttpRefusal::Bad("the request head is malformed"));
+        }
         Err(httparse::Error::TooManyHeaders) => return Err(HttpRefusal::TooManyHeaders),
         Err(_) => return Err(HttpRefusal::Bad("the request head is not valid HTTP/1.1")),
     }
@@ -235,7 +238,7 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
 
 /// The comma-separated elements of every header field called `name`.
 fn header_tokens<'r>(request: &'r httparse::Request<'_, '_>, name: &'r str) -> impl Iterator<Item = &'r str> {
-    header_values(request, name).flat_map(|value| field_elements(value, |letter| letter == ',', char::is_whitespace))
+    header_values(request, name).flat_map(|value| field_elements(value, |letter| letter == ',', |letter| matches!(letter, ' ' | '\t')))
 }
 
 /// The values of every header field called `name`.
@@ -281,12 +284,12 @@ fn is_base64_of_16_bytes(key: &str) -> bool {
 }
 
 fn parse_target(target: &str) -> Result<Target, HttpRefusal> {
-    // RFC 9112 §3.2.2: a server accepts the absolute form as well.
-    let target = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => target,
-    };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    // RFC 9112 §3.2.2: a server accepts the absolute form as well.
+    let path = match path.strip_prefix("http://") {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => path,
+    };
     let user = match query_value(query, "userId") {
         Some(raw) => Some(
             decode_id(raw, USER_ID_BYTES_MAX)
@@ -384,6 +387,25 @@ mod tests {
         assert_eq!(target("/other"), Err(HttpRefusal::NotFound));
     }
 
+    /// Found by fuzzing: a slash in the query was taken for the beginning of the path.
+    #[test]
+    fn the_absolute_form_names_the_same() {
+        let user = Ok(Target::Json { user: Some("a/ws".into()) });
+        assert_eq!(target("http://x:80"), Ok(Target::Json { user: None }));
+        assert_eq!(target("http://x/ws?userId=a/ws"), user);
+        assert_eq!(target("http://x?userId=a/ws"), user);
+        assert_eq!(target("http://x/raw/r"), Ok(Target::Raw { room: "r".into(), echo: false }));
+        assert_eq!(target("http://x/ws/y"), Err(HttpRefusal::NotFound));
+    }
+
+    /// Found by fuzzing: other white space than a field may have around its value (RFC 9110 §5.6.3) was taken away.
+    #[test]
+    fn white_space_is_spaces_and_tabs() {
+        let version = |text: &str| parse_head(request("/", "").replace("13", text).as_bytes(), LIMITS);
+        assert!(matches!(version("\t13 \t"), Ok(Head::Upgrade(_))));
+        assert_eq!(version("13\u{a0}"), Err(HttpRefusal::Version));
+    }
+
     #[test]
     fn each_rule_of_the_handshake_is_checked() {
         let without = |field: &str| {
@@ -407,6 +429,16 @@ mod tests {
         assert!(matches!(parse_head(post.as_bytes(), LIMITS), Err(HttpRefusal::Bad(_))));
         assert!(matches!(parse_head(b"PRI * HTTP/2.0\r\n\r\n", LIMITS), Err(HttpRefusal::Bad(_))));
         assert_eq!(parse_head(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", LIMITS), Ok(Head::Http));
+    }
+
+    /// Found by fuzzing: what stood between the two ends was passed over, as if it belonged to the head.
+    #[test]
+    fn a_head_ends_with_its_first_empty_line() {
+        let bare = request("/", "").replace("\r\n", "\n");
+        let refusal = Err(HttpRefusal::Bad("the request head is malformed"));
+        assert_eq!(parse_head(format!("{bare}frames\r\n\r\n").as_bytes(), LIMITS), refusal);
+        let last = bare.strip_suffix("\n\n").unwrap();
+        assert!(matches!(parse_head(format!("{last}\r\n\r\n").as_bytes(), LIMITS), Ok(Head::Upgrade(_))));
     }
 
     #[test]
