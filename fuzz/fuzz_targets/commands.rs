@@ -1,0 +1,271 @@
+//! Any text as a command.
+//!
+//! `protocol::parse` must take it for what a second reader does, which knows nothing of the scanner: `serde_json` says
+//! what is valid JSON and where the members of the object are, and the rules of `docs/wire.md` follow in their order.
+//! Both must come to the same command, or to the same code and `id`. (Values are kept raw in both: numbers of any
+//! size, lone surrogates, and any depth up to the limit.)
+//!
+//! What is kept as it was sent is a slice of the input itself, and what is built of it is valid JSON that says the
+//! same again.
+//!
+//! Input: the text.
+
+#![no_main]
+
+use std::borrow::Cow;
+use std::fmt;
+
+use fanfare::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use fanfare::protocol::{
+    self, Body, Command, ErrorCode, NESTING_MAX, Position, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX, Rejection, Request,
+    Rooms, parse,
+};
+use libfuzzer_sys::fuzz_target;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+fuzz_target!(|text: &str| {
+    let found = parse(text);
+    match (&found, expected(text)) {
+        (Ok(request), Ok(expected)) => {
+            assert_eq!(*request, expected, "{text:?}");
+            check_slices(request, text);
+            check_message(request);
+        }
+        (Err(rejection), Err((id, code))) => {
+            assert_eq!((rejection.id, rejection.code), (id, code), "{text:?}: {}", rejection.message);
+            check_error(rejection);
+        }
+        (found, expected) => panic!("{text:?} is {found:?} and should be {expected:?}"),
+    }
+});
+
+type Refused<'a> = (Option<&'a str>, ErrorCode);
+
+/// What a text is by the document, read with `serde_json`.
+fn expected(text: &str) -> Result<Request<'_>, Refused<'_>> {
+    let bad_json = (None, ErrorCode::BadJson);
+    let fields = Fields::read(text).filter(|_| depth(text) <= NESTING_MAX).ok_or(bad_json)?;
+    let id = fields.get("id");
+    if id.is_some_and(|id| !id.starts_with(['"', '-']) && !id.starts_with(|first: char| first.is_ascii_digit())) {
+        return Err((None, ErrorCode::BadId));
+    }
+    if id.is_some_and(|id| id.len() > REQUEST_ID_BYTES_MAX) {
+        return Err((None, ErrorCode::BadId));
+    }
+    command(&fields).map(|command| Request { id, command }).map_err(|code| (id, code))
+}
+
+fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
+    let needed = |name| fields.get(name).ok_or(ErrorCode::MissingField);
+    let room = || name_of(needed("roomId")?, ROOM_ID_BYTES_MAX).ok_or(ErrorCode::BadRoomId);
+    if fields.get("content").is_some() && fields.get("data").is_some() {
+        return Err(ErrorCode::BadJson);
+    }
+    let kind = string_of(needed("type")?).ok_or(ErrorCode::UnknownType)?;
+    Ok(match kind.as_str() {
+        "room_msg" => Command::RoomMsg { room: room()?, content: needed("content")? },
+        "private_msg" => Command::PrivateMsg {
+            to_user: name_of(needed("toUser")?, USER_ID_BYTES_MAX).ok_or(ErrorCode::BadUserId)?,
+            content: needed("content")?,
+        },
+        "private" => Command::Private {
+            to: string_of(needed("to")?).ok_or(ErrorCode::BadClientId)?.into(),
+            data: needed("data")?,
+        },
+        "broadcast" => Command::Broadcast(match fields.get("data") {
+            Some(data) => Body::Data(data),
+            None => Body::Content(needed("content")?),
+        }),
+        "join_room" => Command::JoinRoom {
+            rooms: match fields.get("roomIds") {
+                None => Rooms::One(room()?),
+                Some(_) if fields.get("roomId").is_some() => return Err(ErrorCode::BadJson),
+                Some(rooms) => Rooms::Many(rooms_of(rooms)?),
+            },
+            position: position_of(fields)?,
+        },
+        "leave_room" => Command::LeaveRoom { room: room()? },
+        "presence" => Command::Presence { room: room()? },
+        "ping" => Command::Ping,
+        _ => return Err(ErrorCode::UnknownType),
+    })
+}
+
+fn rooms_of(rooms: &str) -> Result<Vec<Cow<'_, str>>, ErrorCode> {
+    let rooms: Vec<&RawValue> = serde_json::from_str(rooms).map_err(|_| ErrorCode::BadRoomId)?;
+    let names = rooms.iter().take(ROOM_IDS_MAX).map(|room| name_of(room.get(), ROOM_ID_BYTES_MAX));
+    let names = names.collect::<Option<_>>().ok_or(ErrorCode::BadRoomId)?;
+    if rooms.len() > ROOM_IDS_MAX { Err(ErrorCode::TooManyRooms) } else { Ok(names) }
+}
+
+fn position_of<'a>(fields: &Fields<'a>) -> Result<Option<Position<'a>>, ErrorCode> {
+    let position = match (fields.get("since"), fields.get("last")) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => None,
+        (None, Some(last)) => integer_of(last).map(Position::Last),
+        (Some(since), None) => Fields::read(since).and_then(|since| {
+            let epoch = string_of(since.get("epoch")?)?.into();
+            Some(Position::Since { epoch, offset: integer_of(since.get("offset")?)? })
+        }),
+    };
+    position.map(Some).ok_or(ErrorCode::BadPosition)
+}
+
+fn integer_of(value: &str) -> Option<u64> {
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
+}
+
+/// The text of a JSON string, if it is one of Unicode.
+fn string_of(value: &str) -> Option<String> {
+    serde_json::from_str(value).ok()
+}
+
+/// The same, if it is not empty nor longer than so many bytes.
+fn name_of(value: &str, bytes_max: usize) -> Option<Cow<'_, str>> {
+    string_of(value).filter(|name| (1..=bytes_max).contains(&name.len())).map(Cow::Owned)
+}
+
+/// Levels of nesting of a valid text.
+fn depth(text: &str) -> u32 {
+    let (mut depth, mut depth_max, mut in_string, mut escaped) = (0_u32, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth -= 1,
+            _ => {}
+        }
+        depth_max = depth_max.max(depth);
+    }
+    depth_max
+}
+
+/// The members of an object in their order, each as its text.
+struct Fields<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// None where the text is no object.
+    fn read(text: &'a str) -> Option<Fields<'a>> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The last of this name.
+    fn get(&self, name: &str) -> Option<&'a str> {
+        let is_named = |key: &RawValue| string_of(key.get()).is_some_and(|key| key == name);
+        self.0.iter().rfind(|(key, _)| is_named(key)).map(|(_, value)| value.get())
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Fields(members))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// What is kept as it was sent lies in the input, and so does every name without escapes.
+fn check_slices(request: &Request<'_>, text: &str) {
+    let lies_inside = |slice: &str| {
+        let (outer, inner) = (text.as_bytes().as_ptr_range(), slice.as_bytes().as_ptr_range());
+        assert!(outer.start <= inner.start && inner.end <= outer.end, "{slice:?} is a copy");
+    };
+    let name_lies_inside = |name: &Cow<'_, str>| match name {
+        Cow::Borrowed(name) => lies_inside(name),
+        Cow::Owned(_) => assert!(text.contains('\\'), "{name:?} is a copy for no reason"),
+    };
+    request.id.into_iter().for_each(lies_inside);
+    match &request.command {
+        Command::RoomMsg { room: name, content: value }
+        | Command::PrivateMsg { to_user: name, content: value }
+        | Command::Private { to: name, data: value } => {
+            name_lies_inside(name);
+            lies_inside(value);
+        }
+        Command::Broadcast(Body::Content(value) | Body::Data(value)) => lies_inside(value),
+        Command::JoinRoom { rooms: Rooms::Many(rooms), .. } => rooms.iter().for_each(name_lies_inside),
+        Command::JoinRoom { rooms: Rooms::One(room), .. }
+        | Command::LeaveRoom { room }
+        | Command::Presence { room } => name_lies_inside(room),
+        Command::Ping => {}
+    }
+}
+
+/// What the server sends on account of a command says the same as the command.
+fn check_message(request: &Request<'_>) {
+    let mut out = Vec::new();
+    let (from, time_ms) = ("\"from\"\n", 1);
+    let (field, value) = match &request.command {
+        Command::RoomMsg { room, content } => {
+            protocol::room_msg(&mut out, room, from, content, time_ms);
+            ("content", *content)
+        }
+        Command::PrivateMsg { content, .. } => {
+            protocol::private_msg(&mut out, from, content, time_ms);
+            ("content", *content)
+        }
+        Command::Private { data, .. } => {
+            protocol::private(&mut out, from, data);
+            ("data", *data)
+        }
+        Command::Broadcast(Body::Content(content)) => {
+            protocol::broadcast_content(&mut out, from, content, time_ms);
+            ("content", *content)
+        }
+        Command::Broadcast(Body::Data(data)) => {
+            protocol::broadcast_data(&mut out, from, data);
+            ("data", *data)
+        }
+        Command::JoinRoom { rooms: Rooms::One(room), .. } => {
+            protocol::joined(&mut out, request.id, room, None);
+            return check_reply(&out, request.id, Some(room));
+        }
+        Command::Presence { room } => {
+            protocol::presence(&mut out, request.id, room, 1, [from], true);
+            return check_reply(&out, request.id, Some(room));
+        }
+        Command::JoinRoom { rooms: Rooms::Many(_), .. } | Command::LeaveRoom { .. } | Command::Ping => {
+            protocol::pong(&mut out, request.id);
+            return check_reply(&out, request.id, None);
+        }
+    };
+    let text = str::from_utf8(&out).expect("a message is text");
+    let fields = Fields::read(text).unwrap_or_else(|| panic!("{text} is no JSON"));
+    assert_eq!(fields.get(field), Some(value), "{text}");
+    assert_eq!(fields.get("from").and_then(string_of).as_deref(), Some(from), "{text}");
+    if let Command::RoomMsg { room, .. } = &request.command {
+        assert_eq!(fields.get("roomId").and_then(string_of).as_deref(), Some(&**room), "{text}");
+    }
+}
+
+fn check_error(rejection: &Rejection<'_>) {
+    let mut out = Vec::new();
+    protocol::error(&mut out, rejection.id, rejection.code, &rejection.message);
+    check_reply(&out, rejection.id, None);
+}
+
+fn check_reply(reply: &[u8], id: Option<&str>, room: Option<&str>) {
+    let text = str::from_utf8(reply).expect("a reply is text");
+    let fields = Fields::read(text).unwrap_or_else(|| panic!("{text} is no JSON"));
+    assert_eq!(fields.get("id"), id, "{text}");
+    assert_eq!(fields.get("roomId").and_then(string_of).as_deref(), room, "{text}");
+}

@@ -1,0 +1,250 @@
+//! Any bytes as a client's request, in any pieces.
+//!
+//! `HeadReader` must find the end of the head in the very piece that brings it, or refuse in the very piece that fills
+//! the limit, and hand back every byte that came. Until then it holds what came and no more than the limit.
+//!
+//! `parse_head` must call a head an upgrade exactly where a second reader does: one that goes line by line through
+//! RFC 9112 §2–5 and RFC 6455 §4.2.1 and knows nothing of the first. Both must read the same out of it. Every answer,
+//! upgrade or refusal, is one well-formed HTTP response.
+//!
+//! Input: the choice of limits, then [`fanfare_seeds::pieces`].
+
+#![no_main]
+
+use fanfare::compress::{Offer, WindowBits};
+use fanfare::conn::{
+    Head, HeadLimits, HeadReader, HttpRefusal, Target, Upgrade, parse_head, write_refusal, write_upgrade,
+};
+use fanfare::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use fanfare_fuzz::memory::Watch;
+use fanfare_seeds::pieces;
+use libfuzzer_sys::{Corpus, fuzz_target};
+use tungstenite::handshake::derive_accept_key;
+
+/// What the bounds of a head are chosen from.
+const LIMITS: [HeadLimits; 4] = [
+    HeadLimits { bytes_max: 1_500, headers_max: 64 },
+    HeadLimits { bytes_max: 200, headers_max: 64 },
+    HeadLimits { bytes_max: 1_500, headers_max: 5 },
+    HeadLimits { bytes_max: 1_500, headers_max: 100 },
+];
+
+fuzz_target!(|input: &[u8]| -> Corpus {
+    let Some((&choice, input)) = input.split_first() else { return Corpus::Reject };
+    let (sizes, bytes) = pieces::read(input);
+    let limits = LIMITS[usize::from(choice) % LIMITS.len()];
+    let head_end = head_end(bytes, limits);
+    for ends in [pieces::ends(sizes, bytes.len()), pieces::ends(&[], bytes.len())] {
+        check_reader(bytes, &ends, head_end, limits);
+    }
+    if let End::At(end) = head_end {
+        check_head(&bytes[..end], limits);
+    }
+    Corpus::Keep
+});
+
+/// What a request's first bytes amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The head ends here.
+    At(usize),
+    /// So many bytes show that it is too large.
+    TooLarge(usize),
+    /// It goes on.
+    Open,
+}
+
+fn head_end(bytes: &[u8], limits: HeadLimits) -> End {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+    match end {
+        Some(end) if end <= limits.bytes_max => End::At(end),
+        _ if bytes.len() >= limits.bytes_max => End::TooLarge(limits.bytes_max),
+        _ => End::Open,
+    }
+}
+
+fn check_reader(bytes: &[u8], ends: &[usize], head_end: End, limits: HeadLimits) {
+    let watch = Watch::start();
+    let mut reader = HeadReader::default();
+    let mut from = 0;
+    for &end in ends {
+        let found = reader.push(&bytes[from..end], limits);
+        match (head_end, &found) {
+            (End::At(at), Ok(Some((all, found)))) if end >= at => {
+                assert_eq!((&all[..], *found), (&bytes[..end], at), "what came, and the end of the head in it");
+                assert_eq!(reader.held_bytes(), 0, "everything was handed over");
+                return;
+            }
+            (End::TooLarge(at), Err(HttpRefusal::HeadTooLarge)) if end >= at => return,
+            (End::At(at) | End::TooLarge(at), Ok(None)) if end < at => {}
+            (End::Open, Ok(None)) => {}
+            _ => panic!("{head_end:?} of pieces up to {ends:?}, and behind {end} bytes there is {found:?}"),
+        }
+        from = end;
+        assert_eq!(reader.held_bytes(), end, "everything that came is held");
+        let live_bytes = watch.live_bytes();
+        // A buffer that grows has up to twice the room that it needs.
+        assert!(live_bytes <= 2 * end.max(8) && end < limits.bytes_max, "{live_bytes} bytes are held for {end}");
+    }
+}
+
+fn check_head(head: &[u8], limits: HeadLimits) {
+    let found = parse_head(head, limits);
+    let mut answer = Vec::new();
+    match &found {
+        Ok(Head::Upgrade(upgrade)) => {
+            write_upgrade(&mut answer, upgrade, upgrade.offer.map(|offer| offer.agree(WindowBits::MAX)))
+        }
+        Ok(Head::Http) => {}
+        Err(refusal) => write_refusal(&mut answer, *refusal),
+    }
+    check_response(&answer, &found);
+    let expected = Request::read(head, limits).and_then(|request| request.upgrade());
+    let found = match found {
+        Ok(Head::Upgrade(upgrade)) => Some(upgrade),
+        Ok(Head::Http) | Err(_) => None,
+    };
+    assert_eq!(found, expected, "{:?}", String::from_utf8_lossy(head));
+}
+
+/// One response that a client can read, with the status that belongs to the outcome.
+fn check_response(answer: &[u8], outcome: &Result<Head, HttpRefusal>) {
+    let status = match outcome {
+        Ok(Head::Http) => return assert!(answer.is_empty()),
+        Ok(Head::Upgrade(_)) => 101,
+        Err(HttpRefusal::Bad(_)) => 400,
+        Err(HttpRefusal::NotFound) => 404,
+        Err(HttpRefusal::Version) => 426,
+        Err(HttpRefusal::HeadTooLarge | HttpRefusal::TooManyHeaders) => 431,
+        Err(HttpRefusal::Timeout | HttpRefusal::AtCapacity { .. }) => panic!("{outcome:?} is not about the head"),
+    };
+    let mut headers = [httparse::EMPTY_HEADER; 8];
+    let mut response = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(head_bytes)) = response.parse(answer) else { panic!("no response: {answer:?}") };
+    let header = |name| response.headers.iter().find(|header| header.name == name).map(|header| header.value);
+    let length = header("Content-Length").map(|value| String::from_utf8_lossy(value).parse().expect("a length"));
+    assert_eq!((response.code, length.unwrap_or(0)), (Some(status), answer.len() - head_bytes));
+}
+
+/// A request head, read line by line.
+struct Request<'a> {
+    method: &'a str,
+    target: &'a str,
+    version: &'a str,
+    headers: Vec<(String, &'a [u8])>,
+}
+
+impl<'a> Request<'a> {
+    /// None where the head is not what RFC 9112 allows. It allows lines that end without a carriage return (§2.2),
+    /// and empty lines in front of the first (§2.2).
+    fn read(head: &'a [u8], limits: HeadLimits) -> Option<Request<'a>> {
+        let lines = head.strip_suffix(b"\n")?.split(|&byte| byte == b'\n');
+        let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).skip_while(|line| line.is_empty());
+        let mut words = str::from_utf8(lines.next()?).ok()?.split(' ');
+        let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+        let is_target = !target.is_empty() && !target.bytes().any(|byte| byte < b'!' || byte == 0x7F);
+        if words.next().is_some() || !is_token(method.as_bytes()) || !is_target {
+            return None;
+        }
+        let mut headers = Vec::new();
+        // The head ends with its first empty line: nothing may be left.
+        let fields = lines.by_ref().take_while(|line| !line.is_empty());
+        for line in fields {
+            let (name, value) = line.split_at(line.iter().position(|&byte| byte == b':')?);
+            let value = without_space(&value[1..]);
+            let is_value = value.iter().all(|&byte| byte == b'\t' || byte >= b' ' && byte != 0x7F);
+            if !is_token(name) || !is_value {
+                return None;
+            }
+            headers.push((str::from_utf8(name).ok()?.to_ascii_lowercase(), value));
+        }
+        let is_whole = lines.next().is_none();
+        (is_whole && headers.len() <= limits.headers_max).then_some(Request { method, target, version, headers })
+    }
+
+    /// None where RFC 6455 §4.2.1 does not allow it, or there is no endpoint for it.
+    fn upgrade(&self) -> Option<Upgrade> {
+        let has = |name: &str, wanted: &str| self.list(name).iter().any(|token| token.eq_ignore_ascii_case(wanted));
+        let present = |name: &str| self.headers.iter().any(|(known, _)| known == name);
+        let is_upgrade = self.method == "GET"
+            && self.version == "HTTP/1.1"
+            && present("host")
+            && has("upgrade", "websocket")
+            && has("connection", "upgrade")
+            && self.list("sec-websocket-version") == ["13"]
+            && !present("transfer-encoding")
+            && self.list("content-length").iter().all(|length| *length == "0");
+        let [key] = self.list("sec-websocket-key")[..] else { return None };
+        // 16 bytes in base64 are 22 digits and two that fill up.
+        let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+        let is_key = key.strip_suffix("==").is_some_and(|digits| digits.len() == 22 && digits.bytes().all(is_digit));
+        if !is_upgrade || !is_key {
+            return None;
+        }
+        let subprotocol = self.list("sec-websocket-protocol").contains(&"fanfare.v1");
+        // What is offered is the target `offers`' business.
+        let fields = self.headers.iter().filter(|(known, _)| known == "sec-websocket-extensions");
+        let offer = Offer::first_acceptable(fields.filter_map(|(_, value)| str::from_utf8(value).ok()));
+        Some(Upgrade { accept: derive_accept_key(key.as_bytes()), target: self.target()?, subprotocol, offer })
+    }
+
+    /// The elements of a list in all fields of this name (RFC 9110 §5.6.1).
+    fn list(&self, name: &str) -> Vec<&'a str> {
+        let fields = self.headers.iter().filter(|(known, _)| known == name);
+        let texts = fields.filter_map(|(_, value)| str::from_utf8(value).ok());
+        texts.flat_map(|text| text.split(',').map(|element| element.trim_matches([' ', '\t']))).collect()
+    }
+
+    fn target(&self) -> Option<Target> {
+        // The absolute form names an authority, which ends with a slash, a query or the whole (RFC 3986 §3.2).
+        let target = match self.target.strip_prefix("http://") {
+            Some(rest) => &rest[rest.find(['/', '?']).unwrap_or(rest.len())..],
+            None => self.target,
+        };
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let pairs: Vec<(&str, &str)> =
+            query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+        let first = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        let user = match first("userId") {
+            Some(user) => Some(decoded(user, USER_ID_BYTES_MAX)?),
+            None => None,
+        };
+        let is_absolute = self.target.starts_with("http://");
+        match path {
+            "/" | "/ws" => Some(Target::Json { user }),
+            "" if is_absolute => Some(Target::Json { user }),
+            _ => {
+                let room = path.strip_prefix("/raw/").filter(|room| !room.contains('/'))?;
+                let room = decoded(room, ROOM_ID_BYTES_MAX)?;
+                Some(Target::Raw { room, echo: first("echo") == Some("1") })
+            }
+        }
+    }
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_part)
+}
+
+/// A field's value without the white space around it (RFC 9110 §5.6.3).
+fn without_space(value: &[u8]) -> &[u8] {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(|byte| !is_space(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
+    &value[start..end]
+}
+
+/// An id without its percent signs (RFC 3986 §2.1).
+fn decoded(id: &str, bytes_max: usize) -> Option<String> {
+    let mut parts = id.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.as_bytes().split_at_checked(2)?;
+        let digits =
+            str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest);
+    }
+    String::from_utf8(bytes).ok().filter(|id| (1..=bytes_max).contains(&id.len()))
+}

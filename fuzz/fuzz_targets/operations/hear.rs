@@ -1,0 +1,234 @@
+//! What comes to clients, and whether it may.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fanfare::reactor::sim::Ending;
+use fanfare_seeds::frame::{CLOSE, Frame, PONG};
+use serde_json::value::RawValue;
+
+use super::Run;
+use super::ear::Heard;
+use super::guest::{Awaited, Phase, Role, WILD_USER};
+use super::model::{Body, GuestAt, Topic};
+
+/// The fields of a server's message, each as its text.
+type Fields<'a> = BTreeMap<String, &'a RawValue>;
+
+impl Run {
+    /// A client reads what has come; whether there was anything, the end included.
+    pub fn read(&mut self, at: GuestAt, bytes_max: usize) -> bool {
+        if self.guests[at].phase == Phase::Over {
+            return false;
+        }
+        let client = self.guests[at].client;
+        let bytes = self.node.world.receive(client, bytes_max);
+        for heard in self.guests[at].ear.take(&bytes) {
+            self.hear(at, heard);
+        }
+        self.node.hang_up_handed();
+        match self.node.world.ending(client) {
+            Some(ending) => self.judge_ending(at, ending),
+            None => return !bytes.is_empty(),
+        }
+        true
+    }
+
+    fn hear(&mut self, at: GuestAt, heard: Heard) {
+        self.note(|| format!("client {at} hears {heard:?}"));
+        let is_tame = self.guests[at].is_tame();
+        let is_raw = matches!(self.guests[at].role, Role::Raw { .. });
+        match heard {
+            Heard::Status(status) => self.hear_status(at, status),
+            Heard::Text(text) if self.guests[at].role == Role::Wild => self.overhear(at, &text),
+            Heard::Text(_) | Heard::Binary(_) | Heard::Ping(_) | Heard::Pong | Heard::Close(_) if !is_tame => {}
+            Heard::Text(text) if is_raw => self.model.hear(at, &Body::Text(text), None, false),
+            Heard::Binary(bytes) if is_raw => self.model.hear(at, &Body::Binary(bytes), None, false),
+            Heard::Text(text) => self.hear_json(at, &text),
+            Heard::Binary(bytes) => panic!("client {at}: JSON comes as text, and here is {bytes:?}"),
+            Heard::Ping(payload) => {
+                if self.guests[at].phase == Phase::Open {
+                    self.guests[at].send(&self.node.world, &Frame::new(PONG, payload));
+                }
+            }
+            Heard::Pong => panic!("client {at} asked for no pong"),
+            Heard::Close(code) => self.hear_close(at, code),
+        }
+    }
+
+    fn hear_status(&mut self, at: GuestAt, status: u16) {
+        let guest = &mut self.guests[at];
+        assert_eq!(guest.phase, Phase::Asking, "client {at}: one response to one request");
+        let may_be_refused = match status {
+            101 => {
+                self.accepted += 1;
+                guest.phase = Phase::Open;
+                if let Role::Raw { room, .. } = &guest.role {
+                    self.model.done(Topic::Raw(room.clone()), at, 1);
+                }
+                return;
+            }
+            503 => self.hard.few_places || self.draining || self.hard.jumpy,
+            408 => self.hard.jumpy,
+            400 | 404 | 426 | 431 => false,
+            other => panic!("client {at}: no response has the status {other}"),
+        };
+        assert!(may_be_refused || !guest.is_tame(), "client {at}: its good request is answered {status}");
+        guest.phase = Phase::Refused;
+    }
+
+    fn hear_close(&mut self, at: GuestAt, code: Option<u16>) {
+        let guest = &mut self.guests[at];
+        let mine = match guest.phase {
+            Phase::Closing(code) => Some(code),
+            Phase::Asking | Phase::Open | Phase::Told | Phase::Refused | Phase::Over => None,
+        };
+        let may_be_slow = self.hard.tight_outbox || self.hard.tight_node || self.hard.jumpy;
+        let is_allowed = match code {
+            Some(4008) => may_be_slow,
+            Some(1013) => self.hard.tight_node,
+            Some(1001) if self.draining => true,
+            other => mine.is_some() && other == mine,
+        };
+        assert!(is_allowed, "client {at} is closed with {code:?} in {:?}", guest.phase);
+        if guest.phase == Phase::Open {
+            let code = code.unwrap_or(1000);
+            guest.send(&self.node.world, &Frame::new(CLOSE, code.to_be_bytes()));
+        }
+        guest.phase = Phase::Told;
+    }
+
+    /// The connection is over: whether the server was allowed to end it, and like this.
+    fn judge_ending(&mut self, at: GuestAt, ending: Ending) {
+        let guest = &self.guests[at];
+        // One that breaks the rules while it is told to go is not told twice.
+        let tight = self.hard.tight_outbox || self.hard.tight_node || self.draining;
+        let may_be_cut = self.hard.jumpy || !guest.is_tame() && tight;
+        assert!(!guest.ear.is_cut() || may_be_cut, "client {at}: its connection ends inside of a frame: {ending:?}");
+        let is_allowed = match guest.phase {
+            Phase::Told | Phase::Refused => true,
+            Phase::Asking => self.hard.jumpy || self.draining,
+            Phase::Open | Phase::Closing(_) => self.hard.jumpy,
+            Phase::Over => unreachable!("a connection ends once"),
+        };
+        assert!(is_allowed || !guest.is_tame(), "client {at} is cut off in {:?}: {ending:?}", guest.phase);
+        self.over(at);
+    }
+
+    /// A wild client gets no tame message twice either.
+    fn overhear(&mut self, at: GuestAt, text: &str) {
+        if let Ok(fields) = serde_json::from_str(text)
+            && let Some(body) = body(&fields)
+        {
+            self.model.hear(at, &body, time_ms(&fields), true);
+        }
+    }
+
+    fn hear_json(&mut self, at: GuestAt, text: &str) {
+        let fields: Fields<'_> =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("client {at}: {error}: {text}"));
+        if let Some(body) = body(&fields) {
+            return self.model.hear(at, &body, time_ms(&fields), false);
+        }
+        let kind = string(&fields, "type");
+        let is_from_wild = || fields.contains_key("from") && string(&fields, "from") == WILD_USER;
+        match kind.as_str() {
+            "welcome" => self.hear_welcome(at, &fields),
+            "system" => {
+                let (room, user) = (Topic::Room(string(&fields, "roomId")), string(&fields, "userId"));
+                assert!(user == WILD_USER || self.hard.notices, "client {at}: notices are off");
+                assert!(self.model.may(&room, at), "client {at}: a notice of {room:?}, in which it is not");
+            }
+            "ack" | "pong" | "error" | "joined" | "presence" => self.hear_reply(at, &kind, &fields),
+            _ => assert!(is_from_wild(), "client {at}: nothing a server says now: {text}"),
+        }
+    }
+
+    fn hear_welcome(&mut self, at: GuestAt, fields: &Fields<'_>) {
+        let (client_id, user) = (string(fields, "clientId"), string(fields, "userId"));
+        let guest = &mut self.guests[at];
+        let is_accepted = matches!(guest.phase, Phase::Open | Phase::Closing(_));
+        assert!(is_accepted && guest.client_id.is_none(), "client {at} is welcomed once, behind the 101");
+        match &guest.user {
+            Some(known) => assert_eq!(user, *known, "client {at}: its user is who it said it is"),
+            None => assert_eq!(user, client_id, "client {at}: an anonymous user is named like its connection"),
+        }
+        let is_anonymous = guest.user.is_none();
+        guest.client_id = Some(client_id);
+        guest.user = Some(user.clone());
+        if is_anonymous {
+            self.know(at, &user);
+        }
+        for topic in [Topic::User(user), Topic::Everyone, Topic::One(at)] {
+            self.model.done(topic, at, 1);
+        }
+    }
+
+    fn hear_reply(&mut self, at: GuestAt, kind: &str, fields: &Fields<'_>) {
+        let id = fields.get("id").unwrap_or_else(|| panic!("client {at}: {kind} without an id")).get();
+        let Some(awaited) = self.guests[at].awaited.remove(id) else {
+            panic!("client {at}: {kind} for {id}, which no command has, or which had its reply")
+        };
+        let room = fields.contains_key("roomId").then(|| string(fields, "roomId"));
+        let recovered = fields.get("recovered").map(|told| told.get());
+        let topic = |room: &str| Topic::Room(room.to_owned());
+        match (kind, awaited) {
+            ("ack", Awaited::Ack) | ("pong", Awaited::Pong) => {}
+            ("ack", Awaited::Left(room, change)) => self.model.done(topic(&room), at, change),
+            ("joined", Awaited::Joined { room: asked, change, resumes }) => {
+                assert_eq!((Some(&asked), recovered), (room.as_ref(), resumes.then_some("false")), "client {at}: {id}");
+                self.model.done(topic(&asked), at, change);
+            }
+            ("joined", Awaited::Many { mut rooms, resumes }) => {
+                assert_eq!(recovered, resumes.then_some("false"), "client {at}: {id}");
+                let place = rooms.iter().position(|(asked, _)| Some(asked) == room.as_ref());
+                let place = place.unwrap_or_else(|| panic!("client {at}: {id} joins {room:?} twice or for nothing"));
+                let (asked, change) = rooms.remove(place);
+                self.model.done(topic(&asked), at, change);
+                self.guests[at].awaited.insert(id.to_owned(), Awaited::Many { rooms, resumes });
+            }
+            ("ack", Awaited::Many { rooms, .. }) if rooms.is_empty() => {}
+            ("presence", Awaited::Presence(asked)) => {
+                assert_eq!(Some(&asked), room.as_ref(), "client {at}: {id}");
+                self.judge_presence(at, &asked, fields);
+            }
+            ("error", Awaited::Error(code)) => assert_eq!(string(fields, "code"), code, "client {at}: {id}"),
+            (_, awaited) => panic!("client {at}: {kind} is no reply to {id}, which awaits {awaited:?}"),
+        }
+    }
+
+    /// Each user is told of once; at rest they are the model's, and the wild one perhaps.
+    fn judge_presence(&mut self, at: GuestAt, room: &str, fields: &Fields<'_>) {
+        let users: Vec<String> = serde_json::from_str(fields["users"].get()).expect("users are strings");
+        let mut told: BTreeSet<&str> = users.iter().map(String::as_str).collect();
+        assert_eq!(fields["count"].get(), users.len().to_string(), "client {at}: {room}");
+        assert_eq!(told.len(), users.len(), "client {at}: {room}: a user is told of once");
+        if self.is_resting {
+            told.remove(WILD_USER);
+            let topic = Topic::Room(room.to_owned());
+            let is_in = |at: &GuestAt| self.guests[*at].phase == Phase::Open && self.model.wants(&topic, *at);
+            let inside = (0..self.guests.len()).filter(is_in);
+            let expected: BTreeSet<&str> = inside.filter_map(|at| self.guests[at].user.as_deref()).collect();
+            assert_eq!(told, expected, "client {at}: who is in {room}");
+        }
+    }
+}
+
+/// The message of a tame client that these fields are, if they are one.
+fn body(fields: &Fields<'_>) -> Option<Body> {
+    let kind = fields.get("type")?.get();
+    let kinds = ["room_msg", "private_msg", "private", "broadcast"];
+    let kind = kinds.into_iter().find(|known| kind.trim_matches('"') == *known)?;
+    let value = fields.get("content").or_else(|| fields.get("data"))?.get().to_owned();
+    let from = string(fields, "from");
+    (from != WILD_USER).then_some(Body::Json { kind, from, value })
+}
+
+fn time_ms(fields: &Fields<'_>) -> Option<u64> {
+    let time_ms = fields.get("time")?.get().parse();
+    Some(time_ms.expect("a time is a number"))
+}
+
+fn string(fields: &Fields<'_>, name: &str) -> String {
+    let text = fields.get(name).unwrap_or_else(|| panic!("no {name} in {fields:?}"));
+    serde_json::from_str(text.get()).unwrap_or_else(|error| panic!("{name} is no string: {error}: {fields:?}"))
+}

@@ -1,0 +1,5 @@
+//! How the inputs of the fuzz targets are laid out: read by the targets, written by the seeds.
+
+pub mod frame;
+pub mod pieces;
+pub mod script;
