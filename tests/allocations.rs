@@ -166,7 +166,11 @@ impl Feeder {
     }
 }
 
-#[test]
+fn main() {
+    the_steady_path_allocates_nothing();
+    println!("the_steady_path_allocates_nothing ... ok");
+}
+
 fn the_steady_path_allocates_nothing() {
     let filler = "f".repeat(60);
     let room = format!(r#"{{"type":"room_msg","roomId":"r","content":"{filler}"}}"#);
