@@ -86,6 +86,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "60,000 steps of arithmetic")]
     fn asking_every_millisecond_loses_no_fraction() {
         let mut bucket = TokenBucket::new(7, Millis::ZERO);
         let granted = (0..=60_000).filter(|ms| bucket.take(1, Millis(*ms))).count();

@@ -205,6 +205,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a million characters")]
     fn every_scalar_value_passes_cut_anywhere() {
         let mut text = [0; 4];
         for value in (0..=0x10_ffff).filter_map(char::from_u32) {
@@ -219,6 +220,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "65,536 pairs of bytes")]
     fn the_first_two_bytes_fail_where_the_table_says() {
         for first in 0..=u8::MAX {
             for second in 0..=u8::MAX {

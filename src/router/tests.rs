@@ -385,7 +385,7 @@ fn run(node: &mut Node, model: &mut Model, act: &Act, serial: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 400 }))]
 
     /// Whatever happened in whatever order: once all mail is carried, a message to any topic reaches exactly the
     /// members the model knows, and each topic's messages reach all its members in one order, each at most once.

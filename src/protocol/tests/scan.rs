@@ -190,6 +190,7 @@ fn hostile_depth_does_not_exhaust_the_stack() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "30,000 texts")]
 fn special_bytes_are_found_at_every_place() {
     let lengths = 0..100;
     for length in lengths {
