@@ -95,8 +95,9 @@ fn compare(payload: &[u8], outcome: &Outcome, max: usize) {
         assert!(matches!(outcome, Outcome::Error(_)), "it holds more than {max} bytes");
         return;
     }
-    // A stream that ends within the message is read on by the server, and not by zlib.
-    if status == Status::StreamEnd {
+    // A stream that ends within the message is read on by the server, and not by zlib; and zlib says what is wrong with
+    // the rest only when it gets to it.
+    if status == Status::StreamEnd || zlib.total_in() < payload.len() as u64 {
         return;
     }
     let held = message.len();
