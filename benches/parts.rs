@@ -20,7 +20,10 @@ use fanfare::ids::{ConnId, ReactorId, Slot};
 use fanfare::limits::MAILBOX_PARCELS;
 use fanfare::metrics::{Counts, Ending, ReactorMetrics};
 use fanfare::protocol;
-use fanfare::router::{Answer, Ask, Batch, BatchBody, Kind, Mail, NoticeSettings, Router, Sink, TopicRef};
+use fanfare::router::{
+    Answer, Ask, Batch, BatchBody, HistorySettings, Kind, Mail, NoticeSettings, Publish, Router, RouterSettings, Sink,
+    Slice, TopicRef,
+};
 use fanfare::time::{Millis, wheel::Wheel};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -255,6 +258,8 @@ impl Sink for Counter {
         }
     }
 
+    fn recover(&mut self, _: ConnId, _: Slice) {}
+
     fn direct(&mut self, _: ConnId, _: &[u8]) {
         self.deliveries += 1;
     }
@@ -271,7 +276,8 @@ struct Routers {
 impl Routers {
     fn new() -> Routers {
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-        let router = |me| Router::new(ReactorId(me), 2, 1, 128, notices.clone());
+        let settings = RouterSettings { rooms_max: 128, notices, history: HistorySettings::none() };
+        let router = |me| Router::new(ReactorId(me), 2, 1, 1, settings.clone());
         Routers { routers: [router(0), router(1)], sinks: [Counter::new(), Counter::new()] }
     }
 
@@ -303,7 +309,8 @@ impl Routers {
 
     fn publish(&mut self, room: &str, frame: &[u8]) {
         let topic = TopicRef { kind: Kind::Room, name: room };
-        self.routers[0].publish(topic, frame, None, None, &mut self.sinks[0]);
+        let publish = Publish { topic, frame, exclude: None, key: None };
+        self.routers[0].publish(publish, None, &mut self.sinks[0]);
     }
 
     fn carry_mail(&mut self) {
@@ -386,7 +393,8 @@ fn hop(criterion: &mut Criterion) {
 
 /// Some mail to reactor 0.
 fn mail(router: &mut Router) -> Mail {
-    router.publish(TopicRef::EVERYONE, &[b'x'; 130], None, None, &mut Counter::new());
+    let publish = Publish { topic: TopicRef::EVERYONE, frame: &[b'x'; 130], exclude: None, key: None };
+    router.publish(publish, None, &mut Counter::new());
     router.poll_mail().next().map(|(_, mail)| mail).unwrap()
 }
 

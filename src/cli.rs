@@ -17,8 +17,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::bench::{self, Options};
 use crate::config::{
-    Config, ConfigError, ENV_CONFIG, Effective, Kind, SETTINGS, Setting, SourceFile, Sources, nearest, nearest_key,
-    one_line,
+    Config, ConfigError, ENV_CONFIG, Effective, Kind, ROOM, ROOM_HELP, ROOM_SETTINGS, SETTINGS, Setting, SourceFile,
+    Sources, nearest, nearest_flag, one_line,
 };
 use crate::doctor::{self, Machine};
 use crate::server;
@@ -100,7 +100,8 @@ fn load(matches: &ArgMatches, env: Env) -> Result<(Config, Effective), ConfigErr
         .iter()
         .filter_map(|setting| Some((setting, matches.get_many::<String>(setting.key)?.cloned().collect())))
         .collect();
-    Config::load(&Sources { file, env, flags })
+    let room_flags = matches.get_many::<String>(ROOM).unwrap_or_default().cloned().collect();
+    Config::load(&Sources { file, env, flags, room_flags })
 }
 
 /// Checks a file by itself, without environment and flags.
@@ -135,12 +136,14 @@ fn examine(config: &Config, json: bool, out: &mut dyn Write, err: &mut dyn Write
 }
 
 fn command() -> Command {
-    let sources = "Sources, later ones win: default, file, environment (FANFARE_HEARTBEAT_INTERVAL), \
-                   flag (--heartbeat.interval).";
     let file = Arg::new(FILE).value_name("FILE").value_parser(value_parser!(PathBuf));
     let file_flag = file.clone().long(FILE).help("The configuration file, TOML [env: FANFARE_CONFIG]");
     let configurable = |name: &'static str| {
-        Command::new(name).after_help(sources).arg(file_flag.clone()).args(SETTINGS.iter().map(flag))
+        Command::new(name)
+            .after_help(settings_notes())
+            .arg(file_flag.clone())
+            .args(SETTINGS.iter().map(flag))
+            .arg(room_flag())
     };
     Command::new("fanfare")
         .version(env!("CARGO_PKG_VERSION"))
@@ -194,10 +197,34 @@ fn flag(setting: &'static Setting) -> Arg {
         Kind::Addresses => arg.action(ArgAction::Append).allow_hyphen_values(true),
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
         Kind::Text { .. } => arg,
-        Kind::Integer(_) | Kind::Bytes(_) | Kind::Duration(_) | Kind::Choice(_) | Kind::Pin => {
+        Kind::Integer(_) | Kind::Bytes(_) | Kind::Duration(_) | Kind::Choice(_) | Kind::Pin | Kind::Pattern => {
             arg.allow_hyphen_values(true)
         }
     }
+}
+
+/// The flag that gives rules for rooms, which are no setting.
+fn room_flag() -> Arg {
+    Arg::new(ROOM)
+        .long(ROOM)
+        .value_name("RULE")
+        .help(ROOM_HELP)
+        .help_heading(ROOM)
+        .action(ArgAction::Append)
+        .allow_hyphen_values(true)
+}
+
+/// What stands below the flags of a command that takes settings.
+fn settings_notes() -> String {
+    let mut notes = "Keys of a rule for rooms:\n".to_owned();
+    for setting @ Setting { kind, default, help, .. } in ROOM_SETTINGS {
+        let name = setting.name_in_rule().unwrap_or(setting.key);
+        let default = if *kind == Kind::Pattern { String::new() } else { format!("; default: {default}") };
+        notes += &format!("  {name:12}  {help} [{}{default}]\n", kind.domain());
+    }
+    notes
+        + "\nSources, later ones win: default, file, environment (FANFARE_HEARTBEAT_INTERVAL), \
+           flag (--heartbeat.interval)."
 }
 
 /// Answers what the parser of the command line did not take: help and version are answers, all else is a mistake.
@@ -244,7 +271,7 @@ fn unknown_argument(argument: &str) -> String {
     let Some(name) = argument.strip_prefix("--") else {
         return format!("{argument:?} is not expected here; fanfare --help tells what is");
     };
-    let near = nearest(name, [FILE]).or_else(|| nearest_key(name));
+    let near = nearest(name, [FILE]).or_else(|| nearest_flag(name));
     match near {
         Some(near) if near == name => {
             format!(

@@ -90,6 +90,18 @@ pub const LINGER_MS_MAX: u64 = 2_000;
 /// Users named in one presence answer; the count stays exact beyond it.
 pub const PRESENCE_USERS_MAX: usize = 1_000;
 
+/// What keeping one message, or one key of a publish, is counted as beside its own bytes.
+pub const HISTORY_ENTRY_BYTES: usize = 96;
+
+/// How long a publish's key is known, in milliseconds.
+pub const PUBLISH_KEY_MS_MAX: u64 = 5 * 60 * 1_000;
+
+/// Keys known for one topic; beyond it the oldest is forgotten early.
+pub const PUBLISH_KEYS_MAX: usize = 10_000;
+
+/// Messages in one page of history: what a client asks for beyond is not sent.
+pub const HISTORY_PAGE_MAX: usize = 1_000;
+
 /// Connections told to go away per turn of a draining reactor: the rest follow `DRAIN_PACE_MS` later.
 pub const DRAIN_CLOSES_PER_TURN: usize = 512;
 

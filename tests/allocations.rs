@@ -11,7 +11,7 @@ use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::ids::{ClientIdCodec, ReactorId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::{Completion, Driver, NodeState, Sent, Settings, Token, Wake, Worker, post_office};
-use fanfare::router::NoticeSettings;
+use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
 use fanfare::time::Millis;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -112,7 +112,6 @@ fn cost_of(join: bool, message: &str) -> (usize, usize, usize) {
         connections_max: 1_000,
         message: MessageLimits { bytes_max: 1 << 20, fragments_max: 131_072 },
         deflate: None,
-        rooms_max: 128,
         head: HeadLimits { bytes_max: 8192, headers_max: 64 },
         handshake_ms_max: 5_000,
         heartbeat_ms: 3_600_000,
@@ -121,9 +120,14 @@ fn cost_of(join: bool, message: &str) -> (usize, usize, usize) {
         outbox_node_bytes_max: 1 << 30,
         messages_per_second: 0,
         bytes_per_second: 0,
-        notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },
+        router: RouterSettings {
+            rooms_max: 128,
+            notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },
+            history: HistorySettings::none(),
+        },
     };
-    let node = NodeState { metrics: Arc::new(NodeMetrics::new(1)), codec: ClientIdCodec::new([7; 16], 1), seed: 1 };
+    let node =
+        NodeState { metrics: Arc::new(NodeMetrics::new(1)), codec: ClientIdCodec::new([7; 16], 1), seed: 1, run: 1 };
     let (_post, mut mailboxes) = post_office(vec![Arc::new(NoWake)]);
     let (sent, input) = (Rc::<Cell<(usize, usize)>>::default(), Input::default());
     input.borrow_mut().reserve(1_000);

@@ -66,6 +66,12 @@ fn version_and_help_are_answers() {
             assert!(stdout.contains(&format!("--{} ", setting.key)), "{} is missing", setting.key);
             assert!(stdout.contains(setting.help), "{} is not explained", setting.key);
         }
+        assert!(stdout.contains("--room <RULE>"), "{stdout}");
+        for setting in fanfare::config::ROOM_SETTINGS {
+            let name = setting.name_in_rule().expect(setting.key);
+            assert!(stdout.contains(&format!("\n  {name} ")), "{name} is missing");
+            assert!(stdout.contains(setting.help), "{name} is not explained");
+        }
     }
 }
 
@@ -107,6 +113,40 @@ fn config_prints_values_and_where_they_come_from() {
 }
 
 #[test]
+fn config_prints_what_is_kept_and_for_which_rooms() {
+    let text = "[[room]]\nmatch = \"market.*\"\nhistory.size = 1000\n\n[inbox]\nhistory.size = 1\n\n\
+                [[room]]\nmatch = \"*\"\nhistory = { size = 10, ttl = \"1h\" }\n";
+    let file = File::new("rooms.toml", text);
+    assert_eq!(fanfare(&["check", file.path()]), (Some(0), format!("{}: ok\n", file.path()), String::new()));
+    let env = [("FANFARE_ROOM", "match=news,history.ttl=2d;match=old.*"), ("FANFARE_INBOX_HISTORY_SIZE", "5")];
+    let flags = ["--inbox.history.ttl", "1h", "--history.memory_max", "1GiB", "--room", "match=a", "--room", "match=b"];
+    let args = [&["config", "--config", file.path()][..], &flags].concat();
+    let (code, stdout, stderr) = fanfare_with(&args, &env);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for lines in [
+        "[history]\nmemory_max = \"1GiB\" # flag --history.memory_max\n",
+        "[inbox.history]\nsize = 5 # env FANFARE_INBOX_HISTORY_SIZE\nttl = \"1h\" # flag --inbox.history.ttl\n",
+    ] {
+        assert!(stdout.contains(lines), "{stdout}");
+    }
+    let pattern = |line: &str| line.strip_prefix("match = ").map(str::to_owned);
+    let expected = [
+        "\"a\" # flag --room".to_owned(),
+        "\"b\" # flag --room".to_owned(),
+        "\"news\" # env FANFARE_ROOM".to_owned(),
+        "\"old.*\" # env FANFARE_ROOM".to_owned(),
+        format!("\"market.*\" # file {}:2", file.path()),
+        format!("\"*\" # file {}:9", file.path()),
+    ];
+    assert_eq!(stdout.lines().filter_map(pattern).collect::<Vec<_>>(), expected);
+    let printed = File::new("rooms-printed.toml", &stdout);
+    let values = |text: &str| text.lines().map(|line| line.split(" # ").next().map(str::to_owned)).collect::<Vec<_>>();
+    let (code, again, _) = fanfare(&["config", "--config", printed.path()]);
+    assert_eq!(code, Some(0));
+    assert_eq!(values(&again), values(&stdout));
+}
+
+#[test]
 fn the_flag_names_the_file_before_the_environment_does() {
     let file = File::new("named.toml", "reactors = 3\n");
     let env = [("FANFARE_CONFIG", "/nowhere/f.toml")];
@@ -134,7 +174,7 @@ fn check_says_ok() {
 #[test]
 fn check_says_everything_that_is_wrong_and_where() {
     let text = "listen = [\"0.0.0.0:80\"]\nreactors = 2\npin = \"0\"\n\n[heartbeet]\ninterval = \"1s\"\n\n[drain]\ntimeout = 1d\n\
-                [tcp]\nno_delay = true\nbacklog = \"4096\"\n";
+                [tcp]\nno_delay = true\nbacklog = \"4096\"\n\n[[room]]\nmatch = \"a\"\nhistory.sise = 1\nhistory.ttl = \"1ms\"\n";
     let file = File::new("wrong.toml", text);
     let (code, stdout, stderr) = fanfare(&["check", file.path()]);
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
@@ -146,13 +186,15 @@ fn check_says_everything_that_is_wrong_and_where() {
         "9:11: not valid TOML at \"1d\": string values must be quoted, expected literal string",
         "11:1: unknown key \"tcp.no_delay\"; did you mean tcp.nodelay?",
         "12:11: tcp.backlog: a text stands where a whole number belongs; write it like backlog = 4096",
+        "16:9: unknown key \"room.history.sise\"; did you mean room.history.size?",
+        "17:15: room.history.ttl: \"1ms\" is out of bounds; write 1s to 30d",
     ]
     .map(|problem| format!("{}:{problem}", file.path()));
     assert_eq!(stderr.lines().collect::<Vec<_>>(), expected);
     // Other commands say the first one and how many there are.
     let (code, stdout, stderr) = fanfare(&["config", "--config", file.path()]);
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
-    assert_eq!(stderr, format!("fanfare: {} (and 5 more problems)\n", expected[0]));
+    assert_eq!(stderr, format!("fanfare: {} (and 7 more problems)\n", expected[0]));
 }
 
 #[test]
@@ -189,6 +231,12 @@ fn a_wrong_command_line_is_one_clear_line() {
             &["serve", "--heartbeat-interval", "1s"],
             "unknown flag --heartbeat-interval; did you mean --heartbeat.interval?",
         ),
+        (&["serve", "--rooms", "match=a"], "unknown flag --rooms; did you mean --room?"),
+        (&["serve", "--room.history.size", "1"], "unknown flag --room.history.size; did you mean --room?"),
+        (
+            &["--room", "match=a"],
+            "--room does not belong here; it goes with a command: fanfare serve --room or fanfare config --room",
+        ),
         (&["config", "--frobnicate"], "unknown flag --frobnicate; fanfare serve --help lists them"),
         (&["config", "--a\nb"], "unknown flag --a\\nb; fanfare serve --help lists them"),
     ] {
@@ -200,6 +248,15 @@ fn a_wrong_command_line_is_one_clear_line() {
 fn a_wrong_flag_value_is_one_clear_line() {
     for (args, line) in [
         (&["config", "--reactors"][..], "--reactors <N> needs a value"),
+        (&["config", "--room"], "--room <RULE> needs a value"),
+        (
+            &["config", "--room", "match=a,history.size=-1"],
+            "--room: history.size: \"-1\" is out of bounds; write 0 to 1000000 (in \"match=a,history.size=-1\")",
+        ),
+        (
+            &["config", "--inbox.history.size", "1000001"],
+            "--inbox.history.size: \"1000001\" is out of bounds; write 0 to 1000000",
+        ),
         (&["config", "--reactors", "1", "--reactors", "2"], "--reactors <N> is given more than once; give it once"),
         (&["config", "--reactors", "-1"], "--reactors: \"-1\" is out of bounds; write 0 to 256"),
         (&["config", "--open", "maybe"], "--open: \"maybe\" is neither true nor false; write one of them"),
@@ -222,6 +279,8 @@ fn a_wrong_flag_value_is_one_clear_line() {
 fn a_wrong_environment_is_one_clear_line() {
     for (name, value, line) in [
         ("FANFARE_REACTORS", "many", "FANFARE_REACTORS: \"many\" is no whole number; write 0 to 256"),
+        ("FANFARE_INBOX_HISTORY_TTL", "31d", "FANFARE_INBOX_HISTORY_TTL: \"31d\" is out of bounds; write 1s to 30d"),
+        ("FANFARE_ROOMS", "", "FANFARE_ROOMS: unknown environment variable; did you mean FANFARE_ROOM?"),
         ("FANFARE_REACTOR", "1", "FANFARE_REACTOR: unknown environment variable; did you mean FANFARE_REACTORS?"),
         (
             "FANFARE_CONFIG",

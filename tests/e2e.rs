@@ -17,6 +17,8 @@ mod decompression;
 mod direct;
 #[path = "e2e/frames.rs"]
 mod frames;
+#[path = "e2e/history.rs"]
+mod history;
 #[path = "e2e/offers.rs"]
 mod offers;
 #[path = "e2e/order.rs"]
@@ -42,6 +44,17 @@ macro_rules! suite {
 }
 
 suite! {
+    history:
+        messages_and_answers_carry_their_place,
+        who_comes_back_gets_what_was_missed,
+        what_is_gone_is_told_and_nothing_is_sent,
+        a_late_joiner_gets_the_newest,
+        members_read_pages,
+        a_retry_with_the_same_key_is_one_message,
+        an_inbox_is_resumed,
+        what_is_too_old_is_gone,
+        memory_is_bounded_over_all_rooms,
+        a_long_history_arrives_whole;
     connecting:
         welcome_names_client_user_and_heartbeat,
         heartbeat_is_the_configured_one,

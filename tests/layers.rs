@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["limits"]),
     ("control", &["limits", "metrics"]),
     ("reactor", &["router", "conn", "compress", "protocol", "frame", "ids", "limits", "metrics", "time"]),
-    ("router", &["compress", "protocol", "frame", "ids", "limits"]),
+    ("router", &["compress", "protocol", "frame", "ids", "limits", "time"]),
     ("conn", &["compress", "frame", "limits", "time"]),
     ("compress", &["frame", "limits"]),
     ("protocol", &["limits"]),

@@ -462,7 +462,15 @@ impl Given<'_> {
     fn integer(&self, name: &str) -> Result<Option<u64>, BenchError> {
         Ok(match self.value(name)? {
             Some(Value::Integer(number) | Value::Bytes(number) | Value::Millis(number)) => Some(number),
-            Some(Value::Bool(_) | Value::Text(_) | Value::Word(_) | Value::Addresses(_) | Value::Pin(_)) | None => None,
+            Some(
+                Value::Bool(_)
+                | Value::Text(_)
+                | Value::Word(_)
+                | Value::Addresses(_)
+                | Value::Pin(_)
+                | Value::Pattern(_),
+            )
+            | None => None,
         })
     }
 

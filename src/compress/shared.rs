@@ -42,6 +42,15 @@ impl SharedFrame {
             out.into_boxed_slice()
         })
     }
+
+    /// The frame for this window, if it was made already.
+    pub fn made(&self, bits: WindowBits) -> Option<&[u8]> {
+        let form = match bits {
+            WindowBits::MAX => &self.0.common,
+            bits => &self.0.rare.get()?[bits.index()],
+        };
+        form.get().map(|frame| &**frame)
+    }
 }
 
 impl From<&[u8]> for SharedFrame {

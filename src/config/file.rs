@@ -1,4 +1,4 @@
-//! The configuration file: TOML, one level of sections.
+//! The configuration file: TOML, settings in sections and rules for rooms.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -10,14 +10,16 @@ use super::effective::Effective;
 use super::error::{Problem, shown};
 use super::kind::{Kind, Value};
 use super::listen::Listen;
+use super::room;
 use super::source::SourceFile;
-use super::suggest::{nearest, nearest_key};
-use super::table::{SETTINGS, Setting, is_section};
+use super::suggest::{nearest, nearest_row};
+use super::table::{ROOM, ROOM_SETTINGS, SETTINGS, Setting, is_section};
+use super::values::Values;
 
 /// Sets what the file says, and collects everything that is wrong with it.
 pub(super) fn apply(file: &SourceFile, effective: &mut Effective, problems: &mut Vec<Problem>) {
     let (table, errors) = DeTable::parse_recoverable(file.text());
-    let mut reader = Reader { file, effective, problems: Vec::new() };
+    let mut reader = Reader { file, problems: Vec::new(), rules: Vec::new(), is_whole: errors.is_empty() };
     let mut lines_broken = HashSet::new();
     for error in errors {
         let span = error.span().unwrap_or(0..0);
@@ -26,7 +28,8 @@ pub(super) fn apply(file: &SourceFile, effective: &mut Effective, problems: &mut
             problems.push(reader.syntax_problem(span, error.message()));
         }
     }
-    reader.table(table.get_ref(), None);
+    reader.table(table.get_ref(), None, &mut effective.settings);
+    effective.put_first(reader.rules);
     // Below a broken section header it is not known which section the lines belong to.
     let header_broken = lines_broken.iter().filter(|line| file.is_header(**line)).min().copied();
     let is_sure = |line| !lines_broken.contains(&line) && header_broken.is_none_or(|header| line < header);
@@ -38,8 +41,11 @@ type Fault = (Range<usize>, String);
 
 struct Reader<'a> {
     file: &'a SourceFile,
-    effective: &'a mut Effective,
     problems: Vec<Problem>,
+    /// The rules for rooms that were read.
+    rules: Vec<Values>,
+    /// The parser has lost nothing: what is not there was not written.
+    is_whole: bool,
 }
 
 impl Reader<'_> {
@@ -53,57 +59,117 @@ impl Reader<'_> {
         Problem::elsewhere(self.file.at(span.start), text)
     }
 
-    fn table(&mut self, table: &DeTable<'_>, section: Option<&str>) {
+    fn table(&mut self, table: &DeTable<'_>, section: Option<&str>, values: &mut Values) {
         for (name, value) in table {
             let key = match section {
                 Some(section) => format!("{section}.{}", name.get_ref()),
                 None => name.get_ref().to_string(),
             };
             // A quoted key with a dot in it is one name to TOML, not a section and a name.
-            let setting = Setting::find(&key).filter(|setting| setting.section() == section);
+            let is_plain = !name.get_ref().contains('.');
+            let setting = values.rows().iter().find(|setting| is_plain && setting.key == key);
             match (setting, value.get_ref()) {
-                (Some(setting), _) => self.value(setting, value),
-                (None, DeValue::Table(inner)) if section.is_none() && is_section(&key) => self.table(inner, Some(&key)),
-                (None, _) => {
-                    let text = unknown(&key, section, value.get_ref());
+                (Some(setting), _) => self.value(setting, value, values),
+                (None, DeValue::Table(inner)) if is_plain && is_section(values.rows(), &key) => {
+                    self.table(inner, Some(&key), values);
+                }
+                (None, _) if key == ROOM => self.rules(value),
+                (None, found) => {
+                    let text = unknown(&key, section, found, values.rows());
                     self.problems.push(Problem::elsewhere(self.file.at(name.span().start), text));
                 }
             }
         }
     }
 
-    fn value(&mut self, setting: &'static Setting, value: &Spanned<DeValue<'_>>) {
+    fn value(&mut self, setting: &'static Setting, value: &Spanned<DeValue<'_>>, values: &mut Values) {
         let (span, parsed) = match read(setting, value) {
             Ok(parsed) => (value.span(), Ok(parsed)),
             Err((span, what)) => (span, Err(what)),
         };
-        self.effective.set(setting, self.file.at(span.start), parsed, &mut self.problems);
+        values.take(setting, self.file.at(span.start), parsed, &mut self.problems);
+    }
+
+    fn rules(&mut self, value: &Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Array(items) => items.iter().for_each(|item| self.rule(item)),
+            _ => self.no_rule(value),
+        }
+    }
+
+    fn rule(&mut self, item: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(table) = item.get_ref() else {
+            return self.no_rule(item);
+        };
+        let mut rule = Values::defaults(ROOM_SETTINGS);
+        let problems_before = self.problems.len();
+        self.table(table, Some(ROOM), &mut rule);
+        if room::has_pattern(&rule) {
+            self.rules.push(rule);
+        } else if self.is_whole && self.problems.len() == problems_before {
+            let text = "the rule names no rooms; add match = \"market.*\", or match = \"*\" for every room".to_owned();
+            self.problems.push(Problem::new(self.file.at(item.span().start), ROOM, text));
+        }
+    }
+
+    fn no_rule(&mut self, found: &Spanned<DeValue<'_>>) {
+        let text = format!(
+            "{} stands where rules belong; write [[{ROOM}]] on a line of its own and the rule's keys below",
+            noun(found.get_ref())
+        );
+        self.problems.push(Problem::new(self.file.at(found.span().start), ROOM, text));
     }
 }
 
-fn unknown(key: &str, section: Option<&str>, value: &DeValue<'_>) -> String {
+/// What to say about a key that the table does not have there.
+fn unknown(key: &str, section: Option<&str>, found: &DeValue<'_>, rows: &'static [Setting]) -> String {
     let shown_key = shown(key);
-    if section.is_none() && is_section(key) {
+    if section.is_none() && matches!(found, DeValue::Array(_)) && nearest(key, [ROOM]).is_some() {
+        return format!("unknown list of tables {shown_key}; did you mean [[{ROOM}]]?");
+    }
+    if is_section(rows, key) {
         return format!("{key} is a section; write [{key}] on a line of its own and its settings below");
     }
-    if section.is_none() && matches!(value, DeValue::Table(_)) {
-        let sections = SETTINGS.iter().filter_map(Setting::section);
-        return match nearest(key, sections) {
-            Some(near) => format!("unknown section {shown_key}; did you mean {near}?"),
-            None => format!("unknown section {shown_key}; remove it (`fanfare config` shows all there are)"),
-        };
+    if matches!(found, DeValue::Table(_)) {
+        let sections = rows.iter().chain(ROOM_SETTINGS).filter_map(Setting::section);
+        let sections =
+            sections.flat_map(|section| [section, section.split_once('.').map_or(section, |(upper, _)| upper)]);
+        if let Some(near) = nearest(key, sections) {
+            return format!("unknown section {shown_key}; did you mean {}?", section_place(near));
+        }
+        if section.is_none() {
+            return format!("unknown section {shown_key}; remove it (`fanfare config` shows all there are)");
+        }
     }
-    match nearest_key(key).and_then(Setting::find) {
-        Some(near) if near.section() == section => {
-            format!("unknown key {shown_key}; did you mean {}?", near.key)
-        }
-        Some(near) => match near.section() {
-            Some(other) => format!("unknown key {shown_key}; did you mean {} in section [{other}]?", near.name()),
-            None => format!("unknown key {shown_key}; did you mean {} above the first section?", near.key),
-        },
-        None => {
-            format!("unknown key {shown_key}; remove it (`fanfare config` shows all there are)")
-        }
+    let own = nearest_row(rows, key);
+    if let Some(near) = own.filter(|near| near.section() == section || near.name_in_rule().is_some()) {
+        // A key of a rule in quotes reads the same and is another one to TOML.
+        let unquoted = if near.key == key { " without quotes" } else { "" };
+        return format!("unknown key {shown_key}; did you mean {}{unquoted}?", near.key);
+    }
+    let elsewhere: Vec<_> = [SETTINGS, ROOM_SETTINGS].iter().filter_map(|rows| nearest_row(rows, key)).collect();
+    if elsewhere.is_empty() {
+        return format!("unknown key {shown_key}; remove it (`fanfare config` shows all there are)");
+    }
+    let places: Vec<_> = elsewhere.into_iter().map(place).collect();
+    format!("unknown key {shown_key}; did you mean {}?", places.join(", or "))
+}
+
+/// A setting as it is written in the file, and where.
+fn place(setting: &Setting) -> String {
+    match (setting.name_in_rule(), setting.section()) {
+        (Some(name), _) => format!("{name} in a [[{ROOM}]] table"),
+        (None, Some(section)) => format!("{} in section [{section}]", setting.name()),
+        (None, None) => format!("{} above the first section", setting.key),
+    }
+}
+
+/// A section as it is written in the file.
+fn section_place(section: &str) -> String {
+    match section.split_once('.') {
+        Some((ROOM, name)) => format!("{name} in a [[{ROOM}]] table"),
+        None if section == ROOM => format!("[[{ROOM}]]"),
+        Some(_) | None => section.to_owned(),
     }
 }
 
@@ -118,7 +184,7 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
             kind.parse(&text).map_err(here)
         }
         (
-            Kind::Bytes(_) | Kind::Duration(_) | Kind::Text { .. } | Kind::Choice(_) | Kind::Pin,
+            Kind::Bytes(_) | Kind::Duration(_) | Kind::Text { .. } | Kind::Choice(_) | Kind::Pin | Kind::Pattern,
             DeValue::String(text),
         ) => kind.parse(text).map_err(here),
         (Kind::Bool, DeValue::Boolean(switch)) => Ok(Value::Bool(*switch)),
@@ -149,7 +215,17 @@ fn core<'a>(setting: &Setting, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str
 }
 
 fn mismatch(setting: &Setting, found: &DeValue<'_>) -> String {
-    let found = match found {
+    let example = match setting.kind.parse(setting.default) {
+        Ok(value) => value.to_toml(),
+        Err(_) => setting.default.to_owned(),
+    };
+    let (found, expected) = (noun(found), setting.kind.noun());
+    let name = setting.name_in_rule().unwrap_or(setting.name());
+    format!("{found} stands where {expected} belongs; write it like {name} = {example}")
+}
+
+fn noun(found: &DeValue<'_>) -> &'static str {
+    match found {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",
         DeValue::Float(_) => "a number with a fraction",
@@ -157,11 +233,5 @@ fn mismatch(setting: &Setting, found: &DeValue<'_>) -> String {
         DeValue::Datetime(_) => "a date or time",
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
-    };
-    let example = match setting.kind.parse(setting.default) {
-        Ok(value) => value.to_toml(),
-        Err(_) => setting.default.to_owned(),
-    };
-    let noun = setting.kind.noun();
-    format!("{found} stands where {noun} belongs; write it like {} = {example}", setting.name())
+    }
 }

@@ -5,8 +5,9 @@ use toml_writer::ToTomlValue;
 use super::Pin;
 use super::error::shown;
 use super::listen::Listen;
+use super::pattern::Pattern;
 use super::quantity::{self, QuantityError};
-use crate::limits::REACTORS_MAX;
+use crate::limits::{REACTORS_MAX, ROOM_ID_BYTES_MAX};
 
 /// Addresses in one list. One more is refused.
 const ADDRESSES_MAX: usize = 64;
@@ -47,6 +48,8 @@ pub enum Kind {
     Addresses,
     /// `auto`, `none`, or a list of core numbers.
     Pin,
+    /// Which room ids are meant.
+    Pattern,
 }
 
 /// A value that is within its kind's bounds.
@@ -68,6 +71,8 @@ pub enum Value {
     Addresses(Vec<Listen>),
     /// Of [`Kind::Pin`].
     Pin(Pin),
+    /// Of [`Kind::Pattern`].
+    Pattern(Pattern),
 }
 
 /// How a quantity is read, and what messages say about it.
@@ -85,7 +90,8 @@ const TIME: Quantity =
     Quantity { parse: quantity::parse_millis, name: "duration", forms: "500ms, 30s, 10m or 1h", finest: "1ms" };
 
 impl Kind {
-    /// Reads a value as environment and flags write it. White space around it is ignored, except in a text.
+    /// Reads a value as environment and flags write it. White space around it is ignored, except in a text and in a
+    /// pattern.
     ///
     /// # Errors
     ///
@@ -117,6 +123,7 @@ impl Kind {
                 "none" => Ok(Value::Pin(Pin::None)),
                 cores => self.parse_cores(cores),
             },
+            Kind::Pattern => text.parse().map(Value::Pattern),
         }
     }
 
@@ -148,6 +155,7 @@ impl Kind {
             },
             Kind::Addresses => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
             Kind::Pin => "auto, none, or core numbers as 0,1".to_owned(),
+            Kind::Pattern => format!("1 to {ROOM_ID_BYTES_MAX} bytes"),
         }
     }
 
@@ -162,6 +170,7 @@ impl Kind {
             Kind::Choice(_) => "a word",
             Kind::Addresses => "an array of addresses",
             Kind::Pin => "a pinning",
+            Kind::Pattern => "a pattern",
         }
     }
 
@@ -176,6 +185,7 @@ impl Kind {
             Kind::Choice(_) => "WORD",
             Kind::Addresses => "ADDR",
             Kind::Pin => "CORES",
+            Kind::Pattern => "PATTERN",
         }
     }
 
@@ -266,6 +276,7 @@ impl Value {
             Value::Pin(Pin::Cores(cores)) => {
                 quoted(&cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
             }
+            Value::Pattern(pattern) => quoted(pattern.as_str()),
         }
     }
 }
@@ -388,6 +399,12 @@ mod tests {
     }
 
     #[test]
+    fn patterns() {
+        assert_eq!(Kind::Pattern.parse(" a.* "), Ok(Value::Pattern(" a.* ".parse().expect("a pattern"))));
+        assert_eq!(refused(Kind::Pattern, &"x".repeat(256)), "the pattern has 256 bytes; write at most 255");
+    }
+
+    #[test]
     fn values_are_written_on_one_line() {
         for (value, toml) in [
             (Value::Integer(7), "7"),
@@ -399,6 +416,7 @@ mod tests {
             (Value::Text("a \"b\"\\\n\u{7f}é".to_owned()), r#""a \"b\"\\\n\u007Fé""#),
             (Value::Pin(Pin::Cores(vec![0, 1])), "\"0,1\""),
             (Value::Pin(Pin::None), "\"none\""),
+            (Value::Pattern("a.*\"\n".parse().expect("a pattern")), r#""a.*\"\n""#),
         ] {
             assert_eq!(value.to_toml(), toml);
         }

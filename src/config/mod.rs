@@ -11,18 +11,24 @@
 //!
 //! A new setting is a row in the table, a field in its struct below and a line in `Config::from_effective`; file,
 //! environment, flag, help and `fanfare config` follow from the row.
+//!
+//! What differs from room to room stands in rules ([`RoomRule`]), which have a table of their own ([`ROOM_SETTINGS`]).
+//! Rules of several sources add up, and those of a later source are tried first.
 
 mod effective;
 mod error;
 mod file;
 mod kind;
 mod listen;
+mod pattern;
 mod quantity;
+mod room;
 mod source;
 mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::time::Duration;
 
@@ -30,9 +36,13 @@ pub use effective::Effective;
 pub use error::{ConfigError, Problem, one_line};
 pub use kind::{Bounds, Kind, Value};
 pub use listen::Listen;
+pub use pattern::Pattern;
+pub use room::{ROOM_HELP, ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources};
-pub use suggest::{nearest, nearest_key};
-pub use table::{ENV_CONFIG, ENV_PREFIX, SETTINGS, Setting};
+pub use suggest::{nearest, nearest_flag};
+pub use table::{ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, ROOM_SETTINGS, SETTINGS, Setting};
+
+use values::Values;
 
 /// Everything an operator can decide, checked and typed. Field names are the keys of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +71,13 @@ pub struct Config {
     pub rate: Rate,
     /// Join and leave notices.
     pub rooms: Rooms,
+    /// Kept messages, all together.
+    pub history: History,
+    /// Users' inboxes.
+    pub inbox: Inbox,
+    /// What differs from room to room, in the order in which rules are tried; at most [`ROOM_RULES_MAX`].
+    /// [`Config::room_rule`] finds the one for a room.
+    pub room: Vec<RoomRule>,
     /// The end of the server's life.
     pub drain: Drain,
     /// Options of the sockets.
@@ -172,6 +189,29 @@ pub struct Rooms {
     pub leave_text: String,
 }
 
+/// Kept messages, all together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// Bytes of all messages that the node keeps; beyond it the oldest go first.
+    pub memory_max: usize,
+}
+
+/// Users' inboxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbox {
+    /// What is kept of each.
+    pub history: HistoryBounds,
+}
+
+/// What is kept of one room or one inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryBounds {
+    /// Messages; 0 keeps none.
+    pub size: u32,
+    /// Time each is kept.
+    pub ttl: Duration,
+}
+
 /// The end of the server's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
@@ -206,9 +246,10 @@ impl Config {
             file::apply(file, &mut effective, &mut problems);
         }
         source::apply_env(&sources.env, &mut effective, &mut problems);
-        source::apply_flags(&sources.flags, &mut effective, &mut problems);
-        check_listen(&effective, &mut problems);
-        check_pin(&effective, &mut problems);
+        source::apply_flags(sources, &mut effective, &mut problems);
+        check_listen(&effective.settings, &mut problems);
+        check_pin(&effective.settings, &mut problems);
+        room::check_count(&effective.rules, &mut problems);
         if problems.is_empty() {
             return Ok((Config::from_effective(&effective), effective));
         }
@@ -227,7 +268,8 @@ impl Config {
         count.clamp(1, crate::limits::REACTORS_MAX)
     }
 
-    fn from_effective(from: &Effective) -> Config {
+    fn from_effective(effective: &Effective) -> Config {
+        let from = &effective.settings;
         Config {
             listen: from.listen("listen").to_vec(),
             reactors: from.size("reactors"),
@@ -274,6 +316,9 @@ impl Config {
                 join_text: from.text("rooms.join_text").to_owned(),
                 leave_text: from.text("rooms.leave_text").to_owned(),
             },
+            history: History { memory_max: from.size("history.memory_max") },
+            inbox: Inbox { history: HistoryBounds::from_values(from, "inbox.history.size", "inbox.history.ttl") },
+            room: effective.rules.iter().map(RoomRule::from_values).collect(),
             drain: Drain { timeout: from.duration("drain.timeout") },
             tcp: Tcp {
                 nodelay: from.switch("tcp.nodelay"),
@@ -292,19 +337,25 @@ impl Default for Config {
     }
 }
 
+impl HistoryBounds {
+    fn from_values(from: &Values, size: &str, ttl: &str) -> HistoryBounds {
+        HistoryBounds { size: u32::try_from(from.number(size)).unwrap_or(u32::MAX), ttl: from.duration(ttl) }
+    }
+}
+
 /// No address twice, and none that strangers can reach unless the operator said so.
-fn check_listen(effective: &Effective, problems: &mut Vec<Problem>) {
-    if effective.is_faulty("listen") {
+fn check_listen(settings: &Values, problems: &mut Vec<Problem>) {
+    if settings.is_faulty("listen") {
         return;
     }
-    let listen = effective.listen("listen");
-    let place = effective.source("listen");
+    let listen = settings.listen("listen");
+    let place = settings.source("listen");
     for (index, address) in listen.iter().enumerate() {
         if listen[..index].contains(address) {
             problems.push(Problem::new(place.clone(), "listen", format!("{address} is named twice; remove one")));
         }
     }
-    if effective.is_faulty("open") || effective.switch("open") {
+    if settings.is_faulty("open") || settings.switch("open") {
         return;
     }
     if let Some(address) = listen.iter().find(|address| !address.is_local()) {
@@ -317,18 +368,18 @@ fn check_listen(effective: &Effective, problems: &mut Vec<Problem>) {
 }
 
 /// A core for every reactor.
-fn check_pin(effective: &Effective, problems: &mut Vec<Problem>) {
-    if effective.is_faulty("pin") || effective.is_faulty("reactors") {
+fn check_pin(settings: &Values, problems: &mut Vec<Problem>) {
+    if settings.is_faulty("pin") || settings.is_faulty("reactors") {
         return;
     }
-    let reactors = effective.size("reactors");
-    match effective.pin("pin") {
+    let reactors = settings.size("reactors");
+    match settings.pin("pin") {
         Pin::Cores(cores) if cores.len() < reactors => {
             let text = format!(
                 "names fewer cores ({}) than there are reactors ({reactors}); name a core for each, or lower reactors",
                 cores.len()
             );
-            problems.push(Problem::new(effective.source("pin").clone(), "pin", text));
+            problems.push(Problem::new(settings.source("pin").clone(), "pin", text));
         }
         Pin::Cores(_) | Pin::Auto | Pin::None => {}
     }

@@ -12,7 +12,7 @@ const BYTE_UNITS: &[(&str, u64)] = &[
 ];
 
 /// Units of time; values in milliseconds.
-const TIME_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+const TIME_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Why a text is no quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +138,8 @@ mod tests {
             ("250", 250),
             ("500ms", 500),
             ("30s", 30_000),
+            ("30d", 2_592_000_000),
+            ("1.5d", 129_600_000),
             ("10 s", 10_000),
             ("10m", 600_000),
             ("1h", 3_600_000),
@@ -191,6 +193,8 @@ mod tests {
             (90_000, "90s"),
             (60_000, "1m"),
             (3_600_000, "1h"),
+            (129_600_000, "36h"),
+            (2_592_000_000, "30d"),
         ] {
             assert_eq!(format_millis(millis), text);
         }

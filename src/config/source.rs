@@ -1,6 +1,6 @@
 //! Where values come from, and the reading of environment and flags.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -8,8 +8,9 @@ use std::path::Path;
 use super::effective::Effective;
 use super::error::{ConfigError, Problem, one_line, shown};
 use super::kind::Kind;
+use super::room;
 use super::suggest::nearest_env;
-use super::table::{ENV_CONFIG, ENV_PREFIX, SETTINGS, Setting};
+use super::table::{ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, SETTINGS, Setting};
 
 /// Largest configuration file, in bytes. A larger one is refused.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -24,6 +25,8 @@ pub struct Sources {
     /// Flags, each with its values in the order given. Several values of a list are one list; of anything else the
     /// last one counts.
     pub flags: Vec<(&'static Setting, Vec<String>)>,
+    /// Rules for rooms given by flag, in the order given.
+    pub room_flags: Vec<String>,
 }
 
 /// A configuration file that has been read.
@@ -139,35 +142,41 @@ pub(super) fn apply_env(env: &[(OsString, OsString)], effective: &mut Effective,
     ours.sort();
     for (name, value) in ours {
         let source = Source::Env(name.clone());
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.env() == name) else {
-            let text = match nearest_env(&name) {
-                Some(near) => format!("unknown environment variable; did you mean {near}?"),
-                None => "unknown environment variable; unset it (`fanfare serve --help` lists the settings)".to_owned(),
-            };
-            problems.push(Problem::elsewhere(source, text));
-            continue;
-        };
-        let parsed = match value.to_str() {
-            Some(text) => setting.kind.parse(text),
-            None => Err(format!("{} is not UTF-8; write it in UTF-8", shown(&value.to_string_lossy()))),
-        };
-        effective.set(setting, source, parsed, problems);
+        let setting = SETTINGS.iter().find(|setting| setting.env() == name);
+        match (setting, value.to_str()) {
+            (Some(setting), Some(text)) => {
+                effective.settings.take(setting, source, setting.kind.parse(text), problems);
+            }
+            (Some(setting), None) => effective.settings.take(setting, source, Err(not_utf8(value)), problems),
+            (None, Some(text)) if name == ENV_ROOM => effective.put_first(room::parse(text, &source, problems)),
+            (None, None) if name == ENV_ROOM => problems.push(Problem::new(source, ROOM, not_utf8(value))),
+            (None, _) => problems.push(Problem::elsewhere(source, unknown_variable(&name))),
+        }
     }
 }
 
 /// Sets what the flags say.
-pub(super) fn apply_flags(
-    flags: &[(&'static Setting, Vec<String>)],
-    effective: &mut Effective,
-    problems: &mut Vec<Problem>,
-) {
-    for (setting, values) in flags {
+pub(super) fn apply_flags(sources: &Sources, effective: &mut Effective, problems: &mut Vec<Problem>) {
+    for (setting, values) in &sources.flags {
         let parsed = match (setting.kind, values.last()) {
             (_, None) => continue,
             (Kind::Addresses, _) => setting.kind.parse(&values.join(",")),
             (_, Some(last)) => setting.kind.parse(last),
         };
-        effective.set(setting, Source::Flag(setting.key), parsed, problems);
+        effective.settings.take(setting, Source::Flag(setting.key), parsed, problems);
+    }
+    let source = Source::Flag(ROOM);
+    effective.put_first(sources.room_flags.iter().flat_map(|text| room::parse(text, &source, problems)).collect());
+}
+
+fn not_utf8(value: &OsStr) -> String {
+    format!("{} is not UTF-8; write it in UTF-8", shown(&value.to_string_lossy()))
+}
+
+fn unknown_variable(name: &str) -> String {
+    match nearest_env(name) {
+        Some(near) => format!("unknown environment variable; did you mean {near}?"),
+        None => "unknown environment variable; unset it (`fanfare serve --help` lists the settings)".to_owned(),
     }
 }
 

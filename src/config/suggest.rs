@@ -1,6 +1,6 @@
 //! Did you mean …? The known name nearest to a wrong one, the same rule for file, environment, flags and commands.
 
-use super::table::{ENV_CONFIG, SETTINGS};
+use super::table::{ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, ROOM_SETTINGS, SETTINGS, Setting};
 
 /// Longest wrong name that is compared, in bytes; comparing costs its square.
 const WORD_BYTES_MAX: usize = 64;
@@ -19,11 +19,24 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// The key of the table nearest to `word`; also the one whose name is right and whose section is wrong or missing.
-pub fn nearest_key(word: &str) -> Option<&'static str> {
-    let name = normal(word.rsplit_once('.').map_or(word, |(_, name)| name));
-    nearest(word, SETTINGS.iter().map(|setting| setting.key))
-        .or_else(|| SETTINGS.iter().find(|setting| normal(setting.name()) == name).map(|setting| setting.key))
+/// The row nearest to `word`; also the one whose name is right and whose section is wrong or missing.
+pub(super) fn nearest_row(rows: &'static [Setting], word: &str) -> Option<&'static Setting> {
+    let near = nearest(word, rows.iter().map(|row| row.key));
+    near.and_then(|key| rows.iter().find(|row| row.key == key)).or_else(|| {
+        let name = normal(word.rsplit_once('.').map_or(word, |(_, name)| name));
+        rows.iter().find(|row| normal(row.name()) == name)
+    })
+}
+
+/// The flag nearest to `word`, without `--`. What is near to a key of a rule for rooms is meant for [`ROOM`].
+pub fn nearest_flag(word: &str) -> Option<&'static str> {
+    let in_rules = ROOM_SETTINGS.iter().map(|row| row.key).chain([ROOM]);
+    let keys = SETTINGS.iter().map(|setting| setting.key);
+    match nearest(word, keys.chain(in_rules)) {
+        Some(near) if near == ROOM || ROOM_SETTINGS.iter().any(|row| row.key == near) => Some(ROOM),
+        Some(near) => Some(near),
+        None => nearest_row(SETTINGS, word).map(|setting| setting.key),
+    }
 }
 
 /// The environment variable nearest to `name`.
@@ -31,9 +44,8 @@ pub(super) fn nearest_env(name: &str) -> Option<String> {
     if nearest(name, [ENV_CONFIG]).is_some() {
         return Some(ENV_CONFIG.to_owned());
     }
-    let word = name.strip_prefix(super::ENV_PREFIX)?;
-    let key = nearest_key(word)?;
-    SETTINGS.iter().find(|setting| setting.key == key).map(super::Setting::env)
+    let near = nearest_flag(name.strip_prefix(ENV_PREFIX)?)?;
+    Some(Setting::find(near).map_or(ENV_ROOM.to_owned(), Setting::env))
 }
 
 fn normal(name: &str) -> String {
@@ -56,13 +68,20 @@ mod tests {
             ("nodelay", Some("tcp.nodelay")),
             ("heartbeat.listen", Some("listen")),
             ("limits.connection_max", Some("limits.connections_max")),
+            ("history.size", Some("inbox.history.size")),
+            ("inox.history.size", Some("inbox.history.size")),
+            ("room", Some("room")),
+            ("rooms", Some("room")),
+            ("room.history.size", Some("room")),
+            ("rooms.match", Some("room")),
+            ("rooms.join_texts", Some("rooms.join_text")),
             ("redis", None),
             ("x", None),
             ("", None),
         ] {
-            assert_eq!(nearest_key(word), key, "{word}");
+            assert_eq!(nearest_flag(word), key, "{word}");
         }
-        assert_eq!(nearest_key(&"reactors".repeat(100)), None);
+        assert_eq!(nearest_flag(&"reactors".repeat(100)), None);
     }
 
     #[test]
@@ -71,6 +90,9 @@ mod tests {
             ("FANFARE_HEARTBEAT_INTERVALL", Some("FANFARE_HEARTBEAT_INTERVAL")),
             ("FANFARE_INTERVAL", Some("FANFARE_HEARTBEAT_INTERVAL")),
             ("FANFARE_CONFIGS", Some("FANFARE_CONFIG")),
+            ("FANFARE_ROOMS", Some("FANFARE_ROOM")),
+            ("FANFARE_ROOM_HISTORY_SIZE", Some("FANFARE_ROOM")),
+            ("FANFARE_INBOX_HISTORY_SIZES", Some("FANFARE_INBOX_HISTORY_SIZE")),
             ("FANFARE_TOKEN", None),
         ] {
             assert_eq!(nearest_env(name).as_deref(), near, "{name}");

@@ -1,5 +1,5 @@
 //! The table of settings: every key with its kind, default and meaning. File, environment, flags, help texts, the
-//! example file and `fanfare config` are made from it.
+//! example file and `fanfare config` are made from it. Beside it the table of what a rule for rooms may say.
 
 use super::kind::{Bounds, Kind};
 use crate::limits::REACTORS_MAX;
@@ -10,6 +10,7 @@ const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
 
 /// What the name of an environment variable of fanfare starts with.
 pub const ENV_PREFIX: &str = "FANFARE_";
@@ -17,10 +18,21 @@ pub const ENV_PREFIX: &str = "FANFARE_";
 /// The environment variable that names the configuration file, as `--config` does.
 pub const ENV_CONFIG: &str = "FANFARE_CONFIG";
 
-/// One row of the table.
-#[derive(Debug)]
+/// The environment variable that holds rules for rooms, as `--room` does.
+pub const ENV_ROOM: &str = "FANFARE_ROOM";
+
+/// The flag behind `--` that gives a rule for rooms, the name of the file's `[[room]]` tables, and the section of the
+/// rows in [`ROOM_SETTINGS`].
+pub const ROOM: &str = "room";
+
+/// The pattern of a rule, which every rule has to say.
+pub(super) const ROOM_MATCH: &str = "room.match";
+
+/// One row of a table.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// `name`, or `section.name`; also the flag behind `--`.
+    /// `name`, or `section.name` where the section may have points of its own. In [`SETTINGS`] also the flag behind
+    /// `--`.
     pub key: &'static str,
     /// What values it takes, with their bounds.
     pub kind: Kind,
@@ -38,12 +50,17 @@ impl Setting {
 
     /// The section of the file it stands in; `None` above the first section.
     pub fn section(&self) -> Option<&'static str> {
-        self.key.split_once('.').map(|(section, _)| section)
+        self.key.rsplit_once('.').map(|(section, _)| section)
     }
 
     /// The key inside its section.
     pub fn name(&self) -> &'static str {
-        self.key.split_once('.').map_or(self.key, |(_, name)| name)
+        self.key.rsplit_once('.').map_or(self.key, |(_, name)| name)
+    }
+
+    /// The key inside a `[[room]]` table, for a row of [`ROOM_SETTINGS`]: `history.size`. `None` for others.
+    pub fn name_in_rule(&self) -> Option<&'static str> {
+        self.key.strip_prefix(ROOM)?.strip_prefix('.')
     }
 
     /// The environment variable: `FANFARE_HEARTBEAT_INTERVAL` for `heartbeat.interval`.
@@ -52,9 +69,9 @@ impl Setting {
     }
 }
 
-/// Whether the table has settings in this section.
-pub(super) fn is_section(name: &str) -> bool {
-    SETTINGS.iter().any(|setting| setting.section() == Some(name))
+/// Whether a table has settings in this section or in one below it.
+pub(super) fn is_section(rows: &[Setting], name: &str) -> bool {
+    rows.iter().any(|row| row.key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }
 
 const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
@@ -78,6 +95,9 @@ const fn duration(min_ms: u64, max_ms: u64) -> Kind {
 }
 
 const NOTICE_TEXT: Kind = Kind::Text { bytes_max: 1024 };
+
+const HISTORY_SIZE: Kind = integer(0, 1_000_000);
+const HISTORY_TTL: Kind = duration(SECOND, 30 * DAY);
 
 /// All settings: those without a section first, then section by section.
 pub const SETTINGS: &[Setting] = &[
@@ -209,6 +229,19 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("rooms.join_text", NOTICE_TEXT, "{user} joined", "Text of a join notice; {user} stands for the user id."),
     row("rooms.leave_text", NOTICE_TEXT, "{user} left", "Text of a leave notice; {user} stands for the user id."),
+    row(
+        "history.memory_max",
+        bytes(0, 1024 * GIB),
+        "256MiB",
+        "Bytes that messages kept for rooms and inboxes may take on the whole node; beyond it the oldest go first.",
+    ),
+    row(
+        "inbox.history.size",
+        HISTORY_SIZE,
+        "0",
+        "Messages kept per user's inbox; beyond it the oldest go first, 0 keeps none.",
+    ),
+    row("inbox.history.ttl", HISTORY_TTL, "10m", "Time a message is kept in an inbox."),
     row("drain.timeout", duration(0, HOUR), "10s", "Time from SIGTERM until the connections that are left are cut."),
     row("tcp.nodelay", Kind::Bool, "true", "Send small segments at once (TCP_NODELAY)."),
     row(
@@ -229,4 +262,12 @@ pub const SETTINGS: &[Setting] = &[
         "4096",
         "Connections the kernel holds until they are accepted, per listener; it cuts this to net.core.somaxconn.",
     ),
+];
+
+/// What a rule for rooms may say, each as a key of a `[[room]]` table. The default of the pattern is an example for
+/// messages: a rule without one is refused.
+pub const ROOM_SETTINGS: &[Setting] = &[
+    row(ROOM_MATCH, Kind::Pattern, "*", "Room ids it is for; * stands for any run of characters, all else for itself."),
+    row("room.history.size", HISTORY_SIZE, "0", "Messages kept per room; beyond it the oldest go first, 0 keeps none."),
+    row("room.history.ttl", HISTORY_TTL, "10m", "Time a message is kept in a room."),
 ];

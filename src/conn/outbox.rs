@@ -5,11 +5,15 @@
 //!                                              ◄── chunk [start..end) ◄── queue of another
 //! ```
 //!
+//! Messages of a topic's history are not queued one by one: the queue holds a [`Replay`], from which they are taken as the
+//! connection takes them.
+//!
 //! An idle connection's outbox is one empty pointer. Bytes are counted once in the reactor's ledger however many
 //! queues refer to them, for that is what memory holds.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::rc::Rc;
 
 use crate::compress::SharedFrame;
@@ -120,6 +124,60 @@ impl Chunk {
     }
 }
 
+/// Frames of a history on their way to one connection, in order.
+#[derive(Debug)]
+pub struct Replay {
+    frames: Box<dyn Frames>,
+    next: usize,
+    /// Bytes of the next frame that were sent.
+    sent: usize,
+}
+
+/// Where a replay's frames come from.
+pub trait Frames: fmt::Debug {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// One of them, always the same bytes.
+    fn frame(&self, at: usize) -> &[u8];
+}
+
+impl Replay {
+    /// A replay from its beginning.
+    pub fn new(frames: Box<dyn Frames>) -> Replay {
+        Replay { frames, next: 0, sent: 0 }
+    }
+
+    fn is_over(&self) -> bool {
+        self.next == self.frames.count()
+    }
+
+    fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        (self.next..self.frames.count()).map(|at| {
+            let frame = self.frames.frame(at);
+            if at == self.next { &frame[self.sent..] } else { frame }
+        })
+    }
+
+    /// Takes `bytes` that were sent; what is left of them behind its end.
+    fn advance(&mut self, mut bytes: usize) -> usize {
+        while !self.is_over() {
+            let left = self.frames.frame(self.next).len() - self.sent;
+            if bytes < left {
+                self.sent += bytes;
+                return 0;
+            }
+            bytes -= left;
+            (self.next, self.sent) = (self.next + 1, 0);
+        }
+        bytes
+    }
+
+    /// The rest of a frame of which a part was sent.
+    fn begun(&self) -> Option<&[u8]> {
+        (self.sent > 0).then(|| &self.frames.frame(self.next)[self.sent..])
+    }
+}
+
 /// The queue of one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -128,9 +186,25 @@ pub struct Outbox {
 
 #[derive(Debug)]
 struct Queue {
-    chunks: VecDeque<Chunk>,
+    items: VecDeque<Item>,
+    /// Of chunks: what a replay holds is its history's.
     bytes: usize,
+    replays: usize,
     progress_at: Millis,
+}
+
+#[derive(Debug)]
+enum Item {
+    Chunk(Chunk),
+    Replay(Box<Replay>),
+}
+
+const _: () = assert!(size_of::<Item>() == 16);
+
+impl Queue {
+    fn new(now: Millis) -> Box<Queue> {
+        Box::new(Queue { items: VecDeque::with_capacity(4), bytes: 0, replays: 0, progress_at: now })
+    }
 }
 
 impl Outbox {
@@ -140,7 +214,12 @@ impl Outbox {
         self.queue.is_none()
     }
 
-    /// Bytes that wait.
+    /// Whether messages of a history wait.
+    pub fn is_replaying(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.replays > 0)
+    }
+
+    /// Bytes that wait, those of a history not counted.
     pub fn bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
@@ -155,16 +234,32 @@ impl Outbox {
         if chunk.len() == 0 {
             return;
         }
-        let queue = self
-            .queue
-            .get_or_insert_with(|| Box::new(Queue { chunks: VecDeque::with_capacity(4), bytes: 0, progress_at: now }));
+        let queue = self.queue.get_or_insert_with(|| Queue::new(now));
         queue.bytes += chunk.len();
-        queue.chunks.push_back(chunk);
+        queue.items.push_back(Item::Chunk(chunk));
+    }
+
+    /// Appends messages of a history.
+    pub fn replay(&mut self, replay: Replay, now: Millis) {
+        if replay.is_over() {
+            return;
+        }
+        let queue = self.queue.get_or_insert_with(|| Queue::new(now));
+        queue.replays += 1;
+        queue.items.push_back(Item::Replay(Box::new(replay)));
     }
 
     /// The waiting bytes from the front, at most `slices_max` slices.
     pub fn slices(&self, slices_max: usize) -> impl Iterator<Item = &[u8]> {
-        self.queue.iter().flat_map(|queue| queue.chunks.iter()).take(slices_max).map(Chunk::bytes)
+        let items = self.queue.iter().flat_map(|queue| queue.items.iter());
+        let slices = items.flat_map(|item| {
+            let (chunk, replay) = match item {
+                Item::Chunk(chunk) => (Some(chunk.bytes()), None),
+                Item::Replay(replay) => (None, Some(replay.slices())),
+            };
+            chunk.into_iter().chain(replay.into_iter().flatten())
+        });
+        slices.take(slices_max)
     }
 
     /// The kernel took `sent` bytes from the front.
@@ -173,45 +268,64 @@ impl Outbox {
         if sent > 0 {
             queue.progress_at = now;
         }
-        assert!(sent <= queue.bytes, "the kernel cannot take more than there was");
-        queue.bytes -= sent;
-        while let Some(front) = queue.chunks.front_mut() {
-            if sent < front.len() {
-                front.start += sent as u32;
-                break;
+        while let Some(front) = queue.items.front_mut() {
+            match front {
+                Item::Chunk(chunk) if sent < chunk.len() => {
+                    chunk.start += sent as u32;
+                    queue.bytes -= sent;
+                    return;
+                }
+                Item::Chunk(chunk) => {
+                    sent -= chunk.len();
+                    queue.bytes -= chunk.len();
+                }
+                Item::Replay(replay) => {
+                    sent = replay.advance(sent);
+                    if !replay.is_over() {
+                        return;
+                    }
+                    queue.replays -= 1;
+                }
             }
-            sent -= front.len();
-            queue.chunks.pop_front();
+            queue.items.pop_front();
         }
-        if queue.chunks.is_empty() {
-            self.queue = None;
-        }
+        assert!(sent == 0, "the kernel cannot take more than there was");
+        self.queue = None;
     }
 
     /// Bytes that wait behind the message at the front. This is what `outbox.bytes_max` bounds, so that an empty
     /// outbox takes one message of any permitted size.
     pub fn bytes_behind_first(&self) -> usize {
-        let Some((queue, front)) = self.queue.as_ref().and_then(|queue| Some((queue, queue.chunks.front()?))) else {
-            return 0;
-        };
-        let first_end = first_frame_end(front);
-        queue.bytes - (first_end - front.start as usize)
+        let Some(queue) = &self.queue else { return 0 };
+        match queue.items.front() {
+            Some(Item::Chunk(front)) => queue.bytes - (first_frame_end(front) - front.start as usize),
+            Some(Item::Replay(_)) | None => queue.bytes,
+        }
     }
 
     /// Drops everything but the rest of a frame of which a part was sent already: a stream may end only between
     /// frames.
-    pub fn truncate_to_frame(&mut self) {
+    pub fn truncate_to_frame(&mut self, ledger: &Ledger) {
         let Some(queue) = &mut self.queue else { return };
-        let Some(mut front) = queue.chunks.pop_front() else { return };
-        let cut = front.segment.boundary(front.start as usize);
-        front.end = front.end.min(cut as u32);
-        if front.len() == 0 {
+        let front = match queue.items.pop_front() {
+            Some(Item::Chunk(mut front)) => {
+                let cut = front.segment.boundary(front.start as usize);
+                front.end = front.end.min(cut as u32);
+                Some(front).filter(|front| front.len() > 0)
+            }
+            Some(Item::Replay(replay)) => replay.begun().map(|rest| {
+                let segment = Segment::local(rest.to_vec(), Unit::Whole, ledger);
+                Chunk::new(segment, 0, rest.len())
+            }),
+            None => None,
+        };
+        let Some(front) = front else {
             self.queue = None;
             return;
-        }
-        queue.chunks.clear();
-        queue.bytes = front.len();
-        queue.chunks.push_back(front);
+        };
+        queue.items.clear();
+        (queue.bytes, queue.replays) = (front.len(), 0);
+        queue.items.push_back(Item::Chunk(front));
     }
 }
 
@@ -272,7 +386,7 @@ mod tests {
             outbox.push(Chunk::new(Segment::local(bytes.clone(), Unit::Frames, &ledger), 0, bytes.len()), Millis(0));
             outbox.push(Chunk::new(Segment::local(bytes.clone(), Unit::Frames, &ledger), 0, bytes.len()), Millis(0));
             outbox.advance(sent, Millis(0));
-            outbox.truncate_to_frame();
+            outbox.truncate_to_frame(&ledger);
             assert_eq!(outbox.bytes(), left, "after {sent} sent");
             assert_eq!(outbox.is_empty(), left == 0);
         }
@@ -290,7 +404,7 @@ mod tests {
             outbox.push(Chunk::new(Segment::local(frames(&[7]), Unit::Frames, &ledger), 0, 9), Millis(0));
             outbox.advance(sent, Millis(0));
             assert_eq!(outbox.bytes_behind_first(), 9);
-            outbox.truncate_to_frame();
+            outbox.truncate_to_frame(&ledger);
             assert_eq!(outbox.bytes(), len - sent);
         }
     }

@@ -8,7 +8,7 @@
 //! `roomIds` excepted.
 
 use super::scan::{Elements, Kind, Malformed, Member, Members, RawString, RawValue};
-use super::{ErrorCode, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX};
+use super::{ErrorCode, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX};
 use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use simd_json::{Buffers, Node, to_tape_with_buffers};
 use std::borrow::Cow;
@@ -32,6 +32,8 @@ pub enum Command<'a> {
         to_user: Cow<'a, str>,
         /// Any JSON value, its text untouched.
         content: &'a str,
+        /// `key`: by which a retry is known, 1 to [`PUBLISH_KEY_BYTES_MAX`] bytes.
+        key: Option<Cow<'a, str>>,
     },
     /// `private`: to one connection.
     Private {
@@ -60,6 +62,24 @@ pub enum Command<'a> {
         room: Cow<'a, str>,
         /// Any JSON value, its text untouched.
         content: &'a str,
+        /// `key`: by which a retry is known, 1 to [`PUBLISH_KEY_BYTES_MAX`] bytes.
+        key: Option<Cow<'a, str>>,
+    },
+    /// `history`: a page of what a room has kept.
+    History {
+        /// 1 to [`ROOM_ID_BYTES_MAX`] bytes.
+        room: Cow<'a, str>,
+        /// Only messages with a smaller offset.
+        before: Option<u64>,
+        /// At most so many, the newest of them.
+        limit: Option<u64>,
+    },
+    /// `resume`: what came to the user's inbox before this connection's welcome.
+    Resume {
+        /// The epoch in which the offset counts; any string.
+        epoch: Cow<'a, str>,
+        /// The last message the client has.
+        offset: u64,
     },
     /// `presence`: who is in a room.
     Presence {
@@ -154,6 +174,10 @@ struct Envelope<'a> {
     data: Option<RawValue<'a>>,
     since: Option<RawValue<'a>>,
     last: Option<RawValue<'a>>,
+    inbox: Option<RawValue<'a>>,
+    before: Option<RawValue<'a>>,
+    limit: Option<RawValue<'a>>,
+    key: Option<RawValue<'a>>,
 }
 
 /// The longest name of a field, in the envelope and in `since`.
@@ -204,6 +228,10 @@ impl<'a> Envelope<'a> {
             "data" => Some(&mut self.data),
             "since" => Some(&mut self.since),
             "last" => Some(&mut self.last),
+            "inbox" => Some(&mut self.inbox),
+            "before" => Some(&mut self.before),
+            "limit" => Some(&mut self.limit),
+            "key" => Some(&mut self.key),
             _ => None,
         }
     }
@@ -241,10 +269,12 @@ impl<'a> Envelope<'a> {
             "room_msg" => Ok(Command::RoomMsg {
                 room: self.room("room_msg", decoder)?,
                 content: needed(self.content, "room_msg", "content")?.raw,
+                key: self.publish_key(decoder)?,
             }),
             "private_msg" => Ok(Command::PrivateMsg {
                 to_user: self.to_user(decoder)?,
                 content: needed(self.content, "private_msg", "content")?.raw,
+                key: self.publish_key(decoder)?,
             }),
             "private" => {
                 Ok(Command::Private { to: self.to(decoder)?, data: needed(self.data, "private", "data")?.raw })
@@ -253,6 +283,12 @@ impl<'a> Envelope<'a> {
             "join_room" => Ok(Command::JoinRoom { rooms: self.rooms(decoder)?, position: self.position(decoder)? }),
             "leave_room" => Ok(Command::LeaveRoom { room: self.room("leave_room", decoder)? }),
             "presence" => Ok(Command::Presence { room: self.room("presence", decoder)? }),
+            "history" => Ok(Command::History {
+                room: self.room("history", decoder)?,
+                before: optional_integer(self.before, "before")?,
+                limit: optional_integer(self.limit, "limit")?,
+            }),
+            "resume" => self.resume(decoder),
             "ping" => Ok(Command::Ping),
             _ => Err(Refusal::unknown_type()),
         }
@@ -319,6 +355,29 @@ impl<'a> Envelope<'a> {
         }
     }
 
+    #[inline]
+    fn publish_key(&self, decoder: &mut Decoder) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let Some(key) = self.key else { return Ok(None) };
+        key.as_string()
+            .and_then(|key| decoder.decode_within(key, PUBLISH_KEY_BYTES_MAX))
+            .filter(|key| !key.is_empty())
+            .map(Some)
+            .ok_or_else(|| {
+                let message = format!("`key` must be a string of 1 to {PUBLISH_KEY_BYTES_MAX} bytes in UTF-8");
+                Refusal::new(ErrorCode::BadKey, message)
+            })
+    }
+
+    fn resume(&self, decoder: &mut Decoder) -> Result<Command<'a>, Refusal> {
+        match since_position(needed(self.inbox, "resume", "inbox")?, decoder) {
+            Some(Position::Since { epoch, offset }) => Ok(Command::Resume { epoch, offset }),
+            Some(Position::Last(_)) | None => {
+                let message = "`inbox` must be a position, like {\"epoch\":\"…\",\"offset\":7}";
+                Err(Refusal::new(ErrorCode::BadPosition, message))
+            }
+        }
+    }
+
     fn position(&self, decoder: &mut Decoder) -> Result<Option<Position<'a>>, Refusal> {
         let position = match (self.since, self.last) {
             (None, None) => return Ok(None),
@@ -362,6 +421,14 @@ fn since_position<'a>(value: RawValue<'a>, decoder: &mut Decoder) -> Option<Posi
     let epoch = decoder.decode(epoch?.as_string()?)?;
     let offset = integer(offset?)?;
     Some(Position::Since { epoch, offset })
+}
+
+fn optional_integer(value: Option<RawValue<'_>>, name: &'static str) -> Result<Option<u64>, Refusal> {
+    let Some(value) = value else { return Ok(None) };
+    integer(value).map(Some).ok_or_else(|| {
+        let message = format!("`{name}` must be a whole number, like 7");
+        Refusal::new(ErrorCode::BadPosition, message)
+    })
 }
 
 /// A number without sign, fraction and exponent that fits 64 bits.
@@ -439,7 +506,7 @@ impl Refusal {
     #[cold]
     fn unknown_type() -> Self {
         let message = "`type` must be one of the commands: private_msg, private, broadcast, \
-                       join_room, leave_room, room_msg, presence, ping";
+                       join_room, leave_room, room_msg, history, resume, presence, ping";
         Self::new(ErrorCode::UnknownType, message)
     }
 

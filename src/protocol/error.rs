@@ -26,6 +26,10 @@ pub enum ErrorCode {
     TooManyRooms,
     /// `since` was given for a room the connection is in already.
     AlreadyJoined,
+    /// `key` cannot be a publish's key.
+    BadKey,
+    /// What was asked for is for others only.
+    Forbidden,
 }
 
 /// Every error code with its meaning, in the order of [`ErrorCode`].
@@ -53,6 +57,8 @@ pub const ERROR_CODES: &[(ErrorCode, &str)] = &[
         "`roomIds` has more than 1,024 entries, or the connection is in as many rooms as it may be.",
     ),
     (ErrorCode::AlreadyJoined, "`since` was given for a room that the connection is in already: leave it first."),
+    (ErrorCode::BadKey, "`key` is not a string of 1 to 64 bytes."),
+    (ErrorCode::Forbidden, "The history of a room is for its members, and the connection is none."),
 ];
 
 impl ErrorCode {
@@ -71,6 +77,8 @@ impl ErrorCode {
             Self::RateLimited => "rate_limited",
             Self::TooManyRooms => "too_many_rooms",
             Self::AlreadyJoined => "already_joined",
+            Self::BadKey => "bad_key",
+            Self::Forbidden => "forbidden",
         }
     }
 }
@@ -78,7 +86,7 @@ impl ErrorCode {
 // The table lists every code once, in order: a new variant must come last here
 // and in the table, or this does not compile.
 const _: () = {
-    assert!(ERROR_CODES.len() == ErrorCode::AlreadyJoined as usize + 1);
+    assert!(ERROR_CODES.len() == ErrorCode::Forbidden as usize + 1);
     let mut index = 0;
     while index < ERROR_CODES.len() {
         assert!(ERROR_CODES[index].0 as usize == index);

@@ -16,15 +16,42 @@ pub enum Notice {
     Leave,
 }
 
+/// A message's place in the history of its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InEpoch<'a> {
+    /// The word within which offsets count.
+    pub epoch: &'a str,
+    /// The message's number, from 1; 0 is before all messages.
+    pub offset: u64,
+}
+
 /// `welcome`, the first message to a connection. `heartbeat_ms` is the interval
-/// of the server's pings, in milliseconds.
-pub fn welcome(out: &mut Vec<u8>, client_id: &str, user: &str, heartbeat_ms: u64) {
+/// of the server's pings, in milliseconds; `inbox` where the user's inbox keeps
+/// history.
+pub fn welcome(out: &mut Vec<u8>, client_id: &str, user: &str, heartbeat_ms: u64, inbox: Option<InEpoch<'_>>) {
     text(out, r#"{"type":"welcome","clientId":"#);
     string(out, client_id);
     text(out, r#","userId":"#);
     string(out, user);
     text(out, r#","heartbeat":"#);
     integer(out, heartbeat_ms);
+    if let Some(InEpoch { epoch, offset }) = inbox {
+        text(out, r#","inbox":{"epoch":"#);
+        string(out, epoch);
+        text(out, r#","offset":"#);
+        integer(out, offset);
+        text(out, "}");
+    }
+    text(out, "}");
+}
+
+/// Puts `offset` into a message that was written without it: what one of the
+/// functions here wrote, `message`, is appended with the field last.
+pub fn put_offset(out: &mut Vec<u8>, message: &[u8], offset: u64) {
+    let open = message.strip_suffix(b"}").expect("a message is one JSON object");
+    out.extend_from_slice(open);
+    text(out, r#","offset":"#);
+    integer(out, offset);
     text(out, "}");
 }
 
@@ -80,13 +107,21 @@ pub fn notice(out: &mut Vec<u8>, room: &str, notice: Notice, user: &str, notice_
     text(out, "}");
 }
 
-/// `joined`, the answer to `join_room`, one per room. `recovered` where the
-/// client asked for what it missed.
-pub fn joined(out: &mut Vec<u8>, id_raw: Option<&str>, room: &str, recovered: Option<bool>) {
+/// `joined`, the answer to `join_room`, one per room. `place` is that of the
+/// room's newest message, where it keeps history; `recovered` where the client
+/// asked for what it missed.
+pub fn joined(
+    out: &mut Vec<u8>,
+    id_raw: Option<&str>,
+    room: &str,
+    place: Option<InEpoch<'_>>,
+    recovered: Option<bool>,
+) {
     text(out, r#"{"type":"joined""#);
     id(out, id_raw);
     text(out, r#","roomId":"#);
     string(out, room);
+    in_epoch(out, place);
     match recovered {
         Some(true) => text(out, r#","recovered":true}"#),
         Some(false) => text(out, r#","recovered":false}"#),
@@ -94,10 +129,45 @@ pub fn joined(out: &mut Vec<u8>, id_raw: Option<&str>, room: &str, recovered: Op
     }
 }
 
-/// `ack`, the answer to a command with an `id` and no answer of its own.
-pub fn ack(out: &mut Vec<u8>, id_raw: &str) {
+/// `resumed`, the answer to `resume`, behind what was missed. `place` is what
+/// the welcome said of the inbox.
+pub fn resumed(out: &mut Vec<u8>, id_raw: Option<&str>, place: Option<InEpoch<'_>>, recovered: bool) {
+    text(out, r#"{"type":"resumed""#);
+    id(out, id_raw);
+    in_epoch(out, place);
+    text(out, if recovered { r#","recovered":true}"# } else { r#","recovered":false}"# });
+}
+
+/// `history`, a page of what a room has kept, oldest first. `messages` are
+/// whole messages as they were sent.
+pub fn history<'a>(
+    out: &mut Vec<u8>,
+    id_raw: Option<&str>,
+    room: &str,
+    place: Option<InEpoch<'_>>,
+    messages: impl IntoIterator<Item = &'a [u8]>,
+) {
+    text(out, r#"{"type":"history""#);
+    id(out, id_raw);
+    text(out, r#","roomId":"#);
+    string(out, room);
+    in_epoch(out, place);
+    text(out, r#","messages":["#);
+    for (index, message) in messages.into_iter().enumerate() {
+        if index > 0 {
+            text(out, ",");
+        }
+        out.extend_from_slice(message);
+    }
+    text(out, "]}");
+}
+
+/// `ack`, the answer to a command with an `id` and no answer of its own. `place`
+/// is that of the message, where it was put into history.
+pub fn ack(out: &mut Vec<u8>, id_raw: &str, place: Option<InEpoch<'_>>) {
     text(out, r#"{"type":"ack""#);
     id(out, Some(id_raw));
+    in_epoch(out, place);
     text(out, "}");
 }
 
@@ -146,6 +216,15 @@ pub fn pong(out: &mut Vec<u8>, id_raw: Option<&str>) {
     text(out, r#"{"type":"pong""#);
     id(out, id_raw);
     text(out, "}");
+}
+
+fn in_epoch(out: &mut Vec<u8>, place: Option<InEpoch<'_>>) {
+    if let Some(InEpoch { epoch, offset }) = place {
+        text(out, r#","epoch":"#);
+        string(out, epoch);
+        text(out, r#","offset":"#);
+        integer(out, offset);
+    }
 }
 
 #[inline]

@@ -23,8 +23,8 @@ mod tests;
 pub use command::{Body, Command, Position, Rejection, Request, Rooms, parse};
 pub use error::{ERROR_CODES, ErrorCode};
 pub use event::{
-    Notice, ack, broadcast_content, broadcast_data, error, joined, notice, pong, presence, private, private_msg,
-    room_msg, welcome,
+    InEpoch, Notice, ack, broadcast_content, broadcast_data, error, history, joined, notice, pong, presence, private,
+    private_msg, put_offset, resumed, room_msg, welcome,
 };
 
 /// Levels of nesting in a message: 128 in a value, and the message's own object
@@ -34,6 +34,9 @@ pub const NESTING_MAX: u32 = 129;
 /// Bytes of a command's `id` as it was sent, quotes included. A longer one is
 /// `bad_id`.
 pub const REQUEST_ID_BYTES_MAX: usize = 1024;
+
+/// Bytes of a publish's `key`. A longer one is `bad_key`.
+pub const PUBLISH_KEY_BYTES_MAX: usize = 64;
 
 /// Entries of one `roomIds`. A longer list is `too_many_rooms`.
 pub const ROOM_IDS_MAX: usize = 1024;

@@ -9,7 +9,7 @@ use crate::conn::{PeerError, validate};
 use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::ConnId;
 use crate::protocol::{self, Body, Command, ErrorCode, Position, Rejection, Request, Rooms};
-use crate::router::{Ask, JoinError, Kind, ManyJoin, TopicRef};
+use crate::router::{Ask, JoinError, Kind, ManyJoin, Publish, TopicRef, Wish};
 
 /// A whole message of a client.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,8 @@ impl<D: Driver> Worker<D> {
         let Some(room) = self.router.name(id).cloned() else { return };
         let frame = self.frames.build(message.opcode(), |out| out.extend_from_slice(message.bytes()));
         let topic = TopicRef { kind: Kind::Raw, name: &room };
-        self.router.publish(topic, frame, (!echo).then_some(id), None, &mut self.connections);
+        let publish = Publish { topic, frame, exclude: (!echo).then_some(id), key: None };
+        self.router.publish(publish, None, &mut self.connections);
     }
 
     fn json_message(&mut self, slot: u32, within_rate: bool, message: Message<'_>) {
@@ -102,31 +103,40 @@ impl<D: Driver> Worker<D> {
         let me = self.connections.id(slot);
         let Request { id, command } = request;
         match command {
-            Command::PrivateMsg { to_user, content } => {
+            Command::PrivateMsg { to_user, content, key } => {
                 let topic = TopicRef { kind: Kind::Inbox, name: &to_user };
-                self.publish(me, topic, None, id, |out, from, time_ms| {
+                self.publish(me, topic, None, key.as_deref(), id, |out, from, time_ms| {
                     protocol::private_msg(out, from, content, time_ms);
                 });
             }
             Command::Private { to, data } => self.private(me, &to, data, id),
             Command::Broadcast(Body::Content(content)) => {
-                self.publish(me, TopicRef::EVERYONE, Some(me), id, |out, from, time_ms| {
+                self.publish(me, TopicRef::EVERYONE, Some(me), None, id, |out, from, time_ms| {
                     protocol::broadcast_content(out, from, content, time_ms);
                 });
             }
             Command::Broadcast(Body::Data(data)) => {
-                self.publish(me, TopicRef::EVERYONE, None, id, |out, from, _| {
+                self.publish(me, TopicRef::EVERYONE, None, None, id, |out, from, _| {
                     protocol::broadcast_data(out, from, data);
                 });
             }
-            Command::RoomMsg { room, content } => {
+            Command::RoomMsg { room, content, key } => {
                 let topic = TopicRef { kind: Kind::Room, name: &room };
-                self.publish(me, topic, Some(me), id, |out, from, time_ms| {
+                self.publish(me, topic, Some(me), key.as_deref(), id, |out, from, time_ms| {
                     protocol::room_msg(out, &room, from, content, time_ms);
                 });
             }
             Command::JoinRoom { rooms, position } => self.join(me, rooms, position, id)?,
             Command::LeaveRoom { room } => self.router.leave(me, &room, id, &mut self.connections),
+            Command::History { room, before, limit } => {
+                if !self.router.history(me, &room, id, before, limit, &mut self.connections) {
+                    let message = Cow::Borrowed("the history of a room is for its members: join it first");
+                    return Err(Rejection { id, code: ErrorCode::Forbidden, message });
+                }
+            }
+            Command::Resume { epoch, offset } => {
+                self.router.resume(me, &epoch, offset, id, &mut self.connections);
+            }
             Command::Presence { room } => self.router.presence(me, &room, id, &mut self.connections),
             Command::Ping => self.connections.message(slot, |out| protocol::pong(out, id)),
         }
@@ -140,11 +150,16 @@ impl<D: Driver> Worker<D> {
         me: ConnId,
         topic: TopicRef<'_>,
         exclude: Option<ConnId>,
+        key: Option<&str>,
         id: Option<&str>,
         write: impl FnOnce(&mut Vec<u8>, &str, u64),
     ) {
-        let frame = build(&mut self.frames, self.router.name(me).map_or("", |user| user), self.unix_ms, write);
-        self.router.publish(topic, frame, exclude, id.map(|id| (me, id)), &mut self.connections);
+        let user = self.router.name(me).map_or("", |user| user);
+        // A key is the publisher's own: the length says where the user ends.
+        let key = key.map(|key| format!("{}:{user}{key}", user.len()));
+        let frame = build(&mut self.frames, user, self.unix_ms, write);
+        let publish = Publish { topic, frame, exclude, key: key.as_deref() };
+        self.router.publish(publish, id.map(|id| (me, id)), &mut self.connections);
     }
 
     /// To one connection, wherever it is. A client id that was never given out, or whose connection is gone, is
@@ -161,7 +176,7 @@ impl<D: Driver> Worker<D> {
             }
             None => {
                 if let Some(id) = id {
-                    self.connections.message(me.slot.0, |out| protocol::ack(out, id));
+                    self.connections.message(me.slot.0, |out| protocol::ack(out, id, None));
                 }
             }
         }
@@ -174,21 +189,23 @@ impl<D: Driver> Worker<D> {
         position: Option<Position<'_>>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
-        // Rooms keep no history: whatever came since a position is gone.
         let resumes = matches!(position, Some(Position::Since { .. }));
-        let recovered = resumes.then_some(false);
+        let wish = position.map(|position| match position {
+            Position::Since { epoch, offset } => Wish::Since { epoch: epoch.into(), offset },
+            Position::Last(count) => Wish::Last(count),
+        });
         let joined = match rooms {
             Rooms::One(room) => {
-                let ask = match id.is_some() || position.is_some() {
-                    true => Ask::Joined { id: id.map(Into::into), recovered },
+                let ask = match id.is_some() || wish.is_some() {
+                    true => Ask::Joined { id: id.map(Into::into), wish },
                     false => Ask::Silent,
                 };
                 self.router.join(me, &room, ask, resumes, &mut self.connections)
             }
             Rooms::Many(rooms) => {
-                let ask = match (id, position) {
-                    (Some(id), _) => Ask::Many(ManyJoin::new(id, recovered, rooms.len() as u32)),
-                    (None, Some(_)) => Ask::Joined { id: None, recovered },
+                let ask = match (id, wish) {
+                    (Some(id), wish) => Ask::Many(ManyJoin::new(id, wish, rooms.len() as u32)),
+                    (None, wish @ Some(_)) => Ask::Joined { id: None, wish },
                     (None, None) => Ask::Silent,
                 };
                 self.router.join_many(me, &rooms, ask, resumes, &mut self.connections)
@@ -198,7 +215,8 @@ impl<D: Driver> Worker<D> {
             JoinError::TooManyRooms => Rejection {
                 id,
                 code: ErrorCode::TooManyRooms,
-                message: format!("a connection may be in {} rooms: leave some first", self.settings.rooms_max).into(),
+                message: format!("a connection may be in {} rooms: leave some first", self.settings.router.rooms_max)
+                    .into(),
             },
             JoinError::AlreadyJoined => Rejection {
                 id,

@@ -14,7 +14,7 @@ use crate::frame::{FRAME_HEADER_BYTES_MIN, FrameBuilder, Opcode, frame_boundary}
 use crate::ids::{ClientIdCodec, ConnId, ReactorId, Slot};
 use crate::limits::BATCH_POOL_BYTES_MAX;
 use crate::metrics::Counts;
-use crate::protocol;
+use crate::protocol::{self, InEpoch};
 use crate::router::{BatchBody, Excluded};
 use crate::time::Millis;
 
@@ -290,7 +290,7 @@ impl Connections {
     pub(super) fn drop_queue(&mut self, slot: u32) {
         if let Some(connection) = self.slab.get_mut(slot as usize) {
             connection.batch = NO_BATCH;
-            connection.outbox.truncate_to_frame();
+            connection.outbox.truncate_to_frame(&self.ledger);
         }
     }
 
@@ -433,7 +433,7 @@ impl Connections {
     }
 
     /// Its first topic is joined: the handshake is answered, and a JSON connection welcomed.
-    pub(super) fn open(&mut self, id: ConnId) {
+    pub(super) fn open(&mut self, id: ConnId, inbox: Option<InEpoch<'_>>) {
         let connection = &mut self.slab[id.slot.0 as usize];
         let agreement = connection.agreement;
         let opening = match std::mem::replace(&mut connection.phase, Phase::Json) {
@@ -455,7 +455,7 @@ impl Connections {
         if let Target::Json { .. } = opening.upgrade.target {
             let (client_id, heartbeat_ms) = (self.codec.encode(id), self.heartbeat_ms);
             let welcome = frames.build(Opcode::Text, |out| {
-                protocol::welcome(out, client_id.as_str(), &opening.user, heartbeat_ms);
+                protocol::welcome(out, client_id.as_str(), &opening.user, heartbeat_ms, inbox);
             });
             self.response(id.slot.0).extend_from_slice(welcome);
             self.counts.messages_out += 1;

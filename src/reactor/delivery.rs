@@ -4,10 +4,10 @@ use smallvec::SmallVec;
 
 use super::connections::Connections;
 use crate::compress::{SharedFrame, WindowBits};
-use crate::conn::Chunk;
+use crate::conn::{Chunk, Frames, Replay};
 use crate::ids::{ConnId, Slot};
 use crate::protocol;
-use crate::router::{Answer, Batch, BatchBody, Excluded, Sink};
+use crate::router::{Answer, Batch, BatchBody, Excluded, Sink, Slice};
 
 /// One form of a batch: its index, and what of it single members are not to get.
 struct Form {
@@ -21,6 +21,32 @@ struct Forms {
     deflated: SmallVec<[(WindowBits, Form); 1]>,
     /// Frames that are compressed once for all reactors.
     shared: Vec<(u32, SharedFrame)>,
+}
+
+/// Messages of a history as one connection gets them.
+#[derive(Debug)]
+struct Recovered {
+    slice: Slice,
+    /// The window for which all that are worth it were compressed before: what is not yet is not for a replay.
+    bits: Option<WindowBits>,
+}
+
+impl Recovered {
+    fn new(slice: Slice, bits: Option<WindowBits>) -> Recovered {
+        let bits = bits.filter(|&bits| slice.frames().iter().all(|frame| frame.made(bits).is_some()));
+        Recovered { slice, bits }
+    }
+}
+
+impl Frames for Recovered {
+    fn count(&self) -> usize {
+        self.slice.frames().len()
+    }
+
+    fn frame(&self, at: usize) -> &[u8] {
+        let frame = &self.slice.frames()[at];
+        self.bits.and_then(|bits| frame.made(bits)).unwrap_or_else(|| frame.plain())
+    }
 }
 
 impl Sink for Connections {
@@ -54,6 +80,24 @@ impl Sink for Connections {
         self.pass_over(&forms.plain.excluded, false);
     }
 
+    fn recover(&mut self, to: ConnId, slice: Slice) {
+        if !self.is_here(to.slot.0, to.generation) {
+            return;
+        }
+        let (slot, now) = (to.slot.0, self.now);
+        let Some(connection) = self.get(slot).filter(|connection| connection.is_json()) else { return };
+        let bits = connection.agreement.map(|agreement| agreement.server_bits);
+        let messages = slice.frames().len() as u64;
+        self.counts.messages_out += messages;
+        self.counts.deliveries += messages;
+        self.queue_batch(slot, 0);
+        let replay = Replay::new(Box::new(Recovered::new(slice, bits)));
+        if let Some(connection) = self.get_mut(slot) {
+            connection.outbox.replay(replay, now);
+        }
+        self.mark_dirty(slot);
+    }
+
     fn direct(&mut self, to: ConnId, frame: &[u8]) {
         let here = self.is_here(to.slot.0, to.generation);
         if here && self.get(to.slot.0).is_some_and(|connection| connection.is_json()) {
@@ -69,13 +113,16 @@ impl Sink for Connections {
         }
         let open = self.get(to.slot.0).is_some_and(|connection| connection.is_open());
         match answer {
-            Answer::Connected => self.open(to),
-            Answer::Joined { id, room, recovered } if open => {
-                self.message(to.slot.0, |out| protocol::joined(out, id, room, recovered));
+            Answer::Connected { inbox } => self.open(to, inbox),
+            Answer::Joined { id, room, place, recovered } if open => {
+                self.message(to.slot.0, |out| protocol::joined(out, id, room, place, recovered));
             }
-            Answer::Acked { id } if open => self.message(to.slot.0, |out| protocol::ack(out, id)),
+            Answer::Resumed { id, place, recovered } if open => {
+                self.message(to.slot.0, |out| protocol::resumed(out, id, place, recovered));
+            }
+            Answer::Acked { id, place } if open => self.message(to.slot.0, |out| protocol::ack(out, id, place)),
             Answer::Fenced => self.fenced(to.slot.0),
-            Answer::Joined { .. } | Answer::Acked { .. } => {}
+            Answer::Joined { .. } | Answer::Resumed { .. } | Answer::Acked { .. } => {}
         }
     }
 }

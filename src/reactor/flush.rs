@@ -84,7 +84,8 @@ impl<D: Driver> Worker<D> {
                 let bytes_max = self.settings.outbox_bytes_max;
                 let outbox = &connection.outbox;
                 // The first comparison is cheap, and nearly always enough.
-                let over = outbox.bytes() > bytes_max && outbox.bytes_behind_first() > bytes_max;
+                let over =
+                    outbox.bytes() > bytes_max && outbox.bytes_behind_first() > bytes_max && !outbox.is_replaying();
                 if connection.is_open() && over {
                     self.close(slot, CloseReason::SlowConsumer);
                 } else {

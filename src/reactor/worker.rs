@@ -17,7 +17,7 @@ use crate::limits::{
     TURN_BYTES_MAX,
 };
 use crate::metrics::{NodeMetrics, ReactorMetrics};
-use crate::router::{NoticeSettings, Router};
+use crate::router::{Router, RouterSettings};
 use crate::time::{Millis, wheel::Wheel};
 
 /// What a worker is told to do; the units are in the names, what each means is in the configuration's table.
@@ -29,8 +29,6 @@ pub struct Settings {
     pub message: MessageLimits,
     /// Compression; `None` agrees on none.
     pub deflate: Option<DeflateSettings>,
-    /// Rooms of one connection.
-    pub rooms_max: usize,
     /// Bounds of a request head.
     pub head: HeadLimits,
     /// From the accept to the complete request.
@@ -47,8 +45,8 @@ pub struct Settings {
     pub messages_per_second: u64,
     /// Incoming bytes of one connection; 0 is no limit.
     pub bytes_per_second: u64,
-    /// Join and leave notices.
-    pub notices: NoticeSettings,
+    /// Rooms, notices, history.
+    pub router: RouterSettings,
 }
 
 /// How messages are compressed.
@@ -75,6 +73,8 @@ pub struct NodeState {
     pub codec: ClientIdCodec,
     /// The secret seed of topic hashes, the same for all reactors.
     pub seed: u64,
+    /// A number that no other run of a server has: epochs are made from it.
+    pub run: u64,
 }
 
 /// Takes a socket whose request is plain HTTP, with the bytes already read.
@@ -129,11 +129,14 @@ impl<D: Driver> Worker<D> {
         http: HttpHandoff<D::Stream>,
         random_seed: u64,
     ) -> Worker<D> {
+        let mut settings = settings;
+        // Each reactor's share: topics are spread evenly.
+        settings.router.history.bytes_max /= usize::from(reactors);
         let deflater = settings.deflate.map(|deflate| Box::new(Deflater::new(deflate.level, deflate.min_bytes)));
         Worker {
             me,
             mailbox,
-            router: Router::new(me, reactors, node.seed, settings.rooms_max, settings.notices.clone()),
+            router: Router::new(me, reactors, node.seed, node.run, settings.router.clone()),
             connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms, deflater),
             wheel: Wheel::new(),
             http,
@@ -176,6 +179,7 @@ impl<D: Driver> Worker<D> {
         self.now = self.driver.now();
         self.unix_ms = self.driver.unix_ms();
         self.connections.now = self.now;
+        self.router.begin_turn(self.now);
 
         self.take_mail();
         self.take_completions();

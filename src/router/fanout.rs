@@ -1,7 +1,8 @@
 //! From a publish to batches: through the topic's home to every reactor with members, and there into the turn's batch.
 
 use super::batch::Batch;
-use super::mail::{Ack, Content, Mail, Publish};
+use super::history::Place;
+use super::mail::{Ack, Content, Mail, Publish, Published};
 use super::topic::{Kind, NO_BATCH, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, Router, Sink};
 use crate::compress::SharedFrame;
@@ -9,31 +10,26 @@ use crate::ids::{ConnId, ReactorId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, BATCH_POOL_MAX, FRAME_SHARE_BYTES};
 
 impl Router {
-    /// Publishes a whole frame to a topic, to all members but `exclude`. With `ack` the publisher is told when the
+    /// Publishes to a topic. With `ack` the publisher is told when the
     /// topic's home has routed it.
     #[inline]
-    pub fn publish(
-        &mut self,
-        topic: TopicRef<'_>,
-        frame: &[u8],
-        exclude: Option<ConnId>,
-        ack: Option<(ConnId, &str)>,
-        sink: &mut impl Sink,
-    ) {
+    pub fn publish(&mut self, publish: Publish<'_>, ack: Option<(ConnId, &str)>, sink: &mut impl Sink) {
+        let Publish { topic, frame, exclude, key } = publish;
         let hash = self.topics.hasher().hash(topic);
         let home = self.topics.hasher().home(topic.kind, hash);
         if home == self.me {
-            self.fan_out(hash, topic, frame, None, exclude, sink);
+            let place = self.keep_and_fan_out(hash, &publish, None, sink);
             if let Some((to, id)) = ack {
-                sink.answer(to, Answer::Acked { id });
+                sink.answer(to, Answer::Acked { id, place: place.as_ref().map(Place::in_epoch) });
             }
             return;
         }
-        let publish = Publish {
+        let publish = Published {
             topic: TopicKey { kind: topic.kind, name: topic.name.into() },
             frame: frame.into(),
             exclude,
-            ack: ack.map(|(to, id)| Ack { to, id: id.into() }),
+            key: key.map(Into::into),
+            ack: ack.map(|(to, id)| Ack { to, id: id.into(), place: None }),
         };
         self.outgoing.push((home, Mail(Content::Publish(Box::new(publish)))));
     }
@@ -43,13 +39,13 @@ impl Router {
         if to.reactor == self.me {
             sink.direct(to, frame);
             if let Some((to, id)) = ack {
-                sink.answer(to, Answer::Acked { id });
+                sink.answer(to, Answer::Acked { id, place: None });
             }
         } else if to.reactor.0 < self.reactors {
-            let ack = ack.map(|(to, id)| Box::new(Ack { to, id: id.into() }));
+            let ack = ack.map(|(to, id)| Box::new(Ack { to, id: id.into(), place: None }));
             self.outgoing.push((to.reactor, Mail(Content::Direct { to, frame: frame.into(), ack })));
         } else if let Some((to, id)) = ack {
-            sink.answer(to, Answer::Acked { id });
+            sink.answer(to, Answer::Acked { id, place: None });
         }
     }
 

@@ -20,11 +20,14 @@ impl Router {
         let Join { topic: key, member, user, fresh, ask } = join;
         let hash = self.topics.hasher().hash(key.borrow());
         let index = self.topics.find_or_insert(hash, &key);
+        self.home_topic(hash, key.borrow());
         let room = key.kind == Kind::Room;
         if fresh {
             self.topics.get_mut(index).home.add(from, room.then_some(&user), self.seed);
         }
-        self.send(from, Content::Joined(Box::new(Joined { topic: key.clone(), member, fresh, ask })), sink);
+        let recovery = self.recovery(index, ask.wish());
+        let joined = Joined { topic: key.clone(), member, fresh, ask, recovery };
+        self.send(from, Content::Joined(Box::new(joined)), sink);
         if fresh && room {
             self.notice(hash, &key, Notice::Join, &user, sink);
         }

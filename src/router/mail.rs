@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::topic::TopicKey;
+use super::histories::Recovery;
+use super::history::{Place, Slice};
+use super::topic::{TopicKey, TopicRef};
 use crate::compress::SharedFrame;
 use crate::ids::ConnId;
 #[cfg(test)]
@@ -34,8 +36,11 @@ impl Mail {
 pub(super) enum Content {
     Join(Box<Join>),
     Leave(Box<Leave>),
-    Publish(Box<Publish>),
+    Publish(Box<Published>),
     Presence(Box<PresenceOf>),
+    History(Box<HistoryOf>),
+    Resume(Box<Resume>),
+    Resumed(Box<Resumed>),
     Joined(Box<Joined>),
     Left(Box<Left>),
     Deliver {
@@ -74,6 +79,7 @@ pub(super) struct Joined {
     pub(super) member: ConnId,
     pub(super) fresh: bool,
     pub(super) ask: Ask,
+    pub(super) recovery: Recovery,
 }
 
 #[derive(Debug)]
@@ -103,12 +109,54 @@ pub(super) struct Left {
     pub(super) id: Option<Box<str>>,
 }
 
+/// What is published.
+#[derive(Clone, Copy, Debug)]
+pub struct Publish<'a> {
+    /// To whom.
+    pub topic: TopicRef<'a>,
+    /// A whole frame.
+    pub frame: &'a [u8],
+    /// A member that is not to get it.
+    pub exclude: Option<ConnId>,
+    /// What a retry by the same publisher is known by.
+    pub key: Option<&'a str>,
+}
+
+/// A publish on its way to its topic's home.
 #[derive(Debug)]
-pub(super) struct Publish {
+pub(super) struct Published {
     pub(super) topic: TopicKey,
     pub(super) frame: SharedFrame,
     pub(super) exclude: Option<ConnId>,
+    pub(super) key: Option<Box<str>>,
     pub(super) ack: Option<Ack>,
+}
+
+#[derive(Debug)]
+pub(super) struct HistoryOf {
+    pub(super) room: TopicKey,
+    pub(super) asker: ConnId,
+    pub(super) id: Option<Box<str>>,
+    pub(super) before: Option<u64>,
+    pub(super) limit: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Resume {
+    pub(super) inbox: TopicKey,
+    pub(super) to: ConnId,
+    pub(super) epoch: Box<str>,
+    pub(super) offset: u64,
+    pub(super) welcomed_at: Option<Place>,
+    pub(super) id: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Resumed {
+    pub(super) to: ConnId,
+    pub(super) place: Option<Place>,
+    pub(super) slice: Option<Slice>,
+    pub(super) id: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -123,6 +171,22 @@ pub(super) struct PresenceOf {
 pub(super) struct Ack {
     pub(super) to: ConnId,
     pub(super) id: Box<str>,
+    /// Where the message is in history.
+    pub(super) place: Option<Place>,
+}
+
+/// What of a topic's history a joining connection wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// All behind a position.
+    Since {
+        /// The epoch in which the offset counts.
+        epoch: Box<str>,
+        /// The last message it has.
+        offset: u64,
+    },
+    /// The newest so many.
+    Last(u64),
 }
 
 /// How a join is to be answered.
@@ -130,12 +194,12 @@ pub(super) struct Ack {
 pub enum Ask {
     /// Not at all: the notice says it.
     Silent,
-    /// With `joined`; the raw id, and `recovered` where a position was given.
+    /// With `joined`, behind what was wished for.
     Joined {
         /// The command's id as JSON text.
         id: Option<Box<str>>,
-        /// What to say about recovery, where the client asked for it.
-        recovered: Option<bool>,
+        /// What of the room's history to send.
+        wish: Option<Wish>,
     },
     /// With `joined`, and after the last of several with `ack`.
     Many(Arc<ManyJoin>),
@@ -146,15 +210,26 @@ pub enum Ask {
 pub struct ManyJoin {
     /// The command's id as JSON text.
     pub id: Box<str>,
-    /// What to say about recovery, where the client asked for it.
-    pub recovered: Option<bool>,
+    /// What of each room's history to send.
+    pub wish: Option<Wish>,
     rooms_left: AtomicU32,
+}
+
+impl Ask {
+    /// What of the history is to be sent.
+    pub(super) fn wish(&self) -> Option<&Wish> {
+        match self {
+            Ask::Silent => None,
+            Ask::Joined { wish, .. } => wish.as_ref(),
+            Ask::Many(many) => many.wish.as_ref(),
+        }
+    }
 }
 
 impl ManyJoin {
     /// A command for `rooms` rooms.
-    pub fn new(id: &str, recovered: Option<bool>, rooms: u32) -> Arc<ManyJoin> {
-        Arc::new(ManyJoin { id: id.into(), recovered, rooms_left: AtomicU32::new(rooms) })
+    pub fn new(id: &str, wish: Option<Wish>, rooms: u32) -> Arc<ManyJoin> {
+        Arc::new(ManyJoin { id: id.into(), wish, rooms_left: AtomicU32::new(rooms) })
     }
 
     /// One room is answered; whether it was the last.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::histories::Recovery;
+use super::history::Place;
 use super::mail::{Ask, Content, Departure, Join, Joined, Leave, Left};
 use super::subscriber::{NO_PLACE, Subscriber, Subscription};
 use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
@@ -86,7 +88,7 @@ impl Router {
         let rooms: Vec<&str> = rooms.iter().map(AsRef::as_ref).collect();
         self.check_join(conn, &rooms, resumes)?;
         if let (Ask::Many(many), []) = (&ask, &rooms[..]) {
-            sink.answer(conn, Answer::Acked { id: &many.id });
+            sink.answer(conn, Answer::Acked { id: &many.id, place: None });
         }
         for room in rooms {
             self.subscribe(conn, TopicKey { kind: Kind::Room, name: room.into() }, ask.clone(), sink);
@@ -110,22 +112,35 @@ impl Router {
                 let leave = Leave { topic: key.clone(), member: conn, user, counts, why };
                 self.send_home(&key, Content::Leave(Box::new(leave)), sink);
             }
-            (None, Some(id)) => sink.answer(conn, Answer::Acked { id }),
+            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, place: None }),
             (None, None) => {}
+        }
+    }
+
+    /// Whether the connection wants to be, or is, a member of a room.
+    pub(super) fn is_member(&mut self, conn: ConnId, room: &str) -> bool {
+        let room = TopicRef { kind: Kind::Room, name: room };
+        let topic = self.topics.find(self.topics.hasher().hash(room), room);
+        let subscriber = self.subscribers.get_mut(conn);
+        topic
+            .zip(subscriber)
+            .and_then(|(topic, subscriber)| subscriber.find(topic))
+            .is_some_and(|subscription| subscription.is_wanted())
+    }
+
+    /// What was published to the connection's inbox so far is handed out.
+    pub(super) fn seal_inbox(&mut self, conn: ConnId, sink: &mut impl Sink) {
+        let Some(subscriber) = self.subscribers.get(conn) else { return };
+        let inbox = TopicRef { kind: Kind::Inbox, name: &subscriber.user };
+        if let Some(index) = self.topics.find(self.topics.hasher().hash(inbox), inbox) {
+            self.seal(index, sink);
         }
     }
 
     pub(super) fn check_join(&mut self, conn: ConnId, rooms: &[&str], resumes: bool) -> Result<(), JoinError> {
         let mut fresh: Vec<&str> = Vec::new();
         for &name in rooms {
-            let room = TopicRef { kind: Kind::Room, name };
-            let topic = self.topics.find(self.topics.hasher().hash(room), room);
-            let subscriber = self.subscribers.get_mut(conn);
-            let member = topic
-                .zip(subscriber)
-                .and_then(|(topic, subscriber)| subscriber.find(topic))
-                .is_some_and(|subscription| subscription.is_wanted());
-            match member {
+            match self.is_member(conn, name) {
                 true if resumes => return Err(JoinError::AlreadyJoined),
                 true => {}
                 false if fresh.contains(&name) => {}
@@ -165,7 +180,8 @@ impl Router {
 
     /// The home has confirmed a join.
     pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
-        let Joined { topic: key, member, fresh, ask } = joined;
+        let Joined { topic: key, member, fresh, ask, recovery } = joined;
+        let Recovery { place, slice, recovered } = recovery;
         let hash = self.topics.hasher().hash(key.borrow());
         let Some(index) = self.topics.find(hash, key.borrow()) else { return };
         let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
@@ -177,21 +193,32 @@ impl Router {
             self.seal(index, sink);
             self.topics.get_mut(index).members.push(member.slot);
         }
+        if let Some(slice) = slice {
+            // What was published before this join goes to its members of then, and what it wished for behind that.
+            self.seal(index, sink);
+            sink.recover(member, slice);
+        }
+        let in_epoch = place.as_ref().map(Place::in_epoch);
         match (key.kind, ask) {
             (Kind::Inbox, _) => {
                 self.join_everyone(member, sink);
-                sink.answer(member, Answer::Connected);
+                sink.answer(member, Answer::Connected { inbox: in_epoch });
+                if let (Some(place), Some(subscriber)) = (place, self.subscribers.get_mut(member)) {
+                    subscriber.inbox = Some(Box::new(place));
+                }
             }
-            (Kind::Raw, _) => sink.answer(member, Answer::Connected),
+            (Kind::Raw, _) => sink.answer(member, Answer::Connected { inbox: None }),
             (Kind::Room | Kind::Everyone, Ask::Silent) => {}
-            (Kind::Room | Kind::Everyone, Ask::Joined { id, recovered }) => {
-                sink.answer(member, Answer::Joined { id: id.as_deref(), room: &key.name, recovered });
+            (Kind::Room | Kind::Everyone, Ask::Joined { id, .. }) => {
+                let answer = Answer::Joined { id: id.as_deref(), room: &key.name, place: in_epoch, recovered };
+                sink.answer(member, answer);
             }
             (Kind::Room | Kind::Everyone, Ask::Many(many)) => {
-                let (id, recovered) = (&*many.id, many.recovered);
-                sink.answer(member, Answer::Joined { id: Some(id), room: &key.name, recovered });
+                let id = &*many.id;
+                let answer = Answer::Joined { id: Some(id), room: &key.name, place: in_epoch, recovered };
+                sink.answer(member, answer);
                 if many.answered() {
-                    sink.answer(member, Answer::Acked { id });
+                    sink.answer(member, Answer::Acked { id, place: None });
                 }
             }
         }
@@ -228,7 +255,7 @@ impl Router {
             self.drop_topic_if_unused(&key);
         }
         if let Some(id) = id {
-            sink.answer(member, Answer::Acked { id: &id });
+            sink.answer(member, Answer::Acked { id: &id, place: None });
         }
     }
 

@@ -17,6 +17,8 @@
 
 mod batch;
 mod fanout;
+mod histories;
+mod history;
 mod home;
 mod homes;
 mod mail;
@@ -30,10 +32,13 @@ mod tests;
 use std::fmt;
 
 pub use batch::{Batch, BatchBody, Excluded};
-pub use mail::{Ask, Mail, ManyJoin};
+pub use histories::{HistorySettings, PolicyOfRoom, RoomPolicies};
+pub use history::{HistoryPolicy, Place, Slice};
+pub use mail::{Ask, Mail, ManyJoin, Publish, Wish};
 pub use topic::{Kind, TopicRef};
 
-use mail::{Content, Publish};
+use histories::Histories;
+use mail::{Ack, Content, Published};
 use subscriber::Subscribers;
 #[cfg(any(test, debug_assertions))]
 use subscriber::{NO_PLACE, Subscriber};
@@ -41,11 +46,16 @@ use topic::{TopicHasher, TopicIndex, TopicKey, TopicTable};
 
 use crate::frame::FrameBuilder;
 use crate::ids::{ConnId, ReactorId, Slot};
+use crate::protocol::InEpoch;
+use crate::time::Millis;
 
 /// Where the router puts what concerns this reactor's own connections, in order.
 pub trait Sink {
     /// Every member gets the batch, but for what is excluded for it.
     fn deliver(&mut self, batch: Batch, members: &[Slot]);
+
+    /// One connection gets messages of a history, if it is still there.
+    fn recover(&mut self, to: ConnId, slice: Slice);
 
     /// One connection gets one frame, if it is still there.
     fn direct(&mut self, to: ConnId, frame: &[u8]);
@@ -57,15 +67,29 @@ pub trait Sink {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
     /// Its first topic is joined: what is sent to it from now on arrives.
-    Connected,
+    Connected {
+        /// Where its inbox is, if that keeps history.
+        inbox: Option<InEpoch<'a>>,
+    },
     /// It is a member of a room.
     Joined {
         /// The command's id as JSON text.
         id: Option<&'a str>,
         /// The room.
         room: &'a str,
+        /// Where the room is, if it keeps history.
+        place: Option<InEpoch<'a>>,
         /// What to say about recovery, where it was asked for.
         recovered: Option<bool>,
+    },
+    /// What its inbox had was sent.
+    Resumed {
+        /// The command's id as JSON text.
+        id: Option<&'a str>,
+        /// Where its inbox was when it was welcomed, if that keeps history.
+        place: Option<InEpoch<'a>>,
+        /// Whether all that was missed was sent.
+        recovered: bool,
     },
     /// A reactor has routed all that came from it before it asked; see [`Router::fence`].
     Fenced,
@@ -73,6 +97,8 @@ pub enum Answer<'a> {
     Acked {
         /// The command's id as JSON text.
         id: &'a str,
+        /// Where the message is, if it was put into history.
+        place: Option<InEpoch<'a>>,
     },
 }
 
@@ -85,6 +111,17 @@ pub struct NoticeSettings {
     pub join_text: String,
     /// The text of a leave, with `{user}` in it.
     pub leave_text: String,
+}
+
+/// What a router is told to do.
+#[derive(Clone, Debug)]
+pub struct RouterSettings {
+    /// Rooms of one connection.
+    pub rooms_max: usize,
+    /// Join and leave notices.
+    pub notices: NoticeSettings,
+    /// What is kept of messages.
+    pub history: HistorySettings,
 }
 
 /// Why a join is refused. Nothing has changed then.
@@ -113,11 +150,16 @@ pub struct Router {
     outgoing: Vec<(ReactorId, Mail)>,
     frames: FrameBuilder,
     compress_from_bytes: usize,
+    histories: Histories,
+    /// The time of this turn.
+    now: Millis,
 }
 
 impl Router {
-    /// The router of reactor `me` of `reactors`; `seed` is the same for all of a node and secret.
-    pub fn new(me: ReactorId, reactors: u16, seed: u64, rooms_max: usize, notices: NoticeSettings) -> Router {
+    /// The router of reactor `me` of `reactors`; `seed` is the same for all of a node and secret, `run` is that of no
+    /// other run of a server.
+    pub fn new(me: ReactorId, reactors: u16, seed: u64, run: u64, settings: RouterSettings) -> Router {
+        let RouterSettings { rooms_max, notices, history } = settings;
         assert!(me.0 < reactors);
         let mut topics = TopicTable::new(TopicHasher::new(seed, reactors));
         let hash = topics.hasher().hash(TopicRef::EVERYONE);
@@ -138,6 +180,8 @@ impl Router {
             outgoing: Vec::new(),
             frames: FrameBuilder::default(),
             compress_from_bytes: usize::MAX,
+            histories: Histories::new(history, run, me),
+            now: Millis(0),
         }
     }
 
@@ -147,14 +191,18 @@ impl Router {
             Content::Join(join) => self.home_join(from, *join, sink),
             Content::Leave(leave) => self.home_leave(from, *leave, sink),
             Content::Publish(publish) => {
-                let Publish { topic, frame, exclude, ack } = *publish;
+                let Published { topic, frame, exclude, key, ack } = *publish;
                 let hash = self.topics.hasher().hash(topic.borrow());
-                self.fan_out(hash, topic.borrow(), frame.plain(), Some(&frame), exclude, sink);
+                let publish = Publish { topic: topic.borrow(), frame: frame.plain(), exclude, key: key.as_deref() };
+                let place = self.keep_and_fan_out(hash, &publish, Some(&frame), sink);
                 if let Some(ack) = ack {
-                    self.send(from, Content::Acked(Box::new(ack)), sink);
+                    self.send(from, Content::Acked(Box::new(Ack { place, ..ack })), sink);
                 }
             }
             Content::Presence(question) => self.home_presence(from, *question, sink),
+            Content::History(question) => self.home_history(from, *question, sink),
+            Content::Resume(resume) => self.home_resume(from, *resume, sink),
+            Content::Resumed(resumed) => self.resumed(*resumed, sink),
             Content::Joined(joined) => self.joined(*joined, sink),
             Content::Left(left) => self.left(*left, sink),
             Content::Deliver { topic, frame, exclude } => {
@@ -171,7 +219,10 @@ impl Router {
             }
             Content::Fence { from: member } => self.send(from, Content::Fenced { to: member }, sink),
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
-            Content::Acked(ack) => sink.answer(ack.to, Answer::Acked { id: &ack.id }),
+            Content::Acked(ack) => {
+                let place = ack.place.as_ref().map(Place::in_epoch);
+                sink.answer(ack.to, Answer::Acked { id: &ack.id, place });
+            }
         }
     }
 
@@ -212,7 +263,7 @@ impl Router {
         let hash = self.topics.hasher().hash(key.borrow());
         let Some(index) = self.topics.find(hash, key.borrow()) else { return };
         let topic = self.topics.get(index);
-        if topic.subscriptions == 0 && topic.home.is_empty() {
+        if topic.subscriptions == 0 && topic.home.is_empty() && topic.keeps_nothing() {
             if let Some(Batch { body: BatchBody::Joined(buffer), .. }) = self.take_batch(index) {
                 self.recycle(buffer);
             }
@@ -250,7 +301,7 @@ impl Router {
             assert_eq!(places as usize, topic.members.len(), "members of {:?}", topic.key);
             if index != self.everyone {
                 assert_eq!(all, topic.subscriptions, "subscriptions of {:?}", topic.key);
-                assert!(all > 0 || !topic.home.is_empty(), "{:?} is unused", topic.key);
+                assert!(all > 0 || !topic.home.is_empty() || !topic.keeps_nothing(), "{:?} is unused", topic.key);
             }
         }
     }

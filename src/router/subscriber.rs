@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::history::Place;
 use super::topic::TopicIndex;
 use crate::ids::{ConnId, Slot};
 
@@ -58,6 +59,8 @@ pub(super) struct Subscriber {
     /// Its place among everyone, or [`NO_PLACE`].
     pub(super) everyone: u32,
     pub(super) user: Arc<str>,
+    /// Where its inbox was when it was welcomed, if that keeps history.
+    pub(super) inbox: Option<Box<Place>>,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
 }
 
@@ -80,8 +83,13 @@ impl Subscribers {
             self.slots.resize_with(at + 1, || None);
         }
         assert!(self.slots[at].is_none(), "a slot's connection was disconnected before the next");
-        self.slots[at] =
-            Some(Subscriber { generation: conn.generation, everyone: NO_PLACE, user, subscriptions: SmallVec::new() });
+        self.slots[at] = Some(Subscriber {
+            generation: conn.generation,
+            everyone: NO_PLACE,
+            user,
+            inbox: None,
+            subscriptions: SmallVec::new(),
+        });
     }
 
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<Subscriber> {

@@ -56,6 +56,12 @@ impl Sink for Told {
         }
     }
 
+    fn recover(&mut self, to: ConnId, slice: Slice) {
+        for frame in slice.frames() {
+            self.direct(to, frame.plain());
+        }
+    }
+
     fn direct(&mut self, to: ConnId, frame: &[u8]) {
         for payload in payloads(frame) {
             self.tell(to.slot.0, payload);
@@ -64,9 +70,10 @@ impl Sink for Told {
 
     fn answer(&mut self, to: ConnId, answer: Answer<'_>) {
         match answer {
-            Answer::Connected => self.tell(to.slot.0, "connected".into()),
+            Answer::Connected { .. } => self.tell(to.slot.0, "connected".into()),
             Answer::Joined { room, .. } => self.tell(to.slot.0, format!("joined {room}")),
-            Answer::Acked { id } => self.tell(to.slot.0, format!("ack {id}")),
+            Answer::Resumed { recovered, .. } => self.tell(to.slot.0, format!("resumed {recovered}")),
+            Answer::Acked { id, .. } => self.tell(to.slot.0, format!("ack {id}")),
             Answer::Fenced => self.tell(to.slot.0, "fenced".into()),
         }
     }
@@ -88,7 +95,8 @@ impl Node {
             join_text: "{user} joined".into(),
             leave_text: "{user} left".into(),
         };
-        let router = |me| Router::new(ReactorId(me), reactors, seed, 8, notices.clone());
+        let settings = RouterSettings { rooms_max: 8, notices, history: HistorySettings::none() };
+        let router = |me| Router::new(ReactorId(me), reactors, seed, 1, settings.clone());
         Node {
             routers: (0..reactors).map(router).collect(),
             told: (0..reactors).map(|reactor| Told { reactor, ..Told::default() }).collect(),
@@ -130,7 +138,8 @@ impl Node {
         let mut frames = FrameBuilder::default();
         let frame = frames.build(Opcode::Text, |out| out.extend_from_slice(text.as_bytes())).to_vec();
         self.with(from.reactor.0, |router, told| {
-            router.publish(topic, &frame, exclude.then_some(from), None, told);
+            let publish = Publish { topic, frame: &frame, exclude: exclude.then_some(from), key: None };
+            router.publish(publish, None, told);
         });
     }
 
@@ -148,7 +157,7 @@ fn room(name: &str) -> TopicRef<'_> {
 }
 
 fn joined() -> Ask {
-    Ask::Joined { id: None, recovered: None }
+    Ask::Joined { id: None, wish: None }
 }
 
 fn many(id: &str, rooms: u32) -> Ask {

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::history::History;
 use super::home::Home;
 use crate::ids::{ReactorId, Slot};
 
@@ -65,10 +66,31 @@ pub(super) struct Topic {
     pub(super) members: SmallVec<[Slot; 4]>,
     /// What the home knows; empty on other reactors.
     pub(super) home: Home,
+    /// What the home keeps of its messages.
+    pub(super) keeps: Keeps,
     /// Subscriptions of this reactor's connections, confirmed or not.
     pub(super) subscriptions: u32,
     /// The batch of this turn, in the router's list.
     pub(super) batch: u32,
+}
+
+/// What a topic's home keeps of its messages.
+#[derive(Debug)]
+pub(super) enum Keeps {
+    /// Nobody has asked for it yet, or this is not its home.
+    Unknown,
+    Nothing,
+    History(Box<History>),
+}
+
+impl Topic {
+    /// Whether nothing is kept of it.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        match &self.keeps {
+            Keeps::Unknown | Keeps::Nothing => true,
+            Keeps::History(history) => history.is_empty(),
+        }
+    }
 }
 
 /// The hash of names, the same on all reactors of a node: it finds both the home and the table's entry.
@@ -133,6 +155,7 @@ impl TopicTable {
             key: key.clone(),
             members: SmallVec::new(),
             home: Home::default(),
+            keeps: Keeps::Unknown,
             subscriptions: 0,
             batch: NO_BATCH,
         });
@@ -158,6 +181,20 @@ impl TopicTable {
     #[inline]
     pub(super) fn get_mut(&mut self, index: TopicIndex) -> &mut Topic {
         &mut self.topics[index.0 as usize]
+    }
+
+    pub(super) fn history(&self, index: TopicIndex) -> Option<&History> {
+        match &self.topics.get(index.0 as usize)?.keeps {
+            Keeps::Unknown | Keeps::Nothing => None,
+            Keeps::History(history) => Some(history),
+        }
+    }
+
+    pub(super) fn history_mut(&mut self, index: TopicIndex) -> Option<&mut History> {
+        match &mut self.topics.get_mut(index.0 as usize)?.keeps {
+            Keeps::Unknown | Keeps::Nothing => None,
+            Keeps::History(history) => Some(history),
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -19,14 +19,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::Socket;
 
 use crate::compress::WindowBits;
-use crate::config::Config;
+use crate::config::{Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::control;
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{DeflateSettings, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
-use crate::router::NoticeSettings;
+use crate::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
 
 /// Why a node did not start, or did not end well. Each says what to do.
 #[derive(Debug)]
@@ -137,18 +137,20 @@ struct Reactors {
 
 impl Node {
     fn new(config: &Config, reactors: usize) -> Result<Node, ServeError> {
-        let mut secrets = [0; 34];
+        let mut secrets = [0; 42];
         getrandom::fill(&mut secrets).map_err(|error| ServeError::Io {
             what: "cannot get random bytes from the operating system",
             error: io::Error::other(error),
         })?;
-        let (key, rest) = secrets.split_first_chunk::<16>().expect("34 bytes hold 16");
-        let (seed, rest) = rest.split_first_chunk::<8>().expect("18 bytes hold 8");
+        let (key, rest) = secrets.split_first_chunk::<16>().expect("42 bytes hold 16");
+        let (seed, rest) = rest.split_first_chunk::<8>().expect("26 bytes hold 8");
+        let (run, rest) = rest.split_first_chunk::<8>().expect("18 bytes hold 8");
         let (jitter_seed, node) = rest.split_first_chunk::<8>().expect("10 bytes hold 8");
         let state = NodeState {
             metrics: Arc::new(NodeMetrics::new(reactors)),
             codec: ClientIdCodec::new(*key, u16::from_ne_bytes([node[0], node[1]])),
             seed: u64::from_ne_bytes(*seed),
+            run: u64::from_ne_bytes(*run),
         };
         let ready = Arc::new(AtomicBool::new(false));
         let jitter_seed = u64::from_ne_bytes(*jitter_seed);
@@ -229,7 +231,6 @@ fn settings(config: &Config) -> Settings {
             contexts_max: config.deflate.contexts_max,
             memory_bytes_max: config.deflate.memory_max,
         }),
-        rooms_max: config.limits.rooms_max,
         head: HeadLimits { bytes_max: config.limits.head_bytes_max, headers_max: config.limits.headers_max },
         handshake_ms_max: ms(config.limits.handshake_timeout),
         heartbeat_ms: ms(config.heartbeat.interval),
@@ -241,11 +242,29 @@ fn settings(config: &Config) -> Settings {
         },
         messages_per_second: config.rate.messages_per_second,
         bytes_per_second: config.rate.bytes_per_second,
-        notices: NoticeSettings {
-            members_max: config.rooms.notice_members_max as u64,
-            join_text: config.rooms.join_text.clone(),
-            leave_text: config.rooms.leave_text.clone(),
+        router: RouterSettings {
+            rooms_max: config.limits.rooms_max,
+            notices: NoticeSettings {
+                members_max: config.rooms.notice_members_max as u64,
+                join_text: config.rooms.join_text.clone(),
+                leave_text: config.rooms.leave_text.clone(),
+            },
+            history: history(config),
         },
+    }
+}
+
+fn history(config: &Config) -> HistorySettings {
+    let policy = |bounds: HistoryBounds| {
+        let ttl_ms = u64::try_from(bounds.ttl.as_millis()).unwrap_or(u64::MAX);
+        (bounds.size > 0).then_some(HistoryPolicy { messages_max: bounds.size, ttl_ms })
+    };
+    let rules = config.clone();
+    let rooms = move |room: &str| rules.room_rule(room).and_then(|rule| policy(rule.history));
+    HistorySettings {
+        rooms: (!config.room.is_empty()).then(|| RoomPolicies(Arc::new(rooms))),
+        inbox: policy(config.inbox.history),
+        bytes_max: config.history.memory_max,
     }
 }
 

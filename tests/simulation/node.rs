@@ -53,6 +53,7 @@ impl Node {
             metrics: metrics.clone(),
             codec: ClientIdCodec::new([7; 16], 0),
             seed: plan.seed.wrapping_mul(31),
+            run: plan.seed,
         };
         let settings = plan.settings();
         let outbox_bytes_max = settings.outbox_bytes_max;

@@ -4,7 +4,7 @@ use fanfare::compress::WindowBits;
 use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::reactor::sim::Link;
 use fanfare::reactor::{DeflateSettings, Settings};
-use fanfare::router::NoticeSettings;
+use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
 
 /// Longer than any run's clock goes where it is calm.
 const NEVER_MS: u64 = 1_000_000_000;
@@ -108,7 +108,6 @@ impl Plan {
                 contexts_max: self.contexts_max,
                 memory_bytes_max: ENDLESS_BYTES,
             }),
-            rooms_max: self.rooms_max,
             head: HeadLimits { bytes_max: 8 * 1024, headers_max: 64 },
             handshake_ms_max: calm_or(1_000),
             heartbeat_ms: calm_or(3_000),
@@ -117,10 +116,14 @@ impl Plan {
             outbox_node_bytes_max: if self.tight_node_budget { 4_000 } else { ENDLESS_BYTES as u64 },
             messages_per_second: 0,
             bytes_per_second: 0,
-            notices: NoticeSettings {
-                members_max: self.notice_members_max,
-                join_text: "{user} joined".into(),
-                leave_text: "{user} left".into(),
+            router: RouterSettings {
+                rooms_max: self.rooms_max,
+                notices: NoticeSettings {
+                    members_max: self.notice_members_max,
+                    join_text: "{user} joined".into(),
+                    leave_text: "{user} left".into(),
+                },
+                history: HistorySettings::none(),
             },
         }
     }

@@ -20,6 +20,20 @@ fn toml_values_keep_their_types() {
 }
 
 #[test]
+fn a_key_with_two_dots_is_written_as_toml_allows() {
+    for text in [
+        "inbox.history.size = 7\ninbox.history.ttl = \"2d\"\n",
+        "[inbox]\nhistory.size = 7\nhistory.ttl = \"48h\"\n",
+        "[inbox]\nhistory = { size = 7, ttl = 172_800_000 }\n",
+        "[inbox.history]\nsize = 7\nttl = \"2d\"\n",
+        "inbox = { history = { size = 7, ttl = \"2d\" } }\n",
+    ] {
+        let bounds = HistoryBounds { size: 7, ttl: Duration::from_secs(172_800) };
+        assert_eq!(loaded(&file(text)).inbox.history, bounds, "{text}");
+    }
+}
+
+#[test]
 fn each_wrong_value_of_a_file_says_where_and_what_to_do() {
     for (text, message) in [
         ("reactors = 300\n", "f.toml:1:12: reactors: \"300\" is out of bounds; write 0 to 256"),
@@ -108,6 +122,29 @@ fn each_unknown_key_of_a_file_says_what_was_meant() {
         (
             "heartbeat = 1\n",
             "f.toml:1:1: heartbeat is a section; write [heartbeat] on a line of its own and its settings below",
+        ),
+        ("inbox = 1\n", "f.toml:1:1: inbox is a section; write [inbox] on a line of its own and its settings below"),
+        (
+            "[inbox]\nhistory = 1\n",
+            "f.toml:2:1: inbox.history is a section; write [inbox.history] on a line of its own and its settings below",
+        ),
+        (
+            "\"inbox.history\".size = 1\n",
+            "f.toml:1:1: inbox.history is a section; write [inbox.history] on a line of its own and its settings below",
+        ),
+        ("[inbxo.history]\n", "f.toml:1:2: unknown section \"inbxo\"; did you mean inbox?"),
+        ("[inbox.histroy]\n", "f.toml:1:8: unknown section \"inbox.histroy\"; did you mean inbox.history?"),
+        (
+            "[inbox.history.size]\n",
+            "f.toml:1:1: inbox.history.size: a table stands where a whole number belongs; write it like size = 0",
+        ),
+        (
+            "[inbox]\n\"history.size\" = 1\n",
+            "f.toml:2:1: unknown key \"inbox.history.size\"; did you mean size in section [inbox.history], or history.size in a [[room]] table?",
+        ),
+        (
+            "[inbox.history]\nsise = 1\n",
+            "f.toml:2:1: unknown key \"inbox.history.sise\"; did you mean inbox.history.size?",
         ),
         (
             "[tcp.nodelay]\n",

@@ -1,6 +1,7 @@
 //! The sources together: precedence, values that have to fit each other, and the files made from the table.
 
 mod file_tests;
+mod room_tests;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -17,7 +18,7 @@ fn example() -> String {
 # `interval` in section [heartbeat] is FANFARE_HEARTBEAT_INTERVAL and --heartbeat.interval.
 #
 # Sizes are whole bytes or a text with a unit (\"64KiB\", \"1MB\"); durations are whole milliseconds or a text with a
-# unit (\"500ms\", \"30s\", \"10m\", \"1h\").
+# unit (\"500ms\", \"30s\", \"10m\", \"1h\", \"7d\").
 "
     .to_owned();
     let mut section = None;
@@ -26,11 +27,23 @@ fn example() -> String {
             section = setting.section();
             writeln!(text, "\n[{}]", section.unwrap_or_default()).expect("a string takes all");
         }
-        let default = setting.kind.parse(setting.default).expect(setting.key).to_toml();
-        let (help, domain, name) = (setting.help, setting.kind.domain(), setting.name());
-        write!(text, "\n# {help}\n# {domain}.\n#{name} = {default}\n").expect("a string takes all");
+        text += &example_row(setting, setting.name());
+    }
+    text += "
+# Rules for rooms, at most 1000: a [[room]] table each, with the keys below. The first rule whose pattern matches the
+# whole room id counts; a room without one keeps no history. FANFARE_ROOM and --room give rules that come before these,
+# those of flags first; a rule is match=market.*,history.size=1000,history.ttl=10m there, with semicolons between two.
+#[[room]]
+";
+    for setting in ROOM_SETTINGS {
+        text += &example_row(setting, setting.name_in_rule().expect(setting.key));
     }
     text
+}
+
+fn example_row(setting: &Setting, name: &str) -> String {
+    let default = setting.kind.parse(setting.default).expect(setting.key).to_toml();
+    format!("\n# {}\n# {}.\n#{name} = {default}\n", setting.help, setting.kind.domain())
 }
 
 fn file(text: &str) -> Sources {
@@ -71,6 +84,7 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Choice(words) => words.iter().map(ToString::to_string).collect(),
         Kind::Addresses => vec!["[::1]:9,unix:/run/x".to_owned()],
         Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
+        Kind::Pattern => vec!["a \\ \"b\" # *".to_owned(), "ü\n".to_owned()],
     };
     let default = setting.kind.parse(setting.default);
     texts.into_iter().filter(|text| setting.kind.parse(text) != default).collect()
@@ -87,9 +101,14 @@ fn the_table_is_sound() {
             seen_sections.push(setting.section());
         }
         assert!(setting.key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'.')), "{}", setting.key);
-        assert!(setting.key.matches('.').count() <= 1, "{}", setting.key);
+        assert!(setting.key.matches('.').count() <= 2, "{}", setting.key);
         assert!(setting.help.ends_with('.') && !setting.help.contains('\n'), "{}", setting.key);
-        assert_ne!(setting.env(), ENV_CONFIG);
+        assert!(setting.env() != ENV_CONFIG && setting.env() != ENV_ROOM);
+        assert!(setting.name_in_rule().is_none(), "{} stands where rules for rooms do", setting.key);
+    }
+    for (index, row) in ROOM_SETTINGS.iter().enumerate() {
+        assert!(ROOM_SETTINGS[..index].iter().all(|other| other.key != row.key), "{} is there twice", row.key);
+        assert!(row.name_in_rule().is_some() && row.help.ends_with('.') && !row.help.contains('\n'), "{}", row.key);
     }
 }
 
@@ -129,6 +148,9 @@ fn the_defaults_are_these() {
             join_text: "{user} joined".to_owned(),
             leave_text: "{user} left".to_owned(),
         },
+        history: History { memory_max: 256 << 20 },
+        inbox: Inbox { history: HistoryBounds { size: 0, ttl: 600 * second } },
+        room: Vec::new(),
         drain: Drain { timeout: 10 * second },
         tcp: Tcp { nodelay: true, send_buffer: 0, receive_buffer: 0, backlog: 4096 },
     };
@@ -320,13 +342,18 @@ fn the_example_file_is_the_table() {
     assert_eq!(found, expected, "the table has changed: UPDATE_EXAMPLE=1 cargo test the_example writes the file anew");
     assert_eq!(loaded(&file(&found)), Config::default());
     let is_setting = |line: &&str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(char::is_alphabetic));
-    assert_eq!(found.lines().filter(is_setting).count(), SETTINGS.len());
+    assert_eq!(found.lines().filter(is_setting).count(), SETTINGS.len() + ROOM_SETTINGS.len());
     let uncommented: String = found
         .lines()
-        .map(|line| if is_setting(&line) { format!("{}\n", &line[1..]) } else { format!("{line}\n") })
+        .map(|line| if is_setting(&line) || line == "#[[room]]" { &line[1..] } else { line })
+        .flat_map(|line| [line, "\n"])
         .collect();
     let (config, effective) = Config::load(&file(&uncommented)).expect("the defaults are good");
-    assert_eq!(config, Config::default());
+    let rule = RoomRule {
+        pattern: "*".parse().expect("a pattern"),
+        history: HistoryBounds { size: 0, ttl: Duration::from_secs(600) },
+    };
+    assert_eq!(config, Config { room: vec![rule], ..Config::default() });
     for setting in SETTINGS {
         assert!(matches!(effective.source(setting.key), Source::File { .. }), "{} is not in the example", setting.key);
     }

@@ -33,7 +33,7 @@ fn every_command_is_read() {
     let cases: Vec<(&str, Command<'_>)> = vec![
         (
             r#"{"type":"private_msg","toUser":"bob","content":{"a" : 1}}"#,
-            Command::PrivateMsg { to_user: "bob".into(), content: r#"{"a" : 1}"# },
+            Command::PrivateMsg { to_user: "bob".into(), content: r#"{"a" : 1}"#, key: None },
         ),
         (r#"{"type":"private","to":"0b-1c","data":[1]}"#, Command::Private { to: "0b-1c".into(), data: "[1]" }),
         (r#"{"type":"broadcast","content":null}"#, Command::Broadcast(Body::Content("null"))),
@@ -47,7 +47,7 @@ fn every_command_is_read() {
         (r#"{"type":"leave_room","roomId":"R"}"#, Command::LeaveRoom { room: "R".into() }),
         (
             r#"{"type":"room_msg","roomId":"R","content":1e400}"#,
-            Command::RoomMsg { room: "R".into(), content: "1e400" },
+            Command::RoomMsg { room: "R".into(), content: "1e400", key: None },
         ),
         (r#"{"type":"presence","roomId":"R"}"#, Command::Presence { room: "R".into() }),
         (r#"{"type":"ping"}"#, Command::Ping),
@@ -80,7 +80,7 @@ fn strings_without_escapes_are_borrowed() {
 fn strings_with_escapes_are_decoded() {
     let text = r#"{"\u0074yp\u0065":"room\u005fmsg","room\u0049d":"a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00","content":1}"#;
     let room = "a\"\\/\u{8}\u{c}\n\r\té😀".into();
-    assert_eq!(command(text), Command::RoomMsg { room, content: "1" });
+    assert_eq!(command(text), Command::RoomMsg { room, content: "1", key: None });
     let text = format!(
         r#"{{{}:{},{}:{},{}:{}}}"#,
         all_escaped("type"),
@@ -92,13 +92,13 @@ fn strings_with_escapes_are_decoded() {
     );
     let content = all_escaped("x");
     let to_user = "bob😀".into();
-    assert_eq!(command(&text), Command::PrivateMsg { to_user, content: &content });
+    assert_eq!(command(&text), Command::PrivateMsg { to_user, content: &content, key: None });
 }
 
 #[test]
 fn of_duplicates_the_last_counts() {
     let text = r#"{"type":7,"roomId":"","content":1,"type":"room_msg","id":1,"roomId":"R","\u0063ontent":2,"id":2}"#;
-    let expected = Command::RoomMsg { room: "R".into(), content: "2" };
+    let expected = Command::RoomMsg { room: "R".into(), content: "2", key: None };
     assert_eq!(parse(text), Ok(Request { id: Some("2"), command: expected }));
     assert_eq!(code(r#"{"type":"ping","id":1,"id":null}"#), ErrorCode::BadId);
     let text = r#"{"type":"join_room","roomId":"R","since":1,"since":{"offset":-1,"offset":3,"epoch":1,"epoch":"E"}}"#;
@@ -171,7 +171,7 @@ fn content_and_data_exclude_each_other() {
 fn the_type_must_be_known() {
     assert_eq!(code("{}"), ErrorCode::MissingField);
     assert_eq!(rejection(r#"{"id":7}"#).id, Some("7"));
-    let kinds = ["7", "null", "\"\"", "\"Ping\"", "\"ping \"", "[]", "{}", "\"\\ud800\"", "\"history\""];
+    let kinds = ["7", "null", "\"\"", "\"Ping\"", "\"ping \"", "[]", "{}", "\"\\ud800\"", "\"histories\""];
     for kind in kinds {
         let text = format!(r#"{{"type":{kind},"id":"a\n"}}"#);
         let rejection = rejection(&text);
@@ -277,7 +277,7 @@ fn user_ids_are_bounded_strings() {
     for raw in [format!("\"{longest}\""), all_escaped(&longest)] {
         let text = format!(r#"{{"type":"private_msg","toUser":{raw},"content":1}}"#);
         let to_user = longest.as_str().into();
-        assert_eq!(command(&text), Command::PrivateMsg { to_user, content: "1" });
+        assert_eq!(command(&text), Command::PrivateMsg { to_user, content: "1", key: None });
     }
     let too_long = format!("{longest}u");
     let raws = ["7", "null", "\"\"", "\"\\udfff\"", &format!("\"{too_long}\""), &all_escaped(&too_long)];
@@ -390,7 +390,7 @@ proptest! {
         let content = Value::from(content).to_string();
         for raw in [Value::from(room.as_str()).to_string(), all_escaped(&room)] {
             let text = format!(r#"{{"roomId":{raw},"content":{content},"type":"room_msg"}}"#);
-            let expected = Command::RoomMsg { room: room.as_str().into(), content: &content };
+            let expected = Command::RoomMsg { room: room.as_str().into(), content: &content, key: None };
             prop_assert_eq!(command(&text), expected);
         }
     }

@@ -1,4 +1,4 @@
-use super::super::{ERROR_CODES, ErrorCode, Notice, event};
+use super::super::{ERROR_CODES, ErrorCode, InEpoch, Notice, event};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn value(append: impl FnOnce(&mut Vec<u8>)) -> Value {
 fn messages_read_word_for_word() {
     let cases = [
         (
-            text(|out| event::welcome(out, "c1", "alice", 30_000)),
+            text(|out| event::welcome(out, "c1", "alice", 30_000, None)),
             r#"{"type":"welcome","clientId":"c1","userId":"alice","heartbeat":30000}"#,
         ),
         (
@@ -44,7 +44,7 @@ fn messages_read_word_for_word() {
             text(|out| event::notice(out, "R", Notice::Leave, "alice", "alice left")),
             r#"{"type":"system","roomId":"R","event":"leave","userId":"alice","content":"alice left"}"#,
         ),
-        (text(|out| event::ack(out, "\"a\\u0041\"")), r#"{"type":"ack","id":"a\u0041"}"#),
+        (text(|out| event::ack(out, "\"a\\u0041\"", None)), r#"{"type":"ack","id":"a\u0041"}"#),
     ];
     for (found, expected) in cases {
         assert_eq!(found, expected);
@@ -54,15 +54,34 @@ fn messages_read_word_for_word() {
 #[test]
 fn replies_carry_the_id_where_there_is_one() {
     let cases = [
-        (text(|out| event::joined(out, None, "R", None)), r#"{"type":"joined","roomId":"R"}"#),
+        (text(|out| event::joined(out, None, "R", None, None)), r#"{"type":"joined","roomId":"R"}"#),
         (
-            text(|out| event::joined(out, Some("7"), "R", Some(true))),
-            r#"{"type":"joined","id":7,"roomId":"R","recovered":true}"#,
+            text(|out| event::joined(out, Some("7"), "R", Some(InEpoch { epoch: "e", offset: 9 }), Some(true))),
+            r#"{"type":"joined","id":7,"roomId":"R","epoch":"e","offset":9,"recovered":true}"#,
         ),
         (
-            text(|out| event::joined(out, Some("\"7\""), "R", Some(false))),
+            text(|out| event::joined(out, Some("\"7\""), "R", None, Some(false))),
             r#"{"type":"joined","id":"7","roomId":"R","recovered":false}"#,
         ),
+        (
+            text(|out| event::ack(out, "1", Some(InEpoch { epoch: "e", offset: 9 }))),
+            r#"{"type":"ack","id":1,"epoch":"e","offset":9}"#,
+        ),
+        (
+            text(|out| event::welcome(out, "c", "u", 1, Some(InEpoch { epoch: "e", offset: 0 }))),
+            r#"{"type":"welcome","clientId":"c","userId":"u","heartbeat":1,"inbox":{"epoch":"e","offset":0}}"#,
+        ),
+        (
+            text(|out| event::resumed(out, Some("1"), Some(InEpoch { epoch: "e", offset: 9 }), true)),
+            r#"{"type":"resumed","id":1,"epoch":"e","offset":9,"recovered":true}"#,
+        ),
+        (
+            text(|out| {
+                event::history(out, Some("1"), "R", Some(InEpoch { epoch: "e", offset: 9 }), [&b"{}"[..], b"{}"])
+            }),
+            r#"{"type":"history","id":1,"roomId":"R","epoch":"e","offset":9,"messages":[{},{}]}"#,
+        ),
+        (text(|out| event::put_offset(out, br#"{"type":"x"}"#, 7)), r#"{"type":"x","offset":7}"#),
         (
             text(|out| event::error(out, None, ErrorCode::BadJson, "say \"it\"")),
             r#"{"type":"error","code":"bad_json","message":"say \"it\""}"#,
@@ -97,10 +116,10 @@ fn every_code_can_be_sent() {
 
 #[test]
 fn escapes_are_the_shortest_that_are_valid() {
-    let found = text(|out| event::ack(out, "1"));
+    let found = text(|out| event::ack(out, "1", None));
     assert_eq!(found, r#"{"type":"ack","id":1}"#);
     let user = "a\"b\\c/d\n\r\t\u{8}\u{0}\u{1f}\u{7f}\u{2028}é😀";
-    let found = text(|out| event::welcome(out, "c", user, 1));
+    let found = text(|out| event::welcome(out, "c", user, 1, None));
     let escaped = "a\\\"b\\\\c/d\\n\\r\\t\\u0008\\u0000\\u001f\u{7f}\u{2028}é😀";
     let expected = format!(r#"{{"type":"welcome","clientId":"c","userId":"{escaped}","heartbeat":1}}"#);
     assert_eq!(found, expected);
@@ -115,7 +134,7 @@ proptest! {
     #[test]
     fn strings_survive(a in any_text(), b in any_text(), c in any_text(), time: u64) {
         prop_assert_eq!(
-            value(|out| event::welcome(out, &a, &b, time)),
+            value(|out| event::welcome(out, &a, &b, time, None)),
             json!({"type": "welcome", "clientId": a, "userId": b, "heartbeat": time})
         );
         prop_assert_eq!(
@@ -143,7 +162,7 @@ proptest! {
             json!({"type": "system", "roomId": a, "event": "join", "userId": b, "content": c})
         );
         prop_assert_eq!(
-            value(|out| event::joined(out, None, &a, None)),
+            value(|out| event::joined(out, None, &a, None, None)),
             json!({"type": "joined", "roomId": a})
         );
         prop_assert_eq!(

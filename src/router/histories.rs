@@ -1,0 +1,323 @@
+//! All histories of one reactor: which topics keep one, how much they hold together, and who goes first.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::history::{History, HistoryPolicy, Place, Slice};
+use super::mail::{Content, HistoryOf, Mail, Publish, Resume, Resumed};
+use super::topic::{Keeps, Kind, TopicIndex, TopicKey, TopicRef};
+use super::{Answer, Router, Sink, Wish};
+use crate::compress::SharedFrame;
+use crate::frame::{Opcode, split_frame};
+use crate::ids::{ConnId, ReactorId};
+use crate::limits::HISTORY_PAGE_MAX;
+use crate::protocol;
+use crate::time::Millis;
+
+/// Which rooms keep history, by their names.
+#[derive(Clone)]
+pub struct RoomPolicies(pub Arc<PolicyOfRoom>);
+
+/// What is kept of the room with a name.
+pub type PolicyOfRoom = dyn Fn(&str) -> Option<HistoryPolicy> + Send + Sync;
+
+impl fmt::Debug for RoomPolicies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RoomPolicies")
+    }
+}
+
+/// What is kept, and how much of it.
+#[derive(Clone, Debug)]
+pub struct HistorySettings {
+    /// Rooms; `None` where none keeps any.
+    pub rooms: Option<RoomPolicies>,
+    /// Users' inboxes.
+    pub inbox: Option<HistoryPolicy>,
+    /// Bytes of all histories of this reactor; beyond it the oldest messages go first.
+    pub bytes_max: usize,
+}
+
+impl HistorySettings {
+    /// Nothing is kept.
+    pub fn none() -> HistorySettings {
+        HistorySettings { rooms: None, inbox: None, bytes_max: 0 }
+    }
+
+    fn policy(&self, topic: TopicRef<'_>) -> Option<HistoryPolicy> {
+        match topic.kind {
+            Kind::Room => self.rooms.as_ref().and_then(|rooms| (rooms.0)(topic.name)),
+            Kind::Inbox => self.inbox,
+            Kind::Everyone | Kind::Raw => None,
+        }
+    }
+
+    fn keeps_none(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Room => self.rooms.is_none(),
+            Kind::Inbox => self.inbox.is_none(),
+            Kind::Everyone | Kind::Raw => true,
+        }
+    }
+}
+
+/// The bounds on all histories of a reactor.
+pub(super) struct Histories {
+    settings: HistorySettings,
+    /// What begins every epoch's word: no other run of a server has it.
+    run: String,
+    epochs: u64,
+    bytes: usize,
+    /// Topics by the age of the oldest that they keep, each at least once where it keeps something. An entry may have been overtaken:
+    /// then the topic is looked at and put in again.
+    oldest: BinaryHeap<Reverse<(Millis, u32)>>,
+    /// The same by when something of theirs is due to go.
+    expiries: BinaryHeap<Reverse<(Millis, u32)>>,
+}
+
+impl Histories {
+    pub(super) fn new(settings: HistorySettings, run: u64, me: ReactorId) -> Histories {
+        Histories {
+            settings,
+            run: format!("{run:016x}-{:x}", me.0),
+            epochs: 0,
+            bytes: 0,
+            oldest: BinaryHeap::new(),
+            expiries: BinaryHeap::new(),
+        }
+    }
+
+    fn begin(&mut self, policy: HistoryPolicy) -> History {
+        self.epochs += 1;
+        History::new(format!("{}-{:x}", self.run, self.epochs).into(), policy)
+    }
+}
+
+/// What a join is told of a topic's history.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    pub(super) place: Option<Place>,
+    pub(super) slice: Option<Slice>,
+    pub(super) recovered: Option<bool>,
+}
+
+impl Router {
+    /// A turn begins: what is due to go from history goes.
+    pub fn begin_turn(&mut self, now: Millis) {
+        self.now = now;
+        while let Some(&Reverse((at, topic))) = self.histories.expiries.peek()
+            && at <= now
+        {
+            self.histories.expiries.pop();
+            let index = TopicIndex(topic);
+            let Some(history) = self.topics.history_mut(index) else { continue };
+            let before = history.bytes();
+            history.expire(now);
+            self.histories.bytes -= before - history.bytes();
+            match history.expires_at() {
+                Some(next) => self.histories.expiries.push(Reverse((next, topic))),
+                None => self.drop_topic_if_unused(&self.topics.get(index).key.clone()),
+            }
+        }
+    }
+
+    /// Bytes that all histories of this reactor hold.
+    pub fn history_bytes(&self) -> usize {
+        self.histories.bytes
+    }
+
+    /// Asks a room's home for a page of its history; `asker` gets the reply as a message. `false` where it is no member.
+    pub fn history(
+        &mut self,
+        asker: ConnId,
+        room: &str,
+        id: Option<&str>,
+        before: Option<u64>,
+        limit: Option<u64>,
+        sink: &mut impl Sink,
+    ) -> bool {
+        if !self.is_member(asker, room) {
+            return false;
+        }
+        let key = TopicKey { kind: Kind::Room, name: room.into() };
+        let limit = limit.map_or(HISTORY_PAGE_MAX, |limit| limit.min(HISTORY_PAGE_MAX as u64) as usize);
+        let question = HistoryOf { room: key.clone(), asker, id: id.map(Into::into), before, limit };
+        self.send_home(&key, Content::History(Box::new(question)), sink);
+        true
+    }
+
+    /// Asks for what came to the connection's inbox between a position and its welcome.
+    pub fn resume(&mut self, conn: ConnId, epoch: &str, offset: u64, id: Option<&str>, sink: &mut impl Sink) {
+        let Some(subscriber) = self.subscribers.get(conn) else { return };
+        let key = TopicKey { kind: Kind::Inbox, name: subscriber.user.clone() };
+        let welcomed_at = subscriber.inbox.as_deref().cloned();
+        let id = id.map(Into::into);
+        let resume = Resume { inbox: key.clone(), to: conn, epoch: epoch.into(), offset, welcomed_at, id };
+        self.send_home(&key, Content::Resume(Box::new(resume)), sink);
+    }
+
+    /// At home: puts a publish into the topic's history, if it keeps one, and fans it out. Its place, for the ack.
+    pub(super) fn keep_and_fan_out(
+        &mut self,
+        hash: u64,
+        publish: &Publish<'_>,
+        shared: Option<&SharedFrame>,
+        sink: &mut impl Sink,
+    ) -> Option<Place> {
+        let Publish { topic, frame, exclude, key } = *publish;
+        if self.histories.settings.keeps_none(topic.kind) {
+            self.fan_out(hash, topic, frame, shared, exclude, sink);
+            return None;
+        }
+        let index = self.home_topic(hash, topic);
+        let now = self.now;
+        let Some(history) = index.and_then(|index| self.topics.history_mut(index)) else {
+            self.fan_out(hash, topic, frame, shared, exclude, sink);
+            return None;
+        };
+        if let Some(known) = key.and_then(|key| history.known(key)) {
+            return Some(known);
+        }
+        let offset = history.next_offset();
+        let placed: SharedFrame =
+            self.frames.build(Opcode::Text, |out| protocol::put_offset(out, split_frame(frame).1, offset)).into();
+        let index = index.expect("it has a history");
+        let place = self.change(index, |history| history.append(placed.clone(), key.map(Into::into), now))?;
+        self.fan_out(hash, topic, placed.plain(), Some(&placed), exclude, sink);
+        self.make_room();
+        Some(place)
+    }
+
+    /// At home: what a join finds of the topic's history.
+    pub(super) fn recovery(&mut self, index: TopicIndex, wish: Option<&Wish>) -> Recovery {
+        let now = self.now;
+        self.change(index, |history| {
+            history.expire(now);
+            history.touch(now);
+        });
+        let Some(history) = self.topics.history_mut(index) else {
+            let recovered = matches!(wish, Some(Wish::Since { .. })).then_some(false);
+            return Recovery { recovered, ..Recovery::default() };
+        };
+        let place = history.place();
+        let (slice, recovered) = match wish {
+            None => (None, None),
+            Some(Wish::Last(count)) => (Some(history.last(*count)), None),
+            Some(Wish::Since { epoch, offset }) => {
+                let slice = history.since(epoch, *offset, place.offset);
+                let recovered = slice.is_some();
+                (slice, Some(recovered))
+            }
+        };
+        Recovery { place: Some(place), slice, recovered }
+    }
+
+    /// At home: a page of a room's history.
+    pub(super) fn home_history(&mut self, from: ReactorId, question: HistoryOf, sink: &mut impl Sink) {
+        let HistoryOf { room, asker, id, before, limit } = question;
+        let hash = self.topics.hasher().hash(room.borrow());
+        let found = self.topics.find(hash, room.borrow());
+        let history = found.and_then(|index| self.topics.history(index));
+        let place = history.map(History::place);
+        let messages = history.into_iter().flat_map(|history| history.page(before, limit));
+        let frame = self.frames.build(Opcode::Text, |out| {
+            let place = place.as_ref().map(Place::in_epoch);
+            protocol::history(out, id.as_deref(), &room.name, place, messages);
+        });
+        match from == self.me {
+            true => sink.direct(asker, frame),
+            false => {
+                let content = Content::Direct { to: asker, frame: frame.into(), ack: None };
+                self.outgoing.push((from, Mail(content)));
+            }
+        }
+    }
+
+    /// At home: what an inbox has of what came before a welcome.
+    pub(super) fn home_resume(&mut self, from: ReactorId, resume: Resume, sink: &mut impl Sink) {
+        let Resume { inbox, to, epoch, offset, welcomed_at, id } = resume;
+        let hash = self.topics.hasher().hash(inbox.borrow());
+        let found = self.topics.find(hash, inbox.borrow());
+        let history = found.and_then(|index| self.topics.history_mut(index));
+        let slice = welcomed_at.as_ref().zip(history).and_then(|(place, history)| {
+            // The welcome's epoch has to be the history's still.
+            let same = place.epoch == history.place().epoch;
+            same.then(|| history.since(&epoch, offset, place.offset)).flatten()
+        });
+        let resumed = Resumed { to, place: welcomed_at, slice, id };
+        self.send(from, Content::Resumed(Box::new(resumed)), sink);
+    }
+
+    /// The home has looked: what was missed, then the answer.
+    pub(super) fn resumed(&mut self, resumed: Resumed, sink: &mut impl Sink) {
+        let Resumed { to, place, slice, id } = resumed;
+        let recovered = slice.is_some();
+        if let Some(slice) = slice {
+            self.seal_inbox(to, sink);
+            sink.recover(to, slice);
+        }
+        sink.answer(to, Answer::Resumed { id: id.as_deref(), place: place.as_ref().map(Place::in_epoch), recovered });
+    }
+
+    /// The topic as its home sees it; it is put into the table where it keeps history, or is there already.
+    pub(super) fn home_topic(&mut self, hash: u64, topic: TopicRef<'_>) -> Option<TopicIndex> {
+        let found = self.topics.find(hash, topic);
+        let unknown = found.is_none_or(|index| matches!(self.topics.get(index).keeps, Keeps::Unknown));
+        if !unknown {
+            return found;
+        }
+        let policy = self.histories.settings.policy(topic);
+        let index = match (found, policy) {
+            (Some(index), _) => index,
+            (None, None) => return None,
+            (None, Some(_)) => {
+                let key = TopicKey { kind: topic.kind, name: topic.name.into() };
+                self.topics.find_or_insert(hash, &key)
+            }
+        };
+        self.topics.get_mut(index).keeps = match policy {
+            Some(policy) => Keeps::History(Box::new(self.histories.begin(policy))),
+            None => Keeps::Nothing,
+        };
+        Some(index)
+    }
+
+    /// Changes a history, and notes what it holds and when something of it is due to go.
+    fn change<T>(&mut self, index: TopicIndex, change: impl FnOnce(&mut History) -> T) -> Option<T> {
+        let history = self.topics.history_mut(index)?;
+        let (bytes, oldest, expiry) = (history.bytes(), history.oldest_at(), history.expires_at());
+        let result = change(history);
+        self.histories.bytes = self.histories.bytes - bytes + history.bytes();
+        if let (None, Some(first)) = (oldest, history.oldest_at()) {
+            self.histories.oldest.push(Reverse((first, index.0)));
+        }
+        if let (None, Some(first)) = (expiry, history.expires_at()) {
+            self.histories.expiries.push(Reverse((first, index.0)));
+        }
+        Some(result)
+    }
+
+    /// The histories hold more than they may: the oldest messages go first.
+    fn make_room(&mut self) {
+        while self.histories.bytes > self.histories.settings.bytes_max
+            && let Some(Reverse((at, topic))) = self.histories.oldest.pop()
+        {
+            let index = TopicIndex(topic);
+            let Some(history) = self.topics.history_mut(index) else { continue };
+            let before = history.bytes();
+            if history.oldest_at() == Some(at) {
+                history.drop_oldest();
+                if history.oldest_at().is_none() {
+                    history.forget_keys();
+                }
+            }
+            self.histories.bytes -= before - history.bytes();
+            match history.oldest_at() {
+                Some(next) => self.histories.oldest.push(Reverse((next, topic))),
+                None => self.drop_topic_if_unused(&self.topics.get(index).key.clone()),
+            }
+        }
+    }
+}
