@@ -102,6 +102,10 @@ fn compare(payload: &[u8], outcome: &Outcome, max: usize) {
     }
     let held = message.len();
     let ended = zlib.decompress_vec(&TAIL, &mut message, FlushDecompress::Sync);
+    // The same for a stream that ends within the tail.
+    if zlib.total_in() < (payload.len() + TAIL.len()) as u64 {
+        return;
+    }
     match (ended, message.len() == held) {
         // The tail may be a last block as well as any other: it is empty.
         (Ok(Status::Ok | Status::BufError | Status::StreamEnd), true) => assert_eq!(outcome, &Outcome::Binary(message)),

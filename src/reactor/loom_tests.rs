@@ -15,10 +15,10 @@ use super::driver::{Completion, Driver, Sent, Token};
 use super::mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office_of};
 use super::sync::{AtomicBool, Ordering};
 use super::worker::{NodeState, Settings, Worker};
-use crate::conn::HeadLimits;
+use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::metrics::NodeMetrics;
-use crate::router::{Mail, NoticeSettings};
+use crate::router::{HistorySettings, Mail, NoticeSettings, RouterSettings};
 use crate::time::Millis;
 
 /// Switches away from a thread that could go on, in one run.
@@ -287,8 +287,8 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
     let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
     let settings = Settings {
         connections_max: 0,
-        message_bytes_max: 0,
-        rooms_max: 0,
+        message: MessageLimits { bytes_max: 0, fragments_max: 0 },
+        deflate: None,
         head: HeadLimits { bytes_max: 0, headers_max: 0 },
         handshake_ms_max: 0,
         heartbeat_ms: 1_000,
@@ -297,9 +297,10 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
         outbox_node_bytes_max: 0,
         messages_per_second: 0,
         bytes_per_second: 0,
-        notices,
+        router: RouterSettings { rooms_max: 0, notices, history: HistorySettings::none() },
     };
-    let state = NodeState { metrics: Arc::new(NodeMetrics::new(2)), codec: ClientIdCodec::new([7; 16], 0), seed: 1 };
+    let state =
+        NodeState { metrics: Arc::new(NodeMetrics::new(2)), codec: ClientIdCodec::new([7; 16], 0), seed: 1, run: 1 };
     bell.attach();
     bell.about_to_sleep();
     Worker::new(ReactorId(0), 2, Clientless(bell), mailbox, settings, state, Box::new(|_, _| ()), 1)

@@ -249,7 +249,8 @@ pub fn memory_is_bounded_over_all_rooms(reactors: usize) {
     let rooms: Vec<String> = (0..8).map(|room| format!("room-{room}")).collect();
     let epochs: Vec<Value> = rooms.iter().map(|room| alice.join(room)["epoch"].clone()).collect();
     let filler = "x".repeat(10_000);
-    for _ in 0..40 {
+    // More than a reactor's share in each room: where the rooms are at home is chance.
+    for _ in 0..120 {
         for room in &rooms {
             publish(&mut alice, room, filler.as_str());
         }
@@ -260,7 +261,7 @@ pub fn memory_is_bounded_over_all_rooms(reactors: usize) {
         assert_eq!(since(&mut late, room, epoch, 0)["recovered"], false, "the first of {room} are gone");
         kept += late.request(json!({"type": "history", "roomId": room}))["messages"].as_array().unwrap().len();
     }
-    assert!((80..=104).contains(&kept), "{kept} messages of 10 kB in 1 MiB");
+    assert!((45..=104).contains(&kept), "{kept} messages of 10 kB in 1 MiB");
 }
 
 /// A long history does not make its reader a slow consumer, however small the bound.

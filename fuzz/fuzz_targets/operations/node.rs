@@ -10,7 +10,7 @@ use fanfare::ids::{ClientIdCodec, ReactorId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Client, Inside, Rest, SimDriver, SimWaker, World, post_office_of, wakers};
 use fanfare::reactor::{NodeState, Order, PostOffice, Settings, Turn, Worker};
-use fanfare::router::NoticeSettings;
+use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
 use fanfare::time::Millis;
 use fanfare_seeds::script::{Hard, Script};
 
@@ -53,7 +53,7 @@ impl Node {
         let handed = Handed::default();
         let (bells, wakes) = wakers(reactors);
         let (office, mailboxes) = post_office_of(wakes, if script.hard.small_mailboxes { 1 } else { 1_024 });
-        let state = NodeState { metrics: metrics.clone(), codec: ClientIdCodec::new([7; 16], 0), seed };
+        let state = NodeState { metrics: metrics.clone(), codec: ClientIdCodec::new([7; 16], 0), seed, run: seed };
         let settings = settings(script.hard);
         let outbox_bytes_max = settings.outbox_bytes_max;
         let seat = |((at, mailbox), waker): ((usize, _), _)| {
@@ -206,7 +206,6 @@ fn settings(hard: Hard) -> Settings {
         connections_max: if hard.few_places { 3 } else { 10_000 },
         message: MessageLimits { bytes_max: 20_000, fragments_max: 131_072 },
         deflate: None,
-        rooms_max: if hard.few_rooms { 2 } else { 1_000 },
         head: HeadLimits { bytes_max: 1_000, headers_max: 16 },
         handshake_ms_max: calm_or(1_000),
         heartbeat_ms: calm_or(3_000),
@@ -215,10 +214,14 @@ fn settings(hard: Hard) -> Settings {
         outbox_node_bytes_max: if hard.tight_node { 4_000 } else { ENDLESS_BYTES as u64 },
         messages_per_second: 0,
         bytes_per_second: 0,
-        notices: NoticeSettings {
-            members_max: if hard.notices { 100 } else { 0 },
-            join_text: "{user} joined".into(),
-            leave_text: "{user} left".into(),
+        router: RouterSettings {
+            rooms_max: if hard.few_rooms { 2 } else { 1_000 },
+            notices: NoticeSettings {
+                members_max: if hard.notices { 100 } else { 0 },
+                join_text: "{user} joined".into(),
+                leave_text: "{user} left".into(),
+            },
+            history: HistorySettings::none(),
         },
     }
 }
