@@ -17,8 +17,8 @@ use std::fmt;
 
 use fanfare::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use fanfare::protocol::{
-    self, Body, Command, ErrorCode, NESTING_MAX, Position, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX, Rejection, Request,
-    Rooms, parse,
+    self, Body, Command, ErrorCode, NESTING_MAX, PUBLISH_KEY_BYTES_MAX, Position, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX,
+    Rejection, Request, Rooms, parse,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -64,10 +64,11 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
     }
     let kind = string_of(needed("type")?).ok_or(ErrorCode::UnknownType)?;
     Ok(match kind.as_str() {
-        "room_msg" => Command::RoomMsg { room: room()?, content: needed("content")? },
+        "room_msg" => Command::RoomMsg { room: room()?, content: needed("content")?, key: key_of(fields)? },
         "private_msg" => Command::PrivateMsg {
             to_user: name_of(needed("toUser")?, USER_ID_BYTES_MAX).ok_or(ErrorCode::BadUserId)?,
             content: needed("content")?,
+            key: key_of(fields)?,
         },
         "private" => Command::Private {
             to: string_of(needed("to")?).ok_or(ErrorCode::BadClientId)?.into(),
@@ -87,6 +88,15 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
         },
         "leave_room" => Command::LeaveRoom { room: room()? },
         "presence" => Command::Presence { room: room()? },
+        "history" => Command::History {
+            room: room()?,
+            before: optional_integer(fields, "before")?,
+            limit: optional_integer(fields, "limit")?,
+        },
+        "resume" => {
+            let (epoch, offset) = place_of(needed("inbox")?).ok_or(ErrorCode::BadPosition)?;
+            Command::Resume { epoch, offset }
+        }
         "ping" => Command::Ping,
         _ => return Err(ErrorCode::UnknownType),
     })
@@ -104,12 +114,23 @@ fn position_of<'a>(fields: &Fields<'a>) -> Result<Option<Position<'a>>, ErrorCod
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => None,
         (None, Some(last)) => integer_of(last).map(Position::Last),
-        (Some(since), None) => Fields::read(since).and_then(|since| {
-            let epoch = string_of(since.get("epoch")?)?.into();
-            Some(Position::Since { epoch, offset: integer_of(since.get("offset")?)? })
-        }),
+        (Some(since), None) => place_of(since).map(|(epoch, offset)| Position::Since { epoch, offset }),
     };
     position.map(Some).ok_or(ErrorCode::BadPosition)
+}
+
+fn place_of<'a>(place: &str) -> Option<(Cow<'a, str>, u64)> {
+    let fields = Fields::read(place)?;
+    Some((string_of(fields.get("epoch")?)?.into(), integer_of(fields.get("offset")?)?))
+}
+
+fn key_of<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, ErrorCode> {
+    let key = fields.get("key").map(|key| name_of(key, PUBLISH_KEY_BYTES_MAX).ok_or(ErrorCode::BadKey));
+    key.transpose()
+}
+
+fn optional_integer(fields: &Fields<'_>, name: &str) -> Result<Option<u64>, ErrorCode> {
+    fields.get(name).map(|value| integer_of(value).ok_or(ErrorCode::BadPosition)).transpose()
 }
 
 fn integer_of(value: &str) -> Option<u64> {
@@ -195,9 +216,13 @@ fn check_slices(request: &Request<'_>, text: &str) {
     };
     request.id.into_iter().for_each(lies_inside);
     match &request.command {
-        Command::RoomMsg { room: name, content: value }
-        | Command::PrivateMsg { to_user: name, content: value }
-        | Command::Private { to: name, data: value } => {
+        Command::RoomMsg { room: name, content: value, key }
+        | Command::PrivateMsg { to_user: name, content: value, key } => {
+            name_lies_inside(name);
+            lies_inside(value);
+            key.iter().for_each(name_lies_inside);
+        }
+        Command::Private { to: name, data: value } => {
             name_lies_inside(name);
             lies_inside(value);
         }
@@ -205,7 +230,9 @@ fn check_slices(request: &Request<'_>, text: &str) {
         Command::JoinRoom { rooms: Rooms::Many(rooms), .. } => rooms.iter().for_each(name_lies_inside),
         Command::JoinRoom { rooms: Rooms::One(room), .. }
         | Command::LeaveRoom { room }
+        | Command::History { room, .. }
         | Command::Presence { room } => name_lies_inside(room),
+        Command::Resume { epoch, .. } => name_lies_inside(epoch),
         Command::Ping => {}
     }
 }
@@ -215,7 +242,7 @@ fn check_message(request: &Request<'_>) {
     let mut out = Vec::new();
     let (from, time_ms) = ("\"from\"\n", 1);
     let (field, value) = match &request.command {
-        Command::RoomMsg { room, content } => {
+        Command::RoomMsg { room, content, .. } => {
             protocol::room_msg(&mut out, room, from, content, time_ms);
             ("content", *content)
         }
@@ -236,8 +263,16 @@ fn check_message(request: &Request<'_>) {
             ("data", *data)
         }
         Command::JoinRoom { rooms: Rooms::One(room), .. } => {
-            protocol::joined(&mut out, request.id, room, None);
+            protocol::joined(&mut out, request.id, room, None, None);
             return check_reply(&out, request.id, Some(room));
+        }
+        Command::History { room, .. } => {
+            protocol::history(&mut out, request.id, room, None, []);
+            return check_reply(&out, request.id, Some(room));
+        }
+        Command::Resume { .. } => {
+            protocol::resumed(&mut out, request.id, None, false);
+            return check_reply(&out, request.id, None);
         }
         Command::Presence { room } => {
             protocol::presence(&mut out, request.id, room, 1, [from], true);

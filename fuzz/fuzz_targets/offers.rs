@@ -34,7 +34,7 @@ fn expected(element: &str) -> Option<String> {
     if !name.trim().eq_ignore_ascii_case("permessage-deflate") {
         return None;
     }
-    let (mut names, mut answer) = (Vec::new(), vec!["permessage-deflate", "server_no_context_takeover"].join("; "));
+    let (mut names, mut answer) = (Vec::new(), "permessage-deflate; server_no_context_takeover".to_owned());
     let (mut server, mut client, mut no_takeover) = (None, None, false);
     for parameter in parameters {
         let parameter = parameter.trim();
