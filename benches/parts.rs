@@ -30,6 +30,9 @@ use serde_json::value::RawValue;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
+/// Who publishes, where nobody is told of it.
+const NOBODY: ConnId = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
+
 /// Members of the largest room.
 const MEMBERS_MAX: usize = 1_000;
 
@@ -276,7 +279,7 @@ struct Routers {
 impl Routers {
     fn new() -> Routers {
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-        let settings = RouterSettings { rooms_max: 128, notices, history: HistorySettings::none() };
+        let settings = RouterSettings { rooms_max: 128, notices, history: HistorySettings::none(), cluster: false };
         let router = |me| Router::new(ReactorId(me), 2, 1, 1, settings.clone());
         Routers { routers: [router(0), router(1)], sinks: [Counter::new(), Counter::new()] }
     }
@@ -309,7 +312,7 @@ impl Routers {
 
     fn publish(&mut self, room: &str, frame: &[u8]) {
         let topic = TopicRef { kind: Kind::Room, name: room };
-        let publish = Publish { topic, frame, exclude: None, key: None };
+        let publish = Publish { topic, frame, exclude: None, key: None, publisher: NOBODY };
         self.routers[0].publish(publish, None, &mut self.sinks[0]);
     }
 
@@ -393,7 +396,8 @@ fn hop(criterion: &mut Criterion) {
 
 /// Some mail to reactor 0.
 fn mail(router: &mut Router) -> Mail {
-    let publish = Publish { topic: TopicRef::EVERYONE, frame: &[b'x'; 130], exclude: None, key: None };
+    let publish =
+        Publish { topic: TopicRef::EVERYONE, frame: &[b'x'; 130], exclude: None, key: None, publisher: NOBODY };
     router.publish(publish, None, &mut Counter::new());
     router.poll_mail().next().map(|(_, mail)| mail).unwrap()
 }

@@ -192,14 +192,20 @@ fn flag(setting: &'static Setting) -> Arg {
         .value_name(kind.placeholder())
         .help(format!("{help} [{}; default: {default}]", kind.domain()))
         .help_heading(setting.section().unwrap_or("Settings"));
+    // The one setting that makes a cluster is given by hand often.
+    let arg = if *key == "redis.url" { arg.visible_alias("redis") } else { arg };
     // A value that starts with a hyphen is a wrong value, to be named as one, wherever it can be no right one.
     match kind {
         Kind::Addresses => arg.action(ArgAction::Append).allow_hyphen_values(true),
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
         Kind::Text { .. } => arg,
-        Kind::Integer(_) | Kind::Bytes(_) | Kind::Duration(_) | Kind::Choice(_) | Kind::Pin | Kind::Pattern => {
-            arg.allow_hyphen_values(true)
-        }
+        Kind::Integer(_)
+        | Kind::Bytes(_)
+        | Kind::Duration(_)
+        | Kind::Choice(_)
+        | Kind::Pin
+        | Kind::Pattern
+        | Kind::RedisUrl => arg.allow_hyphen_values(true),
     }
 }
 

@@ -44,6 +44,13 @@ pub struct Decoded {
 pub struct ClientId([u8; TEXT_BYTES]);
 
 impl ClientId {
+    /// What has the form of a client id, whether it is anybody's or not.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<ClientId> {
+        let uuid = uuid_from_text(text)?;
+        bits_from_uuid(uuid).map(|_| ClientId(text_from_uuid(uuid)))
+    }
+
     /// The 36 characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -65,8 +72,8 @@ impl fmt::Debug for ClientId {
 
 /// Makes and reads client ids.
 ///
-/// The nodes of a cluster share the key, so each can read the others' ids. Encryption is a
-/// balanced Feistel network over two halves of 61 bits with keyed SipHash-2-4 as its round
+/// Each node has a key of its own, and the nodes of a cluster tell each other theirs, so that each
+/// can read the others' ids. Encryption is a balanced Feistel network over two halves of 61 bits with keyed SipHash-2-4 as its round
 /// function. Of the 122 bits 26 are always zero in the plain text: a guessed id passes that check
 /// once in 67 million times, and must then still name a live slot with its current generation.
 #[derive(Clone)]

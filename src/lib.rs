@@ -6,8 +6,9 @@
 //! main → server, config, cli          arguments to Config to server::run
 //! bench                                the load generator: a client of any server of the user dialect
 //! doctor  → config                     this machine's settings against the configuration
-//! server  → reactor, control           spawn, pin, listen, drain
+//! server  → reactor, cluster, control  spawn, pin, listen, drain
 //! control → metrics (messages only)    HTTP that is no upgrade: console page, health, statistics
+//! cluster → reactor (its mailbox), router   several nodes as one, through Redis; its core is sans-IO
 //! reactor → conn, router, drivers      the loop: mail, completions, timers, flush, wake peers
 //! router  → compress, protocol         topics, membership, fan-out plan, presence: sans-IO
 //! conn    → compress                   handshake, frames, assembly, outbox: sans-IO
@@ -22,6 +23,7 @@
 pub mod bench;
 pub mod cgroup;
 pub mod cli;
+pub mod cluster;
 pub mod compress;
 pub mod config;
 pub mod conn;

@@ -102,6 +102,52 @@ pub const PUBLISH_KEYS_MAX: usize = 10_000;
 /// Messages in one page of history: what a client asks for beyond is not sent.
 pub const HISTORY_PAGE_MAX: usize = 1_000;
 
+/// Pieces of mail that wait at a topic's home for the cluster's answer; those beyond go on as if Redis had not answered.
+pub const CLUSTER_WAITING_MAX: usize = 4_096;
+
+/// Live messages of one topic that wait until what is missing in front of them was read; beyond it they are read, too.
+pub const CLUSTER_HELD_MAX: usize = 4_096;
+
+/// Messages in one read of a stream while it is followed; the rest in the next.
+pub const CLUSTER_READ_MAX: usize = 1_000;
+
+/// Bytes of commands that Redis has not answered; beyond it publishes without history are dropped, and those into
+/// history answered `unavailable`.
+pub const CLUSTER_UNANSWERED_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of publishes to one channel that go out as one; the rest as the next.
+pub const CLUSTER_BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// Time Redis has to answer a command, in milliseconds; beyond it the connection is given up.
+pub const CLUSTER_ANSWER_MS_MAX: u64 = 2_000;
+
+/// Between two canaries, in milliseconds.
+pub const CLUSTER_CANARY_MS: u64 = 1_000;
+
+/// Time a canary has to come back, in milliseconds; beyond it the subscribing connection is given up.
+pub const CLUSTER_CANARY_MS_MAX: u64 = 2_500;
+
+/// Between two greetings to the other nodes, in milliseconds; one that was silent for four times that is gone.
+pub const CLUSTER_HELLO_MS: u64 = 5_000;
+
+/// Time the other nodes have to say who is in a room, in milliseconds; beyond it the answer goes without them.
+pub const CLUSTER_PRESENCE_MS_MAX: u64 = 1_000;
+
+/// How long an epoch is known in Redis beyond the last message, in milliseconds.
+pub const CLUSTER_EPOCH_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Time a connection to Redis may take to be made, in milliseconds.
+pub const CLUSTER_CONNECT_MS_MAX: u64 = 2_000;
+
+/// Before a connection to Redis is tried for the second time, in milliseconds; doubled with each further time.
+pub const CLUSTER_RETRY_MS_MIN: u64 = 100;
+
+/// Before a connection to Redis is tried again, in milliseconds, at most.
+pub const CLUSTER_RETRY_MS_MAX: u64 = 1_500;
+
+/// How long a topic stays subscribed without a member, in milliseconds, in case one comes back.
+pub const CLUSTER_LINGER_MS: u64 = 5_000;
+
 /// Connections told to go away per turn of a draining reactor: the rest follow `DRAIN_PACE_MS` later.
 pub const DRAIN_CLOSES_PER_TURN: usize = 512;
 

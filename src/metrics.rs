@@ -182,6 +182,68 @@ impl ReactorMetrics {
     }
 }
 
+/// The families of a cluster's counters: each with its name in `/stats` and, behind `fanfare_cluster_`, in `/metrics`,
+/// whether it only ever grows, and what it counts.
+macro_rules! cluster_counts {
+    ($($(#[doc = $doc:literal])+ $name:ident: $grows:literal,)+) => {
+        /// What a node of a cluster has done since it started.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct ClusterCounts {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        /// The same, published.
+        #[derive(Debug, Default)]
+        pub struct ClusterMetrics {
+            $($name: AtomicU64,)+
+        }
+
+        impl ClusterMetrics {
+            /// Publishes; called by the cluster's thread only.
+            pub fn publish(&self, counts: &ClusterCounts) {
+                $(self.$name.store(counts.$name, Ordering::Relaxed);)+
+            }
+
+            /// What was published last.
+            pub fn read(&self) -> ClusterCounts {
+                ClusterCounts { $($name: self.$name.load(Ordering::Relaxed),)+ }
+            }
+        }
+
+        impl ClusterCounts {
+            /// Each with its name, whether it only ever grows, and its meaning.
+            pub fn families(&self) -> Vec<(&'static str, bool, &'static str, u64)> {
+                vec![$((stringify!($name), $grows, concat!($($doc),+), self.$name),)+]
+            }
+        }
+    };
+}
+
+cluster_counts! {
+    /// 1 while Redis can be reached, else 0.
+    reachable: false,
+    /// Other nodes that were heard of lately.
+    peers: false,
+    /// Topics that are followed.
+    feeds: false,
+    /// Messages given to Redis for other nodes.
+    published: true,
+    /// Messages without history that could not be given to Redis.
+    dropped: true,
+    /// Messages stored in history.
+    stored: true,
+    /// Publishes into history that were answered `unavailable`.
+    refused: true,
+    /// Messages that came from Redis, live or read again.
+    received: true,
+    /// Reads of streams because something was missing, or might be.
+    repairs: true,
+    /// Gaps that were told to members.
+    gaps: true,
+    /// Messages on channels that no node of this version wrote.
+    unreadable: true,
+}
+
 /// What the reactors of a node share: the counts that bound it, and everybody's metrics.
 #[derive(Debug)]
 pub struct NodeMetrics {
@@ -193,6 +255,8 @@ pub struct NodeMetrics {
     pub deflate_contexts: AtomicUsize,
     /// Bytes these may take.
     pub deflate_bytes: AtomicUsize,
+    /// Of a node of a cluster.
+    pub cluster: Option<ClusterMetrics>,
     /// One entry a reactor.
     pub reactors: Vec<ReactorMetrics>,
 }
@@ -205,8 +269,14 @@ impl NodeMetrics {
             sockets: AtomicUsize::new(0),
             deflate_contexts: AtomicUsize::new(0),
             deflate_bytes: AtomicUsize::new(0),
+            cluster: None,
             reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
         }
+    }
+
+    /// The same, for a node of a cluster.
+    pub fn in_cluster(self) -> NodeMetrics {
+        NodeMetrics { cluster: Some(ClusterMetrics::default()), ..self }
     }
 
     /// Takes one of `max` places in a count; `false` where all are taken.

@@ -124,6 +124,7 @@ fn cost_of(join: bool, message: &str) -> (usize, usize, usize) {
             rooms_max: 128,
             notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },
             history: HistorySettings::none(),
+            cluster: false,
         },
     };
     let node =

@@ -468,7 +468,8 @@ impl Given<'_> {
                 | Value::Word(_)
                 | Value::Addresses(_)
                 | Value::Pin(_)
-                | Value::Pattern(_),
+                | Value::Pattern(_)
+                | Value::RedisUrl(_),
             )
             | None => None,
         })

@@ -184,7 +184,13 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
             kind.parse(&text).map_err(here)
         }
         (
-            Kind::Bytes(_) | Kind::Duration(_) | Kind::Text { .. } | Kind::Choice(_) | Kind::Pin | Kind::Pattern,
+            Kind::Bytes(_)
+            | Kind::Duration(_)
+            | Kind::Text { .. }
+            | Kind::Choice(_)
+            | Kind::Pin
+            | Kind::Pattern
+            | Kind::RedisUrl,
             DeValue::String(text),
         ) => kind.parse(text).map_err(here),
         (Kind::Bool, DeValue::Boolean(switch)) => Ok(Value::Bool(*switch)),

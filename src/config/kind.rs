@@ -7,6 +7,7 @@ use super::error::shown;
 use super::listen::Listen;
 use super::pattern::Pattern;
 use super::quantity::{self, QuantityError};
+use super::redis_url::RedisUrl;
 use crate::limits::{REACTORS_MAX, ROOM_ID_BYTES_MAX};
 
 /// Addresses in one list. One more is refused.
@@ -50,6 +51,8 @@ pub enum Kind {
     Pin,
     /// Which room ids are meant.
     Pattern,
+    /// Where Redis is.
+    RedisUrl,
 }
 
 /// A value that is within its kind's bounds.
@@ -73,6 +76,8 @@ pub enum Value {
     Pin(Pin),
     /// Of [`Kind::Pattern`].
     Pattern(Pattern),
+    /// Of [`Kind::RedisUrl`].
+    RedisUrl(RedisUrl),
 }
 
 /// How a quantity is read, and what messages say about it.
@@ -124,6 +129,7 @@ impl Kind {
                 cores => self.parse_cores(cores),
             },
             Kind::Pattern => text.parse().map(Value::Pattern),
+            Kind::RedisUrl => text.parse().map(Value::RedisUrl),
         }
     }
 
@@ -156,6 +162,7 @@ impl Kind {
             Kind::Addresses => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
             Kind::Pin => "auto, none, or core numbers as 0,1".to_owned(),
             Kind::Pattern => format!("1 to {ROOM_ID_BYTES_MAX} bytes"),
+            Kind::RedisUrl => "redis://HOST:PORT/, or empty".to_owned(),
         }
     }
 
@@ -171,6 +178,7 @@ impl Kind {
             Kind::Addresses => "an array of addresses",
             Kind::Pin => "a pinning",
             Kind::Pattern => "a pattern",
+            Kind::RedisUrl => "a URL",
         }
     }
 
@@ -186,6 +194,7 @@ impl Kind {
             Kind::Addresses => "ADDR",
             Kind::Pin => "CORES",
             Kind::Pattern => "PATTERN",
+            Kind::RedisUrl => "URL",
         }
     }
 
@@ -277,6 +286,7 @@ impl Value {
                 quoted(&cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
             }
             Value::Pattern(pattern) => quoted(pattern.as_str()),
+            Value::RedisUrl(url) => quoted(&url.to_string()),
         }
     }
 }

@@ -22,6 +22,7 @@ mod kind;
 mod listen;
 mod pattern;
 mod quantity;
+mod redis_url;
 mod room;
 mod source;
 mod suggest;
@@ -37,6 +38,7 @@ pub use error::{ConfigError, Problem, one_line};
 pub use kind::{Bounds, Kind, Value};
 pub use listen::Listen;
 pub use pattern::Pattern;
+pub use redis_url::RedisUrl;
 pub use room::{ROOM_HELP, ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources};
 pub use suggest::{nearest, nearest_flag};
@@ -78,6 +80,8 @@ pub struct Config {
     /// What differs from room to room, in the order in which rules are tried; at most [`ROOM_RULES_MAX`].
     /// [`Config::room_rule`] finds the one for a room.
     pub room: Vec<RoomRule>,
+    /// The other nodes.
+    pub redis: Redis,
     /// The end of the server's life.
     pub drain: Drain,
     /// Options of the sockets.
@@ -212,6 +216,15 @@ pub struct HistoryBounds {
     pub ttl: Duration,
 }
 
+/// Redis, through which several nodes act as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// Where it is; none for a node alone.
+    pub url: RedisUrl,
+    /// What the names of its channels and keys start with.
+    pub prefix: String,
+}
+
 /// The end of the server's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
@@ -319,6 +332,7 @@ impl Config {
             history: History { memory_max: from.size("history.memory_max") },
             inbox: Inbox { history: HistoryBounds::from_values(from, "inbox.history.size", "inbox.history.ttl") },
             room: effective.rules.iter().map(RoomRule::from_values).collect(),
+            redis: Redis { url: from.redis_url("redis.url").clone(), prefix: from.text("redis.prefix").to_owned() },
             drain: Drain { timeout: from.duration("drain.timeout") },
             tcp: Tcp {
                 nodelay: from.switch("tcp.nodelay"),

@@ -96,6 +96,8 @@ const fn duration(min_ms: u64, max_ms: u64) -> Kind {
 
 const NOTICE_TEXT: Kind = Kind::Text { bytes_max: 1024 };
 
+const PREFIX: Kind = Kind::Text { bytes_max: 64 };
+
 const HISTORY_SIZE: Kind = integer(0, 1_000_000);
 const HISTORY_TTL: Kind = duration(SECOND, 30 * DAY);
 
@@ -242,6 +244,13 @@ pub const SETTINGS: &[Setting] = &[
         "Messages kept per user's inbox; beyond it the oldest go first, 0 keeps none.",
     ),
     row("inbox.history.ttl", HISTORY_TTL, "10m", "Time a message is kept in an inbox."),
+    row(
+        "redis.url",
+        Kind::RedisUrl,
+        "",
+        "Redis through which nodes with the same URL and prefix act as one; empty is a node alone.",
+    ),
+    row("redis.prefix", PREFIX, "fanfare", "What the names of channels and keys in Redis start with."),
     row("drain.timeout", duration(0, HOUR), "10s", "Time from SIGTERM until the connections that are left are cut."),
     row("tcp.nodelay", Kind::Bool, "true", "Send small segments at once (TCP_NODELAY)."),
     row(

@@ -7,6 +7,7 @@ use super::error::Problem;
 use super::kind::Value;
 use super::listen::Listen;
 use super::pattern::Pattern;
+use super::redis_url::RedisUrl;
 use super::source::Source;
 use super::table::Setting;
 
@@ -149,6 +150,13 @@ impl Values {
     pub(super) fn pattern(&self, key: &str) -> &Pattern {
         match self.value(key) {
             Value::Pattern(pattern) => pattern,
+            other => unfit(key, other),
+        }
+    }
+
+    pub(super) fn redis_url(&self, key: &str) -> &RedisUrl {
+        match self.value(key) {
+            Value::RedisUrl(url) => url,
             other => unfit(key, other),
         }
     }

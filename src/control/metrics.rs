@@ -44,6 +44,14 @@ pub(super) fn text(node: &Node) -> String {
             page.sample(CLOSED, &[("reactor", &reactor), ("reason", &ending.name())], counts.endings.of(ending));
         }
     }
+    for (name, grows, help, value) in node.metrics.cluster.iter().flat_map(|cluster| cluster.read().families()) {
+        let (name, kind) = match grows {
+            true => (format!("fanfare_cluster_{name}_total"), Type::Counter),
+            false => (format!("fanfare_cluster_{name}"), Type::Gauge),
+        };
+        page.family(&name, kind, help.trim());
+        page.sample(&name, &[], value);
+    }
     page.0
 }
 

@@ -140,9 +140,11 @@ fn upgrade_required() -> Response {
 }
 
 async fn ready(State(node): State<Node>) -> (StatusCode, &'static str) {
-    match node.ready.load(Ordering::Relaxed) {
-        true => (StatusCode::OK, "ready\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    let reachable = node.metrics.cluster.as_ref().is_none_or(|cluster| cluster.read().reachable == 1);
+    match (node.ready.load(Ordering::Relaxed), reachable) {
+        (true, true) => (StatusCode::OK, "ready\n"),
+        (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: Redis cannot be reached\n"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting, or going away\n"),
     }
 }
 

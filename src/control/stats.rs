@@ -8,8 +8,12 @@ pub(super) fn json(node: &Node) -> String {
     let reactors: Vec<Counts> = node.metrics.reactors.iter().map(|reactor| reactor.read()).collect();
     let connections: u64 = reactors.iter().map(|counts| counts.connections).sum();
     let each: Vec<String> = reactors.iter().map(reactor_json).collect();
+    let cluster = node.metrics.cluster.as_ref().map_or_else(String::new, |cluster| {
+        let counts = cluster.read().families().into_iter().map(|(name, _, _, value)| format!("\"{name}\":{value}"));
+        format!(",\"cluster\":{{{}}}", counts.collect::<Vec<String>>().join(","))
+    });
     format!(
-        "{{\"version\":\"{}\",\"uptime_ms\":{},\"connections\":{connections},\"reactors\":[{}]}}\n",
+        "{{\"version\":\"{}\",\"uptime_ms\":{},\"connections\":{connections},\"reactors\":[{}]{cluster}}}\n",
         env!("CARGO_PKG_VERSION"),
         node.started.elapsed().as_millis(),
         each.join(",")

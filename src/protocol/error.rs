@@ -30,6 +30,8 @@ pub enum ErrorCode {
     BadKey,
     /// What was asked for is for others only.
     Forbidden,
+    /// What is needed for it cannot be reached now.
+    Unavailable,
 }
 
 /// Every error code with its meaning, in the order of [`ErrorCode`].
@@ -59,6 +61,10 @@ pub const ERROR_CODES: &[(ErrorCode, &str)] = &[
     (ErrorCode::AlreadyJoined, "`since` was given for a room that the connection is in already: leave it first."),
     (ErrorCode::BadKey, "`key` is not a string of 1 to 64 bytes."),
     (ErrorCode::Forbidden, "The history of a room is for its members, and the connection is none."),
+    (
+        ErrorCode::Unavailable,
+        "History is kept in Redis, which the server cannot reach now. A publish may have been stored all the same: send it again with the same `key` later.",
+    ),
 ];
 
 impl ErrorCode {
@@ -79,6 +85,7 @@ impl ErrorCode {
             Self::AlreadyJoined => "already_joined",
             Self::BadKey => "bad_key",
             Self::Forbidden => "forbidden",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -86,7 +93,7 @@ impl ErrorCode {
 // The table lists every code once, in order: a new variant must come last here
 // and in the table, or this does not compile.
 const _: () = {
-    assert!(ERROR_CODES.len() == ErrorCode::Forbidden as usize + 1);
+    assert!(ERROR_CODES.len() == ErrorCode::Unavailable as usize + 1);
     let mut index = 0;
     while index < ERROR_CODES.len() {
         assert!(ERROR_CODES[index].0 as usize == index);

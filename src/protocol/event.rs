@@ -138,6 +138,24 @@ pub fn resumed(out: &mut Vec<u8>, id_raw: Option<&str>, place: Option<InEpoch<'_
     text(out, if recovered { r#","recovered":true}"# } else { r#","recovered":false}"# });
 }
 
+/// `gap`, where members of a room have missed something that is gone, or where
+/// that cannot be ruled out. `place` is what the next message comes behind.
+pub fn gap(out: &mut Vec<u8>, room: &str, place: InEpoch<'_>) {
+    text(out, r#"{"type":"gap","roomId":"#);
+    string(out, room);
+    in_epoch(out, Some(place));
+    text(out, r#","recovered":false}"#);
+}
+
+/// `gap` in a user's inbox; `place` as in `welcome`.
+pub fn inbox_gap(out: &mut Vec<u8>, place: InEpoch<'_>) {
+    text(out, r#"{"type":"gap","inbox":{"epoch":"#);
+    string(out, place.epoch);
+    text(out, r#","offset":"#);
+    integer(out, place.offset);
+    text(out, r#"},"recovered":false}"#);
+}
+
 /// `history`, a page of what a room has kept, oldest first. `messages` are
 /// whole messages as they were sent.
 pub fn history<'a>(

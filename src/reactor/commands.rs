@@ -7,7 +7,7 @@ use super::driver::Driver;
 use super::worker::Worker;
 use crate::conn::{PeerError, validate};
 use crate::frame::{FrameBuilder, Opcode};
-use crate::ids::ConnId;
+use crate::ids::{ClientId, ConnId};
 use crate::protocol::{self, Body, Command, ErrorCode, Position, Rejection, Request, Rooms};
 use crate::router::{Ask, JoinError, Kind, ManyJoin, Publish, TopicRef, Wish};
 
@@ -64,7 +64,7 @@ impl<D: Driver> Worker<D> {
         let Some(room) = self.router.name(id).cloned() else { return };
         let frame = self.frames.build(message.opcode(), |out| out.extend_from_slice(message.bytes()));
         let topic = TopicRef { kind: Kind::Raw, name: &room };
-        let publish = Publish { topic, frame, exclude: (!echo).then_some(id), key: None };
+        let publish = Publish { topic, frame, exclude: (!echo).then_some(id), key: None, publisher: id };
         self.router.publish(publish, None, &mut self.connections);
     }
 
@@ -158,8 +158,8 @@ impl<D: Driver> Worker<D> {
         // A key is the publisher's own: the length says where the user ends.
         let key = key.map(|key| format!("{}:{user}{key}", user.len()));
         let frame = build(&mut self.frames, user, self.unix_ms, write);
-        let publish = Publish { topic, frame, exclude, key: key.as_deref() };
-        self.router.publish(publish, id.map(|id| (me, id)), &mut self.connections);
+        let publish = Publish { topic, frame, exclude, key: key.as_deref(), publisher: me };
+        self.router.publish(publish, id, &mut self.connections);
     }
 
     /// To one connection, wherever it is. A client id that was never given out, or whose connection is gone, is
@@ -175,6 +175,13 @@ impl<D: Driver> Worker<D> {
                 self.router.direct(to.conn, frame, id.map(|id| (me, id)), &mut self.connections);
             }
             None => {
+                if let Some(to) = ClientId::parse(to).filter(|_| self.router.is_clustered()) {
+                    let user = self.router.name(me).map_or("", |user| user);
+                    let frame = build(&mut self.frames, user, self.unix_ms, |out, from, _| {
+                        protocol::private(out, from, data);
+                    });
+                    self.router.direct_elsewhere(to, frame);
+                }
                 if let Some(id) = id {
                     self.connections.message(me.slot.0, |out| protocol::ack(out, id, None));
                 }

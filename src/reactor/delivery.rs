@@ -6,7 +6,7 @@ use super::connections::Connections;
 use crate::compress::{SharedFrame, WindowBits};
 use crate::conn::{Chunk, Frames, Replay};
 use crate::ids::{ConnId, Slot};
-use crate::protocol;
+use crate::protocol::{self, ErrorCode};
 use crate::router::{Answer, Batch, BatchBody, Excluded, Sink, Slice};
 
 /// One form of a batch: its index, and what of it single members are not to get.
@@ -121,8 +121,16 @@ impl Sink for Connections {
                 self.message(to.slot.0, |out| protocol::resumed(out, id, place, recovered));
             }
             Answer::Acked { id, place } if open => self.message(to.slot.0, |out| protocol::ack(out, id, place)),
+            Answer::Unavailable { id } if open => self.message(to.slot.0, |out| {
+                protocol::error(
+                    out,
+                    id,
+                    ErrorCode::Unavailable,
+                    "Redis, which keeps history, cannot be reached: try again",
+                );
+            }),
             Answer::Fenced => self.fenced(to.slot.0),
-            Answer::Joined { .. } | Answer::Resumed { .. } | Answer::Acked { .. } => {}
+            Answer::Joined { .. } | Answer::Resumed { .. } | Answer::Acked { .. } | Answer::Unavailable { .. } => {}
         }
     }
 }

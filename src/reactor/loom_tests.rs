@@ -297,7 +297,7 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
         outbox_node_bytes_max: 0,
         messages_per_second: 0,
         bytes_per_second: 0,
-        router: RouterSettings { rooms_max: 0, notices, history: HistorySettings::none() },
+        router: RouterSettings { rooms_max: 0, notices, history: HistorySettings::none(), cluster: false },
     };
     let state =
         NodeState { metrics: Arc::new(NodeMetrics::new(2)), codec: ClientIdCodec::new([7; 16], 0), seed: 1, run: 1 };

@@ -33,9 +33,12 @@ pub enum Order {
     Drain,
 }
 
+/// What is taken out of a mailbox.
 #[derive(Debug)]
-pub(super) enum Parcel {
+pub enum Parcel {
+    /// Mail of one sender, in order.
     Mail(ReactorId, Vec<Mail>),
+    /// Of the server.
     Order(Order),
 }
 
@@ -117,7 +120,7 @@ pub(super) fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> 
 
 impl Mailbox {
     /// Gathers mail for a peer; a full parcel leaves at once.
-    pub(super) fn gather(&mut self, to: ReactorId, mail: Mail) {
+    pub fn gather(&mut self, to: ReactorId, mail: Mail) {
         let parcel = &mut self.parcels[to.0 as usize];
         parcel.push(mail);
         if parcel.len() == PARCEL_MAIL_MAX {
@@ -126,7 +129,7 @@ impl Mailbox {
     }
 
     /// Posts what was gathered; whether all of it found room. What did not stays, in order, for the next call.
-    pub(super) fn post(&mut self) -> bool {
+    pub fn post(&mut self) -> bool {
         let full = (0..self.parcels.len()).filter(|&to| !self.post_to(to)).count();
         full == 0
     }
@@ -141,19 +144,19 @@ impl Mailbox {
     }
 
     /// The next parcel, if there is one.
-    pub(super) fn take(&mut self) -> Option<Parcel> {
+    pub fn take(&mut self) -> Option<Parcel> {
         self.inbox.try_recv().ok()
     }
 
     /// Gives back an emptied parcel for reuse.
-    pub(super) fn give_back(&mut self, parcel: Vec<Mail>) {
+    pub fn give_back(&mut self, parcel: Vec<Mail>) {
         if self.spare.len() < self.parcels.len() {
             self.spare.push(parcel);
         }
     }
 
     /// To be called before sleeping; whether there is nothing to stay awake for. From then on a sender wakes us.
-    pub(super) fn fall_asleep(&self) -> bool {
+    pub fn fall_asleep(&self) -> bool {
         let Sleep { asleep, nudged } = self.sleep();
         asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -165,7 +168,7 @@ impl Mailbox {
     }
 
     /// To be called after sleeping, before anything is looked at: no wakes are needed any more.
-    pub(super) fn wake_up(&self) {
+    pub fn wake_up(&self) {
         let Sleep { asleep, nudged } = self.sleep();
         asleep.store(false, Ordering::Relaxed);
         if nudged.load(Ordering::Relaxed) {

@@ -27,5 +27,5 @@ mod sync;
 mod worker;
 
 pub use driver::{Completion, Driver, Sent, Token};
-pub use mailbox::{Mailbox, Order, PostOffice, Wake, post_office};
+pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office};
 pub use worker::{DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};

@@ -1,26 +1,27 @@
 //! From a publish to batches: through the topic's home to every reactor with members, and there into the turn's batch.
 
 use super::batch::Batch;
+use super::cluster::ToCluster;
 use super::history::Place;
 use super::mail::{Ack, Content, Mail, Publish, Published};
 use super::topic::{Kind, NO_BATCH, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, Router, Sink};
 use crate::compress::SharedFrame;
-use crate::ids::{ConnId, ReactorId};
+use crate::ids::{ClientId, ConnId, ReactorId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, BATCH_POOL_MAX, FRAME_SHARE_BYTES};
 
 impl Router {
-    /// Publishes to a topic. With `ack` the publisher is told when the
-    /// topic's home has routed it.
+    /// Publishes to a topic. With an `id` the publisher is told when the topic's home has routed it, or when it is in
+    /// history.
     #[inline]
-    pub fn publish(&mut self, publish: Publish<'_>, ack: Option<(ConnId, &str)>, sink: &mut impl Sink) {
-        let Publish { topic, frame, exclude, key } = publish;
+    pub fn publish(&mut self, publish: Publish<'_>, id: Option<&str>, sink: &mut impl Sink) {
+        let Publish { topic, frame, exclude, key, publisher } = publish;
         let hash = self.topics.hasher().hash(topic);
         let home = self.topics.hasher().home(topic.kind, hash);
-        if home == self.me {
+        if home == self.me && self.cluster.is_none() {
             let place = self.keep_and_fan_out(hash, &publish, None, sink);
-            if let Some((to, id)) = ack {
-                sink.answer(to, Answer::Acked { id, place: place.as_ref().map(Place::in_epoch) });
+            if let Some(id) = id {
+                sink.answer(publisher, Answer::Acked { id, place: place.as_ref().map(Place::in_epoch) });
             }
             return;
         }
@@ -29,9 +30,10 @@ impl Router {
             frame: frame.into(),
             exclude,
             key: key.map(Into::into),
-            ack: ack.map(|(to, id)| Ack { to, id: id.into(), place: None }),
+            publisher,
+            id: id.map(Into::into),
         };
-        self.outgoing.push((home, Mail(Content::Publish(Box::new(publish)))));
+        self.send(home, Content::Publish(Box::new(publish)), sink);
     }
 
     /// Sends a whole frame to one connection, wherever it is.
@@ -47,6 +49,16 @@ impl Router {
         } else if let Some((to, id)) = ack {
             sink.answer(to, Answer::Acked { id, place: None });
         }
+    }
+
+    /// Whether there are other nodes.
+    pub fn is_clustered(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Sends a whole frame to a connection of another node of the cluster, if there is one with this id.
+    pub fn direct_elsewhere(&mut self, to: ClientId, frame: &[u8]) {
+        self.ask_cluster(ToCluster::Direct { to, frame: frame.into() });
     }
 
     /// The turn ends: hands every open batch to the members.

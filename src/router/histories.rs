@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::cluster::Older;
 use super::history::{History, HistoryPolicy, Place, Slice};
 use super::mail::{Content, HistoryOf, Mail, Publish, Resume, Resumed};
 use super::topic::{Keeps, Kind, TopicIndex, TopicKey, TopicRef};
@@ -46,7 +47,7 @@ impl HistorySettings {
         HistorySettings { rooms: None, inbox: None, bytes_max: 0 }
     }
 
-    fn policy(&self, topic: TopicRef<'_>) -> Option<HistoryPolicy> {
+    pub(super) fn policy(&self, topic: TopicRef<'_>) -> Option<HistoryPolicy> {
         match topic.kind {
             Kind::Room => self.rooms.as_ref().and_then(|rooms| (rooms.0)(topic.name)),
             Kind::Inbox => self.inbox,
@@ -87,6 +88,19 @@ impl Histories {
             oldest: BinaryHeap::new(),
             expiries: BinaryHeap::new(),
         }
+    }
+
+    /// What is kept of a topic.
+    pub(super) fn policy(&self, topic: TopicRef<'_>) -> Option<HistoryPolicy> {
+        match self.settings.keeps_none(topic.kind) {
+            true => None,
+            false => self.settings.policy(topic),
+        }
+    }
+
+    /// A history with so many bytes is dropped.
+    pub(super) fn forget_bytes(&mut self, bytes: usize) {
+        self.bytes -= bytes;
     }
 
     fn begin(&mut self, policy: HistoryPolicy) -> History {
@@ -166,8 +180,8 @@ impl Router {
         shared: Option<&SharedFrame>,
         sink: &mut impl Sink,
     ) -> Option<Place> {
-        let Publish { topic, frame, exclude, key } = *publish;
-        if self.histories.settings.keeps_none(topic.kind) {
+        let Publish { topic, frame, exclude, key, publisher: _ } = *publish;
+        if self.cluster.is_some() || self.histories.settings.keeps_none(topic.kind) {
             self.fan_out(hash, topic, frame, shared, exclude, sink);
             return None;
         }
@@ -212,6 +226,32 @@ impl Router {
             }
         };
         Recovery { place: Some(place), slice, recovered }
+    }
+
+    /// At home: the next message of a history that the cluster keeps.
+    pub(super) fn keep_from_cluster(&mut self, index: TopicIndex, offset: u64, frame: &SharedFrame) {
+        let now = self.now;
+        self.change(index, |history| {
+            assert_eq!(history.next_offset(), offset, "the cluster gives every message in order");
+            history.append(frame.clone(), None, now);
+        });
+        self.make_room();
+    }
+
+    /// At home: what the cluster has kept of a history in front of what is here.
+    pub(super) fn put_older(&mut self, index: TopicIndex, older: Vec<Older>) {
+        let now = self.now;
+        let kept = older.into_iter().map(|Older { frame, age_ms }| (frame, Millis(now.0.saturating_sub(age_ms))));
+        self.change(index, |history| history.prepend(kept));
+        // What came in front is older, and goes sooner, than what was noted.
+        if let Some(history) = self.topics.history(index) {
+            let noted = history.oldest_at().zip(history.expires_at());
+            if let Some((oldest, expiry)) = noted {
+                self.histories.oldest.push(Reverse((oldest, index.0)));
+                self.histories.expiries.push(Reverse((expiry, index.0)));
+            }
+        }
+        self.make_room();
     }
 
     /// At home: a page of a room's history.
@@ -264,6 +304,9 @@ impl Router {
     /// The topic as its home sees it; it is put into the table where it keeps history, or is there already.
     pub(super) fn home_topic(&mut self, hash: u64, topic: TopicRef<'_>) -> Option<TopicIndex> {
         let found = self.topics.find(hash, topic);
+        if self.cluster.is_some() {
+            return found;
+        }
         let unknown = found.is_none_or(|index| matches!(self.topics.get(index).keeps, Keeps::Unknown));
         if !unknown {
             return found;
@@ -308,7 +351,7 @@ impl Router {
             let Some(history) = self.topics.history_mut(index) else { continue };
             let before = history.bytes();
             if history.oldest_at() == Some(at) {
-                history.drop_oldest();
+                history.drop_for_room();
                 if history.oldest_at().is_none() {
                     history.forget_keys();
                 }

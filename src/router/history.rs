@@ -68,6 +68,10 @@ pub(super) struct History {
     snapshot: Option<Arc<[SharedFrame]>>,
     keys: Keys,
     bytes: usize,
+    /// Whether there may be messages in front of those here, in the stream that this is the newest part of.
+    older_elsewhere: bool,
+    /// Whether this is a part of a stream.
+    of_stream: bool,
 }
 
 #[derive(Debug)]
@@ -100,7 +104,45 @@ impl History {
             snapshot: None,
             keys: Keys::default(),
             bytes: 0,
+            older_elsewhere: false,
+            of_stream: false,
         }
+    }
+
+    /// The newest part of a stream that is kept elsewhere: nothing yet, and then what comes behind `place`.
+    pub(super) fn of_stream(place: Place, policy: HistoryPolicy) -> History {
+        History {
+            last_offset: place.offset,
+            older_elsewhere: place.offset > 0,
+            of_stream: true,
+            ..History::new(place.epoch, policy)
+        }
+    }
+
+    /// Whether the message with this offset is not here, but may be elsewhere.
+    pub(super) fn lacks(&self, offset: u64) -> bool {
+        self.older_elsewhere && offset < self.first_offset()
+    }
+
+    /// Whether of the `count` messages in front of `end` some are not here, but may be elsewhere.
+    pub(super) fn lacks_of(&self, end: u64, count: u64) -> bool {
+        let count = count.min(u64::from(self.policy.messages_max));
+        count > 0 && self.lacks(end.saturating_sub(count).max(1))
+    }
+
+    /// Puts the messages in front of those here that the stream has there, oldest first and without a gap.
+    pub(super) fn prepend(&mut self, older: impl DoubleEndedIterator<Item = (SharedFrame, Millis)>) {
+        self.older_elsewhere = false;
+        self.forget_idle();
+        for (frame, kept_at) in older.rev() {
+            if self.ring.len() == self.policy.messages_max as usize {
+                break;
+            }
+            let entry = Entry { frame, kept_at };
+            self.bytes += entry.bytes();
+            self.ring.push_front(entry);
+        }
+        self.snapshot = None;
     }
 
     /// Where the next message comes behind.
@@ -181,8 +223,13 @@ impl History {
         }
     }
 
-    /// Makes room: the oldest message goes.
-    pub(super) fn drop_oldest(&mut self) {
+    /// Makes room: the oldest message goes. Of a stream it is still elsewhere.
+    pub(super) fn drop_for_room(&mut self) {
+        self.older_elsewhere |= self.of_stream && !self.ring.is_empty();
+        self.drop_oldest();
+    }
+
+    fn drop_oldest(&mut self) {
         match self.ring.pop_front() {
             Some(entry) => {
                 self.bytes -= entry.bytes();
@@ -227,7 +274,7 @@ impl History {
     }
 
     /// The offset of the oldest message that is left, or of the next one.
-    fn first_offset(&self) -> u64 {
+    pub(super) fn first_offset(&self) -> u64 {
         self.last_offset + 1 - self.ring.len() as u64
     }
 
@@ -300,7 +347,7 @@ mod tests {
         }
         assert_eq!(history.known("4"), None);
         assert!(history.known("5").is_some());
-        history.drop_oldest();
+        history.drop_for_room();
         history.forget_keys();
         assert!(history.is_empty() && history.bytes() == 0);
     }

@@ -64,6 +64,11 @@ impl Home {
 
     /// The users in the room, in no order.
     pub(super) fn users(&self) -> impl Iterator<Item = &str> {
+        self.users_shared().map(|name| &**name)
+    }
+
+    /// The same, each to be shared.
+    pub(super) fn users_shared(&self) -> impl Iterator<Item = &Arc<str>> {
         self.users.iter().flat_map(|users| users.iter())
     }
 }
@@ -127,12 +132,12 @@ impl Users {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &str> {
+    fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
         let (few, many) = match self {
             Users::Few(few) => (few.as_slice(), None),
             Users::Many(many) => ([].as_slice(), Some(many.keys())),
         };
-        few.iter().map(|(name, _)| name).chain(many.into_iter().flatten()).map(|name| &**name)
+        few.iter().map(|(name, _)| name).chain(many.into_iter().flatten())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a topic's home does with joins, leaves and questions: it gives them their place in the topic's order.
 
-use super::mail::{Content, Departure, Join, Joined, Leave, Left, Mail, PresenceOf};
+use super::cluster::ToCluster;
+use super::mail::{Content, Departure, Join, Joined, Leave, Left, Mail, Outcome, PresenceOf};
 use super::topic::{Kind, TopicKey};
 use super::{Router, Sink};
 use crate::frame::Opcode;
@@ -26,11 +27,24 @@ impl Router {
             self.topics.get_mut(index).home.add(from, room.then_some(&user), self.seed);
         }
         let recovery = self.recovery(index, ask.wish());
-        let joined = Joined { topic: key.clone(), member, fresh, ask, recovery };
+        let joined = Joined { topic: key.clone(), member, fresh, ask, outcome: Outcome::Member(recovery) };
         self.send(from, Content::Joined(Box::new(joined)), sink);
         if fresh && room {
             self.notice(hash, &key, Notice::Join, &user, sink);
         }
+    }
+
+    /// The history of a room is out of reach. The member is counted as any other, and leaves when it hears of it: so
+    /// joins and leaves still come in pairs.
+    pub(super) fn home_refuse_join(&mut self, from: ReactorId, join: Join, sink: &mut impl Sink) {
+        let Join { topic, member, user, fresh, ask } = join;
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let index = self.topics.find_or_insert(hash, &topic);
+        if fresh {
+            self.topics.get_mut(index).home.add(from, Some(&user), self.seed);
+        }
+        let joined = Joined { topic, member, fresh, ask, outcome: Outcome::Unavailable };
+        self.send(from, Content::Joined(Box::new(joined)), sink);
     }
 
     pub(super) fn home_leave(&mut self, from: ReactorId, leave: Leave, sink: &mut impl Sink) {
@@ -41,16 +55,23 @@ impl Router {
             let index = self.topics.find(hash, key.borrow()).expect("a topic with members is in its home's table");
             self.topics.get_mut(index).home.remove(from, room.then_some(&user));
         }
-        match why {
+        let noticed = match why {
             Departure::Asked(id) => {
                 let left = Left { topic: key.clone(), member, counts, id };
                 self.send(from, Content::Left(Box::new(left)), sink);
+                true
             }
-            Departure::Gone => {}
-        }
-        if counts && room {
+            Departure::Refused => {
+                let left = Left { topic: key.clone(), member, counts, id: None };
+                self.send(from, Content::Left(Box::new(left)), sink);
+                false
+            }
+            Departure::Gone => true,
+        };
+        if counts && room && noticed {
             self.notice(hash, &key, Notice::Leave, &user, sink);
         }
+        self.close_if_unused(&key);
         self.drop_topic_if_unused(&key);
     }
 
@@ -58,6 +79,10 @@ impl Router {
         let PresenceOf { room, asker, id } = question;
         let hash = self.topics.hasher().hash(room.borrow());
         let home = self.topics.find(hash, room.borrow()).map(|index| &self.topics.get(index).home);
+        if self.cluster_reachable {
+            let users = home.map_or_else(Vec::new, |home| home.users_shared().cloned().collect());
+            return self.ask_cluster(ToCluster::Presence { topic: room, asker, id, users });
+        }
         let count = home.map_or(0, |home| home.users_count());
         let users = home.into_iter().flat_map(|home| home.users()).take(PRESENCE_USERS_MAX);
         let truncated = count > PRESENCE_USERS_MAX;
@@ -79,7 +104,7 @@ impl Router {
             Some(index) => self.topics.get(index).home.members(),
             None => 0,
         };
-        if members == 0 || members > self.notices.members_max {
+        if members > self.notices.members_max || (members == 0 && self.cluster.is_none()) {
             return;
         }
         let template = match notice {
@@ -89,6 +114,9 @@ impl Router {
         let text = template.replace("{user}", user);
         let mut frames = std::mem::take(&mut self.frames);
         let frame = frames.build(Opcode::Text, |out| protocol::notice(out, &room.name, notice, user, &text));
+        if self.cluster.is_some() {
+            self.ask_cluster(ToCluster::Publish { topic: room.clone(), frame: frame.into(), notice: true });
+        }
         self.fan_out(hash, room.borrow(), frame, None, None, sink);
         self.frames = frames;
     }

@@ -1,8 +1,9 @@
 //! What reactors tell each other about topics. Mail between two reactors arrives in the order it was sent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::cluster::{FromCluster, ToCluster};
 use super::histories::Recovery;
 use super::history::{Place, Slice};
 use super::topic::{TopicKey, TopicRef};
@@ -11,7 +12,7 @@ use crate::ids::ConnId;
 #[cfg(test)]
 use crate::ids::{ReactorId, Slot};
 
-/// One piece of mail. The first four go to a topic's home, the others come from it.
+/// One piece of mail: to a topic's home, from it, to a connection, or to and from the cluster.
 #[derive(Debug)]
 pub struct Mail(pub(super) Content);
 
@@ -54,6 +55,13 @@ pub(super) enum Content {
         ack: Option<Box<Ack>>,
     },
     Acked(Box<Ack>),
+    /// What the command asked for needs Redis, which does not answer.
+    Unavailable {
+        to: ConnId,
+        id: Option<Box<str>>,
+    },
+    ToCluster(Box<ToCluster>),
+    FromCluster(Box<FromCluster>),
     /// Goes behind all that `from` has sent this way, and comes back as `Fenced` behind what became of it.
     Fence {
         from: ConnId,
@@ -79,7 +87,16 @@ pub(super) struct Joined {
     pub(super) member: ConnId,
     pub(super) fresh: bool,
     pub(super) ask: Ask,
-    pub(super) recovery: Recovery,
+    pub(super) outcome: Outcome,
+}
+
+/// How a home answers a join.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is a member, and this is what its topic's history has for it.
+    Member(Recovery),
+    /// Its history needs Redis, which does not answer. The home counts it until it leaves again.
+    Unavailable,
 }
 
 #[derive(Debug)]
@@ -99,6 +116,8 @@ pub(super) enum Departure {
     Asked(Option<Box<str>>),
     /// Its connection ended: nobody is left to answer.
     Gone,
+    /// Its join was refused.
+    Refused,
 }
 
 #[derive(Debug)]
@@ -120,6 +139,8 @@ pub struct Publish<'a> {
     pub exclude: Option<ConnId>,
     /// What a retry by the same publisher is known by.
     pub key: Option<&'a str>,
+    /// Whose message it is.
+    pub publisher: ConnId,
 }
 
 /// A publish on its way to its topic's home.
@@ -129,7 +150,9 @@ pub(super) struct Published {
     pub(super) frame: SharedFrame,
     pub(super) exclude: Option<ConnId>,
     pub(super) key: Option<Box<str>>,
-    pub(super) ack: Option<Ack>,
+    pub(super) publisher: ConnId,
+    /// Where the publisher wants an ack.
+    pub(super) id: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -213,6 +236,7 @@ pub struct ManyJoin {
     /// What of each room's history to send.
     pub wish: Option<Wish>,
     rooms_left: AtomicU32,
+    failed: AtomicBool,
 }
 
 impl Ask {
@@ -229,11 +253,21 @@ impl Ask {
 impl ManyJoin {
     /// A command for `rooms` rooms.
     pub fn new(id: &str, wish: Option<Wish>, rooms: u32) -> Arc<ManyJoin> {
-        Arc::new(ManyJoin { id: id.into(), wish, rooms_left: AtomicU32::new(rooms) })
+        Arc::new(ManyJoin { id: id.into(), wish, rooms_left: AtomicU32::new(rooms), failed: AtomicBool::new(false) })
     }
 
     /// One room is answered; whether it was the last.
     pub fn answered(&self) -> bool {
         self.rooms_left.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// One room could not be joined; whether it is the first.
+    pub fn fail(&self) -> bool {
+        !self.failed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether a room could not be joined: then the command has had its one error instead of an ack.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::histories::Recovery;
 use super::history::Place;
-use super::mail::{Ask, Content, Departure, Join, Joined, Leave, Left};
+use super::mail::{Ask, Content, Departure, Join, Joined, Leave, Left, Outcome};
 use super::subscriber::{NO_PLACE, Subscriber, Subscription};
 use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, JoinError, Router, Sink};
@@ -180,8 +180,10 @@ impl Router {
 
     /// The home has confirmed a join.
     pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
-        let Joined { topic: key, member, fresh, ask, recovery } = joined;
-        let Recovery { place, slice, recovered } = recovery;
+        let Joined { topic: key, member, fresh, ask, outcome } = joined;
+        let Outcome::Member(Recovery { place, slice, recovered }) = outcome else {
+            return self.join_refused(&key, member, fresh, &ask, sink);
+        };
         let hash = self.topics.hasher().hash(key.borrow());
         let Some(index) = self.topics.find(hash, key.borrow()) else { return };
         let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
@@ -217,10 +219,37 @@ impl Router {
                 let id = &*many.id;
                 let answer = Answer::Joined { id: Some(id), room: &key.name, place: in_epoch, recovered };
                 sink.answer(member, answer);
-                if many.answered() {
+                if many.answered() && !many.has_failed() {
                     sink.answer(member, Answer::Acked { id, place: None });
                 }
             }
+        }
+    }
+
+    /// The home could not let a connection in: it leaves again, if it is not about to anyway.
+    fn join_refused(&mut self, key: &TopicKey, member: ConnId, fresh: bool, ask: &Ask, sink: &mut impl Sink) {
+        let hash = self.topics.hasher().hash(key.borrow());
+        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(member) else { return };
+        let user = subscriber.user.clone();
+        let Some(subscription) = subscriber.find(index) else { return };
+        subscription.confirm();
+        if fresh && subscription.is_wanted() {
+            let counts = subscription.ask(false);
+            let leave = Leave { topic: key.clone(), member, user, counts, why: Departure::Refused };
+            self.send_home(key, Content::Leave(Box::new(leave)), sink);
+        }
+        let id = match ask {
+            Ask::Silent => None,
+            Ask::Joined { id, .. } => id.as_deref(),
+            Ask::Many(many) => {
+                // The rooms that could be joined are answered one by one; the command as a whole has failed once.
+                many.answered();
+                Some(&*many.id).filter(|_| many.fail())
+            }
+        };
+        if !matches!(ask, Ask::Many(_)) || id.is_some() {
+            sink.answer(member, Answer::Unavailable { id });
         }
     }
 

@@ -16,11 +16,13 @@
 //! `protocol`, `frame`, `ids`, `limits`.
 
 mod batch;
+pub mod cluster;
 mod fanout;
 mod histories;
 mod history;
 mod home;
 mod homes;
+mod link;
 mod mail;
 mod members;
 mod subscriber;
@@ -35,14 +37,14 @@ pub use batch::{Batch, BatchBody, Excluded};
 pub use histories::{HistorySettings, PolicyOfRoom, RoomPolicies};
 pub use history::{HistoryPolicy, Place, Slice};
 pub use mail::{Ask, Mail, ManyJoin, Publish, Wish};
-pub use topic::{Kind, TopicRef};
+pub use topic::{Kind, TopicKey, TopicRef};
 
 use histories::Histories;
-use mail::{Ack, Content, Published};
+use mail::Content;
 use subscriber::Subscribers;
 #[cfg(any(test, debug_assertions))]
 use subscriber::{NO_PLACE, Subscriber};
-use topic::{TopicHasher, TopicIndex, TopicKey, TopicTable};
+use topic::{TopicHasher, TopicIndex, TopicTable};
 
 use crate::frame::FrameBuilder;
 use crate::ids::{ConnId, ReactorId, Slot};
@@ -100,6 +102,11 @@ pub enum Answer<'a> {
         /// Where the message is, if it was put into history.
         place: Option<InEpoch<'a>>,
     },
+    /// A command needs Redis, which does not answer.
+    Unavailable {
+        /// The command's id as JSON text.
+        id: Option<&'a str>,
+    },
 }
 
 /// When and how join and leave notices are sent.
@@ -122,6 +129,8 @@ pub struct RouterSettings {
     pub notices: NoticeSettings,
     /// What is kept of messages.
     pub history: HistorySettings,
+    /// Whether the node is one of a cluster: then mail for it goes to [`cluster::cluster_mailbox`].
+    pub cluster: bool,
 }
 
 /// Why a join is refused. Nothing has changed then.
@@ -151,6 +160,11 @@ pub struct Router {
     frames: FrameBuilder,
     compress_from_bytes: usize,
     histories: Histories,
+    /// Where mail for the cluster goes, if there is one.
+    cluster: Option<ReactorId>,
+    cluster_reachable: bool,
+    /// Topics that were opened in the cluster so far.
+    openings: u64,
     /// The time of this turn.
     now: Millis,
 }
@@ -159,7 +173,7 @@ impl Router {
     /// The router of reactor `me` of `reactors`; `seed` is the same for all of a node and secret, `run` is that of no
     /// other run of a server.
     pub fn new(me: ReactorId, reactors: u16, seed: u64, run: u64, settings: RouterSettings) -> Router {
-        let RouterSettings { rooms_max, notices, history } = settings;
+        let RouterSettings { rooms_max, notices, history, cluster } = settings;
         assert!(me.0 < reactors);
         let mut topics = TopicTable::new(TopicHasher::new(seed, reactors));
         let hash = topics.hasher().hash(TopicRef::EVERYONE);
@@ -181,6 +195,9 @@ impl Router {
             frames: FrameBuilder::default(),
             compress_from_bytes: usize::MAX,
             histories: Histories::new(history, run, me),
+            cluster: cluster.then(|| cluster::cluster_mailbox(reactors)),
+            cluster_reachable: false,
+            openings: 0,
             now: Millis(0),
         }
     }
@@ -188,20 +205,12 @@ impl Router {
     /// Takes mail that reactor `from` sent.
     pub fn handle_mail(&mut self, from: ReactorId, mail: Mail, sink: &mut impl Sink) {
         match mail.0 {
-            Content::Join(join) => self.home_join(from, *join, sink),
-            Content::Leave(leave) => self.home_leave(from, *leave, sink),
-            Content::Publish(publish) => {
-                let Published { topic, frame, exclude, key, ack } = *publish;
-                let hash = self.topics.hasher().hash(topic.borrow());
-                let publish = Publish { topic: topic.borrow(), frame: frame.plain(), exclude, key: key.as_deref() };
-                let place = self.keep_and_fan_out(hash, &publish, Some(&frame), sink);
-                if let Some(ack) = ack {
-                    self.send(from, Content::Acked(Box::new(Ack { place, ..ack })), sink);
-                }
-            }
-            Content::Presence(question) => self.home_presence(from, *question, sink),
-            Content::History(question) => self.home_history(from, *question, sink),
-            Content::Resume(resume) => self.home_resume(from, *resume, sink),
+            content @ (Content::Join(_)
+            | Content::Leave(_)
+            | Content::Publish(_)
+            | Content::Presence(_)
+            | Content::History(_)
+            | Content::Resume(_)) => self.home_mail(from, content, sink),
             Content::Resumed(resumed) => self.resumed(*resumed, sink),
             Content::Joined(joined) => self.joined(*joined, sink),
             Content::Left(left) => self.left(*left, sink),
@@ -223,6 +232,9 @@ impl Router {
                 let place = ack.place.as_ref().map(Place::in_epoch);
                 sink.answer(ack.to, Answer::Acked { id: &ack.id, place });
             }
+            Content::Unavailable { to, id } => sink.answer(to, Answer::Unavailable { id: id.as_deref() }),
+            Content::FromCluster(news) => self.cluster_news(*news, sink),
+            Content::ToCluster(request) => unreachable!("{request:?} is for the cluster's thread"),
         }
     }
 
@@ -263,7 +275,7 @@ impl Router {
         let hash = self.topics.hasher().hash(key.borrow());
         let Some(index) = self.topics.find(hash, key.borrow()) else { return };
         let topic = self.topics.get(index);
-        if topic.subscriptions == 0 && topic.home.is_empty() && topic.keeps_nothing() {
+        if topic.subscriptions == 0 && topic.home.is_empty() && topic.link.is_apart() && topic.keeps_nothing() {
             if let Some(Batch { body: BatchBody::Joined(buffer), .. }) = self.take_batch(index) {
                 self.recycle(buffer);
             }
@@ -301,7 +313,8 @@ impl Router {
             assert_eq!(places as usize, topic.members.len(), "members of {:?}", topic.key);
             if index != self.everyone {
                 assert_eq!(all, topic.subscriptions, "subscriptions of {:?}", topic.key);
-                assert!(all > 0 || !topic.home.is_empty() || !topic.keeps_nothing(), "{:?} is unused", topic.key);
+                let needed = !topic.home.is_empty() || !topic.keeps_nothing() || !topic.link.is_apart();
+                assert!(all > 0 || needed, "{:?} is unused", topic.key);
             }
         }
     }

@@ -75,6 +75,7 @@ impl Sink for Told {
             Answer::Resumed { recovered, .. } => self.tell(to.slot.0, format!("resumed {recovered}")),
             Answer::Acked { id, .. } => self.tell(to.slot.0, format!("ack {id}")),
             Answer::Fenced => self.tell(to.slot.0, "fenced".into()),
+            Answer::Unavailable { id } => self.tell(to.slot.0, format!("unavailable {}", id.unwrap_or("-"))),
         }
     }
 }
@@ -95,7 +96,7 @@ impl Node {
             join_text: "{user} joined".into(),
             leave_text: "{user} left".into(),
         };
-        let settings = RouterSettings { rooms_max: 8, notices, history: HistorySettings::none() };
+        let settings = RouterSettings { rooms_max: 8, notices, history: HistorySettings::none(), cluster: false };
         let router = |me| Router::new(ReactorId(me), reactors, seed, 1, settings.clone());
         Node {
             routers: (0..reactors).map(router).collect(),
@@ -138,7 +139,8 @@ impl Node {
         let mut frames = FrameBuilder::default();
         let frame = frames.build(Opcode::Text, |out| out.extend_from_slice(text.as_bytes())).to_vec();
         self.with(from.reactor.0, |router, told| {
-            let publish = Publish { topic, frame: &frame, exclude: exclude.then_some(from), key: None };
+            let publish =
+                Publish { topic, frame: &frame, exclude: exclude.then_some(from), key: None, publisher: from };
             router.publish(publish, None, told);
         });
     }

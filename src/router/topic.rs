@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::history::History;
 use super::home::Home;
+use super::link::Link;
 use crate::ids::{ReactorId, Slot};
 
 /// The namespaces of topics.
@@ -40,14 +41,17 @@ impl TopicRef<'static> {
 }
 
 /// A topic's name, shared by all that refer to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TopicKey {
-    pub(super) kind: Kind,
-    pub(super) name: Arc<str>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopicKey {
+    /// Its namespace.
+    pub kind: Kind,
+    /// Its name there.
+    pub name: Arc<str>,
 }
 
 impl TopicKey {
-    pub(super) fn borrow(&self) -> TopicRef<'_> {
+    /// The same, borrowed.
+    pub fn borrow(&self) -> TopicRef<'_> {
         TopicRef { kind: self.kind, name: &self.name }
     }
 }
@@ -68,6 +72,8 @@ pub(super) struct Topic {
     pub(super) home: Home,
     /// What the home keeps of its messages.
     pub(super) keeps: Keeps,
+    /// How the home stands with the cluster, where there is one.
+    pub(super) link: Link,
     /// Subscriptions of this reactor's connections, confirmed or not.
     pub(super) subscriptions: u32,
     /// The batch of this turn, in the router's list.
@@ -156,6 +162,7 @@ impl TopicTable {
             members: SmallVec::new(),
             home: Home::default(),
             keeps: Keeps::Unknown,
+            link: Link::Apart,
             subscriptions: 0,
             batch: NO_BATCH,
         });

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::Socket;
 
+use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
@@ -85,7 +86,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let signals = catch_signals()?;
     let possible = memory::connections_possible(descriptors);
     let cores = cores::assign(&config)?;
-    let node = Node::new(&config, cores.len())?;
+    let mut node = Node::new(&config, cores.len())?;
     let listeners = listen::bind(&config.listen, cores.len(), &config.tcp)?;
     let addresses = listeners.addresses.clone();
     let paths = listeners.paths.clone();
@@ -123,6 +124,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 struct Node {
     settings: Settings,
     state: NodeState,
+    /// The other nodes, if there are any.
+    cluster: Option<ClusterSettings>,
     /// Clients see its effects, so it has nothing in common with the secrets.
     jitter_seed: u64,
     started: Instant,
@@ -147,18 +150,31 @@ impl Node {
         let (run, rest) = rest.split_first_chunk::<8>().expect("18 bytes hold 8");
         let (jitter_seed, node) = rest.split_first_chunk::<8>().expect("10 bytes hold 8");
         let state = NodeState {
-            metrics: Arc::new(NodeMetrics::new(reactors)),
+            metrics: Arc::new(match config.redis.url.secret() {
+                None => NodeMetrics::new(reactors),
+                Some(_) => NodeMetrics::new(reactors).in_cluster(),
+            }),
             codec: ClientIdCodec::new(*key, u16::from_ne_bytes([node[0], node[1]])),
             seed: u64::from_ne_bytes(*seed),
             run: u64::from_ne_bytes(*run),
         };
+        let cluster = config.redis.url.secret().map(|url| ClusterSettings {
+            url: url.to_owned(),
+            prefix: config.redis.prefix.clone(),
+            identity: cluster::core::Identity {
+                run: state.run,
+                codec: state.codec.clone(),
+                key: *key,
+                reactors: reactors as u16,
+            },
+        });
         let ready = Arc::new(AtomicBool::new(false));
         let jitter_seed = u64::from_ne_bytes(*jitter_seed);
-        Ok(Node { settings: settings(config), state, jitter_seed, started: Instant::now(), ready })
+        Ok(Node { settings: settings(config), state, cluster, jitter_seed, started: Instant::now(), ready })
     }
 
     fn spawn(
-        &self,
+        &mut self,
         listeners: Vec<Vec<Socket>>,
         cores: Vec<Option<core_affinity::CoreId>>,
     ) -> Result<Reactors, ServeError> {
@@ -174,7 +190,14 @@ impl Node {
             drivers.push(driver);
             wakers.push(waker);
         }
-        let (post, mailboxes) = post_office(wakers);
+        let cluster_waker = self.cluster.as_ref().map(|_| Arc::new(ClusterWaker::default()));
+        wakers.extend(cluster_waker.clone().map(|waker| waker as Arc<dyn Wake>));
+        let (post, mut mailboxes) = post_office(wakers);
+        if let (Some(settings), Some(waker)) = (self.cluster.take(), cluster_waker) {
+            let mailbox = mailboxes.pop().expect("the last is the cluster's");
+            cluster::spawn(settings, mailbox, waker, self.state.metrics.clone(), self.started)
+                .map_err(io_error("cannot start the cluster's thread"))?;
+        }
         let (end, ended) = bounded(cores.len());
         let count = cores.len();
         for (at, ((driver, mailbox), core)) in drivers.into_iter().zip(mailboxes).zip(cores).enumerate() {
@@ -250,6 +273,7 @@ fn settings(config: &Config) -> Settings {
                 leave_text: config.rooms.leave_text.clone(),
             },
             history: history(config),
+            cluster: config.redis.url.secret().is_some(),
         },
     }
 }
@@ -329,7 +353,7 @@ pub fn end_process_if_a_reactor_panics() {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("?");
-        if !name.starts_with("reactor-") {
+        if !name.starts_with("reactor-") && name != "cluster" {
             return before(panic);
         }
         let what = panic.payload_as_str().unwrap_or("?");

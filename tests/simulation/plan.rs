@@ -124,6 +124,7 @@ impl Plan {
                     leave_text: "{user} left".into(),
                 },
                 history: HistorySettings::none(),
+                cluster: false,
             },
         }
     }

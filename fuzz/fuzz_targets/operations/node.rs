@@ -222,6 +222,7 @@ fn settings(hard: Hard) -> Settings {
                 leave_text: "{user} left".into(),
             },
             history: HistorySettings::none(),
+            cluster: false,
         },
     }
 }

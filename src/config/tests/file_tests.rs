@@ -118,7 +118,7 @@ fn each_unknown_key_of_a_file_says_what_was_meant() {
             "f.toml:2:1: unknown key \"heartbeat.listen\"; did you mean listen above the first section?",
         ),
         ("[heartbeet]\na = 1\nb = 2\n", "f.toml:1:2: unknown section \"heartbeet\"; did you mean heartbeat?"),
-        ("[redis]\n", "f.toml:1:2: unknown section \"redis\"; remove it (`fanfare config` shows all there are)"),
+        ("[kafka]\n", "f.toml:1:2: unknown section \"kafka\"; remove it (`fanfare config` shows all there are)"),
         (
             "heartbeat = 1\n",
             "f.toml:1:1: heartbeat is a section; write [heartbeat] on a line of its own and its settings below",

@@ -85,6 +85,7 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Addresses => vec!["[::1]:9,unix:/run/x".to_owned()],
         Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
         Kind::Pattern => vec!["a \\ \"b\" # *".to_owned(), "ü\n".to_owned()],
+        Kind::RedisUrl => vec!["redis://h:1/".to_owned()],
     };
     let default = setting.kind.parse(setting.default);
     texts.into_iter().filter(|text| setting.kind.parse(text) != default).collect()
@@ -151,6 +152,7 @@ fn the_defaults_are_these() {
         history: History { memory_max: 256 << 20 },
         inbox: Inbox { history: HistoryBounds { size: 0, ttl: 600 * second } },
         room: Vec::new(),
+        redis: Redis { url: RedisUrl::default(), prefix: "fanfare".to_owned() },
         drain: Drain { timeout: 10 * second },
         tcp: Tcp { nodelay: true, send_buffer: 0, receive_buffer: 0, backlog: 4096 },
     };

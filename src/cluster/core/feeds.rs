@@ -1,0 +1,394 @@
+//! From Redis to here: which topics are followed, and what comes on their channels.
+
+use std::sync::Arc;
+
+use super::super::follower::{Follower, Placed, Step, StreamRead};
+use super::super::record::{Entry, Kept, Record};
+use super::{Command, Core, Expect, FeedId, ReadRange, Reply, StreamEntry, Subscriber};
+use crate::compress::SharedFrame;
+use crate::frame::Opcode;
+use crate::ids::{ConnId, ReactorId};
+use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_READ_MAX};
+use crate::protocol;
+use crate::router::cluster::{FromCluster, Older, Opening, Question};
+use crate::router::{HistoryPolicy, TopicKey, TopicRef};
+
+/// A topic that is followed for its home.
+#[derive(Debug)]
+pub(super) struct Feed {
+    topic: TopicKey,
+    channel: Arc<str>,
+    home: ReactorId,
+    generation: u64,
+    /// `None` while there is no member here and the feed only lingers.
+    opening: Option<Opening>,
+    told: Told,
+    /// Whether Redis has confirmed the subscription.
+    is_subscribed: bool,
+    /// Whether the home wants to know when all that is new is here.
+    is_checked: bool,
+    stream: Option<Stream>,
+}
+
+/// A topic's history.
+#[derive(Debug)]
+struct Stream {
+    policy: HistoryPolicy,
+    follower: Follower,
+}
+
+/// What the home knows of its opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Opened,
+    Refused,
+}
+
+impl Core {
+    /// A home wants all that is published to a topic.
+    pub(super) fn open(&mut self, home: ReactorId, topic: TopicKey, opening: Opening, policy: Option<HistoryPolicy>) {
+        let channel = self.names.topic(topic.borrow());
+        let at = match self.feeds_by_name.get(&channel) {
+            Some(&at) => at,
+            None => self.follow(home, topic, channel, policy),
+        };
+        let feed = &mut self.feeds[at];
+        feed.opening = Some(opening);
+        feed.told = Told::Nothing;
+        let is_ready =
+            feed.is_subscribed && feed.stream.as_ref().is_none_or(|stream| stream.follower.place().is_some());
+        match self.reachable {
+            true if is_ready => self.tell_opened(at),
+            true => {}
+            false => self.tell_refused(at),
+        }
+    }
+
+    fn follow(&mut self, home: ReactorId, topic: TopicKey, channel: Arc<str>, policy: Option<HistoryPolicy>) -> usize {
+        self.generations += 1;
+        let stream = policy.map(|policy| Stream { policy, follower: Follower::default() });
+        let at = self.feeds.insert(Feed {
+            topic,
+            channel: channel.clone(),
+            home,
+            generation: self.generations,
+            opening: None,
+            told: Told::Nothing,
+            is_subscribed: false,
+            is_checked: false,
+            stream,
+        });
+        self.feeds_by_name.insert(channel.clone(), at);
+        if self.subscriber != Subscriber::Down {
+            self.subscribe.push(channel);
+        }
+        at
+    }
+
+    /// There is no member here any more.
+    pub(super) fn close(&mut self, topic: TopicRef<'_>) {
+        let Some(at) = self.feed(topic) else { return };
+        let feed = &mut self.feeds[at];
+        feed.opening = None;
+        feed.is_checked = false;
+        self.lingering.push_back((self.now, at, feed.generation));
+    }
+
+    /// Feeds that have lingered long enough go.
+    pub(super) fn stop_lingering(&mut self) {
+        while let Some(&(since, at, generation)) = self.lingering.front()
+            && self.now.since(since) >= CLUSTER_LINGER_MS
+        {
+            self.lingering.pop_front();
+            let Some(feed) = self.feeds.get(at).filter(|feed| feed.generation == generation) else { continue };
+            if feed.opening.is_some() || self.lingering.iter().any(|(_, other, _)| *other == at) {
+                continue;
+            }
+            // One whose subscription is not confirmed yet would be mistaken for that of a later feed.
+            if !feed.is_subscribed && self.subscriber != Subscriber::Down {
+                self.lingering.push_back((self.now, at, generation));
+                continue;
+            }
+            let feed = self.feeds.remove(at);
+            self.feeds_by_name.remove(&feed.channel);
+            if feed.is_subscribed {
+                self.unsubscribe.push(feed.channel);
+            }
+        }
+    }
+
+    /// The subscribing connection is new: all feeds are to be subscribed.
+    pub(super) fn subscribe_feeds(&mut self) {
+        self.subscribe.extend(self.feeds.iter().map(|(_, feed)| feed.channel.clone()));
+    }
+
+    pub(super) fn forget_subscriptions(&mut self) {
+        for (_, feed) in &mut self.feeds {
+            feed.is_subscribed = false;
+        }
+    }
+
+    pub(super) fn feed_subscribed(&mut self, channel: &str) {
+        let Some(&at) = self.feeds_by_name.get(channel) else { return };
+        let feed = &mut self.feeds[at];
+        feed.is_subscribed = true;
+        match feed.stream.is_some() {
+            true => self.look(at, true),
+            false if self.reachable => self.tell_opened(at),
+            false => {}
+        }
+    }
+
+    /// What was subscribed to while the cluster was out of reach otherwise is looked at, too.
+    pub(super) fn look_at_all(&mut self) {
+        let subscribed = self.feeds.iter().filter(|(_, feed)| feed.is_subscribed).map(|(at, _)| at);
+        for at in subscribed.collect::<Vec<usize>>() {
+            match self.feeds[at].stream.is_some() {
+                true => self.look(at, true),
+                false => self.tell_opened(at),
+            }
+        }
+    }
+
+    /// The cluster is out of reach: those who wait for a topic to be opened are told.
+    pub(super) fn refuse_unopened(&mut self) {
+        let waiting = self.feeds.iter().filter(|(_, feed)| feed.told == Told::Nothing).map(|(at, _)| at);
+        for at in waiting.collect::<Vec<usize>>() {
+            self.tell_refused(at);
+        }
+    }
+
+    fn tell_opened(&mut self, at: usize) {
+        let feed = &mut self.feeds[at];
+        let Some(opening) = feed.opening.filter(|_| feed.told != Told::Opened) else { return };
+        feed.told = Told::Opened;
+        let place = feed.stream.as_ref().and_then(|stream| stream.follower.place().cloned());
+        let (home, topic) = (feed.home, feed.topic.clone());
+        self.tell(home, FromCluster::Opened { topic, opening, place });
+    }
+
+    fn tell_refused(&mut self, at: usize) {
+        let feed = &mut self.feeds[at];
+        let Some(opening) = feed.opening else { return };
+        feed.told = Told::Refused;
+        let (home, topic) = (feed.home, feed.topic.clone());
+        self.tell(home, FromCluster::Refused { topic, opening });
+    }
+
+    /// A home wants to know whether a history has gone on.
+    pub(super) fn check(&mut self, topic: TopicRef<'_>) {
+        let Some(at) = self.feed(topic) else { return };
+        self.feeds[at].is_checked = true;
+        match self.commands_up {
+            true => self.look(at, false),
+            false => self.tell_checked(at, false),
+        }
+    }
+
+    fn tell_checked(&mut self, at: usize, answered: bool) {
+        let feed = &mut self.feeds[at];
+        let is_checked = std::mem::replace(&mut feed.is_checked, false);
+        let Some(opening) = feed.opening.filter(|_| is_checked) else { return };
+        let (home, topic) = (feed.home, feed.topic.clone());
+        self.tell(home, FromCluster::Checked { topic, opening, answered });
+    }
+
+    /// A home wants what a history has in front of what it has.
+    pub(super) fn load(&mut self, topic: TopicRef<'_>, before: u64) {
+        let Some(at) = self.feed(topic) else { return };
+        let feed = &self.feeds[at];
+        let (Some(opening), Some(stream)) = (feed.opening, &feed.stream) else { return };
+        let (channel, policy) = (feed.channel.clone(), stream.policy);
+        let expect = Expect::Load(FeedId { at, generation: feed.generation }, opening, before);
+        let seed = self.seed();
+        let range = ReadRange::Before(before);
+        self.pending.push(Command::Read { topic: channel, policy, seed, range }, expect);
+        if !self.commands_up {
+            self.fail_commands();
+        }
+    }
+
+    pub(super) fn loaded(&mut self, feed: FeedId, opening: Opening, before: u64, reply: Reply) {
+        let Some(found) = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation) else { return };
+        let (home, topic) = (found.home, found.topic.clone());
+        let older = match (reply, &found.stream) {
+            (Reply::Read { end, now_ms, entries }, Some(stream)) => {
+                let is_same = stream.follower.place().is_some_and(|place| place.epoch == end.epoch);
+                let ttl_ms = stream.policy.ttl_ms;
+                let older = if is_same { self.older(entries, before, now_ms, ttl_ms) } else { Vec::new() };
+                Some(older)
+            }
+            (_, _) => None,
+        };
+        self.tell(home, FromCluster::Loaded { topic, opening, older });
+    }
+
+    /// The messages without a gap in front of `before`, of those that are young enough.
+    fn older(&mut self, entries: Vec<StreamEntry>, before: u64, now_ms: u64, ttl_ms: u64) -> Vec<Older> {
+        let mut older = Vec::new();
+        let mut expected = before;
+        for StreamEntry { offset, at_ms, entry } in entries.into_iter().rev() {
+            let age_ms = now_ms.saturating_sub(at_ms);
+            if offset + 1 != expected || age_ms >= ttl_ms {
+                break;
+            }
+            let Some((frame, _)) = self.placed_frame(offset, &entry) else { break };
+            older.push(Older { frame, age_ms });
+            expected = offset;
+        }
+        older.reverse();
+        older
+    }
+
+    /// Has a stream read; as a `suspect` where something may have been lost on its channel.
+    fn look(&mut self, at: usize, suspect: bool) {
+        if let Some(stream) = &mut self.feeds[at].stream {
+            let steps = stream.follower.look(suspect);
+            self.take_steps(at, steps);
+        }
+    }
+
+    /// A stream was read, or could not be.
+    pub(super) fn feed_read(&mut self, feed: FeedId, reply: Reply) {
+        let Some(found) = self.feeds.get_mut(feed.at).filter(|found| found.generation == feed.generation) else {
+            return;
+        };
+        let Some(stream) = &mut found.stream else { return };
+        match reply {
+            Reply::Read { end, entries, now_ms: _ } => {
+                let more = entries.len() == CLUSTER_READ_MAX;
+                let entries = entries.into_iter().map(|entry| (entry.offset, entry.entry)).collect();
+                let steps = stream.follower.read_answered(StreamRead { end, entries, more });
+                self.take_steps(feed.at, steps);
+            }
+            // When the cluster is within reach again all feeds are looked at.
+            Reply::Published(_) | Reply::Appended { .. } | Reply::Failed => {
+                stream.follower.read_failed();
+                self.tell_checked(feed.at, false);
+            }
+        }
+    }
+
+    fn take_steps(&mut self, at: usize, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Began(_) => {}
+                Step::Read => self.read_stream(at),
+                Step::Deliver(offset, entry) => self.deliver(at, offset, &entry),
+                Step::Gap(place) => {
+                    let feed = &self.feeds[at];
+                    if let Some(opening) = feed.opening.filter(|_| feed.told == Told::Opened) {
+                        self.counts.gaps += 1;
+                        let (home, topic) = (feed.home, feed.topic.clone());
+                        self.tell(home, FromCluster::Gap { topic, opening, place });
+                    }
+                }
+                Step::UpToDate => {
+                    self.tell_opened(at);
+                    self.tell_checked(at, true);
+                }
+            }
+        }
+    }
+
+    fn read_stream(&mut self, at: usize) {
+        let feed = &self.feeds[at];
+        let Some(stream) = &feed.stream else { return };
+        let range = match stream.follower.read_from() {
+            None => ReadRange::End,
+            Some(from) => ReadRange::From(from),
+        };
+        self.counts.repairs += u64::from(range != ReadRange::End);
+        let (topic, policy) = (feed.channel.clone(), stream.policy);
+        let expect = Expect::Follow(FeedId { at, generation: feed.generation });
+        match self.commands_up {
+            true => {
+                let seed = self.seed();
+                self.pending.push(Command::Read { topic, policy, seed, range }, expect);
+            }
+            false => self.feed_read(FeedId { at, generation: feed.generation }, Reply::Failed),
+        }
+    }
+
+    fn deliver(&mut self, at: usize, offset: u64, entry: &[u8]) {
+        self.counts.received += 1;
+        let feed = &self.feeds[at];
+        let Some(opening) = feed.opening.filter(|_| feed.told == Told::Opened) else { return };
+        let (home, topic) = (feed.home, feed.topic.clone());
+        let news = match self.placed_frame(offset, entry) {
+            Some((frame, exclude)) => FromCluster::Kept { topic, opening, offset, frame, exclude },
+            // Somebody else has written to the stream: what it says nobody knows, so nobody has it.
+            None => {
+                let epoch = self.feeds[at].stream.as_ref().and_then(|stream| stream.follower.place());
+                let Some(place) = epoch.map(|place| crate::router::Place { epoch: place.epoch.clone(), offset }) else {
+                    return;
+                };
+                self.counts.unreadable += 1;
+                FromCluster::Gap { topic, opening, place }
+            }
+        };
+        self.tell(home, news);
+    }
+
+    /// An entry as the frame that clients get, and a connection of this node that is not to get it.
+    fn placed_frame(&mut self, offset: u64, entry: &[u8]) -> Option<(SharedFrame, Option<ConnId>)> {
+        let Entry { exclude, payload } = Entry::read(entry)?;
+        let frame = self.frames.build(Opcode::Text, |out| protocol::put_offset(out, payload, offset)).into();
+        let exclude = exclude.filter(|(run, _)| *run == self.me.run).map(|(_, conn)| conn);
+        Some((frame, exclude))
+    }
+
+    /// Messages of a history that came on its channel.
+    pub(super) fn received_kept(&mut self, channel: &str, kept: Kept<'_>) {
+        let Some(&at) = self.feeds_by_name.get(channel) else { return };
+        let Kept { epoch, first, entries } = kept;
+        let epoch: Arc<str> = epoch.into();
+        for (offset, entry) in (first..).zip(entries) {
+            let Some(stream) = &mut self.feeds[at].stream else { return };
+            let message = Placed { epoch: epoch.clone(), offset, entry: entry.to_vec() };
+            let steps = stream.follower.live(message);
+            self.take_steps(at, steps);
+        }
+    }
+
+    /// What another node, or this one, has said on a topic's channel.
+    pub(super) fn received_on_topic(&mut self, channel: &str, run: u64, record: Record<'_>) {
+        let is_everyone = *channel == *self.everyone;
+        let (home, topic) = match self.feeds_by_name.get(channel) {
+            Some(&at) => (self.feeds[at].home, self.feeds[at].topic.clone()),
+            None if is_everyone => {
+                let topic = Core::everyone_topic();
+                (ReactorId(0), TopicKey { kind: topic.kind, name: topic.name.into() })
+            }
+            None => return,
+        };
+        match record {
+            // Whoever is here has it already.
+            Record::Message { .. } | Record::Notice(_) if run == self.me.run => {}
+            Record::Message { opcode, payload } => {
+                self.counts.received += 1;
+                let frame = self.frames.build(opcode, |out| out.extend_from_slice(payload)).into();
+                self.tell(home, FromCluster::Deliver { topic, frame, notice: false });
+            }
+            Record::Notice(payload) => {
+                let frame = self.text_frame(payload);
+                self.tell(home, FromCluster::Deliver { topic, frame, notice: true });
+            }
+            // This node's own users are known to the one who asks.
+            Record::Presence { number } if run == self.me.run => self.presence_answered(number, std::iter::empty()),
+            Record::Presence { number } => {
+                self.tell(home, FromCluster::Asked { topic, question: Question { run, number } });
+            }
+            Record::Hello { node, key, asks } if is_everyone => self.heard_hello(run, node, key, asks),
+            Record::Disconnect { .. } | Record::Kick { .. } => {}
+            Record::Present { .. } | Record::Direct { .. } | Record::Hello { .. } | Record::Canary { .. } => {
+                self.counts.unreadable += 1;
+            }
+        }
+    }
+
+    fn feed(&self, topic: TopicRef<'_>) -> Option<usize> {
+        self.feeds_by_name.get(&self.names.topic(topic)).copied()
+    }
+}

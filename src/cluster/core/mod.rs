@@ -1,0 +1,501 @@
+//! What a node says and hears in its cluster, sans-IO: mail and what Redis tells go in, mail and commands come out.
+//!
+//! ```text
+//!   homes ── ToCluster ──►  Core ── Commands, Subscribe ──►  Redis connections (or simulated ones)
+//!         ◄─ FromCluster ──      ◄─ Replies, Received, Up, Down ──
+//! ```
+//!
+//! There are two connections, one for commands and one that subscribes, and each may be lost at any time without the
+//! other. Commands of one hand-over are answered together, in order. A node can reach its cluster while both are up.
+//!
+//! Sees no socket and no clock.
+
+mod feeds;
+mod nodes;
+mod presence;
+mod publish;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::names::Names;
+use super::record::{self, Incoming, Record};
+use crate::frame::FrameBuilder;
+use crate::ids::{ClientIdCodec, ConnId, ReactorId};
+use crate::limits::{CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_HELLO_MS};
+use crate::metrics::ClusterCounts;
+use crate::router::cluster::{FromCluster, Opening, ToCluster};
+use crate::router::{HistoryPolicy, Kind, Mail, Place, TopicRef};
+use crate::time::Millis;
+
+use feeds::Feed;
+use nodes::Peers;
+use presence::Asking;
+use publish::{Envelope, Pending};
+
+/// Who this node is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// A number that no other run of a server has.
+    pub run: u64,
+    /// Reads and makes this node's client ids.
+    pub codec: ClientIdCodec,
+    /// The key they are made with.
+    pub key: [u8; 16],
+    /// Reactors of this node.
+    pub reactors: u16,
+}
+
+/// A command to Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `PUBLISH`: answered with [`Reply::Published`].
+    Publish {
+        /// The channel.
+        channel: Arc<str>,
+        /// An envelope.
+        payload: Vec<u8>,
+    },
+    /// The append script: answered with [`Reply::Appended`].
+    Append {
+        /// The topic's channel, with which its keys' names begin.
+        topic: Arc<str>,
+        /// What is kept.
+        policy: HistoryPolicy,
+        /// Makes an epoch unlike any other, if one is begun.
+        seed: String,
+        /// What to append, in order.
+        entries: Vec<NewEntry>,
+    },
+    /// The read script: answered with [`Reply::Read`].
+    Read {
+        /// As for `Append`.
+        topic: Arc<str>,
+        /// What is kept.
+        policy: HistoryPolicy,
+        /// As for `Append`.
+        seed: String,
+        /// Which messages.
+        range: ReadRange,
+    },
+}
+
+/// One message for the append script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEntry {
+    /// The same key is the same message.
+    pub key: Option<Box<str>>,
+    /// What is kept, as [`record::Entry`] writes it.
+    pub entry: Vec<u8>,
+}
+
+/// What to read of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadRange {
+    /// Only where it ends.
+    End,
+    /// From this offset on, at most [`crate::limits::CLUSTER_READ_MAX`].
+    From(u64),
+    /// All in front of this offset.
+    Before(u64),
+}
+
+/// What Redis answers to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// How many subscribers got it.
+    Published(u64),
+    /// Where the messages are: those with a known key where they were before.
+    Appended {
+        /// The history's epoch.
+        epoch: Arc<str>,
+        /// Their offsets, one for each entry.
+        offsets: Vec<u64>,
+    },
+    /// What the stream holds.
+    Read {
+        /// Where it ends.
+        end: Place,
+        /// Redis' time, in milliseconds since 1970.
+        now_ms: u64,
+        /// What was asked for, in order.
+        entries: Vec<StreamEntry>,
+    },
+    /// It was refused.
+    Failed,
+}
+
+/// A message in a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamEntry {
+    /// Its offset.
+    pub offset: u64,
+    /// When it was appended, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// As [`record::Entry`] reads it.
+    pub entry: Vec<u8>,
+}
+
+/// What the connections tell.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Commands can be sent.
+    CommandsUp,
+    /// The connection for commands is lost, and the answers to all that were sent with it.
+    CommandsDown,
+    /// The answers to one [`Output::Commands`].
+    Replies {
+        /// Its number.
+        batch: u64,
+        /// One for each command.
+        replies: Vec<Reply>,
+    },
+    /// Channels can be subscribed to. None is.
+    SubscriberUp,
+    /// The connection that subscribes is lost.
+    SubscriberDown,
+    /// These channels are subscribed to.
+    Subscribed(Vec<Arc<str>>),
+    /// A message came on a channel.
+    Received {
+        /// The channel's name.
+        channel: &'a str,
+        /// The message.
+        payload: &'a [u8],
+    },
+}
+
+/// What the connections are to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send these, in order.
+    Commands {
+        /// The answers come with it.
+        batch: u64,
+        /// At least one.
+        commands: Vec<Command>,
+    },
+    /// Subscribe.
+    Subscribe(Vec<Arc<str>>),
+    /// Unsubscribe.
+    Unsubscribe(Vec<Arc<str>>),
+    /// Redis does not answer: drop the connection for commands. It counts as down already.
+    ResetCommands,
+    /// Messages do not arrive: drop the subscribing connection. It counts as down already.
+    ResetSubscriber,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subscriber {
+    Down,
+    /// Connected; the node's own channels are not confirmed yet.
+    Beginning,
+    Up,
+}
+
+/// See the module's documentation.
+pub struct Core {
+    me: Identity,
+    names: Names,
+    everyone: Arc<str>,
+    own_channel: Arc<str>,
+    now: Millis,
+    commands_up: bool,
+    subscriber: Subscriber,
+    reachable: bool,
+    feeds: Slab<Feed>,
+    feeds_by_name: HashMap<Arc<str>, usize>,
+    /// Feeds without a member, by when that began.
+    lingering: VecDeque<(Millis, usize, u64)>,
+    generations: u64,
+    envelopes: Vec<Envelope>,
+    envelopes_by_channel: HashMap<Arc<str>, usize>,
+    pending: Pending,
+    asking: HashMap<u64, Asking>,
+    questions: u64,
+    peers: Peers,
+    hello_at: Millis,
+    canary_at: Millis,
+    canary: Canary,
+    subscribe: Vec<Arc<str>>,
+    unsubscribe: Vec<Arc<str>>,
+    outputs: VecDeque<Output>,
+    mail: Vec<(ReactorId, Mail)>,
+    frames: FrameBuilder,
+    counts: ClusterCounts,
+}
+
+/// What a node sends itself to see whether what is published arrives.
+#[derive(Debug, Default)]
+struct Canary {
+    last_sent: u64,
+    last_seen: u64,
+    /// When the oldest that was not seen was sent.
+    unseen_since: Option<Millis>,
+}
+
+impl Core {
+    /// A node that has no connection yet. Names in Redis begin with `prefix`.
+    pub fn new(me: Identity, prefix: &str) -> Core {
+        let names = Names::new(prefix);
+        Core {
+            everyone: names.everyone(),
+            own_channel: names.node(me.run),
+            names,
+            me,
+            now: Millis(0),
+            commands_up: false,
+            subscriber: Subscriber::Down,
+            reachable: false,
+            feeds: Slab::new(),
+            feeds_by_name: HashMap::new(),
+            lingering: VecDeque::new(),
+            generations: 0,
+            envelopes: Vec::new(),
+            envelopes_by_channel: HashMap::new(),
+            pending: Pending::default(),
+            asking: HashMap::new(),
+            questions: 0,
+            peers: Peers::default(),
+            hello_at: Millis(0),
+            canary_at: Millis(0),
+            canary: Canary::default(),
+            subscribe: Vec::new(),
+            unsubscribe: Vec::new(),
+            outputs: VecDeque::new(),
+            mail: Vec::new(),
+            frames: FrameBuilder::default(),
+            counts: ClusterCounts::default(),
+        }
+    }
+
+    /// Takes mail of a reactor of this node.
+    pub fn handle_mail(&mut self, from: ReactorId, request: ToCluster) {
+        match request {
+            ToCluster::Open { topic, opening, policy } => self.open(from, topic, opening, policy),
+            ToCluster::Close { topic } => self.close(topic.borrow()),
+            ToCluster::Publish { topic, frame, notice } => self.publish(topic.borrow(), &frame, notice),
+            ToCluster::Append(append) => self.append(*append),
+            ToCluster::Direct { to, frame } => self.direct(to, &frame),
+            ToCluster::Load { topic, before } => self.load(topic.borrow(), before),
+            ToCluster::Check { topic } => self.check(topic.borrow()),
+            ToCluster::Presence { topic, asker, id, users } => self.ask_presence(&topic, asker, id, users),
+            ToCluster::Present { question, users } => self.answer_presence(question, &users),
+        }
+    }
+
+    /// Takes what the connections tell.
+    pub fn handle(&mut self, input: Input<'_>) {
+        match input {
+            Input::CommandsUp => {
+                self.commands_up = true;
+                self.see_whether_reachable();
+            }
+            Input::CommandsDown => self.commands_down(),
+            Input::Replies { batch, replies } => self.replies(batch, replies),
+            Input::SubscriberUp => self.subscriber_up(),
+            Input::SubscriberDown => self.subscriber_down(),
+            Input::Subscribed(channels) => self.subscribed(&channels),
+            Input::Received { channel, payload } => self.received(channel, payload),
+        }
+    }
+
+    /// The time is `now`; to be called before anything else is handled, and whenever [`Core::next_at`] has come.
+    pub fn handle_time(&mut self, now: Millis) {
+        self.now = now;
+        if self.pending.overdue(now, CLUSTER_ANSWER_MS_MAX) {
+            self.commands_down();
+            self.outputs.push_back(Output::ResetCommands);
+        }
+        if self.commands_up && self.canary.unseen_since.is_some_and(|at| now.since(at) > CLUSTER_CANARY_MS_MAX) {
+            self.subscriber_down();
+            self.outputs.push_back(Output::ResetSubscriber);
+        }
+        if self.reachable && self.canary_at <= now {
+            self.canary_at = now.saturating_add(CLUSTER_CANARY_MS);
+            self.send_canary();
+        }
+        if self.reachable && self.hello_at <= now {
+            self.say_hello(false);
+        }
+        self.peers.forget_silent(now);
+        self.presence_overdue();
+        self.stop_lingering();
+    }
+
+    /// When [`Core::handle_time`] has something to do, at the latest.
+    pub fn next_at(&self) -> Millis {
+        let often = if self.reachable { CLUSTER_CANARY_MS / 4 } else { CLUSTER_CANARY_MS };
+        self.now.saturating_add(often)
+    }
+
+    /// What the connections are to do, in order. To be drained after each round of inputs.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.flush_envelopes();
+        if let Some(output) = self.pending.take_batch(self.now) {
+            self.outputs.push_back(output);
+        }
+        if !self.unsubscribe.is_empty() {
+            self.outputs.push_back(Output::Unsubscribe(std::mem::take(&mut self.unsubscribe)));
+        }
+        if !self.subscribe.is_empty() {
+            self.outputs.push_back(Output::Subscribe(std::mem::take(&mut self.subscribe)));
+        }
+        self.outputs.pop_front()
+    }
+
+    /// Mail for reactors, in order.
+    pub fn poll_mail(&mut self) -> impl Iterator<Item = (ReactorId, Mail)> {
+        self.mail.drain(..)
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> ClusterCounts {
+        let (peers, feeds) = (self.peers.count() as u64, self.feeds.len() as u64);
+        ClusterCounts { reachable: u64::from(self.reachable), peers, feeds, ..self.counts }
+    }
+
+    fn tell(&mut self, home: ReactorId, news: FromCluster) {
+        self.mail.push((home, Mail::from_cluster(news)));
+    }
+
+    fn commands_down(&mut self) {
+        self.commands_up = false;
+        self.see_whether_reachable();
+        self.fail_commands();
+    }
+
+    fn subscriber_up(&mut self) {
+        self.subscriber = Subscriber::Beginning;
+        self.canary = Canary { last_sent: self.canary.last_sent, last_seen: self.canary.last_sent, unseen_since: None };
+        self.unsubscribe.clear();
+        self.subscribe = vec![self.everyone.clone(), self.own_channel.clone()];
+        self.subscribe_feeds();
+    }
+
+    fn subscriber_down(&mut self) {
+        self.subscriber = Subscriber::Down;
+        self.canary.unseen_since = None;
+        self.subscribe.clear();
+        self.unsubscribe.clear();
+        self.forget_subscriptions();
+        self.see_whether_reachable();
+    }
+
+    fn subscribed(&mut self, channels: &[Arc<str>]) {
+        for channel in channels {
+            match *channel == self.own_channel {
+                true => {
+                    self.subscriber = Subscriber::Up;
+                    self.see_whether_reachable();
+                }
+                false => self.feed_subscribed(channel),
+            }
+        }
+    }
+
+    /// The cluster can be reached from now on, or not any more.
+    fn see_whether_reachable(&mut self) {
+        let reachable = self.commands_up && self.subscriber == Subscriber::Up;
+        if reachable == self.reachable {
+            return;
+        }
+        self.reachable = reachable;
+        for reactor in (0..self.me.reactors).map(ReactorId) {
+            self.tell(reactor, FromCluster::Reachable(reachable));
+        }
+        match reachable {
+            true => {
+                self.say_hello(true);
+                self.look_at_all();
+            }
+            false => self.refuse_unopened(),
+        }
+    }
+
+    fn send_canary(&mut self) {
+        self.canary.last_sent += 1;
+        self.canary.unseen_since.get_or_insert(self.now);
+        let channel = self.own_channel.clone();
+        self.say(&channel, &Record::Canary { number: self.canary.last_sent });
+    }
+
+    fn see_canary(&mut self, number: u64) {
+        let missed = number != self.canary.last_seen + 1;
+        self.canary.last_seen = number;
+        self.canary.unseen_since = (number < self.canary.last_sent).then_some(self.now);
+        if missed {
+            // One was lost on the way, and so may have been anything else.
+            self.look_at_all();
+        }
+    }
+
+    fn received(&mut self, channel: &str, payload: &[u8]) {
+        match record::read(payload) {
+            None => self.counts.unreadable += 1,
+            Some(Incoming::Kept(kept)) => self.received_kept(channel, kept),
+            Some(Incoming::Envelope { run, records }) => {
+                for record in records {
+                    match *channel == *self.own_channel {
+                        true => self.received_here(run, record),
+                        false => self.received_on_topic(channel, run, record),
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was said to this node alone.
+    fn received_here(&mut self, run: u64, record: Record<'_>) {
+        match record {
+            Record::Canary { number } if run == self.me.run => self.see_canary(number),
+            Record::Hello { node, key, asks } => self.heard_hello(run, node, key, asks),
+            Record::Present { number, users } => self.presence_answered(number, record::users(users)),
+            Record::Direct { to, payload } => {
+                self.counts.received += 1;
+                let frame = self.text_frame(payload);
+                if to.reactor.0 < self.me.reactors {
+                    self.mail.push((to.reactor, Mail::direct(to, frame)));
+                }
+            }
+            Record::Canary { .. }
+            | Record::Message { .. }
+            | Record::Notice(_)
+            | Record::Presence { .. }
+            | Record::Disconnect { .. }
+            | Record::Kick { .. } => self.counts.unreadable += 1,
+        }
+    }
+
+    fn everyone_topic() -> TopicRef<'static> {
+        TopicRef { kind: Kind::Everyone, name: "" }
+    }
+}
+
+/// Who is told what became of a command.
+#[derive(Debug)]
+enum Expect {
+    /// Nobody.
+    Nothing,
+    /// Those who ask who is in a room, by their questions.
+    Presence(Vec<u64>),
+    /// The publishers, in the order of the entries.
+    Append(Vec<(ConnId, Option<Box<str>>)>),
+    /// The follower of a feed.
+    Follow(FeedId),
+    /// A home that wants older messages than it has.
+    Load(FeedId, Opening, u64),
+}
+
+/// A feed, and which of those that had its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FeedId {
+    at: usize,
+    generation: u64,
+}
+
+const _: () = assert!(CLUSTER_CANARY_MS < CLUSTER_CANARY_MS_MAX && CLUSTER_CANARY_MS < CLUSTER_HELLO_MS);

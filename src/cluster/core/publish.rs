@@ -1,0 +1,250 @@
+//! From here to Redis: what is published in one round goes out together, one command a channel, and what becomes of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::super::record::{self, Entry, Record};
+use super::{Command, Core, Expect, NewEntry, Output, Reply};
+use crate::compress::SharedFrame;
+use crate::frame::{Opcode, split_frame};
+use crate::ids::ConnId;
+use crate::limits::{CLUSTER_BATCH_BYTES_MAX, CLUSTER_UNANSWERED_BYTES_MAX};
+use crate::router::cluster::Append;
+use crate::router::{HistoryPolicy, Mail, Place, TopicRef};
+use crate::time::Millis;
+
+/// What one round has for one channel.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub(super) channel: Arc<str>,
+    pub(super) body: Body,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Records { payload: Vec<u8>, messages: u64, questions: Vec<u64> },
+    Entries { policy: HistoryPolicy, entries: Vec<NewEntry>, publishers: Vec<(ConnId, Option<Box<str>>)>, bytes: usize },
+}
+
+/// Commands that are to be sent, and those whose answers are awaited.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    next: Vec<(Command, Expect)>,
+    next_bytes: usize,
+    sent: VecDeque<Sent>,
+    sent_bytes: usize,
+    batches: u64,
+    /// When Redis answered last.
+    answered_at: Millis,
+}
+
+#[derive(Debug)]
+struct Sent {
+    batch: u64,
+    at: Millis,
+    bytes: usize,
+    expects: Vec<Expect>,
+}
+
+impl Pending {
+    pub(super) fn push(&mut self, command: Command, expect: Expect) {
+        self.next_bytes += command.bytes();
+        self.next.push((command, expect));
+    }
+
+    /// Whether so much is unanswered that no more is to be added than has to be.
+    pub(super) fn is_full(&self) -> bool {
+        self.next_bytes + self.sent_bytes > CLUSTER_UNANSWERED_BYTES_MAX
+    }
+
+    pub(super) fn take_batch(&mut self, now: Millis) -> Option<Output> {
+        if self.next.is_empty() {
+            return None;
+        }
+        self.batches += 1;
+        let (commands, expects) = std::mem::take(&mut self.next).into_iter().unzip();
+        let bytes = std::mem::take(&mut self.next_bytes);
+        self.sent_bytes += bytes;
+        self.sent.push_back(Sent { batch: self.batches, at: now, bytes, expects });
+        Some(Output::Commands { batch: self.batches, commands })
+    }
+
+    fn answered(&mut self, batch: u64, now: Millis) -> Option<Vec<Expect>> {
+        let at = self.sent.iter().position(|sent| sent.batch == batch)?;
+        let sent = self.sent.remove(at)?;
+        self.sent_bytes -= sent.bytes;
+        self.answered_at = now;
+        Some(sent.expects)
+    }
+
+    /// Whether Redis has taken longer than it may.
+    pub(super) fn overdue(&self, now: Millis, ms_max: u64) -> bool {
+        self.sent.front().is_some_and(|sent| now.since(sent.at.max(self.answered_at)) > ms_max)
+    }
+
+    fn take_all(&mut self) -> Vec<Expect> {
+        self.sent_bytes = 0;
+        self.next_bytes = 0;
+        let sent = self.sent.drain(..).flat_map(|sent| sent.expects);
+        sent.chain(self.next.drain(..).map(|(_, expect)| expect)).collect()
+    }
+}
+
+impl Command {
+    /// About what it takes on its way.
+    fn bytes(&self) -> usize {
+        const COMMAND_BYTES: usize = 256;
+        COMMAND_BYTES
+            + match self {
+                Command::Publish { payload, .. } => payload.len(),
+                Command::Append { entries, .. } => entries.iter().map(|entry| entry.entry.len() + 64).sum(),
+                Command::Read { .. } => 0,
+            }
+    }
+}
+
+impl Core {
+    /// A message without history for the members on other nodes.
+    pub(super) fn publish(&mut self, topic: TopicRef<'_>, frame: &SharedFrame, notice: bool) {
+        if !self.commands_up || self.pending.is_full() {
+            self.counts.dropped += 1;
+            return;
+        }
+        let channel = self.names.topic(topic);
+        let (opcode, payload) = split_frame(frame.plain());
+        self.say(&channel, &if notice { Record::Notice(payload) } else { Record::Message { opcode, payload } });
+    }
+
+    /// A message into history.
+    pub(super) fn append(&mut self, append: Append) {
+        let Append { topic, policy, frame, exclude, key, publisher, id } = append;
+        if !self.commands_up || self.pending.is_full() {
+            return self.not_stored(publisher, id);
+        }
+        let channel = self.names.topic(topic.borrow());
+        let payload = split_frame(frame.plain()).1;
+        let entry = Entry { exclude: exclude.map(|conn| (self.me.run, conn)), payload }.to_bytes();
+        let entry_bytes = entry.len();
+        let open = self.envelopes_by_channel.get(&channel).copied();
+        match open.map(|at| &mut self.envelopes[at].body) {
+            Some(Body::Entries { entries, publishers, bytes, .. }) if *bytes < CLUSTER_BATCH_BYTES_MAX => {
+                entries.push(NewEntry { key, entry });
+                publishers.push((publisher, id));
+                *bytes += entry_bytes;
+            }
+            _ => {
+                let (entries, publishers) = (vec![NewEntry { key, entry }], vec![(publisher, id)]);
+                self.begin(channel, Body::Entries { policy, entries, publishers, bytes: entry_bytes });
+            }
+        }
+    }
+
+    /// Puts a record on its way to a channel.
+    pub(super) fn say(&mut self, channel: &Arc<str>, record: &Record<'_>) {
+        let question = match record {
+            Record::Presence { number } => Some(*number),
+            _ => None,
+        };
+        let open = self.envelopes_by_channel.get(channel).copied();
+        let at = match open.map(|at| (at, &self.envelopes[at].body)) {
+            Some((at, Body::Records { payload, .. })) if payload.len() < CLUSTER_BATCH_BYTES_MAX => at,
+            _ => {
+                let payload = record::begin(self.me.run);
+                self.begin(channel.clone(), Body::Records { payload, messages: 0, questions: Vec::new() })
+            }
+        };
+        if let Body::Records { payload, messages, questions } = &mut self.envelopes[at].body {
+            record.write(payload);
+            *messages += u64::from(matches!(record, Record::Message { .. } | Record::Direct { .. }));
+            questions.extend(question);
+        }
+    }
+
+    fn begin(&mut self, channel: Arc<str>, body: Body) -> usize {
+        self.envelopes.push(Envelope { channel: channel.clone(), body });
+        let at = self.envelopes.len() - 1;
+        self.envelopes_by_channel.insert(channel, at);
+        at
+    }
+
+    /// What the round has gathered becomes commands.
+    pub(super) fn flush_envelopes(&mut self) {
+        if self.envelopes.is_empty() {
+            return;
+        }
+        self.envelopes_by_channel.clear();
+        for Envelope { channel, body } in std::mem::take(&mut self.envelopes) {
+            match body {
+                Body::Records { payload, messages, questions } => {
+                    self.counts.published += messages;
+                    let expect = if questions.is_empty() { Expect::Nothing } else { Expect::Presence(questions) };
+                    self.pending.push(Command::Publish { channel, payload }, expect);
+                }
+                Body::Entries { policy, entries, publishers, .. } => {
+                    let seed = self.seed();
+                    let command = Command::Append { topic: channel, policy, seed, entries };
+                    self.pending.push(command, Expect::Append(publishers));
+                }
+            }
+        }
+        if !self.commands_up {
+            self.fail_commands();
+        }
+    }
+
+    /// What makes an epoch unlike any other.
+    pub(super) fn seed(&mut self) -> String {
+        self.generations += 1;
+        format!("{:x}-{:x}", self.me.run, self.generations)
+    }
+
+    /// Redis has answered.
+    pub(super) fn replies(&mut self, batch: u64, replies: Vec<Reply>) {
+        let Some(expects) = self.pending.answered(batch, self.now) else { return };
+        let replies = replies.into_iter().chain(std::iter::repeat(Reply::Failed));
+        for (expect, reply) in expects.into_iter().zip(replies) {
+            self.settle(expect, reply);
+        }
+    }
+
+    /// Nothing that is under way will be answered.
+    pub(super) fn fail_commands(&mut self) {
+        for expect in self.pending.take_all() {
+            self.settle(expect, Reply::Failed);
+        }
+    }
+
+    fn settle(&mut self, expect: Expect, reply: Reply) {
+        match (expect, reply) {
+            (Expect::Nothing, _) => {}
+            (Expect::Presence(questions), reply) => {
+                let nodes = if let Reply::Published(nodes) = reply { Some(nodes) } else { None };
+                questions.into_iter().for_each(|number| self.presence_asked(number, nodes));
+            }
+            (Expect::Append(publishers), Reply::Appended { epoch, offsets }) if offsets.len() == publishers.len() => {
+                self.counts.stored += offsets.len() as u64;
+                for ((publisher, id), offset) in publishers.into_iter().zip(offsets) {
+                    if let Some(id) = id {
+                        let place = Place { epoch: epoch.clone(), offset };
+                        self.mail.push((publisher.reactor, Mail::stored(publisher, id, place)));
+                    }
+                }
+            }
+            (Expect::Append(publishers), _) => {
+                publishers.into_iter().for_each(|(publisher, id)| self.not_stored(publisher, id));
+            }
+            (Expect::Follow(feed), reply) => self.feed_read(feed, reply),
+            (Expect::Load(feed, opening, before), reply) => self.loaded(feed, opening, before, reply),
+        }
+    }
+
+    fn not_stored(&mut self, publisher: ConnId, id: Option<Box<str>>) {
+        self.counts.refused += 1;
+        self.mail.push((publisher.reactor, Mail::not_stored(publisher, id)));
+    }
+
+    /// A whole frame of a text message.
+    pub(super) fn text_frame(&mut self, payload: &[u8]) -> SharedFrame {
+        self.frames.build(Opcode::Text, |out| out.extend_from_slice(payload)).into()
+    }
+}

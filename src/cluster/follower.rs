@@ -1,0 +1,396 @@
+//! One topic's history as this node follows it: messages that come live, and the stream where something is missing.
+//!
+//! ```text
+//!               read answered                     a gap, a new epoch, or "look again"
+//!   no place ───────────────────► At(epoch, last) ───────────────────────────────────► reading ─┐
+//!                                     ▲ next live message: delivered                             │
+//!                                     └──────────── read answered: what was missed, or a gap ◄───┘
+//! ```
+//!
+//! What is live and not the next waits until the stream was read. Nothing is delivered twice, and nothing out of order.
+//! Where messages are gone, or the epoch is another, that is said, and it goes on from where the stream is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::limits::CLUSTER_HELD_MAX;
+use crate::router::Place;
+
+/// A message with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The epoch in which its offset counts.
+    pub epoch: Arc<str>,
+    /// Its offset.
+    pub offset: u64,
+    /// The entry.
+    pub entry: Vec<u8>,
+}
+
+/// What comes of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The place is known for the first time.
+    Began(Place),
+    /// The next message.
+    Deliver(u64, Vec<u8>),
+    /// Continuity is lost: it goes on behind this place.
+    Gap(Place),
+    /// The stream is to be read from behind the place that [`Follower::read_from`] says.
+    Read,
+    /// All that the stream had when it was read last is delivered.
+    UpToDate,
+}
+
+/// What a stream had when it was read.
+#[derive(Clone, Debug)]
+pub struct StreamRead {
+    /// Where it ends.
+    pub end: Place,
+    /// Its messages from where it was asked for, in order, at most as many as were asked for.
+    pub entries: Vec<(u64, Vec<u8>)>,
+    /// Whether there were more than these.
+    pub more: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Follower {
+    place: Option<Place>,
+    /// Live messages that cannot be delivered yet.
+    held: VecDeque<Placed>,
+    reading: bool,
+    /// Something has come since the read was sent that it may not have seen.
+    newer: bool,
+    /// Whether something may have been lost on the channel before the read was sent: if not, what the stream has lost
+    /// already is still to come.
+    suspect: bool,
+    /// The same, of what has come up since.
+    suspect_next: bool,
+    /// Where the stream was when it was read, if what was missing there is still to come.
+    awaited: Option<u64>,
+}
+
+impl Follower {
+    /// Where it is; `None` before the first answer.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// The first offset to read from the stream; `None` where only its end is wanted.
+    pub fn read_from(&self) -> Option<u64> {
+        self.place.as_ref().map(|place| place.offset + 1)
+    }
+
+    /// Has the stream read: where it may have gone on, or, as a `suspect`, because something may have been lost on the
+    /// channel.
+    pub fn look(&mut self, suspect: bool) -> Vec<Step> {
+        self.suspect_next |= suspect;
+        match self.reading {
+            true => {
+                self.newer = true;
+                Vec::new()
+            }
+            false => self.read(),
+        }
+    }
+
+    /// The stream could not be read: it will be looked for again by [`Follower::look`].
+    pub fn read_failed(&mut self) {
+        self.reading = false;
+    }
+
+    /// A message that came live.
+    pub fn live(&mut self, message: Placed) -> Vec<Step> {
+        let Some(place) = &mut self.place else {
+            self.hold(message);
+            return Vec::new();
+        };
+        if *message.epoch == *place.epoch {
+            if message.offset <= place.offset {
+                return Vec::new();
+            }
+            if message.offset == place.offset + 1 {
+                place.offset = message.offset;
+                let arrived = self.awaited.take_if(|awaited| *awaited <= message.offset);
+                let delivered = Step::Deliver(message.offset, message.entry);
+                return std::iter::once(delivered).chain(arrived.map(|_| Step::UpToDate)).collect();
+            }
+        }
+        self.suspect_next = true;
+        self.hold(message);
+        match self.reading {
+            true => Vec::new(),
+            false => self.read(),
+        }
+    }
+
+    /// The stream was read.
+    pub fn read_answered(&mut self, read: StreamRead) -> Vec<Step> {
+        let StreamRead { end, entries, more } = read;
+        self.reading = false;
+        let mut steps = Vec::new();
+        match &mut self.place {
+            None => {
+                self.place = Some(end.clone());
+                steps.push(Step::Began(end));
+            }
+            Some(place) if place.epoch != end.epoch => {
+                *place = end.clone();
+                steps.push(Step::Gap(end));
+            }
+            Some(place) => {
+                let last_read = entries.last().map(|(offset, _)| *offset);
+                for (offset, entry) in entries {
+                    if offset == place.offset + 1 {
+                        place.offset = offset;
+                        steps.push(Step::Deliver(offset, entry));
+                    }
+                }
+                // Where the next one is gone, so is whatever a further read could be for.
+                if more && last_read <= Some(place.offset) {
+                    self.suspect_next |= self.suspect;
+                    steps.extend(self.read());
+                    return steps;
+                }
+                if place.offset < end.offset && !self.suspect {
+                    self.awaited = Some(end.offset);
+                } else if place.offset < end.offset {
+                    *place = end.clone();
+                    steps.push(Step::Gap(end));
+                }
+            }
+        }
+        self.release(&mut steps);
+        steps
+    }
+
+    /// Delivers what was held and is next now.
+    fn release(&mut self, steps: &mut Vec<Step>) {
+        let Some(place) = &mut self.place else { return };
+        self.held.retain(|message| *message.epoch != *place.epoch || message.offset > place.offset);
+        self.held.make_contiguous().sort_by_key(|message| message.offset);
+        while let Some(at) =
+            self.held.iter().position(|message| *message.epoch == *place.epoch && message.offset == place.offset + 1)
+            && let Some(message) = self.held.remove(at)
+        {
+            place.offset = message.offset;
+            steps.push(Step::Deliver(message.offset, message.entry));
+        }
+        let place_offset = place.offset;
+        match self.newer {
+            true => steps.extend(self.read()),
+            false => {
+                // What the stream did not have although it was read later is of another time.
+                self.held.clear();
+                self.awaited = self.awaited.filter(|awaited| place_offset < *awaited);
+                if self.awaited.is_none() {
+                    steps.push(Step::UpToDate);
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, message: Placed) {
+        self.newer = true;
+        // The stream has them all: what is dropped here is read there.
+        if self.held.len() == CLUSTER_HELD_MAX {
+            self.held.pop_front();
+        }
+        self.held.push_back(message);
+    }
+
+    fn read(&mut self) -> Vec<Step> {
+        self.reading = true;
+        self.newer = false;
+        self.suspect = std::mem::take(&mut self.suspect_next);
+        vec![Step::Read]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(epoch: &str, offset: u64) -> Place {
+        Place { epoch: epoch.into(), offset }
+    }
+
+    fn message(epoch: &str, offset: u64) -> Placed {
+        Placed { epoch: epoch.into(), offset, entry: offset.to_string().into_bytes() }
+    }
+
+    fn deliver(offset: u64) -> Step {
+        Step::Deliver(offset, offset.to_string().into_bytes())
+    }
+
+    fn answer(epoch: &str, end: u64, entries: std::ops::Range<u64>) -> StreamRead {
+        let entries = entries.map(|offset| (offset, offset.to_string().into_bytes())).collect();
+        StreamRead { end: place(epoch, end), entries, more: false }
+    }
+
+    fn following(epoch: &str, offset: u64) -> Follower {
+        let mut follower = Follower::default();
+        assert_eq!(follower.look(true), [Step::Read]);
+        let begun = follower.read_answered(answer(epoch, offset, 0..0));
+        assert_eq!(begun, [Step::Began(place(epoch, offset)), Step::UpToDate]);
+        follower
+    }
+
+    #[test]
+    fn a_missing_message_is_read_before_the_next_is_delivered() {
+        let mut follower = following("e", 5);
+        assert_eq!(follower.live(message("e", 7)), [Step::Read]);
+        assert_eq!(follower.live(message("e", 8)), []);
+        assert_eq!(follower.read_from(), Some(6));
+        let steps = follower.read_answered(answer("e", 7, 6..8));
+        assert_eq!(steps, [deliver(6), deliver(7), deliver(8), Step::Read], "8 came after the read was sent");
+        assert_eq!(follower.read_answered(answer("e", 8, 0..0)), [Step::UpToDate]);
+    }
+
+    #[test]
+    fn what_is_gone_is_said() {
+        let mut follower = following("e", 5);
+        assert_eq!(follower.live(message("e", 9)), [Step::Read]);
+        assert_eq!(follower.read_answered(answer("e", 9, 8..10)), [Step::Gap(place("e", 9)), Step::UpToDate]);
+        assert_eq!(follower.live(message("e", 10)), [deliver(10)]);
+    }
+
+    #[test]
+    fn another_epoch_is_a_gap_however_far_it_is() {
+        let mut follower = following("e", 5);
+        assert_eq!(follower.live(message("f", 6)), [Step::Read]);
+        assert_eq!(follower.read_answered(answer("f", 6, 6..7)), [Step::Gap(place("f", 6)), Step::UpToDate]);
+        assert_eq!(follower.live(message("f", 6)), []);
+        assert_eq!(follower.live(message("f", 7)), [deliver(7)]);
+    }
+
+    #[test]
+    fn what_is_still_on_its_way_is_waited_for() {
+        let mut follower = following("e", 5);
+        assert_eq!(follower.look(false), [Step::Read]);
+        assert_eq!(follower.read_answered(answer("e", 7, 7..8)), [], "6 is gone from the stream, not from the channel");
+        assert_eq!(follower.live(message("e", 6)), [deliver(6)]);
+        assert_eq!(follower.live(message("e", 7)), [deliver(7), Step::UpToDate]);
+    }
+
+    #[test]
+    fn a_read_that_is_overtaken_by_live_messages_is_no_gap() {
+        let mut follower = following("e", 5);
+        assert_eq!(follower.look(true), [Step::Read]);
+        assert_eq!(follower.live(message("e", 6)), [deliver(6)]);
+        assert_eq!(follower.read_answered(answer("e", 5, 0..0)), [Step::UpToDate]);
+    }
+
+    /// A stream with its channel and a reader, each of which delays what it tells.
+    #[derive(Default)]
+    struct Redis {
+        epoch: u64,
+        messages: Vec<u64>,
+        end: u64,
+        channel: VecDeque<Placed>,
+        answers: VecDeque<StreamRead>,
+    }
+
+    const KEPT: usize = 4;
+    const READ: usize = 3;
+
+    impl Redis {
+        fn append(&mut self, is_lost: bool) {
+            self.end += 1;
+            self.messages.push(self.end);
+            if self.messages.len() > KEPT {
+                self.messages.remove(0);
+            }
+            if !is_lost {
+                self.channel.push_back(message(&self.epoch.to_string(), self.end));
+            }
+        }
+
+        fn read(&mut self, from: Option<u64>) {
+            let wanted = self.messages.iter().filter(|offset| from.is_some_and(|from| **offset >= from));
+            let entries: Vec<_> = wanted.take(READ).map(|offset| (*offset, offset.to_string().into_bytes())).collect();
+            let more = entries.len() == READ;
+            self.answers.push_back(StreamRead { end: place(&self.epoch.to_string(), self.end), entries, more });
+        }
+    }
+
+    /// What the members saw: the place they are at, and whether it ever moved other than by one or by a gap that was
+    /// told.
+    fn see(seen: &mut Option<Place>, steps: Vec<Step>, redis: &mut Redis, follower: &Follower) -> u32 {
+        let mut gaps = 0;
+        for step in steps {
+            match step {
+                Step::Began(place) => *seen = Some(place),
+                Step::Deliver(offset, entry) => {
+                    let seen = seen.as_mut().expect("it began");
+                    assert_eq!(offset, seen.offset + 1, "the next one, once");
+                    assert_eq!(entry, offset.to_string().into_bytes());
+                    seen.offset = offset;
+                }
+                Step::Gap(place) => {
+                    *seen = Some(place);
+                    gaps += 1;
+                }
+                Step::Read => redis.read(follower.read_from()),
+                Step::UpToDate => {}
+            }
+        }
+        gaps
+    }
+
+    proptest! {
+        #[test]
+        fn members_see_the_stream_or_are_told(steps in proptest::collection::vec(0_u8..12, 0..150)) {
+            let (mut redis, mut follower, mut seen) = (Redis::default(), Follower::default(), None);
+            let (mut lost, mut epochs, mut gaps) = (0, 0, 0);
+            let begin = follower.look(true);
+            see(&mut seen, begin, &mut redis, &follower);
+            for step in steps {
+                let steps = match step {
+                    0..=3 => {
+                        redis.append(false);
+                        Vec::new()
+                    }
+                    4 => {
+                        redis.append(true);
+                        lost += 1;
+                        Vec::new()
+                    }
+                    5 if redis.end % 3 == 0 => {
+                        redis.epoch += 1;
+                        epochs += 1;
+                        redis.messages.clear();
+                        redis.end /= 2;
+                        Vec::new()
+                    }
+                    6..=8 => redis.channel.pop_front().map_or_else(Vec::new, |message| follower.live(message)),
+                    9 | 10 => redis.answers.pop_front().map_or_else(Vec::new, |read| follower.read_answered(read)),
+                    _ => follower.look(false),
+                };
+                gaps += see(&mut seen, steps, &mut redis, &follower);
+            }
+            // In the end all that is under way arrives, and it is looked once more.
+            for round in 0..200 {
+                let steps = match (redis.channel.pop_front(), redis.answers.pop_front()) {
+                    (Some(message), answer) => {
+                        if let Some(answer) = answer {
+                            redis.answers.push_front(answer);
+                        }
+                        follower.live(message)
+                    }
+                    (None, Some(answer)) => follower.read_answered(answer),
+                    (None, None) if round < 190 => follower.look(true),
+                    (None, None) => break,
+                };
+                gaps += see(&mut seen, steps, &mut redis, &follower);
+            }
+            prop_assert_eq!(seen, Some(place(&redis.epoch.to_string(), redis.end)));
+            if lost == 0 && epochs == 0 {
+                prop_assert_eq!(gaps, 0, "what came on the channel is never a gap");
+            }
+        }
+    }
+}

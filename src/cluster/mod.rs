@@ -1,0 +1,19 @@
+//! Several nodes as one, through Redis.
+//!
+//! ```text
+//!   reactors ── mail ──► cluster thread: Core ──► connection for commands   ──► Redis ──► the other nodes
+//!            ◄── mail ──                      ◄── connection that subscribes ◄──
+//! ```
+//!
+//! [`core`] decides everything and sees no socket; `thread` has the connections and the clock. What the nodes say to
+//! each other is in [`record`], how a history is followed in [`follower`], what things are called in Redis in [`names`].
+//! May import `reactor` (its mailbox), `router` and the layers below.
+
+pub mod core;
+pub mod follower;
+pub mod names;
+pub mod record;
+mod redis;
+mod thread;
+
+pub use thread::{ClusterSettings, ClusterWaker, spawn};

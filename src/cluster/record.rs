@@ -1,0 +1,400 @@
+//! What the nodes of a cluster say to each other through Redis, as bytes.
+//!
+//! A message on a channel is an *envelope*: a version, the run of the node that sent it, and any number of records. What
+//! goes into a history is one *entry* each, which the append script puts into the stream and, with its offset, onto the
+//! channel. All numbers are big-endian.
+//!
+//! ```text
+//!   envelope:  '1' │ run (8) │ record …                  record:  tag (1) │ length (4) │ body
+//!   kept:      'H' │ epoch '\n' │ first offset '\n' │ { length (4) │ entry } …
+//!   entry:     run (8) │ reactor (2) │ slot (4) │ generation (4) │ whether it is excluded (1) │ payload
+//! ```
+//!
+//! Whatever comes in may be anything: what cannot be read is skipped, and counted by the caller.
+
+use crate::frame::Opcode;
+use crate::ids::{ConnId, ReactorId, Slot};
+
+/// What an envelope begins with.
+const VERSION: u8 = b'1';
+/// What a message out of a history begins with.
+const KEPT: u8 = b'H';
+
+/// One thing that a node tells others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A message for the members of the channel's topic.
+    Message {
+        /// Text or binary.
+        opcode: Opcode,
+        /// What clients get.
+        payload: &'a [u8],
+    },
+    /// A join or leave notice for them.
+    Notice(&'a [u8]),
+    /// Who is in the channel's room? To be answered on the asking node's channel.
+    Presence {
+        /// The question's number at that node.
+        number: u64,
+    },
+    /// Who is, at the answering node.
+    Present {
+        /// The question's number.
+        number: u64,
+        /// The users, as [`users`] reads them.
+        users: &'a [u8],
+    },
+    /// A message for one connection of the node whose channel it is.
+    Direct {
+        /// Whose.
+        to: ConnId,
+        /// What the client gets.
+        payload: &'a [u8],
+    },
+    /// A node is there.
+    Hello {
+        /// Its number in its client ids.
+        node: u16,
+        /// The key that its client ids are made with.
+        key: [u8; 16],
+        /// Whether it wants to know who else is there.
+        asks: bool,
+    },
+    /// What a node sends to itself, to see that what is published arrives.
+    Canary {
+        /// One more than the one before.
+        number: u64,
+    },
+    /// Every connection of a user is to end.
+    Disconnect {
+        /// Whose.
+        user: &'a str,
+        /// Told in the close frame.
+        reason: &'a str,
+    },
+    /// A user is to leave the channel's room.
+    Kick {
+        /// Who.
+        user: &'a str,
+        /// Told in the message `left`.
+        reason: &'a str,
+    },
+}
+
+/// Begins an envelope of the node with this run.
+pub fn begin(run: u64) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    out.extend_from_slice(&run.to_be_bytes());
+    out
+}
+
+impl Record<'_> {
+    /// Appends the record to an envelope.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.push(self.tag());
+        let at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        match self {
+            Record::Message { opcode, payload } => {
+                out.push(opcode.bits());
+                out.extend_from_slice(payload);
+            }
+            Record::Notice(payload) => out.extend_from_slice(payload),
+            Record::Presence { number } | Record::Canary { number } => out.extend_from_slice(&number.to_be_bytes()),
+            Record::Present { number, users } => {
+                out.extend_from_slice(&number.to_be_bytes());
+                out.extend_from_slice(users);
+            }
+            Record::Direct { to, payload } => {
+                write_conn(out, *to);
+                out.extend_from_slice(payload);
+            }
+            Record::Hello { node, key, asks } => {
+                out.extend_from_slice(&node.to_be_bytes());
+                out.extend_from_slice(key);
+                out.push(u8::from(*asks));
+            }
+            Record::Disconnect { user, reason } | Record::Kick { user, reason } => {
+                write_user(out, user);
+                out.extend_from_slice(reason.as_bytes());
+            }
+        }
+        let length = u32::try_from(out.len() - at - 4).expect("a record is shorter than 4 GiB");
+        out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    fn tag(&self) -> u8 {
+        match self {
+            Record::Message { .. } => 1,
+            Record::Notice(_) => 2,
+            Record::Presence { .. } => 3,
+            Record::Present { .. } => 4,
+            Record::Direct { .. } => 5,
+            Record::Hello { .. } => 6,
+            Record::Canary { .. } => 7,
+            Record::Disconnect { .. } => 8,
+            Record::Kick { .. } => 9,
+        }
+    }
+}
+
+/// What comes on a channel.
+#[derive(Debug)]
+pub enum Incoming<'a> {
+    /// Of a node, by its run.
+    Envelope {
+        /// Whose.
+        run: u64,
+        /// What it says.
+        records: Records<'a>,
+    },
+    /// Out of a history.
+    Kept(Kept<'a>),
+}
+
+/// Reads what came on a channel; `None` where no node of this version wrote it.
+pub fn read(bytes: &[u8]) -> Option<Incoming<'_>> {
+    match bytes.split_first()? {
+        (&VERSION, rest) => {
+            let (run, rest) = rest.split_first_chunk::<8>()?;
+            Some(Incoming::Envelope { run: u64::from_be_bytes(*run), records: Records(rest) })
+        }
+        (&KEPT, rest) => {
+            let (epoch, rest) = line(rest)?;
+            let (first, entries) = line(rest)?;
+            Some(Incoming::Kept(Kept { epoch, first: first.parse().ok()?, entries: Entries(entries) }))
+        }
+        _ => None,
+    }
+}
+
+fn line(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let end = memchr::memchr(b'\n', bytes)?;
+    Some((std::str::from_utf8(&bytes[..end]).ok()?, &bytes[end + 1..]))
+}
+
+/// The records of an envelope. Those of another version are passed over.
+#[derive(Clone, Debug)]
+pub struct Records<'a>(&'a [u8]);
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        loop {
+            let (&tag, rest) = self.0.split_first()?;
+            let (body, rest) = prefixed(rest)?;
+            self.0 = rest;
+            if let Some(record) = read_record(tag, body) {
+                return Some(record);
+            }
+        }
+    }
+}
+
+fn read_record(tag: u8, body: &[u8]) -> Option<Record<'_>> {
+    Some(match tag {
+        1 => {
+            let (&bits, payload) = body.split_first()?;
+            let opcode = Opcode::from_bits(bits).filter(|opcode| matches!(opcode, Opcode::Text | Opcode::Binary))?;
+            Record::Message { opcode, payload }
+        }
+        2 => Record::Notice(body),
+        3 => Record::Presence { number: number(body)?.0 },
+        4 => {
+            let (number, users) = number(body)?;
+            Record::Present { number, users }
+        }
+        5 => {
+            let (to, payload) = read_conn(body)?;
+            Record::Direct { to, payload }
+        }
+        6 => {
+            let (node, rest) = body.split_first_chunk::<2>()?;
+            let (key, rest) = rest.split_first_chunk::<16>()?;
+            Record::Hello { node: u16::from_be_bytes(*node), key: *key, asks: *rest.first()? == 1 }
+        }
+        7 => Record::Canary { number: number(body)?.0 },
+        8 | 9 => {
+            let (user, reason) = read_user(body)?;
+            let reason = std::str::from_utf8(reason).ok()?;
+            if tag == 8 { Record::Disconnect { user, reason } } else { Record::Kick { user, reason } }
+        }
+        _ => return None,
+    })
+}
+
+/// Messages that the append script has put into a stream, one after another.
+#[derive(Clone, Debug)]
+pub struct Kept<'a> {
+    /// The history's epoch.
+    pub epoch: &'a str,
+    /// The offset of the first.
+    pub first: u64,
+    /// The messages.
+    pub entries: Entries<'a>,
+}
+
+/// Entries behind each other, each with its length in front.
+#[derive(Clone, Debug)]
+pub struct Entries<'a>(&'a [u8]);
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (entry, rest) = prefixed(self.0)?;
+        self.0 = rest;
+        Some(entry)
+    }
+}
+
+/// One message of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// A connection that is not to get it, with its node's run.
+    pub exclude: Option<(u64, ConnId)>,
+    /// What clients get, without the offset.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// The entry as bytes.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let nobody = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
+        let (run, conn) = self.exclude.unwrap_or((0, nobody));
+        let mut out = Vec::with_capacity(19 + self.payload.len());
+        out.extend_from_slice(&run.to_be_bytes());
+        write_conn(&mut out, conn);
+        out.push(u8::from(self.exclude.is_some()));
+        out.extend_from_slice(self.payload);
+        out
+    }
+
+    /// Reads an entry; `None` where it is none.
+    pub fn read(bytes: &'a [u8]) -> Option<Entry<'a>> {
+        let (run, rest) = number(bytes)?;
+        let (conn, rest) = read_conn(rest)?;
+        let (&excluded, payload) = rest.split_first()?;
+        // An offset is put into it, so it has to be a message of ours.
+        let is_message = payload.first() == Some(&b'{') && payload.last() == Some(&b'}');
+        is_message.then_some(Entry { exclude: (excluded == 1).then_some((run, conn)), payload })
+    }
+}
+
+/// Writes the users of a room as they stand in [`Record::Present`].
+pub fn write_users<'a>(users: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut out = Vec::new();
+    users.for_each(|user| write_user(&mut out, user));
+    out
+}
+
+/// The users that [`write_users`] wrote.
+pub fn users(mut bytes: &[u8]) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let (user, rest) = read_user(bytes)?;
+        bytes = rest;
+        Some(user)
+    })
+}
+
+fn write_user(out: &mut Vec<u8>, user: &str) {
+    let length = u16::try_from(user.len()).expect("a user id is short");
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(user.as_bytes());
+}
+
+fn read_user(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (user, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some((std::str::from_utf8(user).ok()?, rest))
+}
+
+fn write_conn(out: &mut Vec<u8>, conn: ConnId) {
+    out.extend_from_slice(&conn.reactor.0.to_be_bytes());
+    out.extend_from_slice(&conn.slot.0.to_be_bytes());
+    out.extend_from_slice(&conn.generation.to_be_bytes());
+}
+
+fn read_conn(bytes: &[u8]) -> Option<(ConnId, &[u8])> {
+    let (reactor, rest) = bytes.split_first_chunk::<2>()?;
+    let (slot, rest) = rest.split_first_chunk::<4>()?;
+    let (generation, rest) = rest.split_first_chunk::<4>()?;
+    let conn = ConnId {
+        reactor: ReactorId(u16::from_be_bytes(*reactor)),
+        slot: Slot(u32::from_be_bytes(*slot)),
+        generation: u32::from_be_bytes(*generation),
+    };
+    Some((conn, rest))
+}
+
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*number), rest))
+}
+
+fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_be_bytes(*length) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONN: ConnId = ConnId { reactor: ReactorId(1), slot: Slot(2), generation: 3 };
+
+    #[test]
+    fn every_record_is_read_as_it_was_written() {
+        let users = write_users(["alice", "bøb", ""].into_iter());
+        let records = [
+            Record::Message { opcode: Opcode::Binary, payload: b"\x00\xff" },
+            Record::Notice(b"{}"),
+            Record::Presence { number: 7 },
+            Record::Present { number: 7, users: &users },
+            Record::Direct { to: CONN, payload: b"x" },
+            Record::Hello { node: 9, key: [1; 16], asks: true },
+            Record::Canary { number: u64::MAX },
+            Record::Disconnect { user: "alice", reason: "why" },
+            Record::Kick { user: "bob", reason: "" },
+        ];
+        let mut envelope = begin(42);
+        records.iter().for_each(|record| record.write(&mut envelope));
+        let Some(Incoming::Envelope { run: 42, records: read }) = read(&envelope) else { panic!("an envelope") };
+        assert_eq!(read.collect::<Vec<_>>(), records);
+        assert_eq!(super::users(&users).collect::<Vec<_>>(), ["alice", "bøb", ""]);
+    }
+
+    #[test]
+    fn entries_are_read_as_the_script_puts_them_together() {
+        let entries =
+            [Entry { exclude: Some((5, CONN)), payload: b"{\"a\":1}" }, Entry { exclude: None, payload: b"{}" }];
+        let mut bytes = b"Hepoch-1\n41\n".to_vec();
+        for entry in entries {
+            let entry = entry.to_bytes();
+            bytes.extend_from_slice(&(entry.len() as u32).to_be_bytes());
+            bytes.extend_from_slice(&entry);
+        }
+        let Some(Incoming::Kept(kept)) = read(&bytes) else { panic!("kept messages") };
+        assert_eq!((kept.epoch, kept.first), ("epoch-1", 41));
+        assert_eq!(kept.entries.filter_map(Entry::read).collect::<Vec<_>>(), entries);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_passed_over(bytes in proptest::collection::vec(any::<u8>(), 0..100), kind in 0_u8..3) {
+            let bytes = match kind {
+                0 => [&[VERSION][..], &bytes].concat(),
+                1 => [&b"He\n1\n"[..], &bytes].concat(),
+                _ => bytes,
+            };
+            match read(&bytes) {
+                None => {}
+                Some(Incoming::Envelope { records, .. }) => prop_assert!(records.count() <= bytes.len()),
+                Some(Incoming::Kept(kept)) => prop_assert!(kept.entries.filter_map(Entry::read).count() <= bytes.len()),
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Commands as Redis takes them, and its answers. The scripts are `append.lua` and `read.lua` beside this file.
+
+use std::sync::Arc;
+
+use redis::{Pipeline, Script, Value};
+
+use super::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
+use crate::limits::{CLUSTER_EPOCH_MS, CLUSTER_READ_MAX, PUBLISH_KEY_MS_MAX};
+use crate::router::{HistoryPolicy, Place};
+
+/// Digits of the primary's run id that an epoch begins with.
+const RUN_DIGITS: usize = 16;
+
+/// The scripts, and the run of the primary they are loaded at.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    append: Script,
+    read: Script,
+    run: String,
+}
+
+impl Scripts {
+    /// What a connection has to load and ask for before anything else: [`Scripts::at`] takes the answers.
+    pub(super) fn preparation() -> Pipeline {
+        let mut pipeline = redis::pipe();
+        for source in [include_str!("append.lua"), include_str!("read.lua")] {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
+        }
+        pipeline.cmd("INFO").arg("server");
+        pipeline
+    }
+
+    /// The scripts at a server that has answered [`Scripts::preparation`]; or what it does not allow.
+    pub(super) fn at(answers: &[Value]) -> Result<Scripts, String> {
+        if let Some(error) = answers.iter().find_map(server_error) {
+            return Err(error);
+        }
+        let info = answers.last().and_then(text).unwrap_or_default();
+        let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::trim);
+        let run = run.and_then(|run| run.get(..RUN_DIGITS)).ok_or("INFO server does not tell its run_id")?;
+        Ok(Scripts {
+            append: Script::new(include_str!("append.lua")),
+            read: Script::new(include_str!("read.lua")),
+            run: run.to_owned(),
+        })
+    }
+
+    /// The commands, in order.
+    pub(super) fn pipeline(&self, commands: &[Command]) -> Pipeline {
+        let mut pipeline = redis::pipe();
+        for command in commands {
+            match command {
+                Command::Publish { channel, payload } => {
+                    pipeline.cmd("PUBLISH").arg(&**channel).arg(&payload[..]);
+                }
+                Command::Append { topic, policy, seed, entries } => {
+                    self.append(&mut pipeline, topic, *policy, seed, entries);
+                }
+                Command::Read { topic, policy, seed, range } => self.read(&mut pipeline, topic, *policy, seed, *range),
+            }
+        }
+        pipeline
+    }
+
+    fn append(&self, pipeline: &mut Pipeline, topic: &str, policy: HistoryPolicy, seed: &str, entries: &[NewEntry]) {
+        let keys = entries.iter().filter_map(|entry| entry.key.as_deref());
+        let command = pipeline.cmd("EVALSHA").arg(self.append.get_hash()).arg(2 + keys.clone().count());
+        command.arg(format!("{topic}:m")).arg(format!("{topic}:s"));
+        for key in keys {
+            command.arg(format!("{topic}:k:{key}"));
+        }
+        command.arg(&self.run).arg(seed).arg(policy.messages_max).arg(policy.ttl_ms);
+        command.arg(PUBLISH_KEY_MS_MAX).arg(meta_ms(policy)).arg("PUBLISH").arg(topic);
+        for NewEntry { key, entry } in entries {
+            command.arg(if key.is_some() { "k" } else { "" }).arg(&entry[..]);
+        }
+    }
+
+    fn read(&self, pipeline: &mut Pipeline, topic: &str, policy: HistoryPolicy, seed: &str, range: ReadRange) {
+        let (from, to, count) = match range {
+            ReadRange::End => (String::new(), String::new(), 0),
+            ReadRange::From(offset) => (offset.to_string(), "+".to_owned(), CLUSTER_READ_MAX as u64),
+            ReadRange::Before(offset) => {
+                let to = offset.saturating_sub(1);
+                let from = offset.saturating_sub(u64::from(policy.messages_max)).max(1);
+                (from.to_string(), to.to_string(), u64::from(policy.messages_max))
+            }
+        };
+        let command = pipeline.cmd("EVALSHA").arg(self.read.get_hash()).arg(2);
+        command.arg(format!("{topic}:m")).arg(format!("{topic}:s"));
+        command.arg(&self.run).arg(seed).arg(meta_ms(policy)).arg(from).arg(to).arg(count);
+    }
+}
+
+/// How long an epoch is known after the last message: longer than a message, so that a quiet room keeps its place.
+fn meta_ms(policy: HistoryPolicy) -> u64 {
+    policy.ttl_ms.max(PUBLISH_KEY_MS_MAX) + CLUSTER_EPOCH_MS
+}
+
+/// The answer to a command.
+pub(super) fn reply(command: &Command, answer: Value) -> Reply {
+    let reply = match (command, answer) {
+        (Command::Publish { .. }, Value::Int(receivers)) => u64::try_from(receivers).ok().map(Reply::Published),
+        (Command::Append { .. }, Value::Array(answer)) => appended(&answer),
+        (Command::Read { .. }, Value::Array(answer)) => read(answer),
+        (_, _) => None,
+    };
+    reply.unwrap_or(Reply::Failed)
+}
+
+fn appended(answer: &[Value]) -> Option<Reply> {
+    let (epoch, offsets) = answer.split_first()?;
+    let offsets = offsets.iter().map(number).collect::<Option<Vec<u64>>>()?;
+    Some(Reply::Appended { epoch: text(epoch)?.into(), offsets })
+}
+
+fn read(answer: Vec<Value>) -> Option<Reply> {
+    let [epoch, last, now_ms, messages]: [Value; 4] = answer.try_into().ok()?;
+    let epoch: Arc<str> = text(&epoch)?.into();
+    let Value::Array(messages) = messages else { return None };
+    let entries = messages.into_iter().map(entry).collect::<Option<Vec<StreamEntry>>>()?;
+    Some(Reply::Read { end: Place { epoch, offset: number(&last)? }, now_ms: number(&now_ms)?, entries })
+}
+
+/// One message as XRANGE gives it: `[id, ["m", entry, "t", time]]`.
+fn entry(message: Value) -> Option<StreamEntry> {
+    let Value::Array(parts) = message else { return None };
+    let [id, fields]: [Value; 2] = parts.try_into().ok()?;
+    let Value::Array(fields) = fields else { return None };
+    let [_, entry, _, at_ms]: [Value; 4] = fields.try_into().ok()?;
+    let offset = text(&id)?.split_once('-')?.0.parse().ok()?;
+    let at_ms = number(&at_ms)?;
+    let Value::BulkString(entry) = entry else { return None };
+    Some(StreamEntry { offset, at_ms, entry })
+}
+
+/// What a server says where it refuses a command, without what the command said.
+pub(super) fn server_error(answer: &Value) -> Option<String> {
+    match answer {
+        Value::ServerError(error) => Some(error.code().to_owned()),
+        _ => None,
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        value => text(value)?.parse().ok(),
+    }
+}

@@ -1,0 +1,243 @@
+//! What the homes of topics and the cluster tell each other.
+//!
+//! ```text
+//!   home ── Open, Close, Publish, Append, Load, Check, Presence ──► cluster ──► Redis, the other nodes
+//!   home ◄── Opened, Refused, Deliver, Kept, Gap, Loaded, Checked ── cluster ◄──
+//! ```
+//!
+//! It is mail like any other: what was sent first comes first. A topic is *open* while the cluster sends its home what
+//! the other nodes publish. Each time a home opens it, the opening has a new number, and what belongs to an earlier one
+//! is nobody's.
+
+use std::sync::Arc;
+
+use super::history::{HistoryPolicy, Place};
+use super::mail::{Ack, Content, Mail};
+use super::topic::TopicKey;
+use crate::compress::SharedFrame;
+use crate::ids::{ClientId, ConnId, ReactorId};
+
+/// Which opening of a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Opening(pub u64);
+
+/// Who asked who is in a room: a node, by its run, and the number of its question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The run of the node that asks.
+    pub run: u64,
+    /// Its question's number.
+    pub number: u64,
+}
+
+/// A publish into history.
+#[derive(Debug)]
+pub struct Append {
+    /// A room or an inbox.
+    pub topic: TopicKey,
+    /// What is kept of it.
+    pub policy: HistoryPolicy,
+    /// The message as a whole frame, without an offset.
+    pub frame: SharedFrame,
+    /// A member that is not to get it.
+    pub exclude: Option<ConnId>,
+    /// The same key is the same message.
+    pub key: Option<Box<str>>,
+    /// Who is told how it ended.
+    pub publisher: ConnId,
+    /// Its command's id as JSON text.
+    pub id: Option<Box<str>>,
+}
+
+/// What a home, or a connection's reactor, tells the cluster.
+#[derive(Debug)]
+pub enum ToCluster {
+    /// The topic has a member here: answered with `Opened` or `Refused`.
+    Open {
+        /// A room, an inbox or a raw room.
+        topic: TopicKey,
+        /// The number of this opening.
+        opening: Opening,
+        /// What is kept of it.
+        policy: Option<HistoryPolicy>,
+    },
+    /// The topic has no member here any more. Nothing that belongs to its opening counts from now on.
+    Close {
+        /// As it was opened.
+        topic: TopicKey,
+    },
+    /// For the members on other nodes; those here have it.
+    Publish {
+        /// To whom.
+        topic: TopicKey,
+        /// A whole frame.
+        frame: SharedFrame,
+        /// Whether it is a join or leave notice, which large rooms are not told.
+        notice: bool,
+    },
+    /// Into history. It comes back as `Kept`, here as on every other node, and the publisher gets its ack.
+    Append(Box<Append>),
+    /// To a connection of another node, if there is one with this id.
+    Direct {
+        /// Whose.
+        to: ClientId,
+        /// A whole frame.
+        frame: SharedFrame,
+    },
+    /// Asks for the messages in front of an offset: answered with `Loaded`.
+    Load {
+        /// An open topic with history.
+        topic: TopicKey,
+        /// The first message that is here.
+        before: u64,
+    },
+    /// Asks whether the history has gone on: answered with `Checked`, behind what is new.
+    Check {
+        /// An open topic with history.
+        topic: TopicKey,
+    },
+    /// Asks who is in a room: the asker gets the reply as a message.
+    Presence {
+        /// The room.
+        topic: TopicKey,
+        /// The connection that asks.
+        asker: ConnId,
+        /// Its command's id as JSON text.
+        id: Option<Box<str>>,
+        /// Who is in the room here.
+        users: Vec<Arc<str>>,
+    },
+    /// Who is in a room here, as another node has asked.
+    Present {
+        /// As it was asked.
+        question: Question,
+        /// Who is.
+        users: Vec<Arc<str>>,
+    },
+}
+
+/// A message that was kept before, and how long ago.
+#[derive(Debug)]
+pub struct Older {
+    /// With its offset.
+    pub frame: SharedFrame,
+    /// Milliseconds since it was published.
+    pub age_ms: u64,
+}
+
+/// What the cluster tells a topic's home.
+#[derive(Debug)]
+pub enum FromCluster {
+    /// From here on the home gets all that is published.
+    Opened {
+        /// The topic.
+        topic: TopicKey,
+        /// Which opening.
+        opening: Opening,
+        /// Where its history is, if it keeps one: the next that is kept comes behind it.
+        place: Option<Place>,
+    },
+    /// Redis cannot be reached: the topic is this node's alone until `Opened` comes.
+    Refused {
+        /// The topic.
+        topic: TopicKey,
+        /// Which opening.
+        opening: Opening,
+    },
+    /// A message without history from another node.
+    Deliver {
+        /// To whom.
+        topic: TopicKey,
+        /// A whole frame.
+        frame: SharedFrame,
+        /// Whether it is a join or leave notice.
+        notice: bool,
+    },
+    /// The next message of the topic's history.
+    Kept {
+        /// The topic.
+        topic: TopicKey,
+        /// Which opening.
+        opening: Opening,
+        /// Its offset, one more than that of the one before.
+        offset: u64,
+        /// With its offset, as a whole frame.
+        frame: SharedFrame,
+        /// A connection of this node that is not to get it.
+        exclude: Option<ConnId>,
+    },
+    /// Messages were missed and are gone, or continuity cannot be proven: the history goes on behind this place.
+    Gap {
+        /// The topic.
+        topic: TopicKey,
+        /// Which opening.
+        opening: Opening,
+        /// Where it goes on.
+        place: Place,
+    },
+    /// All that the history has in front of what was asked.
+    Loaded {
+        /// The topic.
+        topic: TopicKey,
+        /// Which opening.
+        opening: Opening,
+        /// Oldest first, without a gap up to the one asked for; `None` where Redis did not answer.
+        older: Option<Vec<Older>>,
+    },
+    /// All that the history had when it was asked is here.
+    Checked {
+        /// The topic.
+        topic: TopicKey,
+        /// Which opening.
+        opening: Opening,
+        /// Whether Redis answered.
+        answered: bool,
+    },
+    /// Another node asks who is in a room here.
+    Asked {
+        /// The room.
+        topic: TopicKey,
+        /// To be given back with the answer.
+        question: Question,
+    },
+    /// Whether Redis can be reached; to every reactor.
+    Reachable(bool),
+}
+
+impl Mail {
+    /// Mail from the cluster to a topic's home.
+    pub fn from_cluster(news: FromCluster) -> Mail {
+        Mail(Content::FromCluster(Box::new(news)))
+    }
+
+    /// A frame from another node to a connection, for its reactor.
+    pub fn direct(to: ConnId, frame: SharedFrame) -> Mail {
+        Mail(Content::Direct { to, frame, ack: None })
+    }
+
+    /// The ack of a publish into history, for the publisher's reactor.
+    pub fn stored(publisher: ConnId, id: Box<str>, place: Place) -> Mail {
+        Mail(Content::Acked(Box::new(Ack { to: publisher, id, place: Some(place) })))
+    }
+
+    /// The publisher's reactor is told that a publish could not be put into history.
+    pub fn not_stored(publisher: ConnId, id: Option<Box<str>>) -> Mail {
+        Mail(Content::Unavailable { to: publisher, id })
+    }
+
+    /// What is in it for the cluster.
+    ///
+    /// # Panics
+    /// Where it is mail between reactors.
+    pub fn into_cluster(self) -> ToCluster {
+        match self.0 {
+            Content::ToCluster(request) => *request,
+            other => panic!("{other:?} is not for the cluster"),
+        }
+    }
+}
+
+/// The cluster's place among those who get mail: behind all reactors.
+pub fn cluster_mailbox(reactors: u16) -> ReactorId {
+    ReactorId(reactors)
+}

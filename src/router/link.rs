@@ -1,0 +1,372 @@
+//! How a topic's home stands with the cluster, and what waits for it.
+//!
+//! ```text
+//!            Join                     Opened
+//!   Apart ─────────► Waiting(Opening) ──────► Open ◄──────────────────┐
+//!     ▲                   │ Refused            │  older messages, or   │ Loaded, Checked
+//!     │                   ▼                    ▼  a newer place wanted │
+//!     │                 Alone ──── Opened ──► (Open)        Waiting(…) ┘
+//!     └── the last member leaves ──┴────────────┘
+//! ```
+//!
+//! While a topic waits, all that is asked of its home waits with it, in order.
+
+use std::collections::VecDeque;
+
+use super::cluster::{Append, FromCluster, Opening, Question, ToCluster};
+use super::history::{History, Place};
+use super::mail::{Ack, Content, HistoryOf, Join, Mail, Published, Resume, Wish};
+use super::topic::{Keeps, Kind, TopicIndex, TopicKey};
+use super::{Publish, Router, Sink};
+use crate::compress::SharedFrame;
+use crate::frame::Opcode;
+use crate::ids::ReactorId;
+use crate::limits::{CLUSTER_WAITING_MAX, HISTORY_PAGE_MAX};
+use crate::protocol;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) enum Link {
+    /// Without a member here. Nothing comes from other nodes.
+    #[default]
+    Apart,
+    /// What other nodes publish comes here.
+    Open(Opening),
+    /// Asked for, but Redis cannot be reached: the members here have only each other.
+    Alone(Opening),
+    /// The cluster is asked, and nothing else happens before it answers.
+    Waiting(Box<Waiting>),
+}
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    opening: Opening,
+    mail: VecDeque<(ReactorId, Content)>,
+}
+
+impl Link {
+    /// Whether nothing has to be closed.
+    pub(super) fn is_apart(&self) -> bool {
+        matches!(self, Link::Apart)
+    }
+
+    fn opening(&self) -> Option<Opening> {
+        match self {
+            Link::Apart => None,
+            Link::Open(opening) | Link::Alone(opening) => Some(*opening),
+            Link::Waiting(waiting) => Some(waiting.opening),
+        }
+    }
+}
+
+/// What has been asked of the cluster for those who wait, so that nobody asks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    /// Nothing.
+    Nothing,
+    /// Whether there is more in front, or behind, and there was an answer.
+    All,
+    /// Redis did not answer.
+    No,
+}
+
+/// What the cluster has to say before a home can go on.
+enum Need {
+    Load { before: u64 },
+    Check,
+}
+
+impl Router {
+    /// Mail for a topic that is at home here. In a cluster some of it has to wait.
+    pub(super) fn home_mail(&mut self, from: ReactorId, content: Content, sink: &mut impl Sink) {
+        match self.cluster.is_some() {
+            true => self.pass_or_wait(from, content, Answered::Nothing, sink),
+            false => self.home_act(from, content, sink),
+        }
+    }
+
+    fn home_act(&mut self, from: ReactorId, content: Content, sink: &mut impl Sink) {
+        match content {
+            Content::Join(join) => self.home_join(from, *join, sink),
+            Content::Leave(leave) => self.home_leave(from, *leave, sink),
+            Content::Publish(publish) => self.home_publish(from, *publish, sink),
+            Content::Presence(question) => self.home_presence(from, *question, sink),
+            Content::History(question) => self.home_history(from, *question, sink),
+            Content::Resume(resume) => self.home_resume(from, *resume, sink),
+            other => unreachable!("{other:?} is not for a home"),
+        }
+    }
+
+    fn pass_or_wait(&mut self, from: ReactorId, content: Content, answered: Answered, sink: &mut impl Sink) {
+        let Some(topic) = asked_of(&content).filter(|topic| topic.kind != Kind::Everyone) else {
+            return self.home_act(from, content, sink);
+        };
+        let policy = self.histories.policy(topic.borrow());
+        // Redis gives it its place: nothing that is known here matters.
+        if policy.is_some() && matches!(content, Content::Publish(_)) {
+            return self.home_act(from, content, sink);
+        }
+        let topic = topic.clone();
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let found = match (&content, self.topics.find(hash, topic.borrow())) {
+            (_, Some(index)) => index,
+            (Content::Join(_), None) => self.topics.find_or_insert(hash, &topic),
+            (_, None) => return self.home_act(from, content, sink),
+        };
+        match &mut self.topics.get_mut(found).link {
+            Link::Waiting(waiting) if waiting.mail.len() < CLUSTER_WAITING_MAX => {
+                waiting.mail.push_back((from, content));
+            }
+            // So much does not wait: it goes on as if Redis had not answered.
+            Link::Waiting(_) => self.act_or_refuse(from, content, Answered::No, sink),
+            Link::Apart if matches!(content, Content::Join(_)) => {
+                self.openings += 1;
+                let opening = Opening(self.openings);
+                self.wait(found, opening, from, content);
+                self.ask_cluster(ToCluster::Open { topic, opening, policy });
+            }
+            Link::Apart | Link::Alone(_) => self.act_or_refuse(from, content, answered, sink),
+            Link::Open(opening) => {
+                let opening = *opening;
+                match self.need(found, &content).filter(|_| answered == Answered::Nothing && self.cluster_reachable) {
+                    None => self.act_or_refuse(from, content, answered, sink),
+                    Some(need) => {
+                        self.wait(found, opening, from, content);
+                        self.ask_cluster(match need {
+                            Need::Load { before } => ToCluster::Load { topic, before },
+                            Need::Check => ToCluster::Check { topic },
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, index: TopicIndex, opening: Opening, from: ReactorId, content: Content) {
+        let waiting = Waiting { opening, mail: VecDeque::from([(from, content)]) };
+        self.topics.get_mut(index).link = Link::Waiting(Box::new(waiting));
+    }
+
+    /// What is missing here for an answer out of history.
+    fn need(&self, index: TopicIndex, content: &Content) -> Option<Need> {
+        let history = self.topics.history(index)?;
+        let place = history.place();
+        let missing = match content {
+            Content::Join(join) => match join.ask.wish()? {
+                Wish::Since { epoch, offset } if **epoch != *place.epoch || *offset > place.offset => {
+                    return Some(Need::Check);
+                }
+                Wish::Since { offset, .. } => history.lacks(offset + 1),
+                Wish::Last(count) => history.lacks_of(place.offset + 1, *count),
+            },
+            Content::History(question) => {
+                let end = question.before.unwrap_or(u64::MAX).min(place.offset + 1);
+                history.lacks_of(end, question.limit.min(HISTORY_PAGE_MAX) as u64)
+            }
+            Content::Resume(resume) => *resume.epoch == *place.epoch && history.lacks(resume.offset + 1),
+            _ => false,
+        };
+        missing.then(|| Need::Load { before: history.first_offset() })
+    }
+
+    /// Without an answer of Redis, what needs history is refused.
+    fn act_or_refuse(&mut self, from: ReactorId, content: Content, answered: Answered, sink: &mut impl Sink) {
+        let reachable = self.cluster_reachable && answered != Answered::No;
+        match content {
+            Content::Join(join) if !reachable && self.is_room_with_history(&join) => {
+                self.home_refuse_join(from, *join, sink);
+            }
+            Content::History(question) if answered == Answered::No => {
+                let HistoryOf { asker, id, .. } = *question;
+                self.send(from, Content::Unavailable { to: asker, id }, sink);
+            }
+            Content::Resume(resume) if answered == Answered::No => {
+                let Resume { to, id, .. } = *resume;
+                self.send(from, Content::Unavailable { to, id }, sink);
+            }
+            content => self.home_act(from, content, sink),
+        }
+    }
+
+    fn is_room_with_history(&self, join: &Join) -> bool {
+        join.topic.kind == Kind::Room && self.histories.policy(join.topic.borrow()).is_some()
+    }
+
+    /// Published by somebody here, at the topic's home.
+    fn home_publish(&mut self, from: ReactorId, published: Published, sink: &mut impl Sink) {
+        let Published { topic, frame, exclude, key, publisher, id } = published;
+        if self.cluster.is_some() {
+            if let Some(policy) = self.histories.policy(topic.borrow()) {
+                let append = Append { topic, policy, frame, exclude, key, publisher, id };
+                return self.ask_cluster(ToCluster::Append(Box::new(append)));
+            }
+            self.ask_cluster(ToCluster::Publish { topic: topic.clone(), frame: frame.clone(), notice: false });
+        }
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let publish = Publish { topic: topic.borrow(), frame: frame.plain(), exclude, key: key.as_deref(), publisher };
+        let place = self.keep_and_fan_out(hash, &publish, Some(&frame), sink);
+        if let Some(id) = id {
+            self.send(from, Content::Acked(Box::new(Ack { to: publisher, id, place })), sink);
+        }
+    }
+
+    /// The last member here has left: nothing more is wanted of other nodes.
+    pub(super) fn close_if_unused(&mut self, topic: &TopicKey) {
+        if self.cluster.is_none() {
+            return;
+        }
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let Some(index) = self.topics.find(hash, topic.borrow()) else { return };
+        let found = self.topics.get_mut(index);
+        if !found.home.is_empty() {
+            return;
+        }
+        match found.link {
+            Link::Apart | Link::Waiting(_) => {}
+            Link::Open(_) | Link::Alone(_) => {
+                found.link = Link::Apart;
+                self.set_history(index, None);
+                self.ask_cluster(ToCluster::Close { topic: topic.clone() });
+            }
+        }
+    }
+
+    /// News from the cluster.
+    pub(super) fn cluster_news(&mut self, news: FromCluster, sink: &mut impl Sink) {
+        match news {
+            FromCluster::Reachable(reachable) => self.cluster_reachable = reachable,
+            FromCluster::Opened { topic, opening, place } => self.opened(&topic, opening, place, sink),
+            FromCluster::Refused { topic, opening } => {
+                if let Some(index) = self.in_opening(&topic, opening) {
+                    let link = std::mem::replace(&mut self.topics.get_mut(index).link, Link::Alone(opening));
+                    self.go_on(&topic, link, Answered::No, sink);
+                }
+            }
+            FromCluster::Deliver { topic, frame, notice } => self.deliver_from_cluster(&topic, &frame, notice, sink),
+            FromCluster::Kept { topic, opening, offset, frame, exclude } => {
+                if let Some(index) = self.in_opening(&topic, opening) {
+                    self.keep_from_cluster(index, offset, &frame);
+                    let hash = self.topics.hasher().hash(topic.borrow());
+                    self.fan_out(hash, topic.borrow(), frame.plain(), Some(&frame), exclude, sink);
+                }
+            }
+            FromCluster::Gap { topic, opening, place } => {
+                if let Some(index) = self.in_opening(&topic, opening) {
+                    self.gap(index, &topic, place, sink);
+                }
+            }
+            FromCluster::Loaded { topic, opening, older } => {
+                let answered = if older.is_some() { Answered::All } else { Answered::No };
+                if let Some(index) = self.in_opening(&topic, opening) {
+                    self.put_older(index, older.unwrap_or_default());
+                    self.answered(index, &topic, opening, answered, sink);
+                }
+            }
+            FromCluster::Checked { topic, opening, answered } => {
+                let answered = if answered { Answered::All } else { Answered::No };
+                if let Some(index) = self.in_opening(&topic, opening) {
+                    self.answered(index, &topic, opening, answered, sink);
+                }
+            }
+            FromCluster::Asked { topic, question } => self.present(&topic, question),
+        }
+    }
+
+    /// The topic, while it is in this opening.
+    fn in_opening(&self, topic: &TopicKey, opening: Opening) -> Option<TopicIndex> {
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let index = self.topics.find(hash, topic.borrow())?;
+        (self.topics.get(index).link.opening() == Some(opening)).then_some(index)
+    }
+
+    fn opened(&mut self, topic: &TopicKey, opening: Opening, place: Option<Place>, sink: &mut impl Sink) {
+        let Some(index) = self.in_opening(topic, opening) else { return };
+        let policy = self.histories.policy(topic.borrow());
+        let history = policy.zip(place).map(|(policy, place)| History::of_stream(place, policy));
+        self.set_history(index, history);
+        let link = std::mem::replace(&mut self.topics.get_mut(index).link, Link::Open(opening));
+        self.go_on(topic, link, Answered::Nothing, sink);
+    }
+
+    fn answered(
+        &mut self,
+        index: TopicIndex,
+        topic: &TopicKey,
+        opening: Opening,
+        answered: Answered,
+        sink: &mut impl Sink,
+    ) {
+        let link = std::mem::replace(&mut self.topics.get_mut(index).link, Link::Open(opening));
+        self.go_on(topic, link, answered, sink);
+    }
+
+    /// What waited goes on, in order. Some of it may have to wait again, and what comes behind that with it.
+    fn go_on(&mut self, topic: &TopicKey, link: Link, answered: Answered, sink: &mut impl Sink) {
+        let Link::Waiting(waiting) = link else { return };
+        for (from, content) in waiting.mail {
+            self.pass_or_wait(from, content, answered, sink);
+        }
+        self.close_if_unused(topic);
+        self.drop_topic_if_unused(topic);
+    }
+
+    fn deliver_from_cluster(&mut self, topic: &TopicKey, frame: &SharedFrame, notice: bool, sink: &mut impl Sink) {
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let Some(index) = self.topics.find(hash, topic.borrow()) else { return };
+        // A notice is for rooms with few members, and each node knows its own.
+        if !notice || self.topics.get(index).home.members() <= self.notices.members_max {
+            self.fan_out(hash, topic.borrow(), frame.plain(), Some(frame), None, sink);
+        }
+    }
+
+    /// The members are told that they have missed something that nobody can give them.
+    fn gap(&mut self, index: TopicIndex, topic: &TopicKey, place: Place, sink: &mut impl Sink) {
+        let policy = self.histories.policy(topic.borrow());
+        self.set_history(index, policy.map(|policy| History::of_stream(place.clone(), policy)));
+        let mut frames = std::mem::take(&mut self.frames);
+        let frame = frames.build(Opcode::Text, |out| match topic.kind {
+            Kind::Inbox => protocol::inbox_gap(out, place.in_epoch()),
+            Kind::Room | Kind::Raw | Kind::Everyone => protocol::gap(out, &topic.name, place.in_epoch()),
+        });
+        let hash = self.topics.hasher().hash(topic.borrow());
+        self.fan_out(hash, topic.borrow(), frame, None, None, sink);
+        self.frames = frames;
+    }
+
+    fn present(&mut self, topic: &TopicKey, question: Question) {
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let found = self.topics.find(hash, topic.borrow());
+        let users = found.map_or_else(Vec::new, |index| self.topics.get(index).home.users_shared().cloned().collect());
+        self.ask_cluster(ToCluster::Present { question, users });
+    }
+
+    /// Replaces what is kept of a topic here.
+    fn set_history(&mut self, index: TopicIndex, history: Option<History>) {
+        let before = self.topics.history(index).map_or(0, History::bytes);
+        self.histories.forget_bytes(before);
+        self.topics.get_mut(index).keeps = match history {
+            Some(history) => Keeps::History(Box::new(history)),
+            None => Keeps::Unknown,
+        };
+    }
+
+    /// Mail for the cluster's thread.
+    pub(super) fn ask_cluster(&mut self, request: ToCluster) {
+        if let Some(cluster) = self.cluster {
+            self.outgoing.push((cluster, Mail(Content::ToCluster(Box::new(request)))));
+        }
+    }
+}
+
+/// The topic whose home the mail is for.
+fn asked_of(content: &Content) -> Option<&TopicKey> {
+    match content {
+        Content::Join(join) => Some(&join.topic),
+        Content::Leave(leave) => Some(&leave.topic),
+        Content::Publish(publish) => Some(&publish.topic),
+        Content::Presence(question) => Some(&question.room),
+        Content::History(question) => Some(&question.room),
+        Content::Resume(resume) => Some(&resume.inbox),
+        _ => None,
+    }
+}
