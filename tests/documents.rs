@@ -44,7 +44,12 @@ fn the_wire_document_lists_every_close_code_and_no_other() {
     let known: BTreeSet<u16> = peer_errors
         .into_iter()
         .map(CloseReason::Peer)
-        .chain([CloseReason::GoingAway { retry_ms: 0 }, CloseReason::AtCapacity, CloseReason::SlowConsumer])
+        .chain([
+            CloseReason::GoingAway { retry_ms: 0 },
+            CloseReason::AtCapacity,
+            CloseReason::SlowConsumer,
+            CloseReason::Disconnected,
+        ])
         .map(CloseReason::code)
         .collect();
     assert_eq!(listed, known);

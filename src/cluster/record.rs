@@ -69,8 +69,6 @@ pub enum Record<'a> {
     Disconnect {
         /// Whose.
         user: &'a str,
-        /// Told in the close frame.
-        reason: &'a str,
     },
     /// A user is to leave the channel's room.
     Kick {
@@ -114,7 +112,8 @@ impl Record<'_> {
                 out.extend_from_slice(key);
                 out.push(u8::from(*asks));
             }
-            Record::Disconnect { user, reason } | Record::Kick { user, reason } => {
+            Record::Disconnect { user } => out.extend_from_slice(user.as_bytes()),
+            Record::Kick { user, reason } => {
                 write_user(out, user);
                 out.extend_from_slice(reason.as_bytes());
             }
@@ -215,10 +214,10 @@ fn read_record(tag: u8, body: &[u8]) -> Option<Record<'_>> {
             Record::Hello { node: u16::from_be_bytes(*node), key: *key, asks: *rest.first()? == 1 }
         }
         7 => Record::Canary { number: number(body)?.0 },
-        8 | 9 => {
+        8 => Record::Disconnect { user: std::str::from_utf8(body).ok()? },
+        9 => {
             let (user, reason) = read_user(body)?;
-            let reason = std::str::from_utf8(reason).ok()?;
-            if tag == 8 { Record::Disconnect { user, reason } } else { Record::Kick { user, reason } }
+            Record::Kick { user, reason: std::str::from_utf8(reason).ok()? }
         }
         _ => return None,
     })
@@ -357,8 +356,8 @@ mod tests {
             Record::Direct { to: CONN, payload: b"x" },
             Record::Hello { node: 9, key: [1; 16], asks: true },
             Record::Canary { number: u64::MAX },
-            Record::Disconnect { user: "alice", reason: "why" },
-            Record::Kick { user: "bob", reason: "" },
+            Record::Disconnect { user: "alice" },
+            Record::Kick { user: "bob", reason: "why" },
         ];
         let mut envelope = begin(42);
         records.iter().for_each(|record| record.write(&mut envelope));

@@ -111,6 +111,8 @@ pub enum CloseReason {
     AtCapacity,
     /// It did not read fast enough: 4008.
     SlowConsumer,
+    /// An operator has ended the connections of its user: 1008.
+    Disconnected,
 }
 
 impl CloseReason {
@@ -121,6 +123,7 @@ impl CloseReason {
             CloseReason::Peer(error) => error.code().into(),
             CloseReason::AtCapacity => CloseCode::Again.into(),
             CloseReason::SlowConsumer => 4008,
+            CloseReason::Disconnected => CloseCode::Policy.into(),
         }
     }
 
@@ -131,6 +134,7 @@ impl CloseReason {
             CloseReason::Peer(error) => error.to_string(),
             CloseReason::AtCapacity => "at capacity: try again later".to_owned(),
             CloseReason::SlowConsumer => "slow consumer: messages were not read in time".to_owned(),
+            CloseReason::Disconnected => "disconnected by an operator".to_owned(),
         };
         close_payload(out, self.code(), &reason);
     }
@@ -197,6 +201,7 @@ mod tests {
             (CloseReason::GoingAway { retry_ms: 12 }, 1001_u16),
             (CloseReason::AtCapacity, 1013),
             (CloseReason::SlowConsumer, 4008),
+            (CloseReason::Disconnected, 1008),
             (CloseReason::Peer(PeerError::MessageTooBig), 1009),
             (CloseReason::Peer(PeerError::InvalidUtf8), 1007),
             (CloseReason::Peer(PeerError::RateAbuse), 1008),

@@ -156,6 +156,15 @@ pub fn inbox_gap(out: &mut Vec<u8>, place: InEpoch<'_>) {
     text(out, r#"},"recovered":false}"#);
 }
 
+/// `left`, where the connection was removed from a room.
+pub fn left(out: &mut Vec<u8>, room: &str, reason: &str) {
+    text(out, r#"{"type":"left","roomId":"#);
+    string(out, room);
+    text(out, r#","reason":"#);
+    string(out, reason);
+    text(out, "}");
+}
+
 /// `history`, a page of what a room has kept, oldest first. `messages` are
 /// whole messages as they were sent.
 pub fn history<'a>(

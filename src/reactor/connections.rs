@@ -81,6 +81,8 @@ pub(super) struct Connections {
     opened: Vec<(u32, Vec<u8>)>,
     /// Connections to which nothing more comes of what they have sent.
     parted: Vec<u32>,
+    /// Connections that an operator ends.
+    disconnected: Vec<u32>,
     frames: FrameBuilder,
     pub(super) ledger: Ledger,
     /// Bytes of incomplete incoming messages.
@@ -113,6 +115,7 @@ impl Connections {
             deflating: 0,
             opened: Vec::new(),
             parted: Vec::new(),
+            disconnected: Vec::new(),
             frames: FrameBuilder::default(),
             ledger: Ledger::default(),
             partial_bytes: 0,
@@ -269,6 +272,16 @@ impl Connections {
     /// A connection that has had all it is to have before it ends.
     pub(super) fn next_parted(&mut self) -> Option<u32> {
         self.parted.pop()
+    }
+
+    /// An operator ends it; [`Connections::next_disconnected`] says so to the worker.
+    pub(super) fn disconnect(&mut self, slot: u32) {
+        self.disconnected.push(slot);
+    }
+
+    /// A connection that an operator ends.
+    pub(super) fn next_disconnected(&mut self) -> Option<u32> {
+        self.disconnected.pop()
     }
 
     pub(super) fn batch_bytes(&self, batch: u32) -> &[u8] {

@@ -129,8 +129,15 @@ impl Sink for Connections {
                     "Redis, which keeps history, cannot be reached: try again",
                 );
             }),
+            Answer::Left { room, reason } if open => self.message(to.slot.0, |out| protocol::left(out, room, reason)),
+            Answer::Disconnected if open => self.disconnect(to.slot.0),
             Answer::Fenced => self.fenced(to.slot.0),
-            Answer::Joined { .. } | Answer::Resumed { .. } | Answer::Acked { .. } | Answer::Unavailable { .. } => {}
+            Answer::Joined { .. }
+            | Answer::Resumed { .. }
+            | Answer::Acked { .. }
+            | Answer::Unavailable { .. }
+            | Answer::Left { .. }
+            | Answer::Disconnected => {}
         }
     }
 }

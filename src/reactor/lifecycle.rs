@@ -120,7 +120,9 @@ impl<D: Driver> Worker<D> {
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match reason {
-            CloseReason::GoingAway { .. } | CloseReason::SlowConsumer => connection.phase = Phase::Closing { until },
+            CloseReason::GoingAway { .. } | CloseReason::SlowConsumer | CloseReason::Disconnected => {
+                connection.phase = Phase::Closing { until };
+            }
             // What the peer sends has no meaning any more (RFC 6455 §7.1.7), or there is no room for it.
             CloseReason::Peer(_) | CloseReason::AtCapacity => {
                 connection.phase = Phase::Leaving { until, then: Then::Linger };
@@ -425,6 +427,7 @@ fn ending_of(reason: CloseReason) -> Ending {
         CloseReason::GoingAway { .. } => Ending::GoingAway,
         CloseReason::AtCapacity => Ending::AtCapacity,
         CloseReason::SlowConsumer => Ending::SlowConsumer,
+        CloseReason::Disconnected => Ending::Policy,
         CloseReason::Peer(error) => match u16::from(error.code()) {
             1007 => Ending::InvalidUtf8,
             1008 => Ending::Policy,

@@ -9,7 +9,7 @@ use super::connections::Connections;
 use super::driver::{Completion, Driver};
 use super::mailbox::{Mailbox, Order, Parcel};
 use crate::compress::{Deflater, Inflaters, WindowBits};
-use crate::conn::{HeadLimits, MessageLimits};
+use crate::conn::{CloseReason, HeadLimits, MessageLimits};
 use crate::frame::FrameBuilder;
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{
@@ -280,6 +280,9 @@ impl<D: Driver> Worker<D> {
         }
         while let Some(slot) = self.connections.next_parted() {
             self.parted(slot);
+        }
+        while let Some(slot) = self.connections.next_disconnected() {
+            self.close(slot, CloseReason::Disconnected);
         }
         self.router.compress_from(self.connections.compress_from_bytes());
         self.gather_mail();

@@ -200,6 +200,15 @@ pub enum FromCluster {
         /// To be given back with the answer.
         question: Question,
     },
+    /// An operator's order: the user's connections leave a room, or, where the topic is the user's inbox, end.
+    Expel {
+        /// The room or the inbox.
+        topic: TopicKey,
+        /// Whose connections.
+        user: Arc<str>,
+        /// Told to those who are removed from a room.
+        reason: Box<str>,
+    },
     /// Whether Redis can be reached; to every reactor.
     Reachable(bool),
 }

@@ -1,7 +1,7 @@
 //! What a topic's home does with joins, leaves and questions: it gives them their place in the topic's order.
 
 use super::cluster::ToCluster;
-use super::mail::{Content, Departure, Join, Joined, Leave, Left, Mail, Outcome, PresenceOf};
+use super::mail::{Content, Departure, Expulsion, Join, Joined, Leave, Left, Mail, Outcome, PresenceOf};
 use super::topic::{Kind, TopicKey};
 use super::{Router, Sink};
 use crate::frame::Opcode;
@@ -57,12 +57,17 @@ impl Router {
         }
         let noticed = match why {
             Departure::Asked(id) => {
-                let left = Left { topic: key.clone(), member, counts, id };
+                let left = Left { topic: key.clone(), member, counts, id, removed: None };
+                self.send(from, Content::Left(Box::new(left)), sink);
+                true
+            }
+            Departure::Removed(reason) => {
+                let left = Left { topic: key.clone(), member, counts, id: None, removed: Some(reason) };
                 self.send(from, Content::Left(Box::new(left)), sink);
                 true
             }
             Departure::Refused => {
-                let left = Left { topic: key.clone(), member, counts, id: None };
+                let left = Left { topic: key.clone(), member, counts, id: None, removed: None };
                 self.send(from, Content::Left(Box::new(left)), sink);
                 false
             }
@@ -95,6 +100,16 @@ impl Router {
                 let content = Content::Direct { to: asker, frame: frame.into(), ack: None };
                 self.outgoing.push((from, Mail(content)));
             }
+        }
+    }
+
+    /// An operator's order: it goes to every reactor that has members.
+    pub(super) fn home_expel(&mut self, expulsion: &Expulsion, sink: &mut impl Sink) {
+        let hash = self.topics.hasher().hash(expulsion.topic.borrow());
+        let Some(index) = self.topics.find(hash, expulsion.topic.borrow()) else { return };
+        let reactors: Vec<ReactorId> = self.topics.get(index).home.reactors().collect();
+        for reactor in reactors {
+            self.send(reactor, Content::Expel(Box::new(expulsion.clone())), sink);
         }
     }
 

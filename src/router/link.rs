@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use super::cluster::{Append, FromCluster, Opening, Question, ToCluster};
 use super::history::{History, Place};
-use super::mail::{Ack, Content, HistoryOf, Join, Mail, Published, Resume, Wish};
+use super::mail::{Ack, Content, Expulsion, HistoryOf, Join, Mail, Published, Resume, Wish};
 use super::topic::{Keeps, Kind, TopicIndex, TopicKey};
 use super::{Publish, Router, Sink};
 use crate::compress::SharedFrame;
@@ -269,6 +269,9 @@ impl Router {
                 }
             }
             FromCluster::Asked { topic, question } => self.present(&topic, question),
+            FromCluster::Expel { topic, user, reason } => {
+                self.home_expel(&Expulsion { topic, user, reason }, sink);
+            }
         }
     }
 

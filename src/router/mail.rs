@@ -60,6 +60,7 @@ pub(super) enum Content {
         to: ConnId,
         id: Option<Box<str>>,
     },
+    Expel(Box<Expulsion>),
     ToCluster(Box<ToCluster>),
     FromCluster(Box<FromCluster>),
     /// Goes behind all that `from` has sent this way, and comes back as `Fenced` behind what became of it.
@@ -118,6 +119,8 @@ pub(super) enum Departure {
     Gone,
     /// Its join was refused.
     Refused,
+    /// An operator has removed it, for this reason.
+    Removed(Box<str>),
 }
 
 #[derive(Debug)]
@@ -126,6 +129,17 @@ pub(super) struct Left {
     pub(super) member: ConnId,
     pub(super) counts: bool,
     pub(super) id: Option<Box<str>>,
+    /// Why, where it was removed.
+    pub(super) removed: Option<Box<str>>,
+}
+
+/// An operator's order for the members of a topic that are of one user: those of a room leave it, and those of an inbox
+/// end their connections.
+#[derive(Clone, Debug)]
+pub(super) struct Expulsion {
+    pub(super) topic: TopicKey,
+    pub(super) user: Arc<str>,
+    pub(super) reason: Box<str>,
 }
 
 /// What is published.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::histories::Recovery;
 use super::history::Place;
-use super::mail::{Ask, Content, Departure, Join, Joined, Leave, Left, Outcome};
+use super::mail::{Ask, Content, Departure, Expulsion, Join, Joined, Leave, Left, Outcome};
 use super::subscriber::{NO_PLACE, Subscriber, Subscription};
 use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, JoinError, Router, Sink};
@@ -265,7 +265,7 @@ impl Router {
 
     /// The home has confirmed a leave.
     pub(super) fn left(&mut self, left: Left, sink: &mut impl Sink) {
-        let Left { topic: key, member, counts, id } = left;
+        let Left { topic: key, member, counts, id, removed } = left;
         let hash = self.topics.hasher().hash(key.borrow());
         let Some(index) = self.topics.find(hash, key.borrow()) else { return };
         let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
@@ -285,6 +285,32 @@ impl Router {
         }
         if let Some(id) = id {
             sink.answer(member, Answer::Acked { id: &id, place: None });
+        }
+        if let Some(reason) = removed {
+            sink.answer(member, Answer::Left { room: &key.name, reason: &reason });
+        }
+    }
+
+    /// An operator's order for the members here.
+    pub(super) fn expel(&mut self, expulsion: &Expulsion, sink: &mut impl Sink) {
+        let Expulsion { topic: key, user, reason } = expulsion;
+        let hash = self.topics.hasher().hash(key.borrow());
+        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
+        for slot in self.topics.get(index).members.clone() {
+            let subscriber = self.subscribers.at(slot);
+            let member = ConnId { reactor: self.me, slot, generation: subscriber.generation };
+            match key.kind {
+                Kind::Inbox => sink.answer(member, Answer::Disconnected),
+                Kind::Room | Kind::Raw | Kind::Everyone if subscriber.user == *user => {
+                    let user = user.clone();
+                    let Some(subscription) = subscriber.find(index).filter(|found| found.is_wanted()) else { continue };
+                    let counts = subscription.ask(false);
+                    let leave =
+                        Leave { topic: key.clone(), member, user, counts, why: Departure::Removed(reason.clone()) };
+                    self.send_home(key, Content::Leave(Box::new(leave)), sink);
+                }
+                Kind::Room | Kind::Raw | Kind::Everyone => {}
+            }
         }
     }
 

@@ -102,6 +102,15 @@ pub enum Answer<'a> {
         /// Where the message is, if it was put into history.
         place: Option<InEpoch<'a>>,
     },
+    /// It was removed from a room, and gets nothing more of it.
+    Left {
+        /// The room.
+        room: &'a str,
+        /// As the operator says it.
+        reason: &'a str,
+    },
+    /// It is to end: an operator says so.
+    Disconnected,
     /// A command needs Redis, which does not answer.
     Unavailable {
         /// The command's id as JSON text.
@@ -232,6 +241,7 @@ impl Router {
                 let place = ack.place.as_ref().map(Place::in_epoch);
                 sink.answer(ack.to, Answer::Acked { id: &ack.id, place });
             }
+            Content::Expel(expulsion) => self.expel(&expulsion, sink),
             Content::Unavailable { to, id } => sink.answer(to, Answer::Unavailable { id: id.as_deref() }),
             Content::FromCluster(news) => self.cluster_news(*news, sink),
             Content::ToCluster(request) => unreachable!("{request:?} is for the cluster's thread"),

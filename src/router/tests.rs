@@ -75,6 +75,8 @@ impl Sink for Told {
             Answer::Resumed { recovered, .. } => self.tell(to.slot.0, format!("resumed {recovered}")),
             Answer::Acked { id, .. } => self.tell(to.slot.0, format!("ack {id}")),
             Answer::Fenced => self.tell(to.slot.0, "fenced".into()),
+            Answer::Left { room, .. } => self.tell(to.slot.0, format!("left {room}")),
+            Answer::Disconnected => self.tell(to.slot.0, "disconnected".into()),
             Answer::Unavailable { id } => self.tell(to.slot.0, format!("unavailable {}", id.unwrap_or("-"))),
         }
     }

@@ -11,7 +11,7 @@ use crate::ids::{ConnId, ReactorId};
 use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_READ_MAX};
 use crate::protocol;
 use crate::router::cluster::{FromCluster, Older, Opening, Question};
-use crate::router::{HistoryPolicy, TopicKey, TopicRef};
+use crate::router::{HistoryPolicy, Kind, Place, TopicKey, TopicRef};
 
 /// A topic that is followed for its home.
 #[derive(Debug)]
@@ -321,7 +321,7 @@ impl Core {
             // Somebody else has written to the stream: what it says nobody knows, so nobody has it.
             None => {
                 let epoch = self.feeds[at].stream.as_ref().and_then(|stream| stream.follower.place());
-                let Some(place) = epoch.map(|place| crate::router::Place { epoch: place.epoch.clone(), offset }) else {
+                let Some(place) = epoch.map(|place| Place { epoch: place.epoch.clone(), offset }) else {
                     return;
                 };
                 self.counts.unreadable += 1;
@@ -381,8 +381,23 @@ impl Core {
                 self.tell(home, FromCluster::Asked { topic, question: Question { run, number } });
             }
             Record::Hello { node, key, asks } if is_everyone => self.heard_hello(run, node, key, asks),
-            Record::Disconnect { .. } | Record::Kick { .. } => {}
-            Record::Present { .. } | Record::Direct { .. } | Record::Hello { .. } | Record::Canary { .. } => {
+            Record::Disconnect { user } if is_everyone => {
+                let inbox = TopicKey { kind: Kind::Inbox, name: user.into() };
+                if let Some(at) = self.feed(inbox.borrow()) {
+                    let (home, user, reason) = (self.feeds[at].home, inbox.name.clone(), "".into());
+                    self.tell(home, FromCluster::Expel { topic: inbox, user, reason });
+                }
+            }
+            Record::Kick { user, reason } if topic.kind == Kind::Room => {
+                let (user, reason) = (user.into(), reason.into());
+                self.tell(home, FromCluster::Expel { topic, user, reason });
+            }
+            Record::Present { .. }
+            | Record::Direct { .. }
+            | Record::Hello { .. }
+            | Record::Canary { .. }
+            | Record::Disconnect { .. }
+            | Record::Kick { .. } => {
                 self.counts.unreadable += 1;
             }
         }
