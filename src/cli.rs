@@ -1,10 +1,12 @@
-//! The command line: `serve`, `config`, `check`, `bench`, `doctor`.
+//! The command line: `serve`, `config`, `check`, `bench`, `doctor`; and `pub`, `sub`, `presence` (`clients`).
 //!
 //! Owns the flags (made from the table of settings), the help texts, the exit codes and what is printed where. What
 //! was asked for goes to stdout; what went wrong goes to stderr, one line each. Never decides what a value means:
 //! that is `config`'s.
 //!
-//! Imports `bench`, `config`, `doctor` and `server`.
+//! Imports `bench`, `client`, `config`, `doctor` and `server`.
+
+mod clients;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -23,7 +25,8 @@ use crate::config::{
 use crate::doctor::{self, Machine};
 use crate::server;
 
-/// Exit code where a bench found a fault in the server, or the doctor one in the machine.
+/// Exit code where a bench found a fault in the server, the doctor one in the machine, or a server did not do what a
+/// client asked for.
 const EXIT_FAULTS: u8 = 1;
 
 /// Exit code where the command line, the configuration or the machine does not allow what was asked for.
@@ -34,7 +37,7 @@ const CONFIG: &str = "config";
 const CHECK: &str = "check";
 const BENCH: &str = "bench";
 const DOCTOR: &str = "doctor";
-const COMMANDS: [&str; 5] = [SERVE, CONFIG, CHECK, BENCH, DOCTOR];
+const COMMANDS: [&str; 8] = [SERVE, CONFIG, CHECK, BENCH, DOCTOR, clients::PUB, clients::SUB, clients::PRESENCE];
 
 /// Id of the flag that asks for JSON.
 const JSON: &str = "json";
@@ -46,7 +49,7 @@ const FILE: &str = "config";
 ///
 /// The exit code is 0, or 2 with one line on stderr which says what is wrong, where, and what to do (`check` prints
 /// one line per problem). A bench that found a fault in the server ends with 1, a doctor
-/// whose finding bites too.
+/// whose finding bites too, and a client whose server did not do what was asked for.
 pub fn main() -> ExitCode {
     let env: Vec<_> = std::env::vars_os().collect();
     let code = run(std::env::args_os(), env, &mut io::stdout(), &mut io::stderr());
@@ -57,10 +60,10 @@ type Env = Vec<(OsString, OsString)>;
 
 fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let args: Vec<_> = args.collect();
-    let for_bench = args.get(1).is_some_and(|name| name == BENCH);
+    let name = args.get(1).map_or(String::new(), |name| name.to_string_lossy().into_owned());
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
-        Err(error) => return usage(&error, for_bench, out, err),
+        Err(error) => return usage(&error, &name, out, err),
     };
     match matches.subcommand() {
         Some((SERVE, matches)) => match load(matches, env) {
@@ -84,7 +87,8 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
             Ok(false) => EXIT_FAULTS,
             Err(error) => refuse(err, error),
         },
-        Some(_) | None => refuse(err, no_command()),
+        Some((name, matches)) => clients::run(name, matches, out, err),
+        None => refuse(err, no_command()),
     }
 }
 
@@ -164,6 +168,7 @@ fn command() -> Command {
                 .arg(file.required(true).help("The configuration file, TOML")),
         )
         .subcommand(bench_command())
+        .subcommands(clients::commands())
 }
 
 fn bench_command() -> Command {
@@ -234,7 +239,7 @@ fn settings_notes() -> String {
 }
 
 /// Answers what the parser of the command line did not take: help and version are answers, all else is a mistake.
-fn usage(error: &clap::Error, for_bench: bool, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+fn usage(error: &clap::Error, name: &str, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "",
@@ -245,13 +250,14 @@ fn usage(error: &clap::Error, for_bench: bool, out: &mut dyn Write, err: &mut dy
         }
         ErrorKind::MissingSubcommand => no_command(),
         ErrorKind::InvalidSubcommand => unknown_command(context(ContextKind::InvalidSubcommand)),
-        ErrorKind::UnknownArgument if for_bench => unknown_bench_argument(context(ContextKind::InvalidArg)),
-        ErrorKind::UnknownArgument => unknown_argument(context(ContextKind::InvalidArg)),
+        ErrorKind::UnknownArgument => unknown_argument(name, context(ContextKind::InvalidArg)),
         ErrorKind::InvalidValue => format!("{} needs a value", context(ContextKind::InvalidArg)),
         ErrorKind::ArgumentConflict => {
             format!("{} is given more than once; give it once", context(ContextKind::InvalidArg))
         }
-        ErrorKind::MissingRequiredArgument => "check needs a file; say fanfare check FILE".to_owned(),
+        ErrorKind::MissingRequiredArgument => {
+            clients::missing(name).unwrap_or("check needs a file; say fanfare check FILE").to_owned()
+        }
         ErrorKind::InvalidUtf8 => "a flag's value is not UTF-8; write it in UTF-8".to_owned(),
         _ => {
             let rendered = error.render().to_string();
@@ -269,11 +275,19 @@ fn no_command() -> String {
 fn unknown_command(name: &str) -> String {
     match nearest(name, COMMANDS) {
         Some(near) => format!("unknown command {name:?}; did you mean {near}?"),
-        None => format!("unknown command {name:?}; there are serve, config, check, bench and doctor"),
+        None => format!("unknown command {name:?}; there are {}", COMMANDS.join(", ")),
     }
 }
 
-fn unknown_argument(argument: &str) -> String {
+fn unknown_argument(command: &str, argument: &str) -> String {
+    match clients::unknown(command, argument) {
+        Some(text) => text,
+        None if command == BENCH => unknown_bench_argument(argument),
+        None => unknown_setting(argument),
+    }
+}
+
+fn unknown_setting(argument: &str) -> String {
     let Some(name) = argument.strip_prefix("--") else {
         return format!("{argument:?} is not expected here; fanfare --help tells what is");
     };

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! main → server, config, cli          arguments to Config to server::run
-//! bench                                the load generator: a client of any server of the user dialect
+//! bench   → client                     the load generator: a client of any server of the user dialect
+//! client  → config                     the client for people: publish, subscribe, presence
 //! doctor  → config                     this machine's settings against the configuration
 //! server  → reactor, cluster, control  spawn, pin, listen, drain
 //! control → metrics (messages only)    HTTP that is no upgrade: console page, health, statistics
@@ -23,6 +24,7 @@
 pub mod bench;
 pub mod cgroup;
 pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod compress;
 pub mod config;

@@ -285,7 +285,14 @@ fn what_cannot_be_measured_is_said_in_one_line() {
                 .to_owned(),
         ),
         ("hostile --messages 5", "--messages: hostile takes its time; write --duration instead".to_owned()),
-        ("fanout --url http://h", "--url: \"http://h\" is no ws:// URL; write ws://HOST:PORT".to_owned()),
+        (
+            "fanout --url http://h",
+            "--url: \"http://h\" is not how a WebSocket is named; write ws:// in place of http://".to_owned(),
+        ),
+        (
+            "fanout --url ws://127.0.0.1:1/?token=secret",
+            "--url: ws://127.0.0.1:1/ has a query, where bench puts its own; leave it out".to_owned(),
+        ),
         (
             "fanout --server-pid 4194304",
             "--server-pid: cannot look at process 4194304: No such file or directory (os error 2); name the server's \

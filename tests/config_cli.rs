@@ -56,7 +56,7 @@ fn version_and_help_are_answers() {
     assert_eq!(stdout, concat!("fanfare ", env!("CARGO_PKG_VERSION"), "\n"));
     let (code, stdout, stderr) = fanfare(&["--help"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    for command in ["serve", "config", "check", "bench"] {
+    for command in ["serve", "config", "check", "bench", "doctor", "pub", "sub", "presence"] {
         assert!(stdout.contains(&format!("\n  {command} ")), "{stdout}");
     }
     for command in ["serve", "config"] {
@@ -216,8 +216,11 @@ fn a_wrong_command_line_is_one_clear_line() {
     for (args, line) in [
         (&[][..], "say what to do: fanfare serve, fanfare config or fanfare check FILE (fanfare --help tells more)"),
         (&["sevre"], "unknown command \"sevre\"; did you mean serve?"),
-        (&["frobnicate"], "unknown command \"frobnicate\"; there are serve, config, check, bench and doctor"),
-        (&["a\nb"], "unknown command \"a\\nb\"; there are serve, config, check, bench and doctor"),
+        (
+            &["frobnicate"],
+            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence",
+        ),
+        (&["a\nb"], "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence"),
         (&["check"], "check needs a file; say fanfare check FILE"),
         (&["check", "a", "b"], "\"b\" is not expected here; fanfare --help tells what is"),
         (&["config", "-x"], "\"-x\" is not expected here; fanfare --help tells what is"),

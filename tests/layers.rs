@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 /// What each module may import. A module's own parts are always allowed.
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["bench", "config", "doctor", "server"]),
-    ("bench", &["config", "frame"]),
+    ("cli", &["bench", "client", "config", "doctor", "server"]),
+    ("bench", &["client", "config", "frame"]),
+    ("client", &["config"]),
     ("doctor", &["config", "cgroup", "limits"]),
     (
         "server",

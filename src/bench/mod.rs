@@ -7,7 +7,8 @@
 //! It is a client: it never touches the server's modules, shares no code with the server's frame path, and learns
 //! about the server's process only what `/proc` tells anyone.
 //!
-//! Imports `config` (for the forms in which numbers, sizes and durations are written) and nothing else of this crate.
+//! Imports `client` (for URLs), `config` (for the forms in which numbers, sizes and durations are written) and nothing
+//! else of this crate.
 //!
 //! ```text
 //! options ─► scenario (load, private, idle, connect, storm, hostile) ─► report ─► table or JSON

@@ -1,7 +1,7 @@
 //! The flags of `fanfare bench`, and what they mean together.
 
 use std::fmt::Display;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -11,6 +11,7 @@ use super::limits::{
     ATTACKERS_MAX, BOMB_BYTES_MAX, BOMB_BYTES_MIN, BOMBS_MAX, CONNECTIONS_MAX, JSON_PAYLOAD_BYTES_MIN, OUTSTANDING_MAX,
     OUTSTANDING_TOTAL_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX,
 };
+use crate::client::Url;
 use crate::config::{Bounds, Kind, Value, nearest};
 
 /// Id of the argument that names the scenario.
@@ -430,18 +431,20 @@ impl Options {
 }
 
 impl Target {
-    fn parse(url: &str) -> Result<Target, BenchError> {
-        let wrong = |why: &dyn Display| BenchError::Options(format!("--url: {url:?} {why}; write ws://HOST:PORT"));
-        let rest = url.strip_prefix("ws://").ok_or_else(|| wrong(&"is no ws:// URL"))?;
-        let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-        if path.contains(|c: char| c == '?' || c == '#' || c.is_whitespace() || c.is_control()) {
-            return Err(wrong(&"has more than a path behind its port"));
+    fn parse(text: &str) -> Result<Target, BenchError> {
+        let wrong = |why: &dyn Display| BenchError::Options(format!("--url: {why}"));
+        let url: Url = text.parse().map_err(|why: String| wrong(&why))?;
+        if url.socket().is_some() {
+            return Err(wrong(&format_args!("{url} is a Unix socket; bench needs ws://HOST:PORT")));
         }
-        let port_less = authority.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
-        let named = if port_less { format!("{authority}:80") } else { authority.to_owned() };
-        let address = named.to_socket_addrs().map_err(|error| wrong(&error))?.next();
-        let address = address.ok_or_else(|| wrong(&"has no address"))?;
-        Ok(Target { url: url.to_owned(), authority: authority.to_owned(), path: path.to_owned(), address })
+        if url.query().is_some() {
+            return Err(wrong(&format_args!("{url} has a query, where bench puts its own; leave it out")));
+        }
+        let addresses = url
+            .resolve()
+            .map_err(|error| wrong(&format_args!("cannot find the host of {url}: {error}; write ws://HOST:PORT")))?;
+        let (authority, path) = (url.authority().to_owned(), url.path().to_owned());
+        Ok(Target { url: text.to_owned(), authority, path, address: addresses[0] })
     }
 }
 
@@ -502,7 +505,7 @@ mod tests {
         assert_eq!((target.authority.as_str(), target.path.as_str()), ("127.0.0.1:81", "/ws"));
         assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
         assert_eq!(Target::parse("ws://[::1]:9").unwrap().path, "/");
-        for url in ["http://127.0.0.1", "ws://127.0.0.1:1/?a=b", "ws://"] {
+        for url in ["http://127.0.0.1", "ws://127.0.0.1:1/?a=b", "ws://", "unix:/run/f.sock"] {
             assert!(matches!(Target::parse(url), Err(BenchError::Options(_))), "{url}");
         }
     }

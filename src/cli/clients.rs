@@ -1,0 +1,233 @@
+//! The commands for people who want to talk to a server: `pub`, `sub`, `presence`.
+
+use std::io::Write;
+use std::str::FromStr;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{EXIT_FAULTS, EXIT_REFUSED, complain};
+use crate::client::{
+    ClientError, Content, Format, Position, Presence, Publish, Start, Subscribe, Target, presence, publish, subscribe,
+};
+use crate::config::{Bounds, Kind, Value, nearest};
+
+pub(super) const PUB: &str = "pub";
+pub(super) const SUB: &str = "sub";
+pub(super) const PRESENCE: &str = "presence";
+
+const ROOM: &str = "room";
+const MESSAGE: &str = "message";
+const URL: &str = "url";
+const USER: &str = "user";
+const KEY: &str = "key";
+const JSON: &str = "json";
+const SINCE: &str = "since";
+const LAST: &str = "last";
+const COUNT: &str = "count";
+const MESSAGES_ONLY: &str = "messages-only";
+
+/// What `--url` is without being given.
+const URL_DEFAULT: &str = "ws://127.0.0.1:8080/";
+
+/// How many past messages may be asked for: no room keeps more.
+const LAST_MESSAGES: Kind = Kind::Integer(Bounds { min: 0, max: 1_000_000, zero: false });
+
+const COUNTED_MESSAGES: Kind = Kind::Integer(Bounds { min: 1, max: 1_000_000_000_000, zero: false });
+
+const EXIT_CODES: &str =
+    "Exit code 1 where the server could not be asked or said no, 2 where the command line is wrong.";
+
+/// The commands, for the parser of the command line.
+pub(super) fn commands() -> [Command; 3] {
+    [publishing(), subscribing(), asking()]
+}
+
+fn publishing() -> Command {
+    client(PUB)
+        .about("Publish a message, or each line of stdin, into a room of a running server")
+        .after_help(format!(
+            "Prints the place of each message (offset N epoch E) where the room keeps history. A message that the \
+             server refuses is\ntold on stderr and not sent again; 64 lines at most wait for their acks. Exit code 0 \
+             means that every message was acked.\n{EXIT_CODES}"
+        ))
+        .arg(
+            Arg::new(MESSAGE)
+                .value_name("MESSAGE")
+                .required(true)
+                .allow_negative_numbers(true)
+                .help("The message, a text; - reads messages from stdin, one a line"),
+        )
+        .arg(Arg::new(KEY).long(KEY).value_name("KEY").help(
+            "Publish once: a retry with the same key by the same user is the same message, where the room keeps \
+             history. Lines have KEY:1, KEY:2, … Needs --user",
+        ))
+        .arg(switch(JSON).help("The message is JSON and sent as it is"))
+}
+
+fn subscribing() -> Command {
+    client(SUB)
+        .about("Print what a room of a running server gets, until Ctrl-C; comes back when the connection ends")
+        .after_help(format!(
+            "Messages go to stdout, what happens to the connection to stderr: --since EPOCH:OFFSET there is where to go \
+             on another\ntime. After a connection has ended it is opened again, with what was missed where the room \
+             keeps history; only the first\nattempt has to succeed.\n\nExit code 0 at Ctrl-C and --count. {EXIT_CODES}"
+        ))
+        .arg(
+            Arg::new(SINCE)
+                .long(SINCE)
+                .value_name("EPOCH:OFFSET")
+                .help("Begin with what came behind this position, where the room still has all of it"),
+        )
+        .arg(number(LAST, LAST_MESSAGES, "Begin with so many of the newest messages, as far as the room keeps them"))
+        .arg(number(COUNT, COUNTED_MESSAGES, "End after so many messages; notices do not count"))
+        .arg(switch(MESSAGES_ONLY).help("Leave out notices (* alice joined)"))
+        .arg(switch(JSON).help("Print the server's JSON as it is, one message a line, notices and gaps too"))
+}
+
+fn asking() -> Command {
+    client(PRESENCE)
+        .about("Print how many users are in a room of a running server, and who, one a line")
+        .after_help(EXIT_CODES)
+        .arg(switch(JSON).help("Print the server's reply as it is"))
+}
+
+/// What all of them take.
+fn client(name: &'static str) -> Command {
+    Command::new(name)
+        .arg(Arg::new(ROOM).value_name("ROOM").required(true).help("The room"))
+        .arg(Arg::new(URL).long(URL).value_name("URL").help(format!(
+            "The server: ws://HOST:PORT with or without path and query, or unix:/path [default: {URL_DEFAULT}]"
+        )))
+        .arg(Arg::new(USER).long(USER).value_name("NAME").help("The user id [default: none, an anonymous connection]"))
+}
+
+fn switch(name: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue)
+}
+
+fn number(name: &'static str, kind: Kind, help: &str) -> Arg {
+    let help = format!("{help} [{}]", kind.domain());
+    Arg::new(name).long(name).value_name(kind.placeholder()).allow_hyphen_values(true).help(help)
+}
+
+/// Carries one of the commands out.
+pub(super) fn run(name: &str, matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let done = match name {
+        PUB => publishing_of(matches).and_then(|options| publish(&options, out, err)),
+        SUB => subscribing_of(matches).and_then(|options| subscribe(&options, out, err)).map(|()| true),
+        _ => asking_of(matches).and_then(|options| presence(&options, out, err)).map(|()| true),
+    };
+    match done {
+        Ok(true) => 0,
+        Ok(false) => EXIT_FAULTS,
+        Err(error) => {
+            complain(err, format_args!("fanfare: {error}"));
+            match error {
+                ClientError::Options(_) => EXIT_REFUSED,
+                ClientError::Lost(_) | ClientError::Refused(_) | ClientError::Io { .. } | ClientError::Output(_) => {
+                    EXIT_FAULTS
+                }
+            }
+        }
+    }
+}
+
+fn publishing_of(matches: &ArgMatches) -> Result<Publish, ClientError> {
+    let target = target_of(matches)?;
+    let key = text(matches, KEY).map(str::to_owned);
+    if key.is_some() && target.user.is_none() && !target.url.names_user() {
+        return Err(wrong(
+            "--key counts for one user, and an anonymous connection is another one each time; add --user",
+        ));
+    }
+    let content = match text(matches, MESSAGE).unwrap_or_default() {
+        "-" => Content::Stdin,
+        message => Content::Argument(message.to_owned()),
+    };
+    Ok(Publish { target, room: room_of(matches), content, json: matches.get_flag(JSON), key })
+}
+
+fn subscribing_of(matches: &ArgMatches) -> Result<Subscribe, ClientError> {
+    let target = target_of(matches)?;
+    let start = match (value::<Position>(matches, SINCE)?, integer(matches, LAST, LAST_MESSAGES)?) {
+        (Some(_), Some(_)) => return Err(wrong("--since and --last are two ways to begin; give one of them")),
+        (Some(position), None) => Start::Since(position),
+        (None, Some(last)) => Start::Last(last),
+        (None, None) => Start::Now,
+    };
+    let format = match (matches.get_flag(JSON), matches.get_flag(MESSAGES_ONLY)) {
+        (true, true) => return Err(wrong("--json prints all that comes, --messages-only does not; give one of them")),
+        (true, false) => Format::Json,
+        (false, true) => Format::MessagesOnly,
+        (false, false) => Format::People,
+    };
+    let count = integer(matches, COUNT, COUNTED_MESSAGES)?;
+    Ok(Subscribe { target, room: room_of(matches), start, count, format })
+}
+
+fn asking_of(matches: &ArgMatches) -> Result<Presence, ClientError> {
+    Ok(Presence { target: target_of(matches)?, room: room_of(matches), json: matches.get_flag(JSON) })
+}
+
+fn target_of(matches: &ArgMatches) -> Result<Target, ClientError> {
+    let url = text(matches, URL).unwrap_or(URL_DEFAULT).parse();
+    let target = Target { url: url.map_err(|why| wrong(&format!("--url: {why}")))?, user: value(matches, USER)? };
+    if target.user.is_some() && target.url.names_user() {
+        return Err(wrong("--user: the URL says userId already; give one of them"));
+    }
+    Ok(target)
+}
+
+fn room_of(matches: &ArgMatches) -> String {
+    text(matches, ROOM).unwrap_or_default().to_owned()
+}
+
+fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
+    matches.get_one::<String>(name).map(String::as_str)
+}
+
+fn value<T: FromStr>(matches: &ArgMatches, name: &str) -> Result<Option<T>, ClientError>
+where
+    T::Err: std::fmt::Display,
+{
+    let value = text(matches, name).map(str::parse).transpose();
+    value.map_err(|why| wrong(&format!("--{name}: {why}")))
+}
+
+fn integer(matches: &ArgMatches, name: &str, kind: Kind) -> Result<Option<u64>, ClientError> {
+    let Some(text) = text(matches, name) else { return Ok(None) };
+    match kind.parse(text) {
+        Ok(Value::Integer(number)) => Ok(Some(number)),
+        Ok(_) => Ok(None),
+        Err(why) => Err(wrong(&format!("--{name}: {why}"))),
+    }
+}
+
+fn wrong(what: &str) -> ClientError {
+    ClientError::Options(what.to_owned())
+}
+
+/// What is missing, in words.
+pub(super) fn missing(name: &str) -> Option<&'static str> {
+    match name {
+        PUB => Some("pub needs a room and a message; say fanfare pub ROOM MESSAGE (- for the lines of stdin)"),
+        SUB => Some("sub needs a room; say fanfare sub ROOM"),
+        PRESENCE => Some("presence needs a room; say fanfare presence ROOM"),
+        _ => None,
+    }
+}
+
+/// An argument that is not known, in words. One that is no flag may be a URL with a secret, and is not repeated.
+pub(super) fn unknown(name: &str, argument: &str) -> Option<String> {
+    let command = commands().into_iter().find(|command| command.get_name() == name)?;
+    if let Some(flag) = argument.strip_prefix("--") {
+        return Some(match nearest(flag, command.get_arguments().filter_map(Arg::get_long)) {
+            Some(near) => format!("unknown flag {argument}; did you mean --{near}?"),
+            None => format!("unknown flag {argument}; fanfare {name} --help lists them"),
+        });
+    }
+    Some(match argument.starts_with('-') {
+        true => format!("{argument:?} is not expected here; write -- in front of what begins with - and is no flag"),
+        false => format!("there is an argument too many; quote one that has spaces (fanfare {name} --help tells more)"),
+    })
+}

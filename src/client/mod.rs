@@ -1,0 +1,61 @@
+//! `fanfare pub`, `sub` and `presence`: a client for people, of any server of the user dialect.
+//!
+//! Owns the URL a server is named by (`url`, which the load generator uses too), one connection that is waited on
+//! together with stdin or a signal (`link`, `interrupt`), what the server's messages say (`message`), when to try
+//! again (`backoff`), and the three commands. One thread, one connection at a time: a crowd of them is `bench`'s.
+//!
+//! It never touches the server's modules: what it knows of a server is what `docs/wire.md` tells anyone. The query of
+//! a URL may hold a secret. It is sent to the server and never shown.
+//!
+//! Imports `config` (for the forms in which addresses are written) and nothing else of this crate.
+//!
+//! ```text
+//! publish, subscribe, presence ─► link ─► tungstenite ─► a socket, TCP or Unix
+//!     │            │ joined, acks   │ url
+//!   stdin      interrupt, backoff   └─► poll: the socket, and stdin or the signal
+//! ```
+
+mod backoff;
+mod error;
+mod interrupt;
+mod link;
+mod message;
+mod presence;
+mod publish;
+mod subscribe;
+mod url;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+pub use error::ClientError;
+pub use message::Position;
+pub use presence::{Presence, presence};
+pub use publish::{Content, Publish, publish};
+pub use subscribe::{Format, Start, Subscribe, subscribe};
+pub use url::Url;
+
+use crate::config::one_line;
+
+/// Whose connection it is, and with whom.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The server.
+    pub url: Url,
+    /// The user id; without one the connection is anonymous, or whoever the URL's own query says.
+    pub user: Option<String>,
+}
+
+/// What was not asked for and should be known: one line. Where even that cannot be written there is nobody to tell.
+fn note(err: &mut dyn Write, what: impl Display) {
+    let _ = writeln!(err, "fanfare: {}", one_line(&what.to_string()));
+}
+
+/// A line of what was asked for. The answer says whether anybody still reads.
+fn print(out: &mut dyn Write, line: &str) -> Result<bool, ClientError> {
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(ClientError::Output(error)),
+    }
+}
