@@ -112,6 +112,26 @@ pub fn split_frame(frame: &[u8]) -> (Opcode, &[u8]) {
     (opcode, &frame[header_bytes..])
 }
 
+/// The frames that stand one after another, each whole, uncompressed and unmasked, as a server writes messages. Ends
+/// where anything else begins.
+pub fn whole_frames(mut frames: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let [first, second, rest @ ..] = frames else { return None };
+        let is_message = [0x80 | Opcode::Text.bits(), 0x80 | Opcode::Binary.bits()].contains(first);
+        let (header_bytes, payload_bytes): (usize, usize) = match second {
+            127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+            126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+            short => (2, usize::from(*short)),
+        };
+        if !is_message || *second >= 128 {
+            return None;
+        }
+        let (frame, rest) = frames.split_at_checked(header_bytes.checked_add(payload_bytes)?)?;
+        frames = rest;
+        Some(frame)
+    })
+}
+
 #[inline]
 fn append_header(out: &mut Vec<u8>, first: u8, payload_bytes: usize) {
     // Lengths the compiler knows: a copy of unknown length costs more than all the rest.
@@ -181,6 +201,21 @@ mod tests {
         for at in (0..frames.len()).step_by(37).chain(boundaries.clone()) {
             let expected = *boundaries.iter().find(|&&boundary| boundary >= at).unwrap();
             assert_eq!(frame_boundary(&frames, at), expected, "at {at}");
+        }
+    }
+
+    #[test]
+    fn whole_frames_end_where_anything_else_begins() {
+        let mut frames = Vec::new();
+        for payload in [0_usize, 5, 126, 70_000] {
+            encode_header(&mut frames, Opcode::Binary, payload);
+            frames.resize(frames.len() + payload, b'x');
+        }
+        let lengths: Vec<usize> = whole_frames(&frames).map(|frame| split_frame(frame).1.len()).collect();
+        assert_eq!(lengths, [0, 5, 126, 70_000]);
+        assert_eq!(whole_frames(&frames[..frames.len() - 1]).count(), 3, "the last is not whole");
+        for other in [&[0x81_u8, 0x80, 0, 0, 0, 0][..], &[0x88, 0], &[0xC1, 0], &[0x01, 0], &[0x81, 127, 0xFF]] {
+            assert_eq!(whole_frames(&[&frames[..2], other].concat()).count(), 1, "{other:?}");
         }
     }
 

@@ -118,6 +118,9 @@ pub const CLUSTER_UNANSWERED_BYTES_MAX: usize = 64 << 20;
 /// Bytes of publishes to one channel that go out as one; the rest as the next.
 pub const CLUSTER_BATCH_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes from which a frame from another node is fanned out by itself; smaller ones go together.
+pub const CLUSTER_SINGLE_FRAME_BYTES: usize = 256;
+
 /// Time Redis has to answer a command, in milliseconds; beyond it the connection is given up.
 pub const CLUSTER_ANSWER_MS_MAX: u64 = 2_000;
 

@@ -12,7 +12,7 @@
 //!
 //! Whatever comes in may be anything: what cannot be read is skipped, and counted by the caller.
 
-use crate::frame::Opcode;
+use crate::frame::whole_frames;
 use crate::ids::{ConnId, ReactorId, Slot};
 
 /// What an envelope begins with.
@@ -23,14 +23,9 @@ const KEPT: u8 = b'H';
 /// One thing that a node tells others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// A message for the members of the channel's topic.
-    Message {
-        /// Text or binary.
-        opcode: Opcode,
-        /// What clients get.
-        payload: &'a [u8],
-    },
-    /// A join or leave notice for them.
+    /// Messages for the members of the channel's topic: whole frames, one after another.
+    Messages(&'a [u8]),
+    /// A join or leave notice for them: a whole frame.
     Notice(&'a [u8]),
     /// Who is in the channel's room? To be answered on the asking node's channel.
     Presence {
@@ -93,11 +88,7 @@ impl Record<'_> {
         let at = out.len();
         out.extend_from_slice(&[0; 4]);
         match self {
-            Record::Message { opcode, payload } => {
-                out.push(opcode.bits());
-                out.extend_from_slice(payload);
-            }
-            Record::Notice(payload) => out.extend_from_slice(payload),
+            Record::Messages(frames) | Record::Notice(frames) => out.extend_from_slice(frames),
             Record::Presence { number } | Record::Canary { number } => out.extend_from_slice(&number.to_be_bytes()),
             Record::Present { number, users } => {
                 out.extend_from_slice(&number.to_be_bytes());
@@ -124,7 +115,7 @@ impl Record<'_> {
 
     fn tag(&self) -> u8 {
         match self {
-            Record::Message { .. } => 1,
+            Record::Messages(_) => 1,
             Record::Notice(_) => 2,
             Record::Presence { .. } => 3,
             Record::Present { .. } => 4,
@@ -193,12 +184,8 @@ impl<'a> Iterator for Records<'a> {
 
 fn read_record(tag: u8, body: &[u8]) -> Option<Record<'_>> {
     Some(match tag {
-        1 => {
-            let (&bits, payload) = body.split_first()?;
-            let opcode = Opcode::from_bits(bits).filter(|opcode| matches!(opcode, Opcode::Text | Opcode::Binary))?;
-            Record::Message { opcode, payload }
-        }
-        2 => Record::Notice(body),
+        1 => Record::Messages(frames(body)?),
+        2 => Record::Notice(frames(body)?),
         3 => Record::Presence { number: number(body)?.0 },
         4 => {
             let (number, users) = number(body)?;
@@ -221,6 +208,11 @@ fn read_record(tag: u8, body: &[u8]) -> Option<Record<'_>> {
         }
         _ => return None,
     })
+}
+
+/// What is to go to clients as it is has to be frames and nothing else.
+fn frames(bytes: &[u8]) -> Option<&[u8]> {
+    (whole_frames(bytes).map(<[u8]>::len).sum::<usize>() == bytes.len()).then_some(bytes)
 }
 
 /// Messages that the append script has put into a stream, one after another.
@@ -349,8 +341,8 @@ mod tests {
     fn every_record_is_read_as_it_was_written() {
         let users = write_users(["alice", "bøb", ""].into_iter());
         let records = [
-            Record::Message { opcode: Opcode::Binary, payload: b"\x00\xff" },
-            Record::Notice(b"{}"),
+            Record::Messages(b"\x82\x02\x00\xff\x81\x00"),
+            Record::Notice(b"\x81\x02{}"),
             Record::Presence { number: 7 },
             Record::Present { number: 7, users: &users },
             Record::Direct { to: CONN, payload: b"x" },

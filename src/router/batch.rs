@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::compress::SharedFrame;
+use crate::frame::whole_frames;
 use crate::ids::ConnId;
 
 /// Whole server frames for all members of a topic.
@@ -61,6 +62,13 @@ impl Batch {
         if let Some(conn) = exclude {
             self.excluded.push(Excluded { conn, start, end: bytes.len() as u32 });
         }
+    }
+
+    /// Several frames for all members, none of them worth compressing.
+    pub(super) fn push_many(&mut self, frames: &[u8]) {
+        let BatchBody::Joined(bytes) = &mut self.body else { unreachable!("only joined batches stay open") };
+        bytes.extend_from_slice(frames);
+        self.frames += whole_frames(frames).count() as u32;
     }
 
     /// The next frame to be pushed is worth compressing.

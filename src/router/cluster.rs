@@ -1,7 +1,7 @@
 //! What the homes of topics and the cluster tell each other.
 //!
 //! ```text
-//!   home ── Open, Close, Publish, Append, Load, Check, Presence ──► cluster ──► Redis, the other nodes
+//!   home ── Open, Close, Publish, Append, Load, Check, … ──► cluster ──► Redis, the other nodes
 //!   home ◄── Opened, Refused, Deliver, Kept, Gap, Loaded, Checked ── cluster ◄──
 //! ```
 //!
@@ -70,10 +70,17 @@ pub enum ToCluster {
     Publish {
         /// To whom.
         topic: TopicKey,
+        /// Whole frames, one after another.
+        frames: Vec<u8>,
+        /// How many.
+        messages: u64,
+    },
+    /// A join or leave notice for the members on other nodes, which large rooms are not told.
+    Notice {
+        /// To whom.
+        topic: TopicKey,
         /// A whole frame.
-        frame: SharedFrame,
-        /// Whether it is a join or leave notice, which large rooms are not told.
-        notice: bool,
+        frame: Vec<u8>,
     },
     /// Into history. It comes back as `Kept`, here as on every other node, and the publisher gets its ack.
     Append(Box<Append>),
@@ -144,14 +151,19 @@ pub enum FromCluster {
         /// Which opening.
         opening: Opening,
     },
-    /// A message without history from another node.
+    /// Messages without history from another node.
     Deliver {
+        /// To whom.
+        topic: TopicKey,
+        /// Whole frames, one after another.
+        frames: Arc<[u8]>,
+    },
+    /// A join or leave notice from another node.
+    Notice {
         /// To whom.
         topic: TopicKey,
         /// A whole frame.
         frame: SharedFrame,
-        /// Whether it is a join or leave notice.
-        notice: bool,
     },
     /// The next message of the topic's history.
     Kept {

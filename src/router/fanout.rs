@@ -18,7 +18,10 @@ impl Router {
         let Publish { topic, frame, exclude, key, publisher } = publish;
         let hash = self.topics.hasher().hash(topic);
         let home = self.topics.hasher().home(topic.kind, hash);
-        if home == self.me && self.cluster.is_none() {
+        if home == self.me && (self.cluster.is_none() || self.is_plain(hash, topic)) {
+            if self.cluster.is_some() {
+                self.publish_abroad(hash, topic, frame);
+            }
             let place = self.keep_and_fan_out(hash, &publish, None, sink);
             if let Some(id) = id {
                 sink.answer(publisher, Answer::Acked { id, place: place.as_ref().map(Place::in_epoch) });
@@ -69,6 +72,7 @@ impl Router {
             sink.deliver(batch, &topic.members);
         }
         self.open_bytes = 0;
+        self.post_abroad();
         self.frames.shrink(BATCH_POOL_BYTES_MAX);
     }
 
@@ -85,9 +89,9 @@ impl Router {
         self.compress_from_bytes = frame_bytes;
     }
 
-    /// Bytes gathered in open batches: beyond `limits::TURN_BYTES_MAX` the turn is to be flushed early.
+    /// Bytes gathered in open batches, and for other nodes: beyond `limits::TURN_BYTES_MAX` the turn is to be flushed early.
     pub fn open_bytes(&self) -> usize {
-        self.open_bytes
+        self.open_bytes + self.abroad.bytes()
     }
 
     /// At home: the frame goes to every reactor with members. `shared` is the frame where it is shared already.

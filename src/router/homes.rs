@@ -130,7 +130,7 @@ impl Router {
         let mut frames = std::mem::take(&mut self.frames);
         let frame = frames.build(Opcode::Text, |out| protocol::notice(out, &room.name, notice, user, &text));
         if self.cluster.is_some() {
-            self.ask_cluster(ToCluster::Publish { topic: room.clone(), frame: frame.into(), notice: true });
+            self.ask_cluster(ToCluster::Notice { topic: room.clone(), frame: frame.to_vec() });
         }
         self.fan_out(hash, room.borrow(), frame, None, None, sink);
         self.frames = frames;

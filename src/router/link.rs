@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use super::cluster::{Append, FromCluster, Opening, Question, ToCluster};
 use super::history::{History, Place};
 use super::mail::{Ack, Content, Expulsion, HistoryOf, Join, Mail, Published, Resume, Wish};
-use super::topic::{Keeps, Kind, TopicIndex, TopicKey};
+use super::topic::{Keeps, Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Publish, Router, Sink};
 use crate::compress::SharedFrame;
 use crate::frame::Opcode;
@@ -200,9 +200,11 @@ impl Router {
                 let append = Append { topic, policy, frame, exclude, key, publisher, id };
                 return self.ask_cluster(ToCluster::Append(Box::new(append)));
             }
-            self.ask_cluster(ToCluster::Publish { topic: topic.clone(), frame: frame.clone(), notice: false });
         }
         let hash = self.topics.hasher().hash(topic.borrow());
+        if self.cluster.is_some() {
+            self.publish_abroad(hash, topic.borrow(), frame.plain());
+        }
         let publish = Publish { topic: topic.borrow(), frame: frame.plain(), exclude, key: key.as_deref(), publisher };
         let place = self.keep_and_fan_out(hash, &publish, Some(&frame), sink);
         if let Some(id) = id {
@@ -242,7 +244,11 @@ impl Router {
                     self.go_on(&topic, link, Answered::No, sink);
                 }
             }
-            FromCluster::Deliver { topic, frame, notice } => self.deliver_from_cluster(&topic, &frame, notice, sink),
+            FromCluster::Deliver { topic, frames } => {
+                let hash = self.topics.hasher().hash(topic.borrow());
+                self.fan_out_many(hash, &topic, frames, sink);
+            }
+            FromCluster::Notice { topic, frame } => self.notice_from_cluster(&topic, &frame, sink),
             FromCluster::Kept { topic, opening, offset, frame, exclude } => {
                 if let Some(index) = self.in_opening(&topic, opening) {
                     self.keep_from_cluster(index, offset, &frame);
@@ -313,11 +319,11 @@ impl Router {
         self.drop_topic_if_unused(topic);
     }
 
-    fn deliver_from_cluster(&mut self, topic: &TopicKey, frame: &SharedFrame, notice: bool, sink: &mut impl Sink) {
+    fn notice_from_cluster(&mut self, topic: &TopicKey, frame: &SharedFrame, sink: &mut impl Sink) {
         let hash = self.topics.hasher().hash(topic.borrow());
         let Some(index) = self.topics.find(hash, topic.borrow()) else { return };
         // A notice is for rooms with few members, and each node knows its own.
-        if !notice || self.topics.get(index).home.members() <= self.notices.members_max {
+        if self.topics.get(index).home.members() <= self.notices.members_max {
             self.fan_out(hash, topic.borrow(), frame.plain(), Some(frame), None, sink);
         }
     }
@@ -353,8 +359,16 @@ impl Router {
         };
     }
 
+    /// Whether a publish is nobody's business but the members', here and elsewhere: there is no history, and nothing is
+    /// being waited for.
+    pub(super) fn is_plain(&self, hash: u64, topic: TopicRef<'_>) -> bool {
+        let is_waiting = |index| matches!(self.topics.get(index).link, Link::Waiting(_));
+        self.histories.policy(topic).is_none() && !self.topics.find(hash, topic).is_some_and(is_waiting)
+    }
+
     /// Mail for the cluster's thread.
     pub(super) fn ask_cluster(&mut self, request: ToCluster) {
+        self.post_abroad();
         if let Some(cluster) = self.cluster {
             self.outgoing.push((cluster, Mail(Content::ToCluster(Box::new(request)))));
         }

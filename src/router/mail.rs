@@ -49,6 +49,10 @@ pub(super) enum Content {
         frame: SharedFrame,
         exclude: Option<ConnId>,
     },
+    DeliverMany {
+        topic: TopicKey,
+        frames: Arc<[u8]>,
+    },
     Direct {
         to: ConnId,
         frame: SharedFrame,

@@ -15,6 +15,7 @@
 //! goes to `poll_mail`, and what concerns this reactor's own connections goes to the [`Sink`]. May import `compress`,
 //! `protocol`, `frame`, `ids`, `limits`.
 
+mod abroad;
 mod batch;
 pub mod cluster;
 mod fanout;
@@ -39,6 +40,7 @@ pub use history::{HistoryPolicy, Place, Slice};
 pub use mail::{Ask, Mail, ManyJoin, Publish, Wish};
 pub use topic::{Kind, TopicKey, TopicRef};
 
+use abroad::Abroad;
 use histories::Histories;
 use mail::Content;
 use subscriber::Subscribers;
@@ -172,6 +174,7 @@ pub struct Router {
     /// Where mail for the cluster goes, if there is one.
     cluster: Option<ReactorId>,
     cluster_reachable: bool,
+    abroad: Abroad,
     /// Topics that were opened in the cluster so far.
     openings: u64,
     /// The time of this turn.
@@ -206,6 +209,7 @@ impl Router {
             histories: Histories::new(history, run, me),
             cluster: cluster.then(|| cluster::cluster_mailbox(reactors)),
             cluster_reachable: false,
+            abroad: Abroad::default(),
             openings: 0,
             now: Millis(0),
         }
@@ -227,6 +231,12 @@ impl Router {
                 let hash = self.topics.hasher().hash(topic.borrow());
                 if let Some(index) = self.topics.find(hash, topic.borrow()) {
                     self.deliver_here(index, frame.plain(), Some(&frame), exclude, sink);
+                }
+            }
+            Content::DeliverMany { topic, frames } => {
+                let hash = self.topics.hasher().hash(topic.borrow());
+                if let Some(index) = self.topics.find(hash, topic.borrow()) {
+                    self.deliver_many_here(index, &frames, sink);
                 }
             }
             Content::Direct { to, frame, ack } => {

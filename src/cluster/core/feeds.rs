@@ -6,7 +6,7 @@ use super::super::follower::{Follower, Placed, Step, StreamRead};
 use super::super::record::{Entry, Kept, Record};
 use super::{Command, Core, Expect, FeedId, ReadRange, Reply, StreamEntry, Subscriber};
 use crate::compress::SharedFrame;
-use crate::frame::Opcode;
+use crate::frame::{Opcode, whole_frames};
 use crate::ids::{ConnId, ReactorId};
 use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_READ_MAX};
 use crate::protocol;
@@ -365,16 +365,12 @@ impl Core {
         };
         match record {
             // Whoever is here has it already.
-            Record::Message { .. } | Record::Notice(_) if run == self.me.run => {}
-            Record::Message { opcode, payload } => {
-                self.counts.received += 1;
-                let frame = self.frames.build(opcode, |out| out.extend_from_slice(payload)).into();
-                self.tell(home, FromCluster::Deliver { topic, frame, notice: false });
+            Record::Messages(_) | Record::Notice(_) if run == self.me.run => {}
+            Record::Messages(frames) => {
+                self.counts.received += whole_frames(frames).count() as u64;
+                self.tell(home, FromCluster::Deliver { topic, frames: frames.into() });
             }
-            Record::Notice(payload) => {
-                let frame = self.text_frame(payload);
-                self.tell(home, FromCluster::Deliver { topic, frame, notice: true });
-            }
+            Record::Notice(frame) => self.tell(home, FromCluster::Notice { topic, frame: frame.into() }),
             // This node's own users are known to the one who asks.
             Record::Presence { number } if run == self.me.run => self.presence_answered(number, std::iter::empty()),
             Record::Presence { number } => {

@@ -278,7 +278,10 @@ impl Core {
         match request {
             ToCluster::Open { topic, opening, policy } => self.open(from, topic, opening, policy),
             ToCluster::Close { topic } => self.close(topic.borrow()),
-            ToCluster::Publish { topic, frame, notice } => self.publish(topic.borrow(), &frame, notice),
+            ToCluster::Publish { topic, frames, messages } => {
+                self.publish(topic.borrow(), messages, &Record::Messages(&frames));
+            }
+            ToCluster::Notice { topic, frame } => self.publish(topic.borrow(), 1, &Record::Notice(&frame)),
             ToCluster::Append(append) => self.append(*append),
             ToCluster::Direct { to, frame } => self.direct(to, &frame),
             ToCluster::Load { topic, before } => self.load(topic.borrow(), before),
@@ -463,7 +466,7 @@ impl Core {
                 }
             }
             Record::Canary { .. }
-            | Record::Message { .. }
+            | Record::Messages(_)
             | Record::Notice(_)
             | Record::Presence { .. }
             | Record::Disconnect { .. }

@@ -76,6 +76,7 @@ impl Core {
             self.counts.dropped += 1;
             return;
         }
+        self.counts.published += 1;
         let channel = self.names.node(run);
         self.say(&channel, &Record::Direct { to: conn, payload: split_frame(frame.plain()).1 });
     }

@@ -22,7 +22,7 @@ pub(super) struct Envelope {
 
 #[derive(Debug)]
 pub(super) enum Body {
-    Records { payload: Vec<u8>, messages: u64, questions: Vec<u64> },
+    Records { payload: Vec<u8>, questions: Vec<u64> },
     Entries { policy: HistoryPolicy, entries: Vec<NewEntry>, publishers: Vec<(ConnId, Option<Box<str>>)>, bytes: usize },
 }
 
@@ -104,15 +104,15 @@ impl Command {
 }
 
 impl Core {
-    /// A message without history for the members on other nodes.
-    pub(super) fn publish(&mut self, topic: TopicRef<'_>, frame: &SharedFrame, notice: bool) {
+    /// Messages without history for the members on other nodes.
+    pub(super) fn publish(&mut self, topic: TopicRef<'_>, messages: u64, record: &Record<'_>) {
         if !self.commands_up || self.pending.is_full() {
-            self.counts.dropped += 1;
+            self.counts.dropped += messages;
             return;
         }
+        self.counts.published += messages;
         let channel = self.names.topic(topic);
-        let (opcode, payload) = split_frame(frame.plain());
-        self.say(&channel, &if notice { Record::Notice(payload) } else { Record::Message { opcode, payload } });
+        self.say(&channel, record);
     }
 
     /// A message into history.
@@ -150,12 +150,11 @@ impl Core {
             Some((at, Body::Records { payload, .. })) if payload.len() < CLUSTER_BATCH_BYTES_MAX => at,
             _ => {
                 let payload = record::begin(self.me.run);
-                self.begin(channel.clone(), Body::Records { payload, messages: 0, questions: Vec::new() })
+                self.begin(channel.clone(), Body::Records { payload, questions: Vec::new() })
             }
         };
-        if let Body::Records { payload, messages, questions } = &mut self.envelopes[at].body {
+        if let Body::Records { payload, questions } = &mut self.envelopes[at].body {
             record.write(payload);
-            *messages += u64::from(matches!(record, Record::Message { .. } | Record::Direct { .. }));
             questions.extend(question);
         }
     }
@@ -175,8 +174,7 @@ impl Core {
         self.envelopes_by_channel.clear();
         for Envelope { channel, body } in std::mem::take(&mut self.envelopes) {
             match body {
-                Body::Records { payload, messages, questions } => {
-                    self.counts.published += messages;
+                Body::Records { payload, questions } => {
                     let expect = if questions.is_empty() { Expect::Nothing } else { Expect::Presence(questions) };
                     self.pending.push(Command::Publish { channel, payload }, expect);
                 }
