@@ -195,11 +195,9 @@ impl Router {
     /// Published by somebody here, at the topic's home.
     fn home_publish(&mut self, from: ReactorId, published: Published, sink: &mut impl Sink) {
         let Published { topic, frame, exclude, key, publisher, id } = published;
-        if self.cluster.is_some() {
-            if let Some(policy) = self.histories.policy(topic.borrow()) {
-                let append = Append { topic, policy, frame, exclude, key, publisher, id };
-                return self.ask_cluster(ToCluster::Append(Box::new(append)));
-            }
+        if let (Some(_), Some(policy)) = (self.cluster, self.histories.policy(topic.borrow())) {
+            let append = Append { topic, policy, frame, exclude, key, publisher, id };
+            return self.ask_cluster(ToCluster::Append(Box::new(append)));
         }
         let hash = self.topics.hasher().hash(topic.borrow());
         if self.cluster.is_some() {
