@@ -7,8 +7,15 @@ use std::path::{Path, PathBuf};
 use fanfare::conn::{CloseReason, PeerError};
 use fanfare::protocol::ERROR_CODES;
 
-const DOCUMENTS: &[&str] =
-    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "tuning.md", "docs/wire.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "tuning.md",
+    "docs/cluster.md",
+    "docs/wire.md",
+];
 
 #[test]
 fn the_readme_shows_the_examples_as_they_are() {
