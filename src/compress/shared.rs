@@ -1,5 +1,6 @@
 //! A frame that several reactors send, and its compressed forms, each made at most once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::{Deflater, WindowBits};
@@ -18,6 +19,37 @@ struct Forms {
     common: Form,
     /// For the smaller ones.
     rare: OnceLock<Box<[Form; WindowBits::COUNT - 1]>>,
+    /// Where its bytes are counted, once it is only kept for those who have not sent it yet.
+    owed: OnceLock<Arc<OwedBytes>>,
+}
+
+/// Bytes that are kept only because somebody has not sent them yet.
+#[derive(Debug, Default)]
+pub struct OwedBytes(AtomicU64);
+
+impl OwedBytes {
+    /// How many there are.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// So many more.
+    pub fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// So many less.
+    pub fn remove(&self, bytes: usize) {
+        self.0.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Forms {
+    fn drop(&mut self) {
+        if let Some(owed) = self.owed.get() {
+            owed.remove(self.plain.len());
+        }
+    }
 }
 
 /// A compressed form, once it was needed.
@@ -43,6 +75,13 @@ impl SharedFrame {
         })
     }
 
+    /// Whoever has kept it does not need it any more: while others do, its bytes are counted.
+    pub fn give_up(self, owed: &Arc<OwedBytes>) {
+        if Arc::strong_count(&self.0) > 1 && self.0.owed.set(owed.clone()).is_ok() {
+            owed.add(self.plain().len());
+        }
+    }
+
     /// The frame for this window, if it was made already.
     pub fn made(&self, bits: WindowBits) -> Option<&[u8]> {
         let form = match bits {
@@ -55,6 +94,8 @@ impl SharedFrame {
 
 impl From<&[u8]> for SharedFrame {
     fn from(frame: &[u8]) -> SharedFrame {
-        SharedFrame(Arc::new(Forms { plain: frame.into(), common: OnceLock::new(), rare: OnceLock::new() }))
+        let forms =
+            Forms { plain: frame.into(), common: OnceLock::new(), rare: OnceLock::new(), owed: OnceLock::new() };
+        SharedFrame(Arc::new(forms))
     }
 }

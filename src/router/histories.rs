@@ -10,7 +10,7 @@ use super::history::{History, HistoryPolicy, Place, Slice};
 use super::mail::{Content, HistoryOf, Mail, Publish, Resume, Resumed};
 use super::topic::{Keeps, Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, Router, Sink, Wish};
-use crate::compress::SharedFrame;
+use crate::compress::{OwedBytes, SharedFrame};
 use crate::frame::{Opcode, split_frame};
 use crate::ids::{ConnId, ReactorId};
 use crate::limits::HISTORY_PAGE_MAX;
@@ -39,12 +39,16 @@ pub struct HistorySettings {
     pub inbox: Option<HistoryPolicy>,
     /// Bytes of all histories of this reactor; beyond it the oldest messages go first.
     pub bytes_max: usize,
+    /// What the node holds only because recovering connections have not sent it yet.
+    pub owed: Arc<OwedBytes>,
+    /// How much that may be; beyond it nobody recovers anything.
+    pub owed_bytes_max: u64,
 }
 
 impl HistorySettings {
     /// Nothing is kept.
     pub fn none() -> HistorySettings {
-        HistorySettings { rooms: None, inbox: None, bytes_max: 0 }
+        HistorySettings { rooms: None, inbox: None, bytes_max: 0, owed: Arc::default(), owed_bytes_max: 0 }
     }
 
     pub(super) fn policy(&self, topic: TopicRef<'_>) -> Option<HistoryPolicy> {
@@ -98,6 +102,16 @@ impl Histories {
         }
     }
 
+    /// A history that is the newest part of a stream.
+    pub(super) fn begin_at(&self, place: Place, policy: HistoryPolicy) -> History {
+        History::of_stream(place, policy, self.settings.owed.clone())
+    }
+
+    /// Whether there is room for another recovery.
+    fn may_recover(&self) -> bool {
+        self.settings.owed.get() <= self.settings.owed_bytes_max
+    }
+
     /// A history with so many bytes is dropped.
     pub(super) fn forget_bytes(&mut self, bytes: usize) {
         self.bytes -= bytes;
@@ -105,7 +119,7 @@ impl Histories {
 
     fn begin(&mut self, policy: HistoryPolicy) -> History {
         self.epochs += 1;
-        History::new(format!("{}-{:x}", self.run, self.epochs).into(), policy)
+        History::new(format!("{}-{:x}", self.run, self.epochs).into(), policy, self.settings.owed.clone())
     }
 }
 
@@ -206,7 +220,7 @@ impl Router {
 
     /// At home: what a join finds of the topic's history.
     pub(super) fn recovery(&mut self, index: TopicIndex, wish: Option<&Wish>) -> Recovery {
-        let now = self.now;
+        let (now, may_recover) = (self.now, self.histories.may_recover());
         self.change(index, |history| {
             history.expire(now);
             history.touch(now);
@@ -218,6 +232,8 @@ impl Router {
         let place = history.place();
         let (slice, recovered) = match wish {
             None => (None, None),
+            Some(Wish::Last(_)) if !may_recover => (None, None),
+            Some(Wish::Since { .. }) if !may_recover => (None, Some(false)),
             Some(Wish::Last(count)) => (Some(history.last(*count)), None),
             Some(Wish::Since { epoch, offset }) => {
                 let slice = history.since(epoch, *offset, place.offset);
@@ -278,13 +294,14 @@ impl Router {
     /// At home: what an inbox has of what came before a welcome.
     pub(super) fn home_resume(&mut self, from: ReactorId, resume: Resume, sink: &mut impl Sink) {
         let Resume { inbox, to, epoch, offset, welcomed_at, id } = resume;
+        let may_recover = self.histories.may_recover();
         let hash = self.topics.hasher().hash(inbox.borrow());
         let found = self.topics.find(hash, inbox.borrow());
         let history = found.and_then(|index| self.topics.history_mut(index));
         let slice = welcomed_at.as_ref().zip(history).and_then(|(place, history)| {
             // The welcome's epoch has to be the history's still.
             let same = place.epoch == history.place().epoch;
-            same.then(|| history.since(&epoch, offset, place.offset)).flatten()
+            (same && may_recover).then(|| history.since(&epoch, offset, place.offset)).flatten()
         });
         let resumed = Resumed { to, place: welcomed_at, slice, id };
         self.send(from, Content::Resumed(Box::new(resumed)), sink);

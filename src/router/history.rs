@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::compress::SharedFrame;
+use crate::compress::{OwedBytes, SharedFrame};
 use crate::frame::split_frame;
 use crate::limits::{HISTORY_ENTRY_BYTES, PUBLISH_KEY_MS_MAX, PUBLISH_KEYS_MAX};
 use crate::protocol::InEpoch;
@@ -43,7 +43,7 @@ impl Place {
 /// Messages of a history, oldest first. They live as long as the slice does, whatever the history drops meanwhile.
 #[derive(Clone, Debug)]
 pub struct Slice {
-    frames: Arc<[SharedFrame]>,
+    snapshot: Arc<Snapshot>,
     from: usize,
     to: usize,
 }
@@ -51,7 +51,27 @@ pub struct Slice {
 impl Slice {
     /// The messages' frames.
     pub fn frames(&self) -> &[SharedFrame] {
-        &self.frames[self.from..self.to]
+        &self.snapshot.frames[self.from..self.to]
+    }
+}
+
+/// All of a ring at one time. What it takes is counted, and so are its messages from when the ring has dropped them.
+#[derive(Debug)]
+struct Snapshot {
+    frames: Box<[SharedFrame]>,
+    owed: Arc<OwedBytes>,
+}
+
+impl Snapshot {
+    fn new(frames: Box<[SharedFrame]>, owed: Arc<OwedBytes>) -> Snapshot {
+        owed.add(size_of_val(&*frames));
+        Snapshot { frames, owed }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.owed.remove(size_of_val(&*self.frames));
     }
 }
 
@@ -65,7 +85,8 @@ pub(super) struct History {
     /// Where no message is left: since when somebody may have been told of this epoch. It is kept as long as a message.
     idle_since: Option<Millis>,
     /// All of the ring, as it was asked for last.
-    snapshot: Option<Arc<[SharedFrame]>>,
+    snapshot: Option<Arc<Snapshot>>,
+    owed: Arc<OwedBytes>,
     keys: Keys,
     bytes: usize,
     /// Whether there may be messages in front of those here, in the stream that this is the newest part of.
@@ -94,7 +115,7 @@ struct Keys {
 }
 
 impl History {
-    pub(super) fn new(epoch: Arc<str>, policy: HistoryPolicy) -> History {
+    pub(super) fn new(epoch: Arc<str>, policy: HistoryPolicy, owed: Arc<OwedBytes>) -> History {
         History {
             epoch,
             policy,
@@ -102,6 +123,7 @@ impl History {
             last_offset: 0,
             idle_since: None,
             snapshot: None,
+            owed,
             keys: Keys::default(),
             bytes: 0,
             older_elsewhere: false,
@@ -110,12 +132,12 @@ impl History {
     }
 
     /// The newest part of a stream that is kept elsewhere: nothing yet, and then what comes behind `place`.
-    pub(super) fn of_stream(place: Place, policy: HistoryPolicy) -> History {
+    pub(super) fn of_stream(place: Place, policy: HistoryPolicy, owed: Arc<OwedBytes>) -> History {
         History {
             last_offset: place.offset,
             older_elsewhere: place.offset > 0,
             of_stream: true,
-            ..History::new(place.epoch, policy)
+            ..History::new(place.epoch, policy, owed)
         }
     }
 
@@ -234,6 +256,7 @@ impl History {
             Some(entry) => {
                 self.bytes -= entry.bytes();
                 self.snapshot = None;
+                entry.frame.give_up(&self.owed);
             }
             None => self.forget_idle(),
         }
@@ -281,11 +304,15 @@ impl History {
     /// The messages `after+1..=to`, all of which are here.
     fn slice(&mut self, after: u64, to: u64) -> Slice {
         let ring = &self.ring;
-        let frames =
-            self.snapshot.get_or_insert_with(|| ring.iter().map(|entry| entry.frame.clone()).collect()).clone();
-        let first = self.last_offset + 1 - frames.len() as u64;
-        let at = |offset: u64| ((offset + 1).saturating_sub(first) as usize).min(frames.len());
-        Slice { from: at(after), to: at(to), frames }
+        let snapshot = || {
+            let frames = ring.iter().map(|entry| entry.frame.clone()).collect();
+            Arc::new(Snapshot::new(frames, self.owed.clone()))
+        };
+        let snapshot = self.snapshot.get_or_insert_with(snapshot).clone();
+        let count = snapshot.frames.len();
+        let first = self.last_offset + 1 - count as u64;
+        let at = |offset: u64| ((offset + 1).saturating_sub(first) as usize).min(count);
+        Slice { from: at(after), to: at(to), snapshot }
     }
 
     fn remember(&mut self, key: Arc<str>, now: Millis) {
@@ -325,7 +352,7 @@ mod tests {
     }
 
     fn history(messages_max: u32, ttl_ms: u64) -> History {
-        History::new("e".into(), HistoryPolicy { messages_max, ttl_ms })
+        History::new("e".into(), HistoryPolicy { messages_max, ttl_ms }, Arc::default())
     }
 
     #[test]
@@ -350,6 +377,34 @@ mod tests {
         history.drop_for_room();
         history.forget_keys();
         assert!(history.is_empty() && history.bytes() == 0);
+    }
+
+    #[test]
+    fn what_is_owed_is_counted_until_it_is_sent() {
+        let mut history = history(2, 1_000_000);
+        for offset in 1..=2 {
+            history.append(frame(offset), None, Millis(0));
+        }
+        let (slice, same) = (history.last(2), history.last(1));
+        let snapshot_bytes = 2 * size_of::<SharedFrame>() as u64;
+        assert_eq!(history.owed.get(), snapshot_bytes, "the ring holds the messages itself");
+        let frame_bytes = frame(1).plain().len() as u64;
+        for offset in 3..=5 {
+            history.append(frame(offset), None, Millis(0));
+        }
+        assert_eq!(
+            history.owed.get(),
+            snapshot_bytes + 2 * frame_bytes,
+            "of the three dropped, nobody waits for the third"
+        );
+        drop(slice);
+        assert_eq!(
+            history.owed.get(),
+            snapshot_bytes + 2 * frame_bytes,
+            "all of a snapshot lives as long as any of it"
+        );
+        drop(same);
+        assert_eq!(history.owed.get(), 0);
     }
 
     #[test]

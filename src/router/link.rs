@@ -289,7 +289,7 @@ impl Router {
     fn opened(&mut self, topic: &TopicKey, opening: Opening, place: Option<Place>, sink: &mut impl Sink) {
         let Some(index) = self.in_opening(topic, opening) else { return };
         let policy = self.histories.policy(topic.borrow());
-        let history = policy.zip(place).map(|(policy, place)| History::of_stream(place, policy));
+        let history = policy.zip(place).map(|(policy, place)| self.histories.begin_at(place, policy));
         self.set_history(index, history);
         let link = std::mem::replace(&mut self.topics.get_mut(index).link, Link::Open(opening));
         self.go_on(topic, link, Answered::Nothing, sink);
@@ -329,7 +329,7 @@ impl Router {
     /// The members are told that they have missed something that nobody can give them.
     fn gap(&mut self, index: TopicIndex, topic: &TopicKey, place: Place, sink: &mut impl Sink) {
         let policy = self.histories.policy(topic.borrow());
-        self.set_history(index, policy.map(|policy| History::of_stream(place.clone(), policy)));
+        self.set_history(index, policy.map(|policy| self.histories.begin_at(place.clone(), policy)));
         let mut frames = std::mem::take(&mut self.frames);
         let frame = frames.build(Opcode::Text, |out| match topic.kind {
             Kind::Inbox => protocol::inbox_gap(out, place.in_epoch()),

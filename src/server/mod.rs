@@ -289,6 +289,8 @@ fn history(config: &Config) -> HistorySettings {
         rooms: (!config.room.is_empty()).then(|| RoomPolicies(Arc::new(rooms))),
         inbox: policy(config.inbox.history),
         bytes_max: config.history.memory_max,
+        owed: Arc::default(),
+        owed_bytes_max: config.history.memory_max as u64,
     }
 }
 
