@@ -133,6 +133,12 @@ pub const CLUSTER_CANARY_MS_MAX: u64 = 2_500;
 /// Between two greetings to the other nodes, in milliseconds; one that was silent for four times that is gone.
 pub const CLUSTER_HELLO_MS: u64 = 5_000;
 
+/// Channels in one command that subscribes.
+pub const CLUSTER_SUBSCRIBE_MAX: usize = 1_000;
+
+/// Questions about who is in a room that wait for other nodes; one more is answered with who is in it on this node.
+pub const CLUSTER_ASKING_MAX: usize = 10_000;
+
 /// Time the other nodes have to say who is in a room, in milliseconds; beyond it the answer goes without them.
 pub const CLUSTER_PRESENCE_MS_MAX: u64 = 1_000;
 

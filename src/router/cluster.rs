@@ -193,6 +193,8 @@ pub enum FromCluster {
         topic: TopicKey,
         /// Which opening.
         opening: Opening,
+        /// In front of which offset.
+        before: u64,
         /// Oldest first, without a gap up to the one asked for; `None` where Redis did not answer.
         older: Option<Vec<Older>>,
     },

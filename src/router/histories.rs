@@ -254,9 +254,12 @@ impl Router {
         self.make_room();
     }
 
-    /// At home: what the cluster has kept of a history in front of what is here.
-    pub(super) fn put_older(&mut self, index: TopicIndex, older: Vec<Older>) {
+    /// At home: what the cluster has kept of a history in front of offset `before`, if it answered.
+    pub(super) fn put_older(&mut self, index: TopicIndex, before: u64, older: Option<Vec<Older>>) {
         let now = self.now;
+        // It may have gone on from another place meanwhile, or lost its first messages to make room.
+        let fits = self.topics.history(index).is_some_and(|history| history.first_offset() == before);
+        let Some(older) = older.filter(|_| fits) else { return };
         let kept = older.into_iter().map(|Older { frame, age_ms }| (frame, Millis(now.0.saturating_sub(age_ms))));
         self.change(index, |history| history.prepend(kept));
         // What came in front is older, and goes sooner, than what was noted.

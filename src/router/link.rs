@@ -259,10 +259,10 @@ impl Router {
                     self.gap(index, &topic, place, sink);
                 }
             }
-            FromCluster::Loaded { topic, opening, older } => {
+            FromCluster::Loaded { topic, opening, before, older } => {
                 let answered = if older.is_some() { Answered::All } else { Answered::No };
                 if let Some(index) = self.in_opening(&topic, opening) {
-                    self.put_older(index, older.unwrap_or_default());
+                    self.put_older(index, before, older);
                     self.answered(index, &topic, opening, answered, sink);
                 }
             }

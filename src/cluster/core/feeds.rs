@@ -12,6 +12,7 @@ use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_READ_MAX};
 use crate::protocol;
 use crate::router::cluster::{FromCluster, Older, Opening, Question};
 use crate::router::{HistoryPolicy, Kind, Place, TopicKey, TopicRef};
+use crate::time::Millis;
 
 /// A topic that is followed for its home.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Feed {
     /// Whether the home wants to know when all that is new is here.
     is_checked: bool,
     stream: Option<Stream>,
+    /// Since when it lingers.
+    closed_at: Millis,
 }
 
 /// A topic's history.
@@ -78,6 +81,7 @@ impl Core {
             is_subscribed: false,
             is_checked: false,
             stream,
+            closed_at: self.now,
         });
         self.feeds_by_name.insert(channel.clone(), at);
         if self.subscriber != Subscriber::Down {
@@ -92,6 +96,7 @@ impl Core {
         let feed = &mut self.feeds[at];
         feed.opening = None;
         feed.is_checked = false;
+        feed.closed_at = self.now;
         self.lingering.push_back((self.now, at, feed.generation));
     }
 
@@ -102,11 +107,13 @@ impl Core {
         {
             self.lingering.pop_front();
             let Some(feed) = self.feeds.get(at).filter(|feed| feed.generation == generation) else { continue };
-            if feed.opening.is_some() || self.lingering.iter().any(|(_, other, _)| *other == at) {
+            // Opened again, or closed again later.
+            if feed.opening.is_some() || feed.closed_at != since {
                 continue;
             }
             // One whose subscription is not confirmed yet would be mistaken for that of a later feed.
             if !feed.is_subscribed && self.subscriber != Subscriber::Down {
+                self.feeds[at].closed_at = self.now;
                 self.lingering.push_back((self.now, at, generation));
                 continue;
             }
@@ -221,7 +228,7 @@ impl Core {
             }
             (_, _) => None,
         };
-        self.tell(home, FromCluster::Loaded { topic, opening, older });
+        self.tell(home, FromCluster::Loaded { topic, opening, before, older });
     }
 
     /// The messages without a gap in front of `before`, of those that are young enough.

@@ -26,7 +26,9 @@ use super::names::Names;
 use super::record::{self, Incoming, Record};
 use crate::frame::FrameBuilder;
 use crate::ids::{ClientIdCodec, ConnId, ReactorId};
-use crate::limits::{CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_HELLO_MS};
+use crate::limits::{
+    CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_HELLO_MS, CLUSTER_SUBSCRIBE_MAX,
+};
 use crate::metrics::ClusterCounts;
 use crate::router::cluster::{FromCluster, Opening, ToCluster};
 use crate::router::{HistoryPolicy, Kind, Mail, Place, TopicRef};
@@ -345,8 +347,10 @@ impl Core {
         if !self.unsubscribe.is_empty() {
             self.outputs.push_back(Output::Unsubscribe(std::mem::take(&mut self.unsubscribe)));
         }
-        if !self.subscribe.is_empty() {
-            self.outputs.push_back(Output::Subscribe(std::mem::take(&mut self.subscribe)));
+        // Piece by piece, so that each is confirmed when it is done and Redis is not held up.
+        while !self.subscribe.is_empty() {
+            let rest = self.subscribe.split_off(self.subscribe.len().min(CLUSTER_SUBSCRIBE_MAX));
+            self.outputs.push_back(Output::Subscribe(std::mem::replace(&mut self.subscribe, rest)));
         }
         self.outputs.pop_front()
     }

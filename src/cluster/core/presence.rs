@@ -11,7 +11,7 @@ use super::super::record::{self, Record};
 use super::Core;
 use crate::frame::Opcode;
 use crate::ids::ConnId;
-use crate::limits::{CLUSTER_PRESENCE_MS_MAX, PRESENCE_USERS_MAX};
+use crate::limits::{CLUSTER_ASKING_MAX, CLUSTER_PRESENCE_MS_MAX, PRESENCE_USERS_MAX};
 use crate::protocol;
 use crate::router::cluster::Question;
 use crate::router::{Mail, TopicKey};
@@ -38,7 +38,7 @@ impl Core {
         let users = users.into_iter().collect();
         let asking = Asking { room: room.name.clone(), asker, id, users, nodes: None, answers: 0, asked_at: self.now };
         self.asking.insert(number, asking);
-        if !self.reachable || self.pending.is_full() {
+        if !self.reachable || self.pending.is_full() || self.asking.len() > CLUSTER_ASKING_MAX {
             return self.finish_presence(number);
         }
         let channel = self.names.topic(room.borrow());
