@@ -14,7 +14,7 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Bytes, Message, WebSocket};
 
 use super::deflate::{DeflateStream, Tally};
-use super::{PATIENCE, Server, percent_encode};
+use super::{Entrance, PATIENCE, percent_encode};
 
 /// A byte stream with a read timeout: TCP or a Unix socket.
 pub trait Stream: Read + Write + Send {
@@ -56,19 +56,19 @@ pub struct Client {
 impl Client {
     /// Connects as `user` and takes the welcome.
     #[track_caller]
-    pub fn connect(server: &Server, user: &str) -> Client {
+    pub fn connect(server: &dyn Entrance, user: &str) -> Client {
         Client::greeted(server, &format!("/?userId={}", percent_encode(user)))
     }
 
     /// Connects without a user id and takes the welcome.
     #[track_caller]
-    pub fn anonymous(server: &Server) -> Client {
+    pub fn anonymous(server: &dyn Entrance) -> Client {
         Client::greeted(server, "/")
     }
 
     /// Connects to a request target of the JSON dialect and takes the welcome.
     #[track_caller]
-    pub fn greeted(server: &Server, target: &str) -> Client {
+    pub fn greeted(server: &dyn Entrance, target: &str) -> Client {
         let mut client = Client::open(server, target);
         client.take_welcome();
         client
@@ -76,27 +76,29 @@ impl Client {
 
     /// Connects to any request target, such as `/raw/room`; no message is awaited.
     #[track_caller]
-    pub fn open(server: &Server, target: &str) -> Client {
+    pub fn open(server: &dyn Entrance, target: &str) -> Client {
         Client::try_open(server, target).unwrap_or_else(|rejection| panic!("{target} should upgrade: {rejection:?}"))
     }
 
     /// As [`open`](Client::open), or the server's HTTP answer.
     #[track_caller]
-    pub fn try_open(server: &Server, target: &str) -> Result<Client, Rejection> {
-        let stream = TcpStream::connect(server.addr()).expect("the server should accept");
+    pub fn try_open(server: &dyn Entrance, target: &str) -> Result<Client, Rejection> {
+        let addr = server.next_addr();
+        let stream = TcpStream::connect(addr).expect("the server should accept");
         stream.set_nodelay(true).expect("TCP has no-delay");
-        Client::over(Box::new(stream), &server.url(target))
+        Client::over(Box::new(stream), &format!("ws://{addr}{target}"))
     }
 
     /// Connects to any request target with an offer of compression, which the server must take: every message is sent
     /// compressed then, and those that come compressed are counted.
     #[track_caller]
-    pub fn deflating(server: &Server, target: &str, offer: &str) -> Client {
-        let tcp = TcpStream::connect(server.addr()).expect("the server should accept");
+    pub fn deflating(server: &dyn Entrance, target: &str, offer: &str) -> Client {
+        let addr = server.next_addr();
+        let tcp = TcpStream::connect(addr).expect("the server should accept");
         tcp.set_nodelay(true).expect("TCP has no-delay");
         let stream = DeflateStream::new(tcp, offer);
         let tally = stream.tally();
-        let mut client = Client::over(Box::new(stream), &server.url(target))
+        let mut client = Client::over(Box::new(stream), &format!("ws://{addr}{target}"))
             .unwrap_or_else(|rejection| panic!("{target} should upgrade: {rejection:?}"));
         client.tally = Some(tally);
         if !target.starts_with("/raw/") {

@@ -146,7 +146,7 @@ pub struct Received {
 impl RawConn {
     /// As [`RawConn::offer`] with one offer that the server must take.
     #[track_caller]
-    pub fn deflating(server: &super::Server, target: &str, offer: &str) -> (RawConn, Agreed) {
+    pub fn deflating(server: &dyn super::Entrance, target: &str, offer: &str) -> (RawConn, Agreed) {
         let (conn, answer) = RawConn::offer(server, target, &[offer]);
         (conn, Agreed::of(&answer.unwrap_or_else(|| panic!("the server should take {offer:?}"))))
     }

@@ -1,27 +1,31 @@
 //! What the end-to-end tests share: a running server, clients of it, and raw bytes on its port.
 //!
-//! [`Server`] runs the built `fanfare` binary; [`Client`] speaks WebSocket through tungstenite's own client side, and
-//! permessage-deflate through [`deflate`]; [`raw::RawConn`] writes bytes that no client library would. Nothing here
-//! imports the `fanfare` crate: the tests see only what a client sees.
+//! [`Server`] runs the built `fanfare` binary, [`Cluster`] several of it with a [`Redis`] between them; [`Client`] speaks
+//! WebSocket through tungstenite's own client side, and permessage-deflate through [`deflate`]; [`raw::RawConn`] writes
+//! bytes that no client library would. Nothing here imports the `fanfare` crate: the tests see only what a client sees.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this module")]
 
 pub mod client;
+pub mod cluster;
 pub mod deflate;
 pub mod inflate;
 pub mod raw;
+pub mod redis;
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use client::Client;
+pub use cluster::{Cluster, Way};
+pub use redis::{Data, Redis};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
 
 pub use rustix::process::Signal;
@@ -32,9 +36,39 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of the server's log kept for the output of a failed test; the older half goes where it would be more.
 const LOG_BYTES_MAX: usize = 64 * 1024;
 
+/// Where clients connect: one server, or the nodes of a cluster in turn.
+pub trait Entrance {
+    /// The address for the next connection.
+    fn next_addr(&self) -> SocketAddr;
+
+    /// The addresses of all nodes.
+    fn addrs(&self) -> Vec<SocketAddr>;
+}
+
+impl Entrance for SocketAddr {
+    fn next_addr(&self) -> SocketAddr {
+        *self
+    }
+
+    fn addrs(&self) -> Vec<SocketAddr> {
+        vec![*self]
+    }
+}
+
+impl Entrance for Server {
+    fn next_addr(&self) -> SocketAddr {
+        self.addr()
+    }
+
+    fn addrs(&self) -> Vec<SocketAddr> {
+        vec![self.addr()]
+    }
+}
+
 /// A running `fanfare serve`, killed when dropped.
 pub struct Server {
     child: Child,
+    settings: Vec<String>,
     /// What stands behind `listening on`, one for each listener.
     listeners: Vec<String>,
     log: Arc<Mutex<String>>,
@@ -81,7 +115,8 @@ impl Server {
         let stderr = child.stderr.take().expect("stderr is piped");
         let log_reader = Some(keep_log(stderr, Arc::clone(&log)));
         let lines = keep_lines(child.stdout.take().expect("stdout is piped"));
-        let mut server = Server { child, listeners: Vec::new(), log, log_reader };
+        let settings_kept = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut server = Server { child, settings: settings_kept, listeners: Vec::new(), log, log_reader };
         let listeners = settings.iter().filter(|arg| **arg == "--listen").count();
         server.await_listeners(&lines, listeners.max(1));
         server
@@ -120,6 +155,22 @@ impl Server {
     /// Sends a signal to the server's process.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the server should be running");
+    }
+
+    /// Ends the process with SIGKILL.
+    pub fn kill(&mut self) {
+        // An error means that the process has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts another process with the same settings, and so on the same port if they name one. This one gets a SIGKILL
+    /// if it still runs.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.kill();
+        let settings = std::mem::take(&mut self.settings);
+        *self = Server::start(&settings.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
     /// Waits for the process to end; its log is complete then.
@@ -169,9 +220,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An error means that the process has ended already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if thread::panicking() {
             eprintln!("---- the server's log ----\n{}", self.log());
         }
@@ -218,9 +267,9 @@ pub struct HttpAnswer {
 }
 
 /// `GET target` over a connection of its own, read until the server closes it.
-pub fn http_get(server: &Server, target: &str) -> HttpAnswer {
+pub fn http_get(server: &dyn Entrance, target: &str) -> HttpAnswer {
     use std::io::Write;
-    let addr = server.addr();
+    let addr = server.next_addr();
     let mut stream = TcpStream::connect(addr).expect("the server should accept");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
     let request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
@@ -233,10 +282,10 @@ pub fn http_get(server: &Server, target: &str) -> HttpAnswer {
     HttpAnswer { status: raw::status_of(head), head: head.to_owned(), body: body.to_owned() }
 }
 
-/// The sum of a family's samples in `/metrics`.
+/// The sum of a family's samples in the `/metrics` of all nodes.
 #[track_caller]
-pub fn metric(server: &Server, family: &str) -> u64 {
-    metric_in(&http_get(server, "/metrics").body, family)
+pub fn metric(server: &dyn Entrance, family: &str) -> u64 {
+    server.addrs().iter().map(|node| metric_in(&http_get(node, "/metrics").body, family)).sum()
 }
 
 /// The sum of a family's samples in a page of metrics that is there already.
@@ -267,7 +316,7 @@ pub fn metric_samples(server: &Server, family: &str) -> Vec<u64> {
 ///
 /// Where they come to more, or to less after ten seconds.
 #[track_caller]
-pub fn await_metric(server: &Server, family: &str, expected: u64) {
+pub fn await_metric(server: &dyn Entrance, family: &str, expected: u64) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let found: u64 = metric(server, family);
@@ -304,9 +353,43 @@ pub fn one_per_reactor(server: &Server, reactors: usize, connect: impl Fn() -> C
 
 /// A path for a Unix socket that no other test uses, short enough for `sockaddr_un`.
 pub fn socket_path() -> PathBuf {
+    temporary_path("sock")
+}
+
+/// A path among the temporary files that no other test uses.
+pub fn temporary_path(extension: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let serial = NEXT.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("fanfare-{}-{serial}.sock", std::process::id()))
+    std::env::temp_dir().join(format!("fanfare-{}-{serial}.{extension}", std::process::id()))
+}
+
+/// A loopback address that nothing uses, and that stays so for what ends and comes back to it: its port is below those
+/// that the kernel gives to connections, and this process gives each only once.
+pub fn free_addr() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 2_000).expect("below 2000") * 10;
+    for _ in 0..20_000 {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000) % 20_000;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(addr).is_ok() {
+            return addr;
+        }
+    }
+    panic!("no free port between 10000 and 30000");
+}
+
+/// Waits until something is true.
+///
+/// # Panics
+///
+/// With `what`, if it is not after ten seconds.
+#[track_caller]
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986.

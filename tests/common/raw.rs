@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::{PATIENCE, Server};
+use super::{Entrance, PATIENCE};
 
 /// First byte of a final text frame.
 pub const TEXT: u8 = 0x81;
@@ -44,8 +44,8 @@ pub struct RawConn {
 impl RawConn {
     /// Connects; nothing is sent.
     #[track_caller]
-    pub fn connect(server: &Server) -> RawConn {
-        let stream = TcpStream::connect(server.addr()).expect("the server should accept");
+    pub fn connect(server: &dyn Entrance) -> RawConn {
+        let stream = TcpStream::connect(server.next_addr()).expect("the server should accept");
         stream.set_nodelay(true).expect("TCP has no-delay");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         RawConn { stream, unread: Vec::new() }
@@ -53,13 +53,13 @@ impl RawConn {
 
     /// Connects and upgrades to `target`, with no extension and no subprotocol.
     #[track_caller]
-    pub fn upgrade(server: &Server, target: &str) -> RawConn {
+    pub fn upgrade(server: &dyn Entrance, target: &str) -> RawConn {
         RawConn::offer(server, target, &[]).0
     }
 
     /// Connects and upgrades to `target` with a `Sec-WebSocket-Extensions` field for each of `offers`; that of the answer.
     #[track_caller]
-    pub fn offer(server: &Server, target: &str, offers: &[&str]) -> (RawConn, Option<String>) {
+    pub fn offer(server: &dyn Entrance, target: &str, offers: &[&str]) -> (RawConn, Option<String>) {
         let mut conn = RawConn::connect(server);
         let fields: Vec<(&str, &str)> = offers.iter().map(|offer| (EXTENSIONS, *offer)).collect();
         conn.send(upgrade_request(target, &fields).as_bytes());
@@ -71,7 +71,7 @@ impl RawConn {
 
     /// Connects to the JSON dialect as `user` and takes the welcome.
     #[track_caller]
-    pub fn connect_as(server: &Server, user: &str) -> RawConn {
+    pub fn connect_as(server: &dyn Entrance, user: &str) -> RawConn {
         let mut conn = RawConn::upgrade(server, &format!("/?userId={user}"));
         let welcome = conn.read_frame().expect("a welcome");
         assert_eq!(welcome.first, TEXT, "the welcome is text");

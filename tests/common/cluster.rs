@@ -1,0 +1,138 @@
+//! Several servers with a Redis between them, and the ways in which the end-to-end suite runs.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Entrance, Redis, Server, Signal, eventually, free_addr, http_get};
+
+/// How a case's clients are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By one process with so many reactors.
+    Reactors(usize),
+    /// By two processes with a Redis between them, in turn.
+    TwoNodes,
+}
+
+impl Way {
+    /// Servers of this kind, each with these settings.
+    #[track_caller]
+    pub fn start(self, settings: &[&str]) -> Cluster {
+        match self {
+            Way::Reactors(count) => Cluster::alone(count, settings),
+            Way::TwoNodes => Cluster::start(2, settings),
+        }
+    }
+}
+
+/// Nodes, and the Redis that they share. Clients connect to the nodes in turn, or to [`one`](Cluster::at) of them.
+pub struct Cluster {
+    nodes: Vec<Server>,
+    redis: Option<Redis>,
+    next: AtomicUsize,
+}
+
+impl Cluster {
+    /// A single node with so many reactors and no Redis.
+    #[track_caller]
+    pub fn alone(reactors: usize, settings: &[&str]) -> Cluster {
+        let addr = free_addr().to_string();
+        let node = Server::with_reactors(reactors, &[&["--listen", &addr], settings].concat());
+        Cluster { nodes: vec![node], redis: None, next: AtomicUsize::new(0) }
+    }
+
+    /// So many nodes around a Redis of their own that keeps nothing on disk. Returns once all are ready.
+    #[track_caller]
+    pub fn start(nodes: usize, settings: &[&str]) -> Cluster {
+        let cluster = Cluster::around(Redis::start(), nodes, settings);
+        cluster.await_ready();
+        cluster
+    }
+
+    /// So many nodes around a Redis that may be absent. Returns once they listen.
+    #[track_caller]
+    pub fn around(redis: Redis, nodes: usize, settings: &[&str]) -> Cluster {
+        let url = redis.url();
+        let nodes = (0..nodes).map(|at| {
+            let addr = free_addr().to_string();
+            let own = ["--listen", &addr, "--redis", &url];
+            // Nodes need not be alike: every second one has two reactors.
+            Server::with_reactors(1 + at % 2, &[&own, settings].concat())
+        });
+        Cluster { nodes: nodes.collect(), redis: Some(redis), next: AtomicUsize::new(0) }
+    }
+
+    /// How many nodes there are.
+    pub fn nodes_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The address of one node.
+    pub fn at(&self, node: usize) -> SocketAddr {
+        self.nodes[node].addr()
+    }
+
+    /// The URL of a request target at the next node.
+    pub fn url(&self, path_and_query: &str) -> String {
+        format!("ws://{}{path_and_query}", self.next_addr())
+    }
+
+    /// The Redis between the nodes.
+    #[track_caller]
+    pub fn redis(&self) -> &Redis {
+        self.redis.as_ref().expect("a cluster has a Redis")
+    }
+
+    /// The Redis between the nodes, to end it or start it again.
+    #[track_caller]
+    pub fn redis_mut(&mut self) -> &mut Redis {
+        self.redis.as_mut().expect("a cluster has a Redis")
+    }
+
+    /// Ends a node with SIGKILL.
+    pub fn kill(&mut self, node: usize) {
+        self.nodes[node].kill();
+    }
+
+    /// Starts a node on the same port with the same settings, after a SIGKILL if it still runs. Returns once it listens.
+    #[track_caller]
+    pub fn restart(&mut self, node: usize) {
+        self.nodes[node].restart();
+    }
+
+    /// Stops a node with SIGSTOP: connections stay, answers do not come.
+    pub fn stop(&self, node: usize) {
+        self.nodes[node].signal(Signal::STOP);
+    }
+
+    /// Lets a stopped node go on.
+    pub fn cont(&self, node: usize) {
+        self.nodes[node].signal(Signal::CONT);
+    }
+
+    /// Waits until every node says that it is ready.
+    #[track_caller]
+    pub fn await_ready(&self) {
+        self.await_readiness(200);
+    }
+
+    /// Waits until every node answers a question for its readiness with this status.
+    #[track_caller]
+    pub fn await_readiness(&self, status: u16) {
+        for node in self.addrs() {
+            eventually(&format!("/health/ready of {node} answers {status}"), || {
+                http_get(&node, "/health/ready").status == status
+            });
+        }
+    }
+}
+
+impl Entrance for Cluster {
+    fn next_addr(&self) -> SocketAddr {
+        self.at(self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len())
+    }
+
+    fn addrs(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(Server::addr).collect()
+    }
+}
