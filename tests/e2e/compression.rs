@@ -7,7 +7,7 @@ use tungstenite::Message;
 
 use crate::common::deflate::{RSV1, try_unpack};
 use crate::common::raw::{BINARY, PONG, RawConn, TEXT};
-use crate::common::{Client, Server, Signal, await_metric, metric_samples, one_per_reactor};
+use crate::common::{Client, Server, Signal, Way, await_metric, metric_samples, one_per_reactor};
 
 const COMPRESSIONS: &str = "fanfare_compressions_total";
 const NO_NOTICES: [&str; 2] = ["--rooms.notice_members_max", "0"];
@@ -142,11 +142,11 @@ pub fn nothing_is_compressed_for_its_own_sender(reactors: usize) {
     await_metric(&server, COMPRESSIONS, COUNT);
 }
 
-pub fn messages_are_compressed_from_the_configured_size_on(reactors: usize) {
+pub fn messages_are_compressed_from_the_configured_size_on(way: Way) {
     // Around the sizes where the header of a frame grows, and the default.
     for (setting, from) in [(Some("100"), 100), (Some("126"), 126), (None, 256), (Some("64KiB"), 65_536)] {
         let settings = setting.map_or(vec![], |bytes| vec!["--deflate.min_bytes", bytes]);
-        let server = Server::with_reactors(reactors, &settings);
+        let server = way.start(&settings);
         let (mut raw, agreed) = RawConn::deflating(&server, "/raw/den?echo=1", "permessage-deflate");
         for (bytes, compressed) in [(1, false), (from - 1, false), (from, true), (from + 1, true)] {
             for first in [TEXT, BINARY] {
@@ -177,8 +177,8 @@ pub fn messages_are_compressed_from_the_configured_size_on(reactors: usize) {
     }
 }
 
-pub fn what_does_not_become_smaller_comes_plain(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--deflate.min_bytes", "0"]);
+pub fn what_does_not_become_smaller_comes_plain(way: Way) {
+    let server = way.start(&["--deflate.min_bytes", "0"]);
     let (mut raw, agreed) = RawConn::deflating(&server, "/raw/den?echo=1", "permessage-deflate");
     let noise: Vec<u8> = noise(40_000);
     for (message, compressed) in [
@@ -320,8 +320,8 @@ pub fn raw_rooms_are_compressed(reactors: usize) {
     await_metric(&server, COMPRESSIONS, 10);
 }
 
-pub fn replies_are_compressed(reactors: usize) {
-    let server = Server::with_reactors(reactors, &NO_NOTICES);
+pub fn replies_are_compressed(way: Way) {
+    let server = way.start(&NO_NOTICES);
     let users: Vec<String> = (0..20).map(|at| format!("a-user-with-a-long-name-{at}")).collect();
     let mut crowd: Vec<Client> = users.iter().map(|user| Client::connect(&server, user)).collect();
     crowd.iter_mut().for_each(|client| drop(client.join("den")));

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common::raw::{RawConn, header_of, status_of, upgrade_request};
-use crate::common::{Client, PATIENCE, Server, http_get};
+use crate::common::{Client, PATIENCE, Server, Way, http_get};
 
-pub fn welcome_names_client_user_and_heartbeat(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn welcome_names_client_user_and_heartbeat(way: Way) {
+    let server = way.start(&[]);
     for target in ["/?userId=alice", "/ws?userId=alice", "/ws?x=1&userId=alice"] {
         let client = Client::greeted(&server, target);
         assert_eq!(client.user_id(), "alice", "{target}");
@@ -19,14 +19,14 @@ pub fn welcome_names_client_user_and_heartbeat(reactors: usize) {
     assert_ne!(one.client_id(), other.client_id());
 }
 
-pub fn heartbeat_is_the_configured_one(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--heartbeat.interval", "12s"]);
+pub fn heartbeat_is_the_configured_one(way: Way) {
+    let server = way.start(&["--heartbeat.interval", "12s"]);
     let client = Client::connect(&server, "alice");
     assert_eq!(client.welcome()["heartbeat"], json!(12_000));
 }
 
-pub fn anonymous_user_id_is_the_client_id(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn anonymous_user_id_is_the_client_id(way: Way) {
+    let server = way.start(&[]);
     for target in ["/", "/ws", "/ws?other=1"] {
         let client = Client::greeted(&server, target);
         assert_uuid_v4(client.client_id());
@@ -38,8 +38,8 @@ pub fn anonymous_user_id_is_the_client_id(reactors: usize) {
     assert_eq!(anonymous.recv_type("private_msg")["content"], "by user id");
 }
 
-pub fn user_ids_are_percent_decoded(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn user_ids_are_percent_decoded(way: Way) {
+    let server = way.start(&[]);
     let long = "u".repeat(128);
     let many_bytes = "%E2%82%AC".repeat(42);
     let many_chars = "€".repeat(42);
@@ -64,8 +64,8 @@ pub fn user_ids_are_percent_decoded(reactors: usize) {
     }
 }
 
-pub fn bad_user_ids_are_refused(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn bad_user_ids_are_refused(way: Way) {
+    let server = way.start(&[]);
     let long = "u".repeat(129);
     let many_bytes = "%E2%82%AC".repeat(43);
     for encoded in ["", "&x=1", "%FF", "%C0%AF", "%ED%A0%80", "a%E2%82", long.as_str(), many_bytes.as_str()] {
@@ -76,16 +76,16 @@ pub fn bad_user_ids_are_refused(reactors: usize) {
     }
 }
 
-pub fn other_paths_are_not_found(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn other_paths_are_not_found(way: Way) {
+    let server = way.start(&[]);
     for target in ["/nope?userId=alice", "/ws/more?userId=alice", "/wss", "/raw/a/b", "/health/live"] {
         let rejection = Client::try_open(&server, target).err();
         assert_eq!(rejection.map(|rejection| rejection.status), Some(404), "{target}");
     }
 }
 
-pub fn only_our_subprotocol_is_echoed(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn only_our_subprotocol_is_echoed(way: Way) {
+    let server = way.start(&[]);
     let cases = [
         (None, None),
         (Some("fanfare.v1"), Some("fanfare.v1")),
@@ -125,8 +125,8 @@ pub fn connection_limit_answers_503(reactors: usize) {
     }
 }
 
-pub fn http_is_served_on_the_same_port(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn http_is_served_on_the_same_port(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     for target in ["/", "/?user=carol", "/health/live", "/health/ready", "/stats"] {
         let answer = http_get(&server, target);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::common::{Client, Server};
+use crate::common::{Client, Way};
 
 /// Values that a JSON library would change, refuse or lose.
 const UNTOUCHABLE: &[&str] = &[
@@ -37,8 +37,8 @@ const UNTOUCHABLE: &[&str] = &[
     r#""},{\"type\":\"ping\"}""#,
 ];
 
-pub fn content_passes_byte_for_byte(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn content_passes_byte_for_byte(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     bob.join("den");
@@ -64,15 +64,15 @@ pub fn content_passes_byte_for_byte(reactors: usize) {
     }
 }
 
-pub fn whitespace_around_members_is_accepted(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn whitespace_around_members_is_accepted(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     alice.send_text("\r\n\t {\n \"type\" :\t\"broadcast\" , \"data\" : [ 1 ]  \n} \t");
     assert_carries(&alice.recv_text(), "data", "[ 1 ]");
 }
 
-pub fn nesting_is_limited_to_128(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn nesting_is_limited_to_128(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     for (open, close) in [("[", "]"), ("{\"k\":", "}")] {
         let inner = if open == "[" { "" } else { "1" };
@@ -89,8 +89,8 @@ pub fn nesting_is_limited_to_128(reactors: usize) {
     alice.nothing_for(0);
 }
 
-pub fn binary_messages_are_commands_too(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn binary_messages_are_commands_too(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     bob.join("den");
@@ -100,8 +100,8 @@ pub fn binary_messages_are_commands_too(reactors: usize) {
     assert_carries(&bob.recv_text(), "content", "\"héllo\"");
 }
 
-pub fn long_content_passes(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn long_content_passes(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     bob.join("den");

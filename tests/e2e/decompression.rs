@@ -1,10 +1,12 @@
 //! Compressed messages from clients: in every legal form, and what becomes of those that are none.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::common::deflate::{Agreed, Packer, RSV1};
 use crate::common::raw::{BINARY, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
-use crate::common::{Client, Server, await_metric, one_per_reactor};
+use crate::common::{Client, Entrance, Server, Way, await_metric, one_per_reactor};
 
 const INFLATED: &str = "fanfare_inflated_bytes_total";
 const OFFER: &str = "permessage-deflate";
@@ -18,13 +20,15 @@ struct Echo {
 }
 
 impl Echo {
+    /// In a room of its own: in a cluster, what was said in one may still be on its way to another node.
     #[track_caller]
-    fn connect(server: &Server, offer: &str) -> Echo {
-        Echo::of_room(server, "den", offer)
+    fn connect(server: &dyn Entrance, offer: &str) -> Echo {
+        static ROOMS: AtomicU32 = AtomicU32::new(0);
+        Echo::of_room(server, &format!("own-{}", ROOMS.fetch_add(1, Ordering::Relaxed)), offer)
     }
 
     #[track_caller]
-    fn of_room(server: &Server, room: &str, offer: &str) -> Echo {
+    fn of_room(server: &dyn Entrance, room: &str, offer: &str) -> Echo {
         let (conn, agreed) = RawConn::deflating(server, &format!("/raw/{room}?echo=1"), offer);
         let packer = agreed.packer();
         Echo { conn, agreed, packer }
@@ -61,8 +65,8 @@ impl Echo {
     }
 }
 
-pub fn messages_may_refer_to_earlier_ones(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn messages_may_refer_to_earlier_ones(way: Way) {
+    let server = way.start(&[]);
     let mut echo = Echo::connect(&server, OFFER);
     let mut random = fastrand::Rng::with_seed(1);
     let mut total_bytes = 0;
@@ -87,8 +91,8 @@ pub fn messages_may_refer_to_earlier_ones(reactors: usize) {
     await_metric(&server, INFLATED, total_bytes + 100_000 + 10_000 + 1_000 + 1_000);
 }
 
-pub fn messages_without_context_takeover(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn messages_without_context_takeover(way: Way) {
+    let server = way.start(&[]);
     let mut echo = Echo::connect(&server, TAKING_NO_CONTEXT);
     let message = "the same again and again ".repeat(4);
     let first_bytes = echo.echoes(TEXT, message.as_bytes());
@@ -114,8 +118,8 @@ pub fn messages_without_context_takeover(reactors: usize) {
 /// Also where the client is told not to, because nothing is left to keep earlier messages in.
 pub fn a_client_that_was_told_so_must_not_refer_back(reactors: usize) {
     let server = Server::with_reactors(reactors, &["--deflate.contexts_max", "1"]);
-    let mut first = Echo::connect(&server, OFFER);
-    let mut second = Echo::connect(&server, OFFER);
+    let mut first = Echo::of_room(&server, "den", OFFER);
+    let mut second = Echo::of_room(&server, "den", OFFER);
     assert!(first.agreed.client_takeover && !second.agreed.client_takeover);
     let message = b"one message that is long enough to be referred to";
     for _ in 0..3 {
@@ -133,8 +137,8 @@ pub fn a_client_that_was_told_so_must_not_refer_back(reactors: usize) {
     first.echoes(TEXT, message);
 }
 
-pub fn compressed_fragments_with_pings_between(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn compressed_fragments_with_pings_between(way: Way) {
+    let server = way.start(&[]);
     for offer in [OFFER, TAKING_NO_CONTEXT] {
         let mut echo = Echo::connect(&server, offer);
         let message = "fragments of a message, 🦀 some of them cut inside of a letter ".repeat(3);
@@ -204,8 +208,8 @@ pub fn compressed_messages_cut_at_every_byte(reactors: usize) {
 }
 
 /// RFC 7692 §7.2.3.4: a block may say that it is the last; what follows in the message is a new stream.
-pub fn streams_may_end_within_messages(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn streams_may_end_within_messages(way: Way) {
+    let server = way.start(&[]);
     for offer in [OFFER, TAKING_NO_CONTEXT] {
         let mut echo = Echo::connect(&server, offer);
         // The RFC's own example.
@@ -241,8 +245,8 @@ pub fn streams_may_end_within_messages(reactors: usize) {
     }
 }
 
-pub fn empty_compressed_messages(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn empty_compressed_messages(way: Way) {
+    let server = way.start(&[]);
     for offer in [OFFER, TAKING_NO_CONTEXT] {
         let mut echo = Echo::connect(&server, offer);
         echo.echoes(TEXT, b"something before");
@@ -260,8 +264,8 @@ pub fn empty_compressed_messages(reactors: usize) {
     }
 }
 
-pub fn clients_with_windows_of_every_size(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--deflate.client_window_bits", "15"]);
+pub fn clients_with_windows_of_every_size(way: Way) {
+    let server = way.start(&["--deflate.client_window_bits", "15"]);
     let mut random = fastrand::Rng::with_seed(3);
     for bits in 9..=15 {
         let mut echo = Echo::connect(&server, &format!("{OFFER}; client_max_window_bits={bits}"));
@@ -286,8 +290,8 @@ pub fn clients_with_windows_of_every_size(reactors: usize) {
     }
 }
 
-pub fn commands_may_be_compressed(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn commands_may_be_compressed(way: Way) {
+    let server = way.start(&[]);
     let mut bob = Client::connect(&server, "bob");
     let (mut alice, agreed) = RawConn::deflating(&server, "/?userId=alice", OFFER);
     let mut packer = agreed.packer();
@@ -309,9 +313,9 @@ pub fn commands_may_be_compressed(reactors: usize) {
 }
 
 /// More at once than a reactor decompresses as they come.
-pub fn many_unfinished_compressed_messages(reactors: usize) {
+pub fn many_unfinished_compressed_messages(way: Way) {
     const CLIENTS: usize = 150;
-    let server = Server::with_reactors(reactors, &[]);
+    let server = way.start(&[]);
     let mut echoes: Vec<Echo> = (0..CLIENTS).map(|at| Echo::of_room(&server, &format!("room-{at}"), OFFER)).collect();
     let mut total_bytes = 0;
     for round in 0..3 {
@@ -335,8 +339,8 @@ pub fn many_unfinished_compressed_messages(reactors: usize) {
     await_metric(&server, INFLATED, total_bytes);
 }
 
-pub fn the_size_limit_counts_what_a_message_holds(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--limits.message_bytes_max", "64KiB"]);
+pub fn the_size_limit_counts_what_a_message_holds(way: Way) {
+    let server = way.start(&["--limits.message_bytes_max", "64KiB"]);
     let mut random = fastrand::Rng::with_seed(4);
     let noise: Vec<u8> = (0..65_536).map(|_| random.u8(..)).collect();
     for offer in [OFFER, TAKING_NO_CONTEXT] {

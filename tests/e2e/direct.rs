@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, Server};
+use crate::common::{Client, Way};
 
-pub fn private_msg_reaches_every_connection_of_a_user(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn private_msg_reaches_every_connection_of_a_user(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let mut alice_too = Client::connect(&server, "alice");
     let mut bobs: Vec<Client> = (0..4).map(|_| Client::connect(&server, "bob")).collect();
@@ -27,8 +27,8 @@ pub fn private_msg_reaches_every_connection_of_a_user(reactors: usize) {
     }
 }
 
-pub fn private_msg_to_oneself_reaches_the_sender_too(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn private_msg_to_oneself_reaches_the_sender_too(way: Way) {
+    let server = way.start(&[]);
     let mut one = Client::connect(&server, "alice");
     let mut other = Client::connect(&server, "alice");
     one.publish(json!({"type": "private_msg", "toUser": "alice", "content": "note"}));
@@ -38,8 +38,8 @@ pub fn private_msg_to_oneself_reaches_the_sender_too(reactors: usize) {
     }
 }
 
-pub fn private_reaches_one_connection(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn private_reaches_one_connection(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let mut targets: Vec<Client> = (0..4).map(|_| Client::connect(&server, "bob")).collect();
     targets.extend((0..4).map(|_| Client::anonymous(&server)));
@@ -57,8 +57,8 @@ pub fn private_reaches_one_connection(reactors: usize) {
     assert_eq!(alice.recv_type("private")["data"], "to myself");
 }
 
-pub fn private_to_a_gone_connection_reaches_nobody(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn private_to_a_gone_connection_reaches_nobody(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let gone: Vec<String> = (0..4)
         .map(|_| {
@@ -78,8 +78,8 @@ pub fn private_to_a_gone_connection_reaches_nobody(reactors: usize) {
     }
 }
 
-pub fn publishing_to_nobody_is_no_error(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn publishing_to_nobody_is_no_error(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     for command in [
         json!({"type": "private_msg", "toUser": "nobody", "content": 1}),
@@ -92,8 +92,8 @@ pub fn publishing_to_nobody_is_no_error(reactors: usize) {
     alice.nothing_for(20);
 }
 
-pub fn broadcast_content_spares_the_sender(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn broadcast_content_spares_the_sender(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let mut others = vec![
         Client::connect(&server, "alice"),
@@ -115,8 +115,8 @@ pub fn broadcast_content_spares_the_sender(reactors: usize) {
     assert_eq!(alice.recv_type("broadcast")["data"], "marker", "the sender's first");
 }
 
-pub fn broadcast_data_reaches_the_sender_too(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn broadcast_data_reaches_the_sender_too(way: Way) {
+    let server = way.start(&[]);
     let mut clients = vec![
         Client::anonymous(&server),
         Client::anonymous(&server),
@@ -133,16 +133,18 @@ pub fn broadcast_data_reaches_the_sender_too(reactors: usize) {
     }
 }
 
-pub fn user_ids_are_escaped_in_events(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn user_ids_are_escaped_in_events(way: Way) {
+    let server = way.start(&[]);
     let mut bob = Client::connect(&server, "bob");
-    for user in ["quo\"te", "back\\slash", "two\nlines", "nul\0", "🦀 crab", "a&b=c+d", "{user}"] {
+    for (at, user) in
+        ["quo\"te", "back\\slash", "two\nlines", "nul\0", "🦀 crab", "a&b=c+d", "{user}"].into_iter().enumerate()
+    {
         let mut client = Client::connect(&server, user);
         client.publish(json!({"type": "private_msg", "toUser": "bob", "content": 1}));
         assert_eq!(bob.recv_type("private_msg")["from"], user);
         bob.publish(json!({"type": "private_msg", "toUser": user, "content": 2}));
         assert_eq!(client.recv_type("private_msg")["content"], 2, "{user:?}");
-        client.join("room");
+        client.join(&format!("room-{at}"));
         let notice = client.expect_type("system");
         assert_eq!(notice["userId"], user);
         assert_eq!(notice["content"], format!("{user} joined"));

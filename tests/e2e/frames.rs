@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::common::Server;
+use crate::common::Way;
 use crate::common::raw::{
     BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked, status_of, upgrade_request,
 };
 
-pub fn many_messages_in_one_segment(reactors: usize) {
+pub fn many_messages_in_one_segment(way: Way) {
     const COUNT: u64 = 500;
-    let server = Server::with_reactors(reactors, &[]);
+    let server = way.start(&[]);
     let mut conn = RawConn::connect(&server);
     // The messages follow the request head without waiting for the answer.
     let mut bytes = upgrade_request("/?userId=alice", &[]).into_bytes();
@@ -26,8 +26,8 @@ pub fn many_messages_in_one_segment(reactors: usize) {
     }
 }
 
-pub fn messages_byte_by_byte(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn messages_byte_by_byte(way: Way) {
+    let server = way.start(&[]);
     let mut conn = RawConn::connect(&server);
     for byte in upgrade_request("/?userId=alice", &[]).bytes() {
         conn.send(&[byte]);
@@ -42,8 +42,8 @@ pub fn messages_byte_by_byte(reactors: usize) {
     assert_eq!(json_of(&conn.read_text())["id"], long_id);
 }
 
-pub fn fragments_make_one_message(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn fragments_make_one_message(way: Way) {
+    let server = way.start(&[]);
     let mut echo = RawConn::upgrade(&server, "/raw/den?echo=1");
     let text = "héllo 🦀 wörld".as_bytes();
     for cut in 0..=text.len() {
@@ -69,8 +69,8 @@ pub fn fragments_make_one_message(reactors: usize) {
     assert_eq!(json_of(&alice.read_text())["id"], 3);
 }
 
-pub fn control_frames_between_fragments(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn control_frames_between_fragments(way: Way) {
+    let server = way.start(&[]);
     let mut alice = RawConn::connect_as(&server, "alice");
     alice.send_frame(TEXT & !FIN, br#"{"type":"pi"#);
     alice.send_frame(PING, b"between");
@@ -81,8 +81,8 @@ pub fn control_frames_between_fragments(reactors: usize) {
     assert_eq!(json_of(&alice.read_text())["id"], 4);
 }
 
-pub fn a_close_is_answered_with_its_code(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn a_close_is_answered_with_its_code(way: Way) {
+    let server = way.start(&[]);
     for code in [1000_u16, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
         let mut conn = RawConn::connect_as(&server, "alice");
         let mut payload = code.to_be_bytes().to_vec();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, Server};
+use crate::common::{Client, Server, Way};
 
 const FIVE: &[&str] = &["--room", "match=kept*,history.size=5,history.ttl=1h", "--rooms.notice_members_max", "0"];
 
@@ -32,8 +32,8 @@ fn numbered(range: std::ops::RangeInclusive<u64>) -> Vec<(Value, u64)> {
     range.map(|number| (json!(number), number)).collect()
 }
 
-pub fn messages_and_answers_carry_their_place(reactors: usize) {
-    let server = Server::with_reactors(reactors, FIVE);
+pub fn messages_and_answers_carry_their_place(way: Way) {
+    let server = way.start(FIVE);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     let joined = alice.join("kept");
@@ -55,8 +55,8 @@ pub fn messages_and_answers_carry_their_place(reactors: usize) {
     assert!(ack.get("epoch").is_none() && ack.get("offset").is_none(), "{ack}");
 }
 
-pub fn who_comes_back_gets_what_was_missed(reactors: usize) {
-    let server = Server::with_reactors(reactors, FIVE);
+pub fn who_comes_back_gets_what_was_missed(way: Way) {
+    let server = way.start(FIVE);
     let mut publisher = Client::connect(&server, "publisher");
     for room in ["kept", "kept-1", "kept-2", "kept-3"] {
         let mut away = Client::connect(&server, "away");
@@ -87,8 +87,8 @@ pub fn who_comes_back_gets_what_was_missed(reactors: usize) {
     }
 }
 
-pub fn what_is_gone_is_told_and_nothing_is_sent(reactors: usize) {
-    let server = Server::with_reactors(reactors, FIVE);
+pub fn what_is_gone_is_told_and_nothing_is_sent(way: Way) {
+    let server = way.start(FIVE);
     let mut publisher = Client::connect(&server, "publisher");
     let epoch = publisher.join("kept")["epoch"].clone();
     for number in 1..=7 {
@@ -110,8 +110,8 @@ pub fn what_is_gone_is_told_and_nothing_is_sent(reactors: usize) {
     assert_eq!(since(&mut client, "not so", &epoch, 0)["recovered"], false);
 }
 
-pub fn a_late_joiner_gets_the_newest(reactors: usize) {
-    let server = Server::with_reactors(reactors, FIVE);
+pub fn a_late_joiner_gets_the_newest(way: Way) {
+    let server = way.start(FIVE);
     let mut publisher = Client::connect(&server, "publisher");
     for number in 1..=7 {
         publish(&mut publisher, "kept", number);
@@ -138,8 +138,8 @@ pub fn a_late_joiner_gets_the_newest(reactors: usize) {
     assert_eq!(messages[0]["offset"], 7);
 }
 
-pub fn members_read_pages(reactors: usize) {
-    let server = Server::with_reactors(reactors, FIVE);
+pub fn members_read_pages(way: Way) {
+    let server = way.start(FIVE);
     let mut alice = Client::connect(&server, "alice");
     let epoch = alice.join("kept")["epoch"].clone();
     for number in 1..=7 {
@@ -168,8 +168,8 @@ pub fn members_read_pages(reactors: usize) {
     assert_eq!(refused["code"], "bad_position");
 }
 
-pub fn a_retry_with_the_same_key_is_one_message(reactors: usize) {
-    let server = Server::with_reactors(reactors, FIVE);
+pub fn a_retry_with_the_same_key_is_one_message(way: Way) {
+    let server = way.start(FIVE);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     bob.join("kept");
@@ -189,8 +189,8 @@ pub fn a_retry_with_the_same_key_is_one_message(reactors: usize) {
     bob.nothing_for(20);
 }
 
-pub fn an_inbox_is_resumed(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--inbox.history.size", "5"]);
+pub fn an_inbox_is_resumed(way: Way) {
+    let server = way.start(&["--inbox.history.size", "5"]);
     let mut alice = Client::connect(&server, "alice");
     let bob = Client::connect(&server, "bob");
     let inbox = bob.welcome()["inbox"].clone();
@@ -219,16 +219,16 @@ pub fn an_inbox_is_resumed(reactors: usize) {
     assert_eq!(late.request(json!({"type": "resume", "inbox": inbox}))["recovered"], false, "the first ones are gone");
     late.nothing_for(20);
 
-    let plain = Server::with_reactors(reactors, &[]);
+    let plain = way.start(&[]);
     let mut carol = Client::connect(&plain, "carol");
     assert!(carol.welcome().get("inbox").is_none());
     let resumed = carol.request(json!({"type": "resume", "inbox": inbox}));
     assert_eq!((&resumed["recovered"], resumed.get("epoch")), (&json!(false), None));
 }
 
-pub fn what_is_too_old_is_gone(reactors: usize) {
+pub fn what_is_too_old_is_gone(way: Way) {
     let settings = ["--room", "match=*,history.size=100,history.ttl=1s"];
-    let server = Server::with_reactors(reactors, &settings);
+    let server = way.start(&settings);
     let mut alice = Client::connect(&server, "alice");
     let epoch = alice.join("short")["epoch"].clone();
     publish(&mut alice, "short", 1);
@@ -265,10 +265,10 @@ pub fn memory_is_bounded_over_all_rooms(reactors: usize) {
 }
 
 /// A long history does not make its reader a slow consumer, however small the bound.
-pub fn a_long_history_arrives_whole(reactors: usize) {
+pub fn a_long_history_arrives_whole(way: Way) {
     let room = "match=*,history.size=4000,history.ttl=1h";
     let settings = ["--room", room, "--outbox.bytes_max", "16KiB", "--rooms.notice_members_max", "0"];
-    let server = Server::with_reactors(reactors, &settings);
+    let server = way.start(&settings);
     let mut alice = Client::connect(&server, "alice");
     let filler = "y".repeat(2_000);
     for (room, offer) in [("plain", None), ("deflated", Some("permessage-deflate"))] {

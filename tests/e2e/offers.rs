@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::common::deflate::{Packer, RSV1};
 use crate::common::raw::{RawConn, TEXT};
-use crate::common::{Server, await_metric};
+use crate::common::{Entrance, Server, Way, await_metric};
 
 /// What every answer begins with.
 const AGREED: &str = "permessage-deflate; server_no_context_takeover";
@@ -37,8 +37,8 @@ const UNACCEPTABLE: [&str; 24] = [
     "permessage-deflate; server_max_window_bits=10; server_max_window_bits=11",
 ];
 
-pub fn offers_are_answered_word_for_word(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn offers_are_answered_word_for_word(way: Way) {
+    let server = way.start(&[]);
     for (offer, rest) in [
         ("permessage-deflate", ""),
         ("PerMessage-Deflate", ""),
@@ -71,9 +71,9 @@ pub fn offers_are_answered_word_for_word(reactors: usize) {
     assert_eq!(answer, None, "nothing was offered");
 }
 
-pub fn clients_are_told_the_configured_window(reactors: usize) {
+pub fn clients_are_told_the_configured_window(way: Way) {
     for bits in [9, 15] {
-        let server = Server::with_reactors(reactors, &["--deflate.client_window_bits", &bits.to_string()]);
+        let server = way.start(&["--deflate.client_window_bits", &bits.to_string()]);
         for (offer, told) in [
             ("permessage-deflate", String::new()),
             ("permessage-deflate; client_max_window_bits", format!("; client_max_window_bits={bits}")),
@@ -86,8 +86,8 @@ pub fn clients_are_told_the_configured_window(reactors: usize) {
     }
 }
 
-pub fn the_first_acceptable_offer_is_taken(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn the_first_acceptable_offer_is_taken(way: Way) {
+    let server = way.start(&[]);
     let offers: [(&[&str], &str); 8] = [
         (&["permessage-deflate, permessage-deflate; server_max_window_bits=10"], ""),
         (&["permessage-deflate; server_max_window_bits=10, permessage-deflate"], "; server_max_window_bits=10"),
@@ -113,8 +113,8 @@ pub fn the_first_acceptable_offer_is_taken(reactors: usize) {
     }
 }
 
-pub fn unacceptable_offers_leave_the_connection_plain(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--deflate.min_bytes", "0"]);
+pub fn unacceptable_offers_leave_the_connection_plain(way: Way) {
+    let server = way.start(&["--deflate.min_bytes", "0"]);
     for offer in UNACCEPTABLE {
         let (conn, answer) = RawConn::offer(&server, "/?userId=alice", &[offer]);
         assert_eq!(answer, None, "{offer}");
@@ -127,8 +127,8 @@ pub fn unacceptable_offers_leave_the_connection_plain(reactors: usize) {
     await_metric(&server, "fanfare_deflate_contexts", 0);
 }
 
-pub fn compression_can_be_turned_off(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--deflate.enabled", "false", "--deflate.min_bytes", "0"]);
+pub fn compression_can_be_turned_off(way: Way) {
+    let server = way.start(&["--deflate.enabled", "false", "--deflate.min_bytes", "0"]);
     for offer in ["permessage-deflate", "permessage-deflate; client_max_window_bits; server_max_window_bits=9"] {
         let (conn, answer) = RawConn::offer(&server, "/?userId=alice", &[offer]);
         assert_eq!(answer, None, "{offer}");
@@ -194,7 +194,7 @@ pub fn earlier_messages_are_bounded_in_bytes(reactors: usize) {
 
 /// Connects with an offer that the server must take; what follows the common beginning of its answer.
 #[track_caller]
-fn rest_of_answer(server: &Server, offer: &str) -> (RawConn, String) {
+fn rest_of_answer(server: &dyn Entrance, offer: &str) -> (RawConn, String) {
     let (conn, answer) = RawConn::offer(server, "/raw/den", &[offer]);
     let answer = answer.unwrap_or_else(|| panic!("the server should take {offer}"));
     let rest = answer.strip_prefix(AGREED).unwrap_or_else(|| panic!("{answer} for {offer}"));

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Client, Server};
+use crate::common::{Client, Server, Way};
 
 pub fn every_subscriber_sees_the_same_order(reactors: usize) {
     const PUBLISHERS: usize = 3;
@@ -41,8 +41,8 @@ pub fn every_subscriber_sees_the_same_order(reactors: usize) {
     }
 }
 
-pub fn a_join_answered_misses_nothing(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn a_join_answered_misses_nothing(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut subscribers: Vec<Client> = (0..3).map(|at| Client::connect(&server, &format!("subscriber-{at}"))).collect();
     let mut publishers: Vec<Client> = (0..3).map(|at| Client::connect(&server, &format!("publisher-{at}"))).collect();
     for round in 0..60 {

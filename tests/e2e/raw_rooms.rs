@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 use tungstenite::Message;
 
-use crate::common::{Client, Server};
+use crate::common::{Client, Way};
 
-pub fn raw_messages_keep_bytes_and_opcode(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn raw_messages_keep_bytes_and_opcode(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::open(&server, "/raw/den?userId=alice");
     let mut bob = Client::open(&server, "/raw/den?userId=bob");
     let mut nameless = Client::open(&server, "/raw/den");
@@ -34,8 +34,8 @@ pub fn raw_messages_keep_bytes_and_opcode(reactors: usize) {
     nameless.nothing_for(0);
 }
 
-pub fn raw_echo_reaches_the_sender(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn raw_echo_reaches_the_sender(way: Way) {
+    let server = way.start(&[]);
     let mut echoing = Client::open(&server, "/raw/den?echo=1");
     let mut plain = Client::open(&server, "/raw/den?userId=bob&echo=0");
     for at in 0..100 {
@@ -64,8 +64,8 @@ pub fn raw_echo_reaches_the_sender(reactors: usize) {
     assert_eq!(echoing.recv(), Message::text("twice"));
 }
 
-pub fn raw_rooms_are_a_namespace_of_their_own(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn raw_rooms_are_a_namespace_of_their_own(way: Way) {
+    let server = way.start(&[]);
     let mut json_member = Client::connect(&server, "alice");
     json_member.join("den");
     json_member.expect_type("system");
@@ -85,8 +85,8 @@ pub fn raw_rooms_are_a_namespace_of_their_own(reactors: usize) {
     elsewhere.nothing_for(0);
 }
 
-pub fn raw_room_names_are_percent_decoded(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn raw_room_names_are_percent_decoded(way: Way) {
+    let server = way.start(&[]);
     for (one, other) in [
         ("den", "%64en"),
         ("a%20b", "a%20%62"),
@@ -100,9 +100,9 @@ pub fn raw_room_names_are_percent_decoded(reactors: usize) {
     }
 }
 
-pub fn raw_rooms_keep_order(reactors: usize) {
+pub fn raw_rooms_keep_order(way: Way) {
     const COUNT: u32 = 1_000;
-    let server = Server::with_reactors(reactors, &[]);
+    let server = way.start(&[]);
     let mut sender = Client::open(&server, "/raw/den");
     let mut receivers: Vec<Client> = (0..4).map(|_| Client::open(&server, "/raw/den")).collect();
     let mut all: Vec<&mut Client> = vec![&mut sender];

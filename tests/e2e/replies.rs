@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use tungstenite::{Bytes, Message};
 
 use crate::common::raw::{CLOSE, RawConn, TEXT};
-use crate::common::{Client, Server};
+use crate::common::{Client, Way};
 
-pub fn ping_is_answered(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn ping_is_answered(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     alice.send(&json!({"type": "ping"}));
     let pong = alice.recv_type("pong");
@@ -15,8 +15,8 @@ pub fn ping_is_answered(reactors: usize) {
     assert_eq!(alice.request(json!({"type": "ping"}))["type"], "pong");
 }
 
-pub fn protocol_ping_is_answered(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn protocol_ping_is_answered(way: Way) {
+    let server = way.start(&[]);
     let mut conn = RawConn::connect_as(&server, "alice");
     for payload in [&b""[..], b"x", &[0xFF; 125]] {
         conn.send_frame(0x89, payload);
@@ -28,8 +28,8 @@ pub fn protocol_ping_is_answered(reactors: usize) {
     alice.nothing_for(20);
 }
 
-pub fn ids_come_back_as_sent(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn ids_come_back_as_sent(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     for id in [r#""""#, r#""x""#, r#""a \"quoted\" id""#, r#""🦀""#, "0", "7", "-7", "2.5", "9007199254740993"] {
         for (command, kind) in [
@@ -47,8 +47,8 @@ pub fn ids_come_back_as_sent(reactors: usize) {
     }
 }
 
-pub fn every_command_with_an_id_has_one_reply(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn every_command_with_an_id_has_one_reply(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut alice = Client::connect(&server, "alice");
     let own = alice.client_id().to_owned();
     for (command, kind) in [
@@ -75,8 +75,8 @@ pub fn every_command_with_an_id_has_one_reply(reactors: usize) {
     alice.nothing_for(20);
 }
 
-pub fn commands_without_id_have_no_ack(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn commands_without_id_have_no_ack(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut alice = Client::connect(&server, "alice");
     for command in [
         json!({"type": "join_room", "roomId": "den"}),
@@ -90,8 +90,8 @@ pub fn commands_without_id_have_no_ack(reactors: usize) {
     alice.nothing_for(50);
 }
 
-pub fn bad_json_is_told(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn bad_json_is_told(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     for text in [
         "",
@@ -134,8 +134,8 @@ pub fn bad_json_is_told(reactors: usize) {
     alice.nothing_for(0);
 }
 
-pub fn unknown_types_are_told(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn unknown_types_are_told(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     for kind in ["nope", "", "PING", "welcome", "system", "ack"] {
         alice.send(&json!({"type": kind}));
@@ -151,8 +151,8 @@ pub fn unknown_types_are_told(reactors: usize) {
     }
 }
 
-pub fn missing_fields_are_told(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn missing_fields_are_told(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     for command in [
         json!({"type": "private_msg", "content": 1}),
@@ -172,8 +172,8 @@ pub fn missing_fields_are_told(reactors: usize) {
     alice.publish(json!({"type": "broadcast", "content": null}));
 }
 
-pub fn bad_room_ids_are_told(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn bad_room_ids_are_told(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let long = "r".repeat(10_000);
     for room in ["", long.as_str()] {
@@ -194,8 +194,8 @@ pub fn bad_room_ids_are_told(reactors: usize) {
     }
 }
 
-pub fn since_as_a_member_is_refused(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn since_as_a_member_is_refused(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     alice.join("den");
     let error = alice.request(json!({"type": "join_room", "roomId": "den", "since": {"epoch": "e", "offset": 0}}));
@@ -204,8 +204,8 @@ pub fn since_as_a_member_is_refused(reactors: usize) {
     assert_eq!(presence["count"], 1, "still a member");
 }
 
-pub fn rates_are_limited(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rate.messages_per_second", "5"]);
+pub fn rates_are_limited(way: Way) {
+    let server = way.start(&["--rate.messages_per_second", "5"]);
     let mut conn = RawConn::connect_as(&server, "alice");
     for id in 0..200 {
         let command = json!({"type": "ping", "id": id}).to_string();
@@ -237,8 +237,8 @@ pub fn rates_are_limited(reactors: usize) {
     Client::connect(&server, "bob").barrier();
 }
 
-pub fn the_last_of_duplicate_keys_wins(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn the_last_of_duplicate_keys_wins(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     alice.send_text(r#"{"type":"nope","type":"ping","id":1,"id":2}"#);
     let pong = alice.recv_type("pong");
@@ -247,8 +247,8 @@ pub fn the_last_of_duplicate_keys_wins(reactors: usize) {
     assert_eq!(alice.recv_type("broadcast")["data"], "last");
 }
 
-pub fn escaped_keys_are_keys(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn escaped_keys_are_keys(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     alice.send_text(r#"{"t\u0079pe":"p\u0069ng","\u0069d":"\u0041"}"#);
     assert_eq!(alice.recv_type("pong")["id"], "A");

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, Server};
+use crate::common::{Client, Way};
 
-pub fn join_and_leave_are_told(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn join_and_leave_are_told(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     alice.send(&json!({"type": "join_room", "roomId": "den"}));
@@ -23,8 +23,8 @@ pub fn join_and_leave_are_told(reactors: usize) {
     alice.nothing_for(0);
 }
 
-pub fn disconnect_leaves_every_room(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn disconnect_leaves_every_room(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let rooms = ["r0", "r1", "r2", "r3"];
     for room in rooms {
@@ -55,8 +55,8 @@ pub fn disconnect_leaves_every_room(reactors: usize) {
     alice.nothing_for(20);
 }
 
-pub fn joining_twice_is_joining_once(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn joining_twice_is_joining_once(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     alice.join("den");
@@ -73,8 +73,8 @@ pub fn joining_twice_is_joining_once(reactors: usize) {
     assert_eq!(presence["count"], 0, "one leave undoes both joins");
 }
 
-pub fn many_rooms_in_one_join(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn many_rooms_in_one_join(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     let rooms = ["one", "two", "three", "four", "five"];
@@ -101,8 +101,8 @@ pub fn many_rooms_in_one_join(reactors: usize) {
     bob.nothing_for(50);
 }
 
-pub fn room_msg_spares_only_the_sending_connection(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn room_msg_spares_only_the_sending_connection(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut members: Vec<Client> =
         ["alice", "alice", "bob", "bob", "carol"].iter().map(|user| Client::connect(&server, user)).collect();
     let mut stranger = Client::connect(&server, "stranger");
@@ -129,8 +129,8 @@ pub fn room_msg_spares_only_the_sending_connection(reactors: usize) {
     stranger.nothing_for(20);
 }
 
-pub fn notices_are_per_connection(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn notices_are_per_connection(way: Way) {
+    let server = way.start(&[]);
     let mut watcher = Client::connect(&server, "watcher");
     watcher.join("den");
     watcher.expect_type("system");
@@ -148,8 +148,8 @@ pub fn notices_are_per_connection(reactors: usize) {
     assert_notice(&watcher.recv_json(), "leave", "alice", "alice left");
 }
 
-pub fn anyone_may_publish_in_open_mode(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+pub fn anyone_may_publish_in_open_mode(way: Way) {
+    let server = way.start(&[]);
     let mut alice = Client::connect(&server, "alice");
     let mut stranger = Client::connect(&server, "stranger");
     alice.join("den");
@@ -158,8 +158,8 @@ pub fn anyone_may_publish_in_open_mode(reactors: usize) {
     stranger.nothing_for(0);
 }
 
-pub fn presence_counts_distinct_users(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn presence_counts_distinct_users(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut asker = Client::connect(&server, "asker");
     let empty = asker.request(json!({"type": "presence", "roomId": "den"}));
     assert_eq!(empty["type"], "presence");
@@ -183,8 +183,8 @@ pub fn presence_counts_distinct_users(reactors: usize) {
     assert_eq!(users_of(&presence), ["alice", "carol"]);
 }
 
-pub fn presence_lists_at_most_a_thousand(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn presence_lists_at_most_a_thousand(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut members: Vec<Client> = (0..1_000).map(|at| Client::connect(&server, &format!("user-{at}"))).collect();
     for member in &mut members {
         member.join("hall");
@@ -203,8 +203,8 @@ pub fn presence_lists_at_most_a_thousand(reactors: usize) {
     assert_eq!(truncated["truncated"], true);
 }
 
-pub fn notices_stop_above_the_limit(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "2"]);
+pub fn notices_stop_above_the_limit(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "2"]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     let mut carol = Client::connect(&server, "carol");
@@ -227,8 +227,8 @@ pub fn notices_stop_above_the_limit(reactors: usize) {
     assert_notice(notices.last().expect("never empty"), "leave", "bob", "bob left");
 }
 
-pub fn notices_can_be_turned_off(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "0"]);
+pub fn notices_can_be_turned_off(way: Way) {
+    let server = way.start(&["--rooms.notice_members_max", "0"]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     alice.join("den");
@@ -239,8 +239,8 @@ pub fn notices_can_be_turned_off(reactors: usize) {
     alice.nothing_for(20);
 }
 
-pub fn rooms_are_limited_per_connection(reactors: usize) {
-    let server = Server::with_reactors(reactors, &["--limits.rooms_max", "3"]);
+pub fn rooms_are_limited_per_connection(way: Way) {
+    let server = way.start(&["--limits.rooms_max", "3"]);
     let mut alice = Client::connect(&server, "alice");
     for room in ["a", "b", "c"] {
         alice.join(room);
