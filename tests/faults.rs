@@ -1,0 +1,81 @@
+//! The fault ledger: nodes and Redis are killed, stopped, emptied and cut off under load, and every publish and every
+//! delivery is written down and judged.
+//!
+//! `tests/faults/run [EPISODES]` runs it by hand; `FAULTS_SEED` chooses another order of faults. `cargo test` runs a dozen
+//! episodes. `FAULTS_ALONE=1` does it to one node without Redis.
+//!
+//! ```text
+//! director ─► plan (which faults)          publisher, subscriber ─► audit (what was sent and heard) ─► judge ─► report
+//!    └─────► common::Cluster ◄── link ───────┘
+//! ```
+
+mod common;
+
+#[path = "faults/audit.rs"]
+mod audit;
+#[path = "faults/director.rs"]
+mod director;
+#[path = "faults/judge.rs"]
+mod judge;
+#[path = "faults/link.rs"]
+mod link;
+#[path = "faults/plan.rs"]
+mod plan;
+#[path = "faults/proof.rs"]
+mod proof;
+#[path = "faults/publisher.rs"]
+mod publisher;
+#[path = "faults/report.rs"]
+mod report;
+#[path = "faults/subscriber.rs"]
+mod subscriber;
+
+use std::process::ExitCode;
+
+use common::{Cluster, Redis};
+
+const EPISODES: u64 = 12;
+const SEED: u64 = 1;
+const NODES: usize = 3;
+
+/// More history than anybody misses in a fault.
+const SETTINGS: &[&str] =
+    &["--room", "match=kept*,history.size=20000,history.ttl=1h", "--rooms.notice_members_max", "0"];
+
+fn main() -> ExitCode {
+    // `cargo test NAME` gives the name to every test binary.
+    if std::env::args().skip(1).any(|argument| !argument.starts_with('-') && !"faults".contains(&argument)) {
+        return ExitCode::SUCCESS;
+    }
+    proof::prove();
+    println!("the judge sees what it should ... ok");
+    let episodes_count = number_from("FAULTS_EPISODES", EPISODES);
+    let seed = number_from("FAULTS_SEED", SEED);
+    let alone = std::env::var_os("FAULTS_ALONE").is_some();
+    let (cluster, kinds) = if alone {
+        (Cluster::alone(2, SETTINGS), plan::OF_ONE_NODE)
+    } else {
+        let cluster = Cluster::around(Redis::durable(), NODES, SETTINGS);
+        cluster.await_ready();
+        (cluster, plan::OF_CLUSTER)
+    };
+    let nodes = cluster.nodes_count();
+    let episodes = plan::episodes(seed, usize::try_from(episodes_count).expect("64-bit sizes"), kinds, nodes);
+    let record = director::run(cluster, &episodes, seed);
+    let verdict = judge::judge(&record.publishes, &record.journals, &record.ends);
+    let command =
+        format!("{}FAULTS_SEED={seed} tests/faults/run {episodes_count}", if alone { "FAULTS_ALONE=1 " } else { "" });
+    let report = report::report(&command, nodes, &record, &verdict);
+    println!("\n{report}");
+    if let Some(path) = std::env::var_os("FAULTS_REPORT") {
+        std::fs::write(&path, &report).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+    if verdict.is_clean() && record.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn number_from(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a whole number was expected")),
+        Err(_) => default,
+    }
+}
