@@ -37,6 +37,8 @@ use common::{Cluster, Redis};
 const EPISODES: u64 = 12;
 const SEED: u64 = 1;
 const NODES: usize = 3;
+/// Of each node's log, after a failure.
+const LOG_LINES: usize = 60;
 
 /// More history than anybody misses in a fault.
 const SETTINGS: &[&str] =
@@ -70,7 +72,15 @@ fn main() -> ExitCode {
     if let Some(path) = std::env::var_os("FAULTS_REPORT") {
         std::fs::write(&path, &report).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
-    if verdict.is_clean() && record.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if verdict.is_clean() && record.failures.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    for (node, log) in record.logs.iter().enumerate() {
+        println!("---- the last of node {node}'s log ----");
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].iter().for_each(|line| println!("{line}"));
+    }
+    ExitCode::FAILURE
 }
 
 fn number_from(variable: &str, default: u64) -> u64 {

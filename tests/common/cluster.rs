@@ -89,6 +89,11 @@ impl Cluster {
         self.redis.as_mut().expect("a cluster has a Redis")
     }
 
+    /// What a node has written to stderr since it was started last (the newest 64 KiB).
+    pub fn log(&self, node: usize) -> String {
+        self.nodes[node].log()
+    }
+
     /// Ends a node with SIGKILL.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();

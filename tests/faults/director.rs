@@ -30,6 +30,8 @@ pub struct Record {
     /// Publishes that got no answer for long on a connection that lived.
     pub unanswered: u32,
     pub epochs: usize,
+    /// What each node has logged since it was started last.
+    pub logs: Vec<String>,
     /// What went wrong in a way that the judge cannot see.
     pub failures: Vec<String>,
 }
@@ -67,6 +69,7 @@ pub fn run(cluster: Cluster, episodes: &[Episode], seed: u64) -> Record {
             caught_up_ms: director.caught_up_ms,
             unanswered: shared.unanswered(),
             epochs: shared.epochs_count(),
+            logs: (0..shared.addrs.len()).map(|node| director.cluster.log(node)).collect(),
             failures: director.failures,
         }
     })
