@@ -171,7 +171,7 @@ fn coming_back_in_a_flood_has_neither_gap_nor_double() {
                 for round in 0.. {
                     let mut client = Client::connect(&cluster.at((reader + round) % 2), "r");
                     let joined = join_since(&mut client, "kept", &epoch, offset);
-                    assert_eq!(joined["recovered"], true, "{joined}");
+                    assert_eq!(joined["recovered"], true, "since {offset}: {joined}");
                     // What was missed, and some of what is live.
                     let until = (offset_of(&joined) + 20).min(2 * EACH);
                     while offset < until {

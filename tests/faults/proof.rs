@@ -109,6 +109,11 @@ pub fn prove() {
         |run| run.steady.insert(5, Heard::Gap { place: at(0, 1) }),
         |found| found.contradictions,
     );
+    prove_of_publishes();
+}
+
+/// What a publish says against what was heard.
+fn prove_of_publishes() {
     finds("a message that nobody sent", |run| _ = run.publishes.remove(4), |found| found.strangers);
     finds(
         "a refused message",
