@@ -111,6 +111,10 @@ pub const CLUSTER_HELD_MAX: usize = 4_096;
 /// Messages in one read of a stream while it is followed; the rest in the next.
 pub const CLUSTER_READ_MAX: usize = 1_000;
 
+/// How often a connection's last fence goes round after the first time: what an answer of Redis makes a home ask for is
+/// answered then, too.
+pub const CLUSTER_FENCE_ROUNDS: u8 = 1;
+
 /// Bytes of commands that Redis has not answered; beyond it publishes without history are dropped, and those into
 /// history answered `unavailable`.
 pub const CLUSTER_UNANSWERED_BYTES_MAX: usize = 64 << 20;

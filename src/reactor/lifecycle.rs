@@ -307,11 +307,12 @@ impl<D: Driver> Worker<D> {
     /// comes of that first (RFC 6455 §5.5.1 allows an endpoint to finish what it is sending).
     pub(super) fn part(&mut self, slot: u32, word: LastWord) {
         let id = self.connections.id(slot);
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let awaited = if connection.has_spoken { self.router.fence(id) } else { 0 };
+        let has_spoken = self.connections.get(slot).is_some_and(|connection| connection.has_spoken);
+        let awaited = if has_spoken { self.router.fence(id, &mut self.connections) } else { 0 };
         if awaited == 0 {
             return self.last_word(slot, word);
         }
+        let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.decoder = Decoder::default();
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         connection.phase = Phase::Parting(Box::new(Parting { word, json: connection.is_json(), awaited, until }));

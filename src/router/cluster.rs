@@ -114,6 +114,13 @@ pub enum ToCluster {
         /// Who is in the room here.
         users: Vec<Arc<str>>,
     },
+    /// Goes behind all that `member` has asked for through this reactor; comes back as `Fenced` behind the answers.
+    Fence {
+        /// Whose.
+        member: ConnId,
+        /// How often it goes round after this.
+        rounds_left: u8,
+    },
     /// Who is in a room here, as another node has asked.
     Present {
         /// As it was asked.
@@ -213,6 +220,13 @@ pub enum FromCluster {
         topic: TopicKey,
         /// To be given back with the answer.
         question: Question,
+    },
+    /// All that the reactor has asked for a connection in front of a fence is answered.
+    Fenced {
+        /// Whose.
+        member: ConnId,
+        /// As it came.
+        rounds_left: u8,
     },
     /// An operator's order: the user's connections leave a room, or, where the topic is the user's inbox, end.
     Expel {

@@ -272,6 +272,12 @@ impl Router {
                     self.answered(index, &topic, opening, answered, sink);
                 }
             }
+            FromCluster::Fenced { member, rounds_left: 0 } => {
+                self.send(member.reactor, Content::Fenced { to: member }, sink);
+            }
+            FromCluster::Fenced { member, rounds_left } => {
+                self.ask_cluster(ToCluster::Fence { member, rounds_left: rounds_left - 1 });
+            }
             FromCluster::Asked { topic, question } => self.present(&topic, question),
             FromCluster::Expel { topic, user, reason } => {
                 self.home_expel(&Expulsion { topic, user, reason }, sink);

@@ -41,6 +41,7 @@ pub use mail::{Ask, Mail, ManyJoin, Publish, Wish};
 pub use topic::{Kind, TopicKey, TopicRef};
 
 use abroad::Abroad;
+use cluster::ToCluster;
 use histories::Histories;
 use mail::Content;
 use subscriber::Subscribers;
@@ -50,6 +51,7 @@ use topic::{TopicHasher, TopicIndex, TopicTable};
 
 use crate::frame::FrameBuilder;
 use crate::ids::{ConnId, ReactorId, Slot};
+use crate::limits::CLUSTER_FENCE_ROUNDS;
 use crate::protocol::InEpoch;
 use crate::time::Millis;
 
@@ -245,6 +247,9 @@ impl Router {
                     self.send(from, Content::Acked(ack), sink);
                 }
             }
+            Content::Fence { from: member } if self.cluster.is_some() => {
+                self.ask_cluster(ToCluster::Fence { member, rounds_left: CLUSTER_FENCE_ROUNDS });
+            }
             Content::Fence { from: member } => self.send(from, Content::Fenced { to: member }, sink),
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
             Content::Acked(ack) => {
@@ -258,13 +263,16 @@ impl Router {
         }
     }
 
-    /// Asks every other reactor to answer [`Answer::Fenced`] behind all that it has for `conn` of what `conn` has sent so
-    /// far; how many were asked.
-    pub fn fence(&mut self, conn: ConnId) -> u16 {
-        for other in (0..self.reactors).map(ReactorId).filter(|&other| other != self.me) {
-            self.outgoing.push((other, Mail(Content::Fence { from: conn })));
+    /// Asks every other reactor, and in a cluster this one too, to answer [`Answer::Fenced`] behind all that it has for
+    /// `conn` of what `conn` has sent so far; how many were asked.
+    pub fn fence(&mut self, conn: ConnId, sink: &mut impl Sink) -> u16 {
+        let spared = self.cluster.is_none().then_some(self.me);
+        let mut asked = 0;
+        for reactor in (0..self.reactors).map(ReactorId).filter(|&reactor| Some(reactor) != spared) {
+            asked += 1;
+            self.send(reactor, Content::Fence { from: conn }, sink);
         }
-        self.reactors - 1
+        asked
     }
 
     /// Mail for other reactors, in order; to be posted before any connection is flushed.

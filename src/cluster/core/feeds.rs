@@ -1,9 +1,11 @@
 //! From Redis to here: which topics are followed, and what comes on their channels.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::super::follower::{Follower, Placed, Step, StreamRead};
 use super::super::record::{Entry, Kept, Record};
+use super::fences::HeldAck;
 use super::{Command, Core, Expect, FeedId, ReadRange, Reply, StreamEntry, Subscriber};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
@@ -31,6 +33,26 @@ pub(super) struct Feed {
     stream: Option<Stream>,
     /// Since when it lingers.
     closed_at: Millis,
+    /// The number of its opening among all that waits.
+    opening_number: u64,
+    /// Acks of messages that are not here yet, in order.
+    pub(super) acks: VecDeque<HeldAck>,
+}
+
+impl Feed {
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.stream.as_ref()?.follower.place()
+    }
+
+    /// Whether its home gets what comes.
+    pub(super) fn is_told_of_messages(&self) -> bool {
+        self.opening.is_some() && self.told == Told::Opened
+    }
+
+    /// The number of its opening, while its home waits for that.
+    pub(super) fn waits_since(&self) -> Option<u64> {
+        (self.opening.is_some() && self.told == Told::Nothing || self.is_checked).then_some(self.opening_number)
+    }
 }
 
 /// A topic's history.
@@ -56,7 +78,9 @@ impl Core {
             Some(&at) => at,
             None => self.follow(home, topic, channel, policy),
         };
+        self.numbers += 1;
         let feed = &mut self.feeds[at];
+        feed.opening_number = self.numbers;
         feed.opening = Some(opening);
         feed.told = Told::Nothing;
         let is_ready =
@@ -82,6 +106,8 @@ impl Core {
             is_checked: false,
             stream,
             closed_at: self.now,
+            opening_number: 0,
+            acks: VecDeque::new(),
         });
         self.feeds_by_name.insert(channel.clone(), at);
         if self.subscriber != Subscriber::Down {
@@ -98,6 +124,7 @@ impl Core {
         feed.is_checked = false;
         feed.closed_at = self.now;
         self.lingering.push_back((self.now, at, feed.generation));
+        self.release_acks(at, true);
     }
 
     /// Feeds that have lingered long enough go.
@@ -186,7 +213,9 @@ impl Core {
     /// A home wants to know whether a history has gone on.
     pub(super) fn check(&mut self, topic: TopicRef<'_>) {
         let Some(at) = self.feed(topic) else { return };
+        self.numbers += 1;
         self.feeds[at].is_checked = true;
+        self.feeds[at].opening_number = self.numbers;
         match self.commands_up {
             true => self.look(at, false),
             false => self.tell_checked(at, false),
@@ -282,7 +311,10 @@ impl Core {
             match step {
                 Step::Began(_) => {}
                 Step::Read => self.read_stream(at),
-                Step::Deliver(offset, entry) => self.deliver(at, offset, &entry),
+                Step::Deliver(offset, entry) => {
+                    self.deliver(at, offset, &entry);
+                    self.release_acks(at, false);
+                }
                 Step::Gap(place) => {
                     let feed = &self.feeds[at];
                     if let Some(opening) = feed.opening.filter(|_| feed.told == Told::Opened) {
@@ -290,6 +322,7 @@ impl Core {
                         let (home, topic) = (feed.home, feed.topic.clone());
                         self.tell(home, FromCluster::Gap { topic, opening, place });
                     }
+                    self.release_acks(at, true);
                 }
                 Step::UpToDate => {
                     self.tell_opened(at);

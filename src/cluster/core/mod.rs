@@ -11,6 +11,7 @@
 //! Sees no socket and no clock.
 
 mod feeds;
+mod fences;
 mod nodes;
 mod presence;
 mod publish;
@@ -35,6 +36,7 @@ use crate::router::{HistoryPolicy, Kind, Mail, Place, TopicRef};
 use crate::time::Millis;
 
 use feeds::Feed;
+use fences::Fence;
 use nodes::Peers;
 use presence::Asking;
 use publish::{Envelope, Pending};
@@ -218,7 +220,9 @@ pub struct Core {
     envelopes_by_channel: HashMap<Arc<str>, usize>,
     pending: Pending,
     asking: HashMap<u64, Asking>,
-    questions: u64,
+    /// Numbers what waits for something other than commands, in the order in which it began to.
+    numbers: u64,
+    fences: Vec<Fence>,
     peers: Peers,
     hello_at: Millis,
     canary_at: Millis,
@@ -261,7 +265,8 @@ impl Core {
             envelopes_by_channel: HashMap::new(),
             pending: Pending::default(),
             asking: HashMap::new(),
-            questions: 0,
+            numbers: 0,
+            fences: Vec::new(),
             peers: Peers::default(),
             hello_at: Millis(0),
             canary_at: Millis(0),
@@ -290,6 +295,7 @@ impl Core {
             ToCluster::Check { topic } => self.check(topic.borrow()),
             ToCluster::Presence { topic, asker, id, users } => self.ask_presence(&topic, asker, id, users),
             ToCluster::Present { question, users } => self.answer_presence(question, &users),
+            ToCluster::Fence { member, rounds_left } => self.fence(from, member, rounds_left),
         }
     }
 
@@ -341,6 +347,7 @@ impl Core {
     /// What the connections are to do, in order. To be drained after each round of inputs.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.flush_envelopes();
+        self.pass_fences();
         if let Some(output) = self.pending.take_batch(self.now) {
             self.outputs.push_back(output);
         }
@@ -390,6 +397,7 @@ impl Core {
         self.subscribe.clear();
         self.unsubscribe.clear();
         self.forget_subscriptions();
+        self.release_all_acks();
         self.see_whether_reachable();
     }
 
@@ -490,8 +498,8 @@ enum Expect {
     Nothing,
     /// Those who ask who is in a room, by their questions.
     Presence(Vec<u64>),
-    /// The publishers, in the order of the entries.
-    Append(Vec<(ConnId, Option<Box<str>>)>),
+    /// The publishers, in the order of the entries, and the topic's channel.
+    Append(Arc<str>, Vec<(ConnId, Option<Box<str>>)>),
     /// The follower of a feed.
     Follow(FeedId),
     /// A home that wants older messages than it has.

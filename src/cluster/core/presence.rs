@@ -33,8 +33,8 @@ pub(super) struct Asking {
 impl Core {
     /// A connection of this node asks; `users` are those who are in the room here.
     pub(super) fn ask_presence(&mut self, room: &TopicKey, asker: ConnId, id: Option<Box<str>>, users: Vec<Arc<str>>) {
-        self.questions += 1;
-        let number = self.questions;
+        self.numbers += 1;
+        let number = self.numbers;
         let users = users.into_iter().collect();
         let asking = Asking { room: room.name.clone(), asker, id, users, nodes: None, answers: 0, asked_at: self.now };
         self.asking.insert(number, asking);

@@ -82,6 +82,17 @@ impl Pending {
         self.sent.front().is_some_and(|sent| now.since(sent.at.max(self.answered_at)) > ms_max)
     }
 
+    /// The batch that what is there now goes out with, or the one before where there is nothing.
+    pub(super) fn last_batch(&self) -> u64 {
+        self.batches + u64::from(!self.next.is_empty())
+    }
+
+    /// The first batch without an answer, if all is not answered.
+    pub(super) fn first_unanswered(&self) -> Option<u64> {
+        let next = (!self.next.is_empty()).then_some(self.batches + 1);
+        self.sent.front().map(|sent| sent.batch).or(next)
+    }
+
     fn take_all(&mut self) -> Vec<Expect> {
         self.sent_bytes = 0;
         self.next_bytes = 0;
@@ -180,8 +191,8 @@ impl Core {
                 }
                 Body::Entries { policy, entries, publishers, .. } => {
                     let seed = self.seed();
-                    let command = Command::Append { topic: channel, policy, seed, entries };
-                    self.pending.push(command, Expect::Append(publishers));
+                    let expect = Expect::Append(channel.clone(), publishers);
+                    self.pending.push(Command::Append { topic: channel, policy, seed, entries }, expect);
                 }
             }
         }
@@ -219,16 +230,18 @@ impl Core {
                 let nodes = if let Reply::Published(nodes) = reply { Some(nodes) } else { None };
                 questions.into_iter().for_each(|number| self.presence_asked(number, nodes));
             }
-            (Expect::Append(publishers), Reply::Appended { epoch, offsets }) if offsets.len() == publishers.len() => {
+            (Expect::Append(channel, publishers), Reply::Appended { epoch, offsets })
+                if offsets.len() == publishers.len() =>
+            {
                 self.counts.stored += offsets.len() as u64;
+                let feed = self.feeds_by_name.get(&channel).copied();
                 for ((publisher, id), offset) in publishers.into_iter().zip(offsets) {
                     if let Some(id) = id {
-                        let place = Place { epoch: epoch.clone(), offset };
-                        self.mail.push((publisher.reactor, Mail::stored(publisher, id, place)));
+                        self.acknowledge(feed, publisher, id, Place { epoch: epoch.clone(), offset });
                     }
                 }
             }
-            (Expect::Append(publishers), _) => {
+            (Expect::Append(_, publishers), _) => {
                 publishers.into_iter().for_each(|(publisher, id)| self.not_stored(publisher, id));
             }
             (Expect::Follow(feed), reply) => self.feed_read(feed, reply),
