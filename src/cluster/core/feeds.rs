@@ -83,10 +83,11 @@ impl Core {
         feed.opening_number = self.numbers;
         feed.opening = Some(opening);
         feed.told = Told::Nothing;
-        let is_ready =
-            feed.is_subscribed && feed.stream.as_ref().is_none_or(|stream| stream.follower.place().is_some());
+        let (is_subscribed, has_stream) = (feed.is_subscribed, feed.stream.is_some());
         match self.reachable {
-            true if is_ready => self.tell_opened(at),
+            // What was published before is to be known, even where it is still on its way here.
+            true if is_subscribed && has_stream => self.look(at, false),
+            true if is_subscribed => self.tell_opened(at),
             true => {}
             false => self.tell_refused(at),
         }
