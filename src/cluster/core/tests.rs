@@ -1,1 +1,297 @@
+//! The core alone, with a Redis that answers what each test says.
 
+use super::*;
+use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_PRESENCE_MS_MAX};
+use crate::router::{TopicKey, cluster::Append};
+
+const HOME: ReactorId = ReactorId(0);
+const POLICY: HistoryPolicy = HistoryPolicy { messages_max: 10, ttl_ms: 60_000 };
+const OTHER_RUN: u64 = 7;
+
+/// A node whose Redis answers what the test says.
+struct Node {
+    core: Core,
+    /// What was sent and not answered.
+    sent: VecDeque<(u64, Vec<Command>)>,
+    subscribed: Vec<Arc<str>>,
+    resets: Vec<Output>,
+}
+
+impl Node {
+    fn new() -> Node {
+        let key = [1; 16];
+        let me = Identity { run: 1, codec: ClientIdCodec::new(key, 1), key, reactors: 1 };
+        Node { core: Core::new(me, "p"), sent: VecDeque::new(), subscribed: Vec::new(), resets: Vec::new() }
+    }
+
+    /// Connected, with its own channels subscribed and its first commands answered.
+    fn connected() -> Node {
+        let mut node = Node::new();
+        node.core.handle_time(Millis(0));
+        node.core.handle(Input::CommandsUp);
+        node.core.handle(Input::SubscriberUp);
+        node.confirm();
+        node.answer_published(1);
+        node.mail();
+        node
+    }
+
+    fn at(&mut self, ms: u64) {
+        self.core.handle_time(Millis(ms));
+        self.hand_out();
+    }
+
+    fn hand_out(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Commands { batch, commands } => self.sent.push_back((batch, commands)),
+                Output::Subscribe(channels) => self.subscribed.extend(channels),
+                Output::Unsubscribe(channels) => self.subscribed.retain(|channel| !channels.contains(channel)),
+                reset => self.resets.push(reset),
+            }
+        }
+    }
+
+    /// Redis confirms all subscriptions.
+    fn confirm(&mut self) {
+        self.hand_out();
+        let channels = self.subscribed.clone();
+        self.core.handle(Input::Subscribed(channels));
+        self.hand_out();
+    }
+
+    /// Answers the oldest batch of commands; what it was.
+    fn answer(&mut self, reply: impl Fn(&Command) -> Reply) -> Vec<Command> {
+        self.hand_out();
+        let (batch, commands) = self.sent.pop_front().expect("something was sent");
+        let replies = commands.iter().map(reply).collect();
+        self.core.handle(Input::Replies { batch, replies });
+        self.hand_out();
+        commands
+    }
+
+    fn answer_published(&mut self, receivers: u64) -> Vec<Command> {
+        self.answer(|_| Reply::Published(receivers))
+    }
+
+    fn mail(&mut self) -> Vec<String> {
+        self.core.poll_mail().map(|(_, mail)| format!("{mail:?}")).collect()
+    }
+
+    fn open(&mut self, policy: Option<HistoryPolicy>) {
+        self.core.handle_mail(HOME, ToCluster::Open { topic: room(), opening: Opening(1), policy });
+    }
+
+    /// Follows the room, whose history is at this offset.
+    fn open_at(&mut self, offset: u64) {
+        self.open(Some(POLICY));
+        self.confirm();
+        self.answer(|_| read(offset));
+        assert!(self.mail().concat().contains("Opened"));
+    }
+
+    fn append(&mut self, id: &str) {
+        let append = Append {
+            topic: room(),
+            policy: POLICY,
+            frame: text(b"{}"),
+            exclude: None,
+            key: None,
+            publisher: conn(),
+            id: Some(id.into()),
+        };
+        self.core.handle_mail(HOME, ToCluster::Append(Box::new(append)));
+    }
+
+    fn receive(&mut self, channel: &str, record: &Record<'_>) {
+        let mut payload = record::begin(OTHER_RUN);
+        record.write(&mut payload);
+        self.core.handle(Input::Received { channel, payload: &payload });
+    }
+
+    fn receive_kept(&mut self, offset: u64) {
+        let entry = record::Entry { exclude: None, payload: b"{}" }.to_bytes();
+        let mut payload = format!("He\n{offset}\n").into_bytes();
+        payload.extend_from_slice(&(entry.len() as u32).to_be_bytes());
+        payload.extend_from_slice(&entry);
+        self.core.handle(Input::Received { channel: "p:room:{r}", payload: &payload });
+    }
+}
+
+fn room() -> TopicKey {
+    TopicKey { kind: Kind::Room, name: "r".into() }
+}
+
+fn conn() -> ConnId {
+    ConnId { reactor: HOME, slot: crate::ids::Slot(3), generation: 1 }
+}
+
+fn text(payload: &[u8]) -> crate::compress::SharedFrame {
+    FrameBuilder::default().build(crate::frame::Opcode::Text, |out| out.extend_from_slice(payload)).into()
+}
+
+fn read(offset: u64) -> Reply {
+    Reply::Read { end: Place { epoch: "e".into(), offset }, now_ms: 0, entries: Vec::new() }
+}
+
+fn appended(offset: u64) -> Reply {
+    Reply::Appended { epoch: "e".into(), offsets: vec![offset] }
+}
+
+#[test]
+fn what_one_round_publishes_to_a_channel_is_one_command() {
+    let mut node = Node::connected();
+    for _ in 0..3 {
+        let frames = text(b"x").plain().to_vec();
+        node.core.handle_mail(HOME, ToCluster::Publish { topic: room(), frames, messages: 1 });
+    }
+    for id in ["1", "2"] {
+        let other = TopicKey { kind: Kind::Room, name: "kept".into() };
+        let append = Append {
+            topic: other,
+            policy: POLICY,
+            frame: text(b"{}"),
+            exclude: None,
+            key: None,
+            publisher: conn(),
+            id: Some(id.into()),
+        };
+        node.core.handle_mail(HOME, ToCluster::Append(Box::new(append)));
+    }
+    node.hand_out();
+    let [Command::Publish { .. }, Command::Append { entries, .. }] = &node.sent[0].1[..] else {
+        panic!("{:?}", node.sent)
+    };
+    assert_eq!((node.sent.len(), entries.len()), (1, 2));
+}
+
+#[test]
+fn an_ack_comes_behind_its_own_message() {
+    let mut node = Node::connected();
+    node.open_at(4);
+    node.append("1");
+    node.answer(|_| appended(5));
+    assert_eq!(node.mail(), [""; 0], "stored, but not here yet");
+    node.receive_kept(5);
+    let mail = node.mail();
+    assert!(mail.len() == 2 && mail[0].contains("Kept") && mail[1].contains("Acked"), "{mail:?}");
+    node.append("2");
+    node.answer(|_| appended(6));
+    node.core.handle(Input::SubscriberDown);
+    assert!(node.mail().concat().contains("Acked"), "nothing is waited for without subscriptions");
+}
+
+#[test]
+fn without_redis_history_is_unavailable_and_topics_are_refused() {
+    let mut node = Node::new();
+    node.open(Some(POLICY));
+    node.append("1");
+    let mail = node.mail().concat();
+    assert!(mail.contains("Refused") && mail.contains("Unavailable"), "{mail}");
+    let mut node = Node::connected();
+    node.append("1");
+    node.hand_out();
+    node.core.handle(Input::CommandsDown);
+    assert!(node.mail().concat().contains("Unavailable"), "whatever became of it");
+    assert_eq!(node.core.counts().refused, 1);
+}
+
+#[test]
+fn a_redis_that_does_not_answer_is_given_up() {
+    let mut node = Node::connected();
+    node.append("1");
+    node.at(1);
+    assert_eq!(node.resets, []);
+    node.at(CLUSTER_ANSWER_MS_MAX + 2);
+    assert_eq!(node.resets, [Output::ResetCommands]);
+    assert!(node.mail().concat().contains("Unavailable"));
+}
+
+#[test]
+fn a_canary_that_is_missed_has_all_streams_read() {
+    let mut node = Node::connected();
+    node.open_at(4);
+    node.at(1);
+    let own: Arc<str> = node.core.own_channel.clone();
+    let canary = |number| {
+        let mut payload = record::begin(1);
+        Record::Canary { number }.write(&mut payload);
+        payload
+    };
+    node.core.handle(Input::Received { channel: &own, payload: &canary(1) });
+    node.answer_published(1);
+    assert_eq!(node.sent.len(), 0, "nothing is missed");
+    node.core.handle(Input::Received { channel: &own, payload: &canary(3) });
+    node.hand_out();
+    let [(_, commands)] = &node.sent.make_contiguous()[..] else { panic!("one batch") };
+    assert!(matches!(&commands[..], [Command::Read { range: ReadRange::From(5), .. }]), "{commands:?}");
+}
+
+#[test]
+fn presence_is_answered_when_every_node_has() {
+    let mut node = Node::connected();
+    let ask = ToCluster::Presence { topic: room(), asker: conn(), id: None, users: vec!["alice".into()] };
+    node.core.handle_mail(HOME, ask);
+    node.answer_published(2);
+    let own: Arc<str> = node.core.own_channel.clone();
+    let number = node.core.numbers;
+    for users in [["bob", "alice"], ["carol", "bob"]] {
+        assert_eq!(node.mail(), [""; 0], "not all have answered");
+        let users = record::write_users(users.into_iter());
+        node.receive(&own, &Record::Present { number, users: &users });
+    }
+    assert_eq!(node.mail().len(), 1);
+}
+
+#[test]
+fn a_node_that_hangs_is_not_waited_for() {
+    let mut node = Node::connected();
+    let ask = ToCluster::Presence { topic: room(), asker: conn(), id: None, users: vec!["alice".into()] };
+    node.core.handle_mail(HOME, ask);
+    node.answer_published(1);
+    node.at(CLUSTER_PRESENCE_MS_MAX);
+    assert_eq!(node.mail(), [""; 0]);
+    node.at(CLUSTER_PRESENCE_MS_MAX + 1);
+    assert_eq!(node.mail().len(), 1);
+}
+
+#[test]
+fn a_fence_comes_back_behind_what_was_asked() {
+    let mut node = Node::connected();
+    node.open(Some(POLICY));
+    node.core.handle_mail(HOME, ToCluster::Fence { member: conn(), rounds_left: 0 });
+    node.confirm();
+    assert_eq!(node.mail(), [""; 0], "the topic is not opened yet");
+    node.answer(|_| read(0));
+    let mail = node.mail();
+    assert!(mail.len() == 2 && mail[0].contains("Opened") && mail[1].contains("Fenced"), "{mail:?}");
+}
+
+#[test]
+fn a_closed_topic_lingers_before_it_is_unsubscribed() {
+    let mut node = Node::connected();
+    node.open(None);
+    node.confirm();
+    let channel: Arc<str> = "p:room:{r}".into();
+    node.core.handle_mail(HOME, ToCluster::Close { topic: room() });
+    node.at(CLUSTER_LINGER_MS - 1);
+    assert!(node.subscribed.contains(&channel));
+    node.at(CLUSTER_LINGER_MS);
+    assert!(!node.subscribed.contains(&channel));
+    assert_eq!(node.core.counts().feeds, 0);
+}
+
+#[test]
+fn a_client_id_of_another_node_is_found_by_that_nodes_key() {
+    let mut node = Node::connected();
+    let key = [9; 16];
+    let theirs = ClientIdCodec::new(key, 2).encode(conn());
+    let direct = || ToCluster::Direct { to: theirs, frame: text(b"{}") };
+    node.core.handle_mail(HOME, direct());
+    node.hand_out();
+    assert_eq!(node.sent.len(), 0, "nobody's, as far as is known");
+    node.receive("p:all", &Record::Hello { node: 2, key, asks: false });
+    node.core.handle_mail(HOME, direct());
+    let [Command::Publish { channel, .. }] = &node.answer_published(1)[..] else { panic!("one message") };
+    assert_eq!(**channel, *node.core.names.node(OTHER_RUN));
+}
