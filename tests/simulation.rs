@@ -4,10 +4,10 @@
 //! `SIM_SEEDS=N` runs the seeds from 0 to N; `SIM_SEED=K` replays one with everything that happened in words.
 //! The same seed is the same run.
 
+mod simulated;
+
 #[path = "simulation/act.rs"]
 mod act;
-#[path = "simulation/end.rs"]
-mod end;
 #[path = "simulation/hear.rs"]
 mod hear;
 #[path = "simulation/node.rs"]
@@ -22,14 +22,8 @@ mod plan;
 mod replies;
 #[path = "simulation/run.rs"]
 mod run;
-#[path = "simulation/tally.rs"]
-mod tally;
-#[path = "simulation/trace.rs"]
-mod trace;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use tally::Tally;
+use simulated::seeds::sweep;
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 300;
@@ -37,18 +31,33 @@ const SEEDS: u64 = 300;
 /// Seeds that are run twice.
 const SEEDS_TWICE: u64 = 10;
 
+/// Everything that is to come up in a usual sweep.
+const EXPECTED: [&str; 20] = [
+    "a message came",
+    "a message had to come",
+    "a large message came",
+    "a compressed message came",
+    "a message came to nobody",
+    "a presence at rest",
+    "a worker paused reading",
+    "refused: at capacity",
+    "refused: too slow a request",
+    "plain HTTP handed over",
+    "closed as slow",
+    "closed for room",
+    "closed by drain",
+    "closed for a violation",
+    "closed by the client",
+    "vanished in the middle of a frame",
+    "cut off for silence",
+    "cut off in the middle of a frame",
+    "drained at rest",
+    "drained while busy",
+];
+
 #[test]
 fn every_message_reaches_exactly_those_it_should() {
-    if let Some(seed) = number_from("SIM_SEED") {
-        run::run(seed, true);
-        return;
-    }
-    let seeds = number_from("SIM_SEEDS").unwrap_or(SEEDS);
-    let mut tally = Tally::default();
-    let failed: Vec<u64> = (0..seeds).filter(|&seed| !is_fine(seed, &mut tally)).collect();
-    println!("{seeds} seeds: {tally:#?}");
-    assert!(failed.is_empty(), "{} of {seeds} seeds failed: {failed:?}", failed.len());
-    assert!(seeds < SEEDS || tally.missing().is_empty(), "this never came up: {:?}", tally.missing());
+    sweep("simulation every_message", SEEDS, &EXPECTED, run::run);
 }
 
 #[test]
@@ -56,22 +65,4 @@ fn the_same_seed_is_the_same_run() {
     for seed in 0..SEEDS_TWICE {
         assert_eq!(run::run(seed, false).hash, run::run(seed, false).hash, "seed {seed}");
     }
-}
-
-fn is_fine(seed: u64, tally: &mut Tally) -> bool {
-    let outcome = catch_unwind(AssertUnwindSafe(|| run::run(seed, false)));
-    match &outcome {
-        Ok(outcome) => tally.merge(&outcome.tally),
-        Err(_) => eprintln!("seed {seed} failed, as told above; replay it with\n  {}", replay(seed)),
-    }
-    outcome.is_ok()
-}
-
-fn replay(seed: u64) -> String {
-    format!("SIM_SEED={seed} cargo test --test simulation every_message -- --nocapture")
-}
-
-fn number_from(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a whole number, not {text:?}")))
 }

@@ -1,44 +1,22 @@
-//! The node: its workers, who of them sleeps, and what must hold inside of them.
+//! The node: its reactors, and what must hold for all of them together.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fanfare::ids::{ClientIdCodec, ReactorId};
+use fanfare::ids::ClientIdCodec;
 use fanfare::metrics::NodeMetrics;
-use fanfare::reactor::sim::{Client, Inside, Rest, SimDriver, SimWaker, World, post_office_of, wakers};
-use fanfare::reactor::{NodeState, Order, PostOffice, Turn, Worker};
-use fanfare::time::Millis;
+use fanfare::reactor::sim::{Inside, Rest, World, post_office_of, wakers};
+use fanfare::reactor::{NodeState, Order, PostOffice};
 
 use super::plan::Plan;
-
-/// Turns between two looks at a worker's tables.
-const TURNS_PER_CHECK: u64 = 16;
-
-/// Connections handed over as plain HTTP, with their bytes.
-pub type Handed = Rc<RefCell<Vec<(Client, Vec<u8>)>>>;
-
-struct Seat {
-    /// None once it has ended.
-    worker: Option<Worker<SimDriver>>,
-    waker: Arc<SimWaker>,
-    woken: bool,
-    /// Awake until it has lain down.
-    rest: Rest,
-    /// Whether it has looked for a reason to stay awake since its last turn.
-    has_lain_down: bool,
-    turns: u64,
-}
+use super::simulated::seats::Seats;
 
 /// See the module's documentation.
 pub struct Node {
-    pub world: World,
-    pub handed: Handed,
-    seats: Vec<Seat>,
+    seats: Seats,
     office: PostOffice,
     metrics: Arc<NodeMetrics>,
-    outbox_bytes_max: usize,
 }
 
 impl Node {
@@ -46,7 +24,6 @@ impl Node {
     pub fn new(plan: &Plan) -> Node {
         let world = World::new(plan.reactors, plan.seed);
         let metrics = Arc::new(NodeMetrics::new(plan.reactors));
-        let handed = Handed::default();
         let (bells, wakes) = wakers(plan.reactors);
         let (office, mailboxes) = post_office_of(wakes, plan.parcels_max);
         let state = NodeState {
@@ -55,106 +32,8 @@ impl Node {
             seed: plan.seed.wrapping_mul(31),
             run: plan.seed,
         };
-        let settings = plan.settings();
-        let outbox_bytes_max = settings.outbox_bytes_max;
-        let seat = |((at, mailbox), waker): ((usize, _), _)| {
-            let to = handed.clone();
-            let handoff = Box::new(move |client, bytes| to.borrow_mut().push((client, bytes)));
-            let me = ReactorId(at as u16);
-            let seed = plan.seed + at as u64;
-            let reactors = plan.reactors as u16;
-            let worker =
-                Worker::new(me, reactors, world.driver(at), mailbox, settings.clone(), state.clone(), handoff, seed);
-            Seat { worker: Some(worker), waker, woken: false, rest: Rest::Awake, has_lain_down: true, turns: 0 }
-        };
-        let seats = mailboxes.into_iter().enumerate().zip(bells).map(seat).collect();
-        Node { world, handed, seats, office, metrics, outbox_bytes_max }
-    }
-
-    /// How many reactors there are, ended ones included.
-    pub fn reactors(&self) -> usize {
-        self.seats.len()
-    }
-
-    /// Whether a worker has a reason to turn.
-    pub fn has_reason(&mut self, at: usize) -> bool {
-        let seat = &mut self.seats[at];
-        seat.woken |= seat.waker.take();
-        let due = match seat.rest {
-            Rest::Awake => true,
-            Rest::Asleep(until) => until.is_some_and(|until| until <= self.world.now()),
-        };
-        seat.worker.is_some() && (seat.woken || due || self.world.is_ready(at))
-    }
-
-    /// Whether a worker has not ended.
-    pub fn is_running(&self, at: usize) -> bool {
-        self.seats[at].worker.is_some()
-    }
-
-    /// The workers that have a reason to turn.
-    pub fn with_reason(&mut self) -> Vec<usize> {
-        (0..self.seats.len()).filter(|&at| self.has_reason(at)).collect()
-    }
-
-    /// When the first sleeper's time comes.
-    pub fn next_due(&self) -> Option<Millis> {
-        let due = |seat: &Seat| match seat.rest {
-            Rest::Asleep(until) if seat.worker.is_some() => until,
-            Rest::Asleep(_) | Rest::Awake => None,
-        };
-        self.seats.iter().filter_map(due).min()
-    }
-
-    /// Lets a worker fall asleep, if it finds no reason to stay awake.
-    pub fn lie_down(&mut self, at: usize) {
-        let seat = &mut self.seats[at];
-        seat.has_lain_down = true;
-        if let Some(worker) = &mut seat.worker {
-            seat.rest = worker.rest();
-        }
-    }
-
-    /// One turn of one worker, unless it falls asleep instead. It does not lie down right behind its last turn:
-    /// whatever happened in between must keep it awake.
-    pub fn turn(&mut self, at: usize) {
-        if !self.seats[at].has_lain_down {
-            self.lie_down(at);
-            if !self.has_reason(at) {
-                return;
-            }
-        }
-        let seat = &mut self.seats[at];
-        let Some(worker) = &mut seat.worker else { return };
-        seat.waker.take();
-        seat.woken = false;
-        seat.turns += 1;
-        let turned = worker.turn().expect("the world's driver does not fail");
-        let inside = worker.inside();
-        let backlog_bytes = inside.backlog_bytes;
-        assert!(backlog_bytes <= self.outbox_bytes_max, "reactor {at}: {backlog_bytes} bytes wait for one connection");
-        match turned {
-            Turn::Goes => {
-                if seat.turns.is_multiple_of(TURNS_PER_CHECK) {
-                    check_tables(worker);
-                }
-                seat.rest = Rest::Awake;
-                seat.has_lain_down = false;
-            }
-            Turn::Ended => {
-                check_tables(worker);
-                assert_eq!((inside.connections, inside.held_bytes), (0, 0), "reactor {at} has ended: {inside:?}");
-                seat.worker = None;
-            }
-        }
-    }
-
-    /// Checks every worker's tables, and that no queue holds anything.
-    pub fn check_at_rest(&self) {
-        for (at, worker) in self.workers() {
-            check_tables(worker);
-            assert_eq!(worker.inside().held_bytes, 0, "reactor {at}: all is said and read, and bytes are held");
-        }
+        let seats = Seats::new(world, mailboxes, bells, &plan.settings(), &state, plan.seed);
+        Node { seats, office, metrics }
     }
 
     /// Checks that nothing is left of anybody.
@@ -178,23 +57,25 @@ impl Node {
     /// # Panics
     /// With `at_rest`, where one has something to do. An order waits for room in a mailbox, here for ever.
     pub fn drain(&mut self, at_rest: bool) {
-        for (at, seat) in self.seats.iter_mut().enumerate().filter(|_| at_rest) {
-            let rest = seat.worker.as_mut().map(Worker::rest);
-            assert!(matches!(rest, Some(Rest::Asleep(_))), "reactor {at} is at rest: {rest:?}");
+        if at_rest {
+            for (at, rest) in self.rests().enumerate() {
+                assert!(matches!(rest, Some(Rest::Asleep(_))), "reactor {at} is at rest: {rest:?}");
+            }
         }
         self.office.order(Order::Drain);
     }
+}
 
-    fn workers(&self) -> impl Iterator<Item = (usize, &Worker<SimDriver>)> {
-        self.seats.iter().enumerate().filter_map(|(at, seat)| Some((at, seat.worker.as_ref()?)))
+impl Deref for Node {
+    type Target = Seats;
+
+    fn deref(&self) -> &Seats {
+        &self.seats
     }
 }
 
-#[cfg(debug_assertions)]
-fn check_tables(worker: &Worker<SimDriver>) {
-    worker.check_invariants();
+impl DerefMut for Node {
+    fn deref_mut(&mut self) -> &mut Seats {
+        &mut self.seats
+    }
 }
-
-/// A release build has no checks inside.
-#[cfg(not(debug_assertions))]
-fn check_tables(_: &Worker<SimDriver>) {}

@@ -4,14 +4,16 @@ use std::collections::{BTreeSet, VecDeque};
 
 use fanfare::reactor::sim::Ending;
 
-use super::end::End;
+use super::EXPECTED;
 use super::node::Node;
 use super::notices::Audience;
 use super::oracle::{GuestAt, Oracle, Topic, TopicAt};
 use super::plan::{Finale, Plan};
 use super::replies::Replies;
-use super::tally::Tally;
-use super::trace::Trace;
+use super::simulated::end::End;
+use super::simulated::seeds::Outcome;
+use super::simulated::tally::Tally;
+use super::simulated::trace::Trace;
 
 /// Rounds in which a network must come to rest; a run needs some thousands.
 const ROUNDS_MAX: usize = 200_000;
@@ -94,13 +96,6 @@ pub struct Run {
     stalled: Option<usize>,
 }
 
-/// What came of a run.
-pub struct Outcome {
-    /// Of everything that happened.
-    pub hash: u64,
-    pub tally: Tally,
-}
-
 /// Runs a seed to its end.
 pub fn run(seed: u64, in_words: bool) -> Outcome {
     let mut run = Run::new(Plan::of(seed), Trace::new(in_words));
@@ -139,7 +134,7 @@ impl Run {
             ids: 0,
             client_ids: BTreeSet::new(),
             stalled: None,
-            tally: Tally::default(),
+            tally: Tally::new(&EXPECTED),
             plan,
             trace,
         }
