@@ -82,6 +82,12 @@ impl Follower {
         self.place.as_ref().map(|place| place.offset + 1)
     }
 
+    /// Whether nothing is waited for.
+    #[cfg(any(test, debug_assertions))]
+    pub fn is_at_rest(&self) -> bool {
+        self.place.is_some() && !self.reading && self.held.is_empty() && self.awaited.is_none()
+    }
+
     /// Has the stream read: where it may have gone on, or, as a `suspect`, because something may have been lost on the
     /// channel.
     pub fn look(&mut self, suspect: bool) -> Vec<Step> {

@@ -279,6 +279,11 @@ impl Worker<SimDriver> {
         }
     }
 
+    /// Topics at home here that wait for the cluster.
+    pub fn waiting_topics(&self) -> usize {
+        self.router.waiting_topics()
+    }
+
     /// The sizes of its tables and queues now.
     pub fn inside(&self) -> Inside {
         let open = self.connections.iter().filter(|(_, connection)| connection.is_open());

@@ -50,6 +50,10 @@ impl Link {
         matches!(self, Link::Apart)
     }
 
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self, Link::Waiting(_))
+    }
+
     fn opening(&self) -> Option<Opening> {
         match self {
             Link::Apart => None,

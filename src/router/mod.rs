@@ -285,6 +285,11 @@ impl Router {
         self.topics.len()
     }
 
+    /// Topics at home here that wait for the cluster.
+    pub fn waiting_topics(&self) -> usize {
+        self.topics.iter().filter(|(_, topic)| topic.link.is_waiting()).count()
+    }
+
     fn send_home(&mut self, topic: &TopicKey, content: Content, sink: &mut impl Sink) {
         let hash = self.topics.hasher().hash(topic.borrow());
         let home = self.topics.hasher().home(topic.kind, hash);

@@ -208,7 +208,6 @@ impl TopicTable {
         self.topics.len()
     }
 
-    #[cfg(any(test, debug_assertions))]
     pub(super) fn iter(&self) -> impl Iterator<Item = (TopicIndex, &Topic)> {
         self.topics.iter().map(|(at, topic)| (TopicIndex(at as u32), topic))
     }

@@ -55,6 +55,21 @@ impl Feed {
     }
 }
 
+#[cfg(any(test, debug_assertions))]
+impl Feed {
+    pub(super) fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// What is still to come of it, in words.
+    pub(super) fn under_way(&self) -> Option<String> {
+        let is_read = self.stream.as_ref().is_none_or(|stream| stream.follower.is_at_rest());
+        let is_told = self.opening.is_none() || self.told == Told::Opened;
+        let is_over = self.is_subscribed && is_told && !self.is_checked && is_read;
+        (!is_over).then(|| format!("{self:?} is not up to date"))
+    }
+}
+
 /// A topic's history.
 #[derive(Debug)]
 struct Stream {

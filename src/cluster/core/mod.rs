@@ -373,6 +373,35 @@ impl Core {
         ClusterCounts { reachable: u64::from(self.reachable), peers, feeds, ..self.counts }
     }
 
+    /// Checks the tables against each other; for tests.
+    ///
+    /// # Panics
+    /// Where they contradict each other.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        assert_eq!(self.feeds.len(), self.feeds_by_name.len());
+        for (channel, &at) in &self.feeds_by_name {
+            assert_eq!(**channel, *self.feeds[at].channel());
+        }
+        assert!(!self.reachable || (self.commands_up && self.subscriber == Subscriber::Up));
+        self.pending.check_invariants();
+    }
+
+    /// The first thing that something is still to come of, in words; for tests.
+    #[cfg(any(test, debug_assertions))]
+    pub fn under_way(&self) -> Option<String> {
+        if !self.pending.is_empty() || !self.envelopes.is_empty() || !self.outputs.is_empty() {
+            return Some("commands are not answered".to_owned());
+        }
+        if !self.asking.is_empty() {
+            return Some("who is in a room is not answered".to_owned());
+        }
+        if !self.subscribe.is_empty() || !self.unsubscribe.is_empty() || !self.mail.is_empty() {
+            return Some("something is not handed out".to_owned());
+        }
+        self.feeds.iter().find_map(|(_, feed)| feed.under_way())
+    }
+
     fn tell(&mut self, home: ReactorId, news: FromCluster) {
         self.mail.push((home, Mail::from_cluster(news)));
     }

@@ -93,6 +93,17 @@ impl Pending {
         self.sent.front().map(|sent| sent.batch).or(next)
     }
 
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn is_empty(&self) -> bool {
+        self.next.is_empty() && self.sent.is_empty()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_invariants(&self) {
+        assert_eq!(self.sent_bytes, self.sent.iter().map(|sent| sent.bytes).sum::<usize>());
+        assert_eq!(self.next_bytes, self.next.iter().map(|(command, _)| command.bytes()).sum::<usize>());
+    }
+
     fn take_all(&mut self) -> Vec<Expect> {
         self.sent_bytes = 0;
         self.next_bytes = 0;

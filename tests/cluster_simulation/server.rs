@@ -1,0 +1,220 @@
+//! One Redis server: channels, and histories as `append.lua` and `read.lua` keep them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use fanfare::cluster::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
+use fanfare::limits::{CLUSTER_READ_MAX, PUBLISH_KEY_MS_MAX};
+use fanfare::router::{HistoryPolicy, Place};
+
+use super::chronicle::Chronicle;
+use super::redis::LineAt;
+
+/// Messages that one append drops because of their age, at most.
+const EXPIRED_PER_APPEND: usize = 100;
+
+/// What a server keeps: it may outlive the server.
+pub type Data = BTreeMap<Arc<str>, History>;
+
+/// The keys of one topic.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Epoch and end.
+    meta: Option<(Arc<str>, u64)>,
+    stream: VecDeque<StreamEntry>,
+    stream_until_ms: u64,
+    keys: BTreeMap<Box<str>, Known>,
+    ttl_ms: u64,
+}
+
+/// Where the message of a key is, and how long that is known.
+#[derive(Clone, Debug)]
+struct Known {
+    epoch: Arc<str>,
+    offset: u64,
+    until_ms: u64,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Server {
+    /// What epochs begin with here.
+    pub run: String,
+    pub data: Data,
+    pub channels: BTreeMap<Arc<str>, BTreeSet<LineAt>>,
+    /// Whether it refuses what needs memory.
+    pub refuses: bool,
+}
+
+/// What a command comes to.
+pub struct Outcome {
+    pub reply: Reply,
+    /// What goes to the subscribers of a channel.
+    pub published: Option<(Arc<str>, Arc<[u8]>)>,
+}
+
+impl Outcome {
+    fn of(reply: Reply) -> Outcome {
+        Outcome { reply, published: None }
+    }
+}
+
+impl Server {
+    /// A server that has just started with what was kept.
+    pub fn new(run: String, data: Data) -> Server {
+        Server { run, data, channels: BTreeMap::new(), refuses: false }
+    }
+
+    /// How many subscribe to a channel.
+    pub fn subscribers(&self, channel: &str) -> u64 {
+        self.channels.get(channel).map_or(0, |lines| lines.len() as u64)
+    }
+
+    /// A connection subscribes to a channel.
+    pub fn subscribe(&mut self, channel: &Arc<str>, line: LineAt) {
+        self.channels.entry(channel.clone()).or_default().insert(line);
+    }
+
+    /// It does no more.
+    pub fn unsubscribe(&mut self, channel: &Arc<str>, line: LineAt) {
+        if let Some(lines) = self.channels.get_mut(channel) {
+            lines.remove(&line);
+            if lines.is_empty() {
+                self.channels.remove(channel);
+            }
+        }
+    }
+
+    /// A connection is gone.
+    pub fn forget(&mut self, line: LineAt) {
+        self.channels.values_mut().for_each(|lines| _ = lines.remove(&line));
+        self.channels.retain(|_, lines| !lines.is_empty());
+    }
+
+    /// Does a command that came on a connection which was prepared at the server with this run.
+    pub fn execute(&mut self, run: &str, command: &Command, now_ms: u64, chronicle: &mut Chronicle) -> Outcome {
+        match command {
+            Command::Publish { channel, payload } => {
+                let published = Some((channel.clone(), payload[..].into()));
+                Outcome { reply: Reply::Published(self.subscribers(channel)), published }
+            }
+            Command::Append { .. } | Command::Read { .. } if self.refuses => Outcome::of(Reply::Failed),
+            Command::Append { topic, policy, seed, entries } => {
+                let history = self.data.entry(topic.clone()).or_default();
+                let next = Next { topic, run, seed, policy: *policy, now_ms };
+                history.append(&next, entries, chronicle)
+            }
+            Command::Read { topic, policy, seed, range } => {
+                let history = self.data.entry(topic.clone()).or_default();
+                let next = Next { topic, run, seed, policy: *policy, now_ms };
+                Outcome::of(history.read(&next, *range, chronicle))
+            }
+        }
+    }
+
+    /// Epoch and end of a topic, if they are known.
+    pub fn end(&self, topic: &str) -> Option<&(Arc<str>, u64)> {
+        self.data.get(topic)?.meta.as_ref()
+    }
+
+    /// Whether a message is there and young enough to be given out.
+    pub fn holds(&self, topic: &str, epoch: &str, offset: u64, now_ms: u64) -> bool {
+        let Some(history) = self.data.get(topic) else { return false };
+        let is_current = history.meta.as_ref().is_some_and(|(current, _)| **current == *epoch);
+        let found = history.stream.iter().find(|kept| kept.offset == offset);
+        let is_young = |kept: &StreamEntry| now_ms.saturating_sub(kept.at_ms) < history.ttl_ms;
+        is_current && now_ms < history.stream_until_ms && found.is_some_and(is_young)
+    }
+}
+
+/// What the scripts get beside what they are to do.
+struct Next<'a> {
+    topic: &'a Arc<str>,
+    run: &'a str,
+    seed: &'a str,
+    policy: HistoryPolicy,
+    now_ms: u64,
+}
+
+impl History {
+    fn append(&mut self, next: &Next<'_>, entries: &[NewEntry], chronicle: &mut Chronicle) -> Outcome {
+        let Next { topic, policy, now_ms, .. } = *next;
+        let (epoch, mut last) = self.begin(next, chronicle);
+        let first = last + 1;
+        let (mut offsets, mut published) = (Vec::new(), Vec::new());
+        for NewEntry { key, entry } in entries {
+            let known = key.as_ref().and_then(|key| self.keys.get(key));
+            if let Some(known) = known.filter(|known| known.until_ms > now_ms && known.epoch == epoch) {
+                offsets.push(known.offset);
+                continue;
+            }
+            last += 1;
+            chronicle.write(topic, &epoch, last, entry);
+            self.stream.push_back(StreamEntry { offset: last, at_ms: now_ms, entry: entry.clone() });
+            if self.stream.len() > policy.messages_max as usize
+                && let Some(dropped) = self.stream.pop_front()
+            {
+                chronicle.trim(topic, &epoch, dropped.offset);
+            }
+            if let Some(key) = key {
+                let known = Known { epoch: epoch.clone(), offset: last, until_ms: now_ms + PUBLISH_KEY_MS_MAX };
+                self.keys.insert(key.clone(), known);
+            }
+            published.extend((entry.len() as u32).to_be_bytes());
+            published.extend(entry);
+            offsets.push(last);
+        }
+        let reply = Reply::Appended { epoch: epoch.clone(), offsets };
+        if published.is_empty() {
+            return Outcome::of(reply);
+        }
+        for _ in 0..EXPIRED_PER_APPEND {
+            match self.stream.front() {
+                Some(oldest) if now_ms - oldest.at_ms >= policy.ttl_ms => {
+                    chronicle.trim(topic, &epoch, oldest.offset);
+                    self.stream.pop_front();
+                }
+                Some(_) | None => break,
+            }
+        }
+        let payload = [format!("H{epoch}\n{first}\n").as_bytes(), &published].concat();
+        self.meta = Some((epoch, last));
+        self.stream_until_ms = now_ms + policy.ttl_ms;
+        Outcome { reply, published: Some((topic.clone(), payload.into())) }
+    }
+
+    fn read(&mut self, next: &Next<'_>, range: ReadRange, chronicle: &mut Chronicle) -> Reply {
+        let (epoch, last) = self.begin(next, chronicle);
+        self.meta = Some((epoch.clone(), last));
+        let messages_max = u64::from(next.policy.messages_max);
+        let (from, to, count) = match range {
+            ReadRange::End => (1, 0, 0),
+            ReadRange::From(offset) => (offset, u64::MAX, CLUSTER_READ_MAX),
+            ReadRange::Before(offset) => {
+                (offset.saturating_sub(messages_max).max(1), offset.saturating_sub(1), messages_max as usize)
+            }
+        };
+        let wanted = self.stream.iter().filter(|kept| (from..=to).contains(&kept.offset));
+        let entries = wanted.take(count).cloned().collect();
+        Reply::Read { end: Place { epoch, offset: last }, now_ms: next.now_ms, entries }
+    }
+
+    /// The epoch and the end, with which both scripts begin.
+    fn begin(&mut self, next: &Next<'_>, chronicle: &mut Chronicle) -> (Arc<str>, u64) {
+        let Next { topic, run, seed, policy, now_ms } = *next;
+        self.ttl_ms = policy.ttl_ms;
+        if self.stream_until_ms <= now_ms || self.meta.is_none() {
+            self.stream.clear();
+        }
+        let last = self.meta.as_ref().map_or(0, |(_, last)| *last);
+        match &self.meta {
+            Some((epoch, _)) if epoch.starts_with(run) => (epoch.clone(), last),
+            Some(_) | None => {
+                let epoch: Arc<str> = format!("{run}-{seed}").into();
+                let kept = self.stream.iter().map(|kept| (kept.offset, &kept.entry[..]));
+                chronicle.begin(topic, &epoch, last, kept);
+                (epoch, last)
+            }
+        }
+    }
+}
