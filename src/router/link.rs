@@ -302,6 +302,10 @@ impl Router {
         let history = policy.zip(place).map(|(policy, place)| self.histories.begin_at(place, policy));
         self.set_history(index, history);
         let link = std::mem::replace(&mut self.topics.get_mut(index).link, Link::Open(opening));
+        if matches!(link, Link::Alone(_)) {
+            // Those who are in already were told no place, or have missed what was between.
+            self.tell_gap(index, topic, sink);
+        }
         self.go_on(topic, link, Answered::Nothing, sink);
     }
 
@@ -339,7 +343,13 @@ impl Router {
     /// The members are told that they have missed something that nobody can give them.
     fn gap(&mut self, index: TopicIndex, topic: &TopicKey, place: Place, sink: &mut impl Sink) {
         let policy = self.histories.policy(topic.borrow());
-        self.set_history(index, policy.map(|policy| self.histories.begin_at(place.clone(), policy)));
+        self.set_history(index, policy.map(|policy| self.histories.begin_at(place, policy)));
+        self.tell_gap(index, topic, sink);
+    }
+
+    /// The members are told where a history is, whatever they have known of it.
+    fn tell_gap(&mut self, index: TopicIndex, topic: &TopicKey, sink: &mut impl Sink) {
+        let Some(place) = self.topics.history(index).map(History::place) else { return };
         let mut frames = std::mem::take(&mut self.frames);
         let frame = frames.build(Opcode::Text, |out| match topic.kind {
             Kind::Inbox => protocol::inbox_gap(out, place.in_epoch()),

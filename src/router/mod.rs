@@ -30,6 +30,8 @@ mod subscriber;
 mod topic;
 
 #[cfg(test)]
+mod link_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

@@ -11,12 +11,17 @@ use crate::ids::{ConnId, ReactorId, Slot};
 
 /// What each connection was told, in order.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     reactor: u16,
     by_slot: BTreeMap<u32, Vec<String>>,
 }
 
 impl Told {
+    /// What a connection was told.
+    pub(super) fn of(&mut self, slot: Slot) -> &mut Vec<String> {
+        self.by_slot.entry(slot.0).or_default()
+    }
+
     fn tell(&mut self, slot: u32, what: String) {
         self.by_slot.entry(slot).or_default().push(what);
     }

@@ -1,0 +1,68 @@
+//! A home and its cluster, of which each test plays the other side.
+
+use std::sync::Arc;
+
+use super::cluster::{FromCluster, Opening, ToCluster};
+use super::tests::Told;
+use super::*;
+
+const CONN: ConnId = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
+const POLICY: HistoryPolicy = HistoryPolicy { messages_max: 5, ttl_ms: 1_000_000 };
+
+/// The router of a node with one reactor. All rooms and inboxes keep history.
+struct Home {
+    router: Router,
+    told: Told,
+}
+
+impl Home {
+    fn new() -> Home {
+        let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
+        let history = HistorySettings {
+            rooms: Some(RoomPolicies(Arc::new(|_| Some(POLICY)))),
+            inbox: Some(POLICY),
+            bytes_max: usize::MAX,
+            owed_bytes_max: u64::MAX,
+            ..HistorySettings::none()
+        };
+        let settings = RouterSettings { rooms_max: 8, notices, history, cluster: true };
+        Home { router: Router::new(ReactorId(0), 1, 1, 1, settings), told: Told::default() }
+    }
+
+    /// What the cluster is asked.
+    fn asked(&mut self) -> Vec<ToCluster> {
+        self.router.end_turn(&mut self.told);
+        self.router.poll_mail().map(|(_, mail)| mail.into_cluster()).collect()
+    }
+
+    fn tell(&mut self, news: FromCluster) {
+        self.router.handle_mail(ReactorId(1), Mail::from_cluster(news), &mut self.told);
+        self.router.check_invariants();
+    }
+
+    /// What the connection was told, all that is ready included.
+    fn told(&mut self) -> Vec<String> {
+        self.router.end_turn(&mut self.told);
+        std::mem::take(self.told.of(CONN.slot))
+    }
+}
+
+fn place(epoch: &str, offset: u64) -> Place {
+    Place { epoch: epoch.into(), offset }
+}
+
+fn opening(asked: &[ToCluster]) -> (TopicKey, Opening) {
+    let [ToCluster::Open { topic, opening, .. }] = asked else { panic!("one topic is opened: {asked:?}") };
+    (topic.clone(), *opening)
+}
+
+#[test]
+fn who_came_while_redis_was_away_is_told_where_the_inbox_is_when_it_is_back() {
+    let mut home = Home::new();
+    home.router.connect(CONN, "alice", &mut home.told);
+    let (topic, opening) = opening(&home.asked());
+    home.tell(FromCluster::Refused { topic: topic.clone(), opening });
+    assert_eq!(home.told(), ["connected"]);
+    home.tell(FromCluster::Opened { topic, opening, place: Some(place("e", 7)) });
+    assert_eq!(home.told(), [r#"{"type":"gap","inbox":{"epoch":"e","offset":7},"recovered":false}"#]);
+}
