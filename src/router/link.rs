@@ -41,6 +41,10 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct Waiting {
     opening: Opening,
+    /// What the cluster was asked; `None` while the topic is opened.
+    need: Option<Need>,
+    /// How much of the mail was there when it was asked.
+    covered: usize,
     mail: VecDeque<(ReactorId, Content)>,
 }
 
@@ -63,21 +67,37 @@ impl Link {
     }
 }
 
-/// What has been asked of the cluster for those who wait, so that nobody asks again.
+/// What the cluster has said to those who wait, so that nobody asks for it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answered {
     /// Nothing.
     Nothing,
-    /// Whether there is more in front, or behind, and there was an answer.
-    All,
+    /// What there is of what was asked.
+    All(Need),
     /// Redis did not answer.
     No,
 }
 
 /// What the cluster has to say before a home can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
+    /// The messages in front of an offset.
     Load { before: u64 },
+    /// Whether the history has gone on.
     Check,
+}
+
+impl Answered {
+    /// Whether it is of no use to ask for this.
+    fn has_answered(self, need: Need) -> bool {
+        match (self, need) {
+            (Answered::Nothing, _) => false,
+            (Answered::All(answered), need) => {
+                matches!((answered, need), (Need::Load { .. }, Need::Load { .. }) | (Need::Check, Need::Check))
+            }
+            (Answered::No, _) => true,
+        }
+    }
 }
 
 impl Router {
@@ -126,16 +146,17 @@ impl Router {
             Link::Apart if matches!(content, Content::Join(_)) => {
                 self.openings += 1;
                 let opening = Opening(self.openings);
-                self.wait(found, opening, from, content);
+                self.wait(found, opening, None, from, content);
                 self.ask_cluster(ToCluster::Open { topic, opening, policy });
             }
             Link::Apart | Link::Alone(_) => self.act_or_refuse(from, content, answered, sink),
             Link::Open(opening) => {
                 let opening = *opening;
-                match self.need(found, &content).filter(|_| answered == Answered::Nothing && self.cluster_reachable) {
+                let need = self.need(found, &content).filter(|need| !answered.has_answered(*need));
+                match need.filter(|_| self.cluster_reachable) {
                     None => self.act_or_refuse(from, content, answered, sink),
                     Some(need) => {
-                        self.wait(found, opening, from, content);
+                        self.wait(found, opening, Some(need), from, content);
                         self.ask_cluster(match need {
                             Need::Load { before } => ToCluster::Load { topic, before },
                             Need::Check => ToCluster::Check { topic },
@@ -146,8 +167,8 @@ impl Router {
         }
     }
 
-    fn wait(&mut self, index: TopicIndex, opening: Opening, from: ReactorId, content: Content) {
-        let waiting = Waiting { opening, mail: VecDeque::from([(from, content)]) };
+    fn wait(&mut self, index: TopicIndex, opening: Opening, need: Option<Need>, from: ReactorId, content: Content) {
+        let waiting = Waiting { opening, need, covered: 1, mail: VecDeque::from([(from, content)]) };
         self.topics.get_mut(index).link = Link::Waiting(Box::new(waiting));
     }
 
@@ -264,15 +285,16 @@ impl Router {
                 }
             }
             FromCluster::Loaded { topic, opening, before, older } => {
-                let answered = if older.is_some() { Answered::All } else { Answered::No };
-                if let Some(index) = self.in_opening(&topic, opening) {
+                let need = Need::Load { before };
+                if let Some(index) = self.in_need(&topic, opening, need) {
+                    let answered = if older.is_some() { Answered::All(need) } else { Answered::No };
                     self.put_older(index, before, older);
                     self.answered(index, &topic, opening, answered, sink);
                 }
             }
             FromCluster::Checked { topic, opening, answered } => {
-                let answered = if answered { Answered::All } else { Answered::No };
-                if let Some(index) = self.in_opening(&topic, opening) {
+                if let Some(index) = self.in_need(&topic, opening, Need::Check) {
+                    let answered = if answered { Answered::All(Need::Check) } else { Answered::No };
                     self.answered(index, &topic, opening, answered, sink);
                 }
             }
@@ -294,6 +316,13 @@ impl Router {
         let hash = self.topics.hasher().hash(topic.borrow());
         let index = self.topics.find(hash, topic.borrow())?;
         (self.topics.get(index).link.opening() == Some(opening)).then_some(index)
+    }
+
+    /// The topic, while it waits for this in this opening.
+    fn in_need(&self, topic: &TopicKey, opening: Opening, need: Need) -> Option<TopicIndex> {
+        let index = self.in_opening(topic, opening)?;
+        let waits = matches!(&self.topics.get(index).link, Link::Waiting(waiting) if waiting.need == Some(need));
+        waits.then_some(index)
     }
 
     fn opened(&mut self, topic: &TopicKey, opening: Opening, place: Option<Place>, sink: &mut impl Sink) {
@@ -324,8 +353,16 @@ impl Router {
     /// What waited goes on, in order. Some of it may have to wait again, and what comes behind that with it.
     fn go_on(&mut self, topic: &TopicKey, link: Link, answered: Answered, sink: &mut impl Sink) {
         let Link::Waiting(waiting) = link else { return };
-        for (from, content) in waiting.mail {
+        for (at, (from, content)) in waiting.mail.into_iter().enumerate() {
+            // Who came behind the question may know more than the answer does.
+            let is_answered = at < waiting.covered || answered != Answered::All(Need::Check);
+            let answered = if is_answered { answered } else { Answered::Nothing };
             self.pass_or_wait(from, content, answered, sink);
+        }
+        let hash = self.topics.hasher().hash(topic.borrow());
+        let found = self.topics.find(hash, topic.borrow());
+        if let Some(Link::Waiting(waiting)) = found.map(|index| &mut self.topics.get_mut(index).link) {
+            waiting.covered = waiting.mail.len();
         }
         self.close_if_unused(topic);
         self.drop_topic_if_unused(topic);
@@ -345,6 +382,14 @@ impl Router {
         let policy = self.histories.policy(topic.borrow());
         self.set_history(index, policy.map(|policy| self.histories.begin_at(place, policy)));
         self.tell_gap(index, topic, sink);
+        // What is being loaded belongs in front of what was here.
+        let link = &mut self.topics.get_mut(index).link;
+        if let Link::Waiting(waiting) = link
+            && let Waiting { opening, need: Some(Need::Load { .. }), .. } = **waiting
+        {
+            let link = std::mem::replace(link, Link::Open(opening));
+            self.go_on(topic, link, Answered::Nothing, sink);
+        }
     }
 
     /// The members are told where a history is, whatever they have known of it.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::cluster::{FromCluster, Opening, ToCluster};
+use super::cluster::{FromCluster, Older, Opening, ToCluster};
 use super::tests::Told;
 use super::*;
+use crate::compress::SharedFrame;
+use crate::frame::Opcode;
 
 const CONN: ConnId = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
 const POLICY: HistoryPolicy = HistoryPolicy { messages_max: 5, ttl_ms: 1_000_000 };
@@ -65,4 +67,34 @@ fn who_came_while_redis_was_away_is_told_where_the_inbox_is_when_it_is_back() {
     assert_eq!(home.told(), ["connected"]);
     home.tell(FromCluster::Opened { topic, opening, place: Some(place("e", 7)) });
     assert_eq!(home.told(), [r#"{"type":"gap","inbox":{"epoch":"e","offset":7},"recovered":false}"#]);
+}
+
+fn frame(text: &str) -> SharedFrame {
+    FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(text.as_bytes())).into()
+}
+
+fn older(texts: &[&str]) -> Option<Vec<Older>> {
+    Some(texts.iter().map(|text| Older { frame: frame(text), age_ms: 0 }).collect())
+}
+
+#[test]
+fn what_was_loaded_for_an_end_that_a_gap_has_moved_is_not_put_in_front_of_another() {
+    let mut home = Home::new();
+    home.router.connect(CONN, "alice", &mut home.told);
+    let (inbox, inbox_opening) = opening(&home.asked());
+    home.tell(FromCluster::Reachable(true));
+    home.tell(FromCluster::Opened { topic: inbox, opening: inbox_opening, place: Some(place("i", 0)) });
+    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    let (topic, opening) = opening(&home.asked());
+    home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", 5)) });
+    home.told();
+
+    assert!(home.router.history(CONN, "den", None, None, None, &mut home.told));
+    assert!(matches!(home.asked()[..], [ToCluster::Load { before: 6, .. }]));
+    home.tell(FromCluster::Gap { topic: topic.clone(), opening, place: place("e", 9) });
+    assert!(matches!(home.asked()[..], [ToCluster::Load { before: 10, .. }]), "it asks for what it needs now");
+    home.tell(FromCluster::Loaded { topic: topic.clone(), opening, before: 6, older: older(&["4", "5"]) });
+    assert_eq!(home.told(), [r#"{"type":"gap","roomId":"den","epoch":"e","offset":9,"recovered":false}"#]);
+    home.tell(FromCluster::Loaded { topic, opening, before: 10, older: older(&["8", "9"]) });
+    assert_eq!(home.told(), [r#"{"type":"history","roomId":"den","epoch":"e","offset":9,"messages":[8,9]}"#]);
 }
