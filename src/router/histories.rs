@@ -301,12 +301,13 @@ impl Router {
         let hash = self.topics.hasher().hash(inbox.borrow());
         let found = self.topics.find(hash, inbox.borrow());
         let history = found.and_then(|index| self.topics.history_mut(index));
-        let slice = welcomed_at.as_ref().zip(history).and_then(|(place, history)| {
-            // The welcome's epoch has to be the history's still.
-            let same = place.epoch == history.place().epoch;
-            (same && may_recover).then(|| history.since(&epoch, offset, place.offset)).flatten()
+        // What is live came behind the welcome, or, where that is of another epoch, behind the gap that was told.
+        let place = history.as_ref().and_then(|history| history.live_from(welcomed_at.as_ref()));
+        let slice = place.as_ref().zip(history).filter(|_| may_recover).and_then(|(place, history)| {
+            // A client that knows a newer place has missed nothing in front of it.
+            history.since(&epoch, offset, place.offset.max(offset))
         });
-        let resumed = Resumed { to, place: welcomed_at, slice, id };
+        let resumed = Resumed { to, place: place.or(welcomed_at), slice, id };
         self.send(from, Content::Resumed(Box::new(resumed)), sink);
     }
 

@@ -91,8 +91,8 @@ pub(super) struct History {
     bytes: usize,
     /// Whether there may be messages in front of those here, in the stream that this is the newest part of.
     older_elsewhere: bool,
-    /// Whether this is a part of a stream.
-    of_stream: bool,
+    /// Where this began, if it is a part of a stream.
+    stream_from: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl History {
             keys: Keys::default(),
             bytes: 0,
             older_elsewhere: false,
-            of_stream: false,
+            stream_from: None,
         }
     }
 
@@ -136,7 +136,7 @@ impl History {
         History {
             last_offset: place.offset,
             older_elsewhere: place.offset > 0,
-            of_stream: true,
+            stream_from: Some(place.offset),
             ..History::new(place.epoch, policy, owed)
         }
     }
@@ -170,6 +170,14 @@ impl History {
     /// Where the next message comes behind.
     pub(super) fn place(&self) -> Place {
         self.place_of(self.last_offset)
+    }
+
+    /// Behind which place a member gets everything live that was told `place` when it came.
+    pub(super) fn live_from(&self, place: Option<&Place>) -> Option<Place> {
+        match place {
+            Some(place) if place.epoch == self.epoch => Some(place.clone()),
+            Some(_) | None => self.stream_from.map(|offset| self.place_of(offset)),
+        }
     }
 
     /// Bytes held, those for finding them included.
@@ -247,7 +255,7 @@ impl History {
 
     /// Makes room: the oldest message goes. Of a stream it is still elsewhere.
     pub(super) fn drop_for_room(&mut self) {
-        self.older_elsewhere |= self.of_stream && !self.ring.is_empty();
+        self.older_elsewhere |= self.stream_from.is_some() && !self.ring.is_empty();
         self.drop_oldest();
     }
 

@@ -149,12 +149,13 @@ impl Router {
                 self.wait(found, opening, None, from, content);
                 self.ask_cluster(ToCluster::Open { topic, opening, policy });
             }
+            Link::Alone(_) if policy.is_some() => self.act_or_refuse(from, content, Answered::No, sink),
             Link::Apart | Link::Alone(_) => self.act_or_refuse(from, content, answered, sink),
             Link::Open(opening) => {
                 let opening = *opening;
-                let need = self.need(found, &content).filter(|need| !answered.has_answered(*need));
-                match need.filter(|_| self.cluster_reachable) {
+                match self.need(found, &content).filter(|need| !answered.has_answered(*need)) {
                     None => self.act_or_refuse(from, content, answered, sink),
+                    Some(_) if !self.cluster_reachable => self.act_or_refuse(from, content, Answered::No, sink),
                     Some(need) => {
                         self.wait(found, opening, Some(need), from, content);
                         self.ask_cluster(match need {
@@ -188,7 +189,10 @@ impl Router {
                 let end = question.before.unwrap_or(u64::MAX).min(place.offset + 1);
                 history.lacks_of(end, question.limit.min(HISTORY_PAGE_MAX) as u64)
             }
-            Content::Resume(resume) => *resume.epoch == *place.epoch && history.lacks(resume.offset + 1),
+            Content::Resume(resume) if *resume.epoch != *place.epoch || resume.offset > place.offset => {
+                return Some(Need::Check);
+            }
+            Content::Resume(resume) => history.lacks(resume.offset + 1),
             _ => false,
         };
         missing.then(|| Need::Load { before: history.first_offset() })

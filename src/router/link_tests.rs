@@ -98,3 +98,55 @@ fn what_was_loaded_for_an_end_that_a_gap_has_moved_is_not_put_in_front_of_anothe
     home.tell(FromCluster::Loaded { topic, opening, before: 10, older: older(&["8", "9"]) });
     assert_eq!(home.told(), [r#"{"type":"history","roomId":"den","epoch":"e","offset":9,"messages":[8,9]}"#]);
 }
+
+#[test]
+fn an_inbox_that_was_out_of_reach_is_resumed_when_it_is_not() {
+    let mut home = Home::new();
+    home.router.connect(CONN, "alice", &mut home.told);
+    let (topic, opening) = opening(&home.asked());
+    home.tell(FromCluster::Refused { topic: topic.clone(), opening });
+    home.router.resume(CONN, "e", 5, None, &mut home.told);
+    assert_eq!(home.told(), ["connected", "unavailable -"]);
+    home.tell(FromCluster::Reachable(true));
+    home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", 7)) });
+    home.tell(FromCluster::Kept { topic: topic.clone(), opening, offset: 8, frame: frame("8"), exclude: None });
+    home.told();
+
+    home.router.resume(CONN, "e", 5, None, &mut home.told);
+    assert!(matches!(home.asked()[..], [ToCluster::Load { before: 8, .. }]));
+    home.tell(FromCluster::Loaded { topic, opening, before: 8, older: older(&["6", "7"]) });
+    assert_eq!(home.told(), ["6", "7", "resumed true"], "8 came already");
+}
+
+#[test]
+fn who_knows_a_newer_place_than_the_welcome_has_missed_nothing() {
+    let mut home = Home::new();
+    home.router.connect(CONN, "alice", &mut home.told);
+    let (topic, opening) = opening(&home.asked());
+    home.tell(FromCluster::Reachable(true));
+    home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", 7)) });
+    home.told();
+    home.router.resume(CONN, "e", 8, None, &mut home.told);
+    assert!(matches!(home.asked()[..], [ToCluster::Check { .. }]));
+    home.tell(FromCluster::Kept { topic: topic.clone(), opening, offset: 8, frame: frame("8"), exclude: None });
+    home.tell(FromCluster::Checked { topic, opening, answered: true });
+    assert_eq!(home.told(), ["8", "resumed true"]);
+}
+
+#[test]
+fn a_page_that_redis_would_have_to_give_is_unavailable_without_it() {
+    let mut home = Home::new();
+    home.router.connect(CONN, "alice", &mut home.told);
+    home.asked();
+    home.tell(FromCluster::Reachable(true));
+    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    let (topic, opening) = opening(&home.asked());
+    home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", 5)) });
+    home.tell(FromCluster::Kept { topic, opening, offset: 6, frame: frame("6"), exclude: None });
+    home.tell(FromCluster::Reachable(false));
+    home.told();
+    home.router.history(CONN, "den", None, None, Some(1), &mut home.told);
+    assert_eq!(home.told(), [r#"{"type":"history","roomId":"den","epoch":"e","offset":6,"messages":[6]}"#]);
+    home.router.history(CONN, "den", None, None, Some(2), &mut home.told);
+    assert_eq!(home.told(), ["unavailable -"]);
+}
