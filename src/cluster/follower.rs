@@ -142,6 +142,7 @@ impl Follower {
                 steps.push(Step::Began(end));
             }
             Some(place) if place.epoch != end.epoch => {
+                self.awaited = None;
                 *place = end.clone();
                 steps.push(Step::Gap(end));
             }
@@ -280,6 +281,15 @@ mod tests {
         assert_eq!(follower.read_answered(answer("e", 7, 7..8)), [], "6 is gone from the stream, not from the channel");
         assert_eq!(follower.live(message("e", 6)), [deliver(6)]);
         assert_eq!(follower.live(message("e", 7)), [deliver(7), Step::UpToDate]);
+    }
+
+    #[test]
+    fn what_was_awaited_in_another_epoch_is_not_awaited_any_more() {
+        let mut follower = following("e", 5);
+        assert_eq!(follower.look(false), [Step::Read]);
+        assert_eq!(follower.read_answered(answer("e", 7, 7..8)), []);
+        assert_eq!(follower.look(true), [Step::Read]);
+        assert_eq!(follower.read_answered(answer("f", 0, 0..0)), [Step::Gap(place("f", 0)), Step::UpToDate]);
     }
 
     #[test]
