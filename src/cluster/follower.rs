@@ -104,6 +104,7 @@ impl Follower {
     /// The stream could not be read: it will be looked for again by [`Follower::look`].
     pub fn read_failed(&mut self) {
         self.reading = false;
+        self.suspect_next |= self.suspect;
     }
 
     /// A message that came live.

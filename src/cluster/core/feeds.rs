@@ -190,8 +190,19 @@ impl Core {
         }
     }
 
+    /// What could not be read is looked at again.
+    pub(super) fn look_at_failed(&mut self) {
+        for feed in std::mem::take(&mut self.failed) {
+            let found = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation);
+            if found.is_some_and(|found| found.is_subscribed) {
+                self.look(feed.at, true);
+            }
+        }
+    }
+
     /// What was subscribed to while the cluster was out of reach otherwise is looked at, too.
     pub(super) fn look_at_all(&mut self) {
+        self.failed.clear();
         let subscribed = self.feeds.iter().filter(|(_, feed)| feed.is_subscribed).map(|(at, _)| at);
         for at in subscribed.collect::<Vec<usize>>() {
             match self.feeds[at].stream.is_some() {
@@ -314,10 +325,13 @@ impl Core {
                 let steps = stream.follower.read_answered(StreamRead { end, entries, more });
                 self.take_steps(feed.at, steps);
             }
-            // When the cluster is within reach again all feeds are looked at.
             Reply::Published(_) | Reply::Appended { .. } | Reply::Failed => {
                 stream.follower.read_failed();
+                self.failed.push(feed);
                 self.tell_checked(feed.at, false);
+                if self.feeds[feed.at].told == Told::Nothing {
+                    self.tell_refused(feed.at);
+                }
             }
         }
     }

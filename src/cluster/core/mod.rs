@@ -215,6 +215,8 @@ pub struct Core {
     feeds_by_name: HashMap<Arc<str>, usize>,
     /// Feeds without a member, by when that began.
     lingering: VecDeque<(Millis, usize, u64)>,
+    /// Feeds that could not be read although Redis answers.
+    failed: Vec<FeedId>,
     generations: u64,
     envelopes: Vec<Envelope>,
     envelopes_by_channel: HashMap<Arc<str>, usize>,
@@ -260,6 +262,7 @@ impl Core {
             feeds: Slab::new(),
             feeds_by_name: HashMap::new(),
             lingering: VecDeque::new(),
+            failed: Vec::new(),
             generations: 0,
             envelopes: Vec::new(),
             envelopes_by_channel: HashMap::new(),
@@ -329,6 +332,7 @@ impl Core {
         if self.reachable && self.canary_at <= now {
             self.canary_at = now.saturating_add(CLUSTER_CANARY_MS);
             self.send_canary();
+            self.look_at_failed();
         }
         if self.reachable && self.hello_at <= now {
             self.say_hello(false);

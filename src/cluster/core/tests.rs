@@ -197,6 +197,20 @@ fn without_redis_history_is_unavailable_and_topics_are_refused() {
 }
 
 #[test]
+fn a_stream_that_cannot_be_read_is_refused_and_tried_again() {
+    let mut node = Node::connected();
+    node.open(Some(POLICY));
+    node.confirm();
+    node.answer(|_| Reply::Failed);
+    assert!(node.mail().concat().contains("Refused"), "nobody waits for an answer that is no");
+    node.at(CLUSTER_CANARY_MS + 1);
+    while !node.sent.is_empty() {
+        node.answer(|command| if matches!(command, Command::Read { .. }) { read(3) } else { Reply::Published(1) });
+    }
+    assert!(node.mail().concat().contains("Opened"));
+}
+
+#[test]
 fn a_redis_that_does_not_answer_is_given_up() {
     let mut node = Node::connected();
     node.append("1");
