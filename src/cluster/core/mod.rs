@@ -196,8 +196,8 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subscriber {
     Down,
-    /// Connected; the node's own channels are not confirmed yet.
-    Beginning,
+    /// Connected then; the node's own channels are not confirmed yet.
+    Beginning(Millis),
     Up,
 }
 
@@ -325,7 +325,13 @@ impl Core {
             self.commands_down();
             self.outputs.push_back(Output::ResetCommands);
         }
-        if self.commands_up && self.canary.unseen_since.is_some_and(|at| now.since(at) > CLUSTER_CANARY_MS_MAX) {
+        let silent_since = match self.subscriber {
+            Subscriber::Down => None,
+            Subscriber::Beginning(since) => Some(since),
+            // Without commands no canary is sent.
+            Subscriber::Up => self.canary.unseen_since.filter(|_| self.commands_up),
+        };
+        if silent_since.is_some_and(|since| now.since(since) > CLUSTER_CANARY_MS_MAX) {
             self.subscriber_down();
             self.outputs.push_back(Output::ResetSubscriber);
         }
@@ -417,7 +423,7 @@ impl Core {
     }
 
     fn subscriber_up(&mut self) {
-        self.subscriber = Subscriber::Beginning;
+        self.subscriber = Subscriber::Beginning(self.now);
         self.canary = Canary { last_sent: self.canary.last_sent, last_seen: self.canary.last_sent, unseen_since: None };
         self.unsubscribe.clear();
         self.subscribe = vec![self.everyone.clone(), self.own_channel.clone()];

@@ -222,6 +222,17 @@ fn a_redis_that_does_not_answer_is_given_up() {
 }
 
 #[test]
+fn a_subscription_that_is_not_confirmed_is_given_up() {
+    let mut node = Node::new();
+    node.at(0);
+    node.core.handle(Input::SubscriberUp);
+    node.at(CLUSTER_CANARY_MS_MAX);
+    assert_eq!(node.resets, []);
+    node.at(CLUSTER_CANARY_MS_MAX + 1);
+    assert_eq!(node.resets, [Output::ResetSubscriber]);
+}
+
+#[test]
 fn a_canary_that_is_missed_has_all_streams_read() {
     let mut node = Node::connected();
     node.open_at(4);
