@@ -431,7 +431,16 @@ impl Core {
                 let topic = Core::everyone_topic();
                 (ReactorId(0), TopicKey { kind: topic.kind, name: topic.name.into() })
             }
-            None => return,
+            // The subscription is about to end, but Redis has counted it among those that answer.
+            None => {
+                return match record {
+                    Record::Presence { number } if run == self.me.run => {
+                        self.presence_answered(number, std::iter::empty());
+                    }
+                    Record::Presence { number } => self.answer_presence(Question { run, number }, &[]),
+                    _ => {}
+                };
+            }
         };
         match record {
             // Whoever is here has it already.
