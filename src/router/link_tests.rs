@@ -150,3 +150,21 @@ fn a_page_that_redis_would_have_to_give_is_unavailable_without_it() {
     home.router.history(CONN, "den", None, None, Some(2), &mut home.told);
     assert_eq!(home.told(), ["unavailable -"]);
 }
+
+#[test]
+fn what_could_not_be_loaded_is_asked_for_again() {
+    let mut home = Home::new();
+    home.router.connect(CONN, "alice", &mut home.told);
+    home.asked();
+    home.tell(FromCluster::Reachable(true));
+    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    let (topic, opening) = opening(&home.asked());
+    home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", 5)) });
+    home.told();
+    for _ in 0..2 {
+        home.router.history(CONN, "den", None, None, None, &mut home.told);
+        assert!(matches!(home.asked()[..], [ToCluster::Load { before: 6, .. }]));
+        home.tell(FromCluster::Loaded { topic: topic.clone(), opening, before: 6, older: None });
+        assert_eq!(home.told(), ["unavailable -"]);
+    }
+}
