@@ -247,18 +247,6 @@ impl Mail {
         Mail(Content::FromCluster(Box::new(news)))
     }
 
-    /// The news in mail from the cluster.
-    ///
-    /// # Panics
-    /// Where it is other mail.
-    #[cfg(test)]
-    pub(crate) fn into_news(self) -> FromCluster {
-        match self.0 {
-            Content::FromCluster(news) => *news,
-            other => panic!("{other:?} is not from the cluster"),
-        }
-    }
-
     /// A frame from another node to a connection, for its reactor.
     pub fn direct(to: ConnId, frame: SharedFrame) -> Mail {
         Mail(Content::Direct { to, frame, ack: None })

@@ -323,15 +323,10 @@ fn a_client_id_of_another_node_is_found_by_that_nodes_key() {
 
 #[test]
 fn who_is_asked_behind_the_end_of_a_subscription_answers_that_nobody_is_there() {
-    let mut core = core();
-    connect(&mut core);
-    serve(&mut core, &Reply::Failed);
-    let mut asks = record::begin(2);
-    Record::Presence { number: 7 }.write(&mut asks);
-    core.handle(Input::Received { channel: "p:room:{den}", payload: &asks });
-    let Some(Output::Commands { commands, .. }) = core.poll_output() else { panic!("nothing is answered") };
-    let [Command::Publish { channel, payload }] = &commands[..] else { panic!("{commands:?}") };
-    assert_eq!(**channel, *"p:node:0000000000000002");
+    let mut node = Node::connected();
+    node.receive("p:room:{r}", &Record::Presence { number: 7 });
+    let [Command::Publish { channel, payload }] = &node.answer_published(1)[..] else { panic!("one message") };
+    assert_eq!(**channel, *node.core.names.node(OTHER_RUN));
     let Some(Incoming::Envelope { mut records, .. }) = record::read(payload) else { panic!("an envelope") };
     assert_eq!(records.next(), Some(Record::Present { number: 7, users: &[] }));
 }
