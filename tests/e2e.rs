@@ -95,7 +95,6 @@ suite! {
             anyone_may_publish_in_open_mode,
             presence_counts_distinct_users,
             presence_lists_at_most_a_thousand,
-            notices_stop_above_the_limit,
             notices_can_be_turned_off,
             rooms_are_limited_per_connection;
         replies:
@@ -161,6 +160,9 @@ suite! {
         connecting:
             connection_limit_answers_503 =
                 "`limits.connections_max` counts the connections of a node.";
+        rooms:
+            notices_stop_above_the_limit =
+                "`rooms.notice_members_max` counts the members on a node.";
         order:
             every_subscriber_sees_the_same_order =
                 "Without history a room has one order on each node; tests/cluster has the rooms with it.";

@@ -1,8 +1,8 @@
 //! The fault ledger: nodes and Redis are killed, stopped, emptied and cut off under load, and every publish and every
 //! delivery is written down and judged.
 //!
-//! `tests/faults/run [EPISODES]` runs it by hand; `FAULTS_SEED` chooses another order of faults. `cargo test` runs a dozen
-//! episodes. `FAULTS_ALONE=1` does it to one node without Redis.
+//! `tests/faults/run [EPISODES]` runs it by hand; `FAULTS_SEED` chooses another order of faults. `cargo test` runs
+//! twenty episodes. `FAULTS_ALONE=1` does it to one node without Redis.
 //!
 //! ```text
 //! director ─► plan (which faults)          publisher, subscriber ─► audit (what was sent and heard) ─► judge ─► report
@@ -34,15 +34,21 @@ use std::process::ExitCode;
 
 use common::{Cluster, Redis};
 
-const EPISODES: u64 = 12;
+/// Every kind of fault twice.
+const EPISODES: u64 = 2 * plan::OF_CLUSTER.len() as u64;
 const SEED: u64 = 1;
 const NODES: usize = 3;
 /// Of each node's log, after a failure.
 const LOG_LINES: usize = 60;
 
-/// More history than anybody misses in a fault.
-const SETTINGS: &[&str] =
-    &["--room", "match=kept*,history.size=20000,history.ttl=1h", "--rooms.notice_members_max", "0"];
+const SETTINGS: &[&str] = &[
+    "--room",
+    "match=long*,history.size=100000,history.ttl=1h",
+    "--room",
+    "match=short,history.size=40,history.ttl=1h",
+    "--rooms.notice_members_max",
+    "0",
+];
 
 fn main() -> ExitCode {
     // `cargo test NAME` gives the name to every test binary.

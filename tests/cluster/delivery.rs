@@ -188,6 +188,8 @@ fn notices_are_told_on_every_node() {
     let cluster = Cluster::start(NODES, &[]);
     let mut members: Vec<Client> = Vec::new();
     for node in 0..NODES {
+        // What was told before somebody joins is not for them, and may still be on its way.
+        cluster.settle();
         let user = format!("user-{node}");
         let mut client = Client::connect(&cluster.at(node), &user);
         client.join("den");
@@ -202,6 +204,7 @@ fn notices_are_told_on_every_node() {
     let gone = members.pop().expect("three clients");
     drop(gone);
     is_notice(&members[0].recv_type("system"), "leave", "user-2");
+    cluster.settle();
     members[1].join("den");
     members.iter_mut().for_each(|member| is_notice(&member.recv_type("system"), "join", "user-1"));
     nothing_more(&cluster, &mut members);

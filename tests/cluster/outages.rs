@@ -88,6 +88,7 @@ fn a_node_goes_on_by_itself() {
     let mut far = Client::connect(&cluster.at(1), "far");
     far.join("den");
     far.recv_type("system");
+    cluster.settle();
     for client in [&mut alice, &mut bob] {
         client.join("den");
     }
@@ -161,7 +162,11 @@ fn restart_is_told(data: Data) {
         assert_eq!(heard.last(), Some(&(json!("new"), offset)));
         member.nothing_for(0);
     }
-    for node in 0..3 {
+    for (node, member) in members.iter_mut().enumerate() {
+        let page = member.request(json!({"type": "history", "roomId": "kept"}));
+        let kept: Vec<&Value> =
+            page["messages"].as_array().expect("a page").iter().map(|one| &one["content"]).collect();
+        assert_eq!(kept.starts_with(&[&json!(1), &json!(2), &json!(3)]), data == Data::Kept, "{page}");
         let mut back = Client::connect(&cluster.at(node), "m");
         let joined = join_since(&mut back, "kept", &old, 5);
         assert_eq!((&joined["recovered"], position(&joined)), (&json!(false), (epoch.clone(), offset)), "{joined}");

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Entrance, Redis, Server, Signal, eventually, free_addr, http_get};
+use serde_json::json;
+
+use super::{Client, Entrance, Redis, Server, Signal, eventually, free_addr, http_get};
 
 /// How a case's clients are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,11 @@ impl Cluster {
         self.nodes[node].log()
     }
 
+    /// A node that has ended, if there is one.
+    pub fn ended_node(&mut self) -> Option<usize> {
+        self.nodes.iter_mut().position(|node| !node.is_running())
+    }
+
     /// Ends a node with SIGKILL.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();
@@ -113,6 +120,24 @@ impl Cluster {
     /// Lets a stopped node go on.
     pub fn cont(&self, node: usize) {
         self.nodes[node].signal(Signal::CONT);
+    }
+
+    /// Returns when every node has what any of them has said until now. Within one node there is nothing to wait for: who
+    /// was answered is ahead of all that comes later.
+    #[track_caller]
+    pub fn settle(&self) {
+        if self.nodes.len() < 2 {
+            return;
+        }
+        let mut witnesses: Vec<Client> = self.addrs().iter().map(|node| Client::connect(node, "witness")).collect();
+        for witness in &mut witnesses {
+            witness.publish(json!({"type": "private_msg", "toUser": "witness", "content": "all of it"}));
+        }
+        let nodes_count = self.nodes.len();
+        for mut witness in witnesses {
+            (0..nodes_count).for_each(|_| drop(witness.recv_type("private_msg")));
+            witness.leave();
+        }
     }
 
     /// Waits until every node says that it is ready.

@@ -217,6 +217,9 @@ pub fn an_inbox_is_resumed(way: Way) {
     }
     let mut late = Client::connect(&server, "bob");
     assert_eq!(late.request(json!({"type": "resume", "inbox": inbox}))["recovered"], false, "the first ones are gone");
+    // In a cluster its node may have been behind when it welcomed it: what came since then comes now.
+    let welcomed_at = late.welcome()["inbox"]["offset"].as_u64().expect("an offset");
+    assert_eq!(received(&mut late, (9 - welcomed_at) as usize), numbered(welcomed_at + 1..=9));
     late.nothing_for(20);
 
     let plain = way.start(&[]);
@@ -266,7 +269,7 @@ pub fn memory_is_bounded_over_all_rooms(reactors: usize) {
 
 /// A long history does not make its reader a slow consumer, however small the bound.
 pub fn a_long_history_arrives_whole(way: Way) {
-    let room = "match=*,history.size=4000,history.ttl=1h";
+    let room = "match=*,history.size=5000,history.ttl=1h";
     let settings = ["--room", room, "--outbox.bytes_max", "16KiB", "--rooms.notice_members_max", "0"];
     let server = way.start(&settings);
     let mut alice = Client::connect(&server, "alice");
@@ -289,9 +292,12 @@ pub fn a_long_history_arrives_whole(way: Way) {
         thread::sleep(Duration::from_millis(100));
         publish(&mut alice, room, "live");
         for number in 1..=4_000 {
-            assert_eq!(slow.recv_json()["content"]["n"], number);
+            let message = slow.recv_json();
+            assert_eq!(message["content"]["n"], number, "{message}");
         }
-        assert_eq!(slow.recv_json()["recovered"], true);
-        assert_eq!(slow.recv_json()["content"], "live");
+        // In a cluster the join may be answered as late as that.
+        let mut last = [slow.recv_json(), slow.recv_json()];
+        last.sort_by_key(|message| message["type"].to_string());
+        assert_eq!((&last[0]["recovered"], &last[1]["content"]), (&json!(true), &json!("live")));
     }
 }

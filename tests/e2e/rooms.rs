@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, Way};
+use crate::common::{Client, Server, Way};
 
 pub fn join_and_leave_are_told(way: Way) {
     let server = way.start(&[]);
@@ -12,6 +12,7 @@ pub fn join_and_leave_are_told(way: Way) {
     let mut bob = Client::connect(&server, "bob");
     alice.send(&json!({"type": "join_room", "roomId": "den"}));
     assert_notice(&alice.recv_json(), "join", "alice", "alice joined");
+    server.settle();
     bob.send(&json!({"type": "join_room", "roomId": "den"}));
     for client in [&mut alice, &mut bob] {
         assert_notice(&client.recv_json(), "join", "bob", "bob joined");
@@ -203,8 +204,8 @@ pub fn presence_lists_at_most_a_thousand(way: Way) {
     assert_eq!(truncated["truncated"], true);
 }
 
-pub fn notices_stop_above_the_limit(way: Way) {
-    let server = way.start(&["--rooms.notice_members_max", "2"]);
+pub fn notices_stop_above_the_limit(reactors: usize) {
+    let server = Server::with_reactors(reactors, &["--rooms.notice_members_max", "2"]);
     let mut alice = Client::connect(&server, "alice");
     let mut bob = Client::connect(&server, "bob");
     let mut carol = Client::connect(&server, "carol");

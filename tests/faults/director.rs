@@ -25,7 +25,9 @@ pub struct Record {
     pub publishes: Vec<Publish>,
     pub journals: Vec<Journal>,
     pub ends: [Place; ROOMS.len()],
-    /// For each episode how long it took from its end to everybody having caught up.
+    /// The faults that happened.
+    pub kinds: Vec<Kind>,
+    /// For those that were waited for, how long it took from their end to everybody having caught up.
     pub caught_up_ms: Vec<(Kind, u64)>,
     /// Publishes that got no answer for long on a connection that lived.
     pub unanswered: u32,
@@ -51,8 +53,14 @@ pub fn run(cluster: Cluster, episodes: &[Episode], seed: u64) -> Record {
             .map(|id| scope.spawn(move || Publisher::new(shared, id, id % 2 == 0, dice(100 + u64::from(id))).run()))
             .collect();
 
-        let mut director =
-            Director { cluster, shared, markers: Vec::new(), caught_up_ms: Vec::new(), failures: Vec::new() };
+        let mut director = Director {
+            cluster,
+            shared,
+            markers: Vec::new(),
+            kinds: Vec::new(),
+            caught_up_ms: Vec::new(),
+            failures: Vec::new(),
+        };
         director.play(episodes);
         shared.end_load();
         let mut publishes: Vec<Publish> =
@@ -66,6 +74,7 @@ pub fn run(cluster: Cluster, episodes: &[Episode], seed: u64) -> Record {
             publishes,
             journals,
             ends,
+            kinds: director.kinds,
             caught_up_ms: director.caught_up_ms,
             unanswered: shared.unanswered(),
             epochs: shared.epochs_count(),
@@ -87,6 +96,7 @@ struct Director<'a> {
     cluster: Cluster,
     shared: &'a Shared,
     markers: Vec<Publish>,
+    kinds: Vec<Kind>,
     caught_up_ms: Vec<(Kind, u64)>,
     failures: Vec<String>,
 }
@@ -101,6 +111,15 @@ impl Director<'_> {
             self.shared.begin_episode(number);
             thread::sleep(Duration::from_millis(episode.lead_ms));
             self.strike(episode);
+            self.kinds.push(episode.kind);
+            if let Some(node) = self.cluster.ended_node() {
+                self.failures.push(format!("in episode {number} ({}) node {node} has ended by itself", episode.kind));
+                return;
+            }
+            if !episode.is_waited_for {
+                println!("{number:>4}  {:<40} {:>5} ms  and the next", episode.kind, episode.hold_ms);
+                continue;
+            }
             let healed = Instant::now();
             match self.catch_up() {
                 Ok(()) => {
@@ -142,9 +161,15 @@ impl Director<'_> {
             Kind::RedisKept => self.restart_redis(Data::Kept, hold),
             Kind::RedisEmptied => self.restart_redis(Data::Emptied, hold),
             Kind::SubscriptionsKilled => {
-                self.cluster.redis().kill_pubsub();
-                thread::sleep(hold);
-                self.cluster.redis().kill_pubsub();
+                let from = Instant::now();
+                loop {
+                    self.cluster.redis().kill_pubsub();
+                    if from.elapsed() >= hold {
+                        break;
+                    }
+                    // They are back soon, and fall again under load.
+                    thread::sleep(Duration::from_millis(50));
+                }
             }
             Kind::RedisPaused => {
                 self.cluster.redis().pause_clients(episode.hold_ms);
@@ -229,7 +254,7 @@ impl Director<'_> {
             if Instant::now() > deadline {
                 self.failures
                     .push(format!("in the end the nodes name these positions, and not all stand there: {ends:?}"));
-                return ends[0].unwrap_or([Place { epoch: 0, offset: 0 }; ROOMS.len()]);
+                return ends.into_iter().flatten().next().unwrap_or([Place { epoch: 0, offset: 0 }; ROOMS.len()]);
             }
             thread::sleep(Duration::from_millis(100));
         }
@@ -276,7 +301,12 @@ impl Director<'_> {
         let messages = heard.into_iter().map(|(offset, content)| Heard::Message { offset, content });
         let entries = [Heard::Asked { since: None }, joined].into_iter().chain(messages);
         let episode = self.shared.episode();
-        Some(Journal { subscriber: 100 + node, room, entries: entries.map(|heard| (episode, heard)).collect() })
+        Some(Journal {
+            subscriber: 100 + node,
+            is_page: true,
+            room,
+            entries: entries.map(|heard| (episode, heard)).collect(),
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::audit::{Content, Heard, Journal, Outcome, Place, Publish, ROOMS};
+use super::audit::{Content, Heard, Journal, Outcome, Place, Publish, ROOMS, keeps_all};
 
 /// So many findings are told in words.
 const FINDINGS_MAX: usize = 40;
@@ -29,6 +29,8 @@ pub struct Verdict {
     pub contradictions: u64,
     /// Subscribers that do not stand where their room does in the end.
     pub left_behind: u64,
+    /// Told gaps within an epoch in rooms that still had everything.
+    pub needless_gaps: u64,
     /// Told with `recovered:false`: in answers to joins, in gaps of members, and gaps within one epoch among those.
     pub told_joins: u64,
     pub told_gaps: u64,
@@ -55,6 +57,7 @@ impl Verdict {
             + self.strangers
             + self.contradictions
             + self.left_behind
+            + self.needless_gaps
     }
 
     fn find(&mut self, finding: impl FnOnce() -> String) {
@@ -68,7 +71,16 @@ impl Verdict {
 pub fn judge(publishes: &[Publish], journals: &[Journal], ends: &[Place; ROOMS.len()]) -> Verdict {
     let mut verdict = Verdict::default();
     let mut rooms: [Truth; ROOMS.len()] = std::array::from_fn(|_| Truth::default());
+    let begins = begins_of(journals);
     for journal in journals {
+        let begun;
+        let journal = match journal.is_page {
+            true => {
+                begun = page_of_epoch(journal, &begins);
+                &begun
+            }
+            false => journal,
+        };
         let end = Follower::new(journal, &mut verdict, &mut rooms[journal.room]).follow();
         if end != Some(ends[journal.room]) {
             verdict.left_behind += 1;
@@ -84,6 +96,33 @@ pub fn judge(publishes: &[Publish], journals: &[Journal], ends: &[Place; ROOMS.l
         ack_is_true(publish, &rooms[publish.room], ends[publish.room], &mut verdict);
     }
     verdict
+}
+
+/// Where each room's epochs begin, as far as anybody was told.
+fn begins_of(journals: &[Journal]) -> HashMap<(usize, u32), u64> {
+    let mut begins = HashMap::new();
+    for journal in journals.iter().filter(|journal| !journal.is_page) {
+        for (_, heard) in &journal.entries {
+            if let Heard::Joined { place, .. } | Heard::Gap { place } = heard {
+                let begin = begins.entry((journal.room, place.epoch)).or_insert(place.offset);
+                *begin = place.offset.min(*begin);
+            }
+        }
+    }
+    begins
+}
+
+/// A page without what it has from before its epoch: a Redis that kept its data has the messages of earlier ones, at the
+/// places where they were.
+fn page_of_epoch(page: &Journal, begins: &HashMap<(usize, u32), u64>) -> Journal {
+    let mut entries = page.entries.clone();
+    if let Some((_, Heard::Joined { place, .. })) = entries.get_mut(1)
+        && let Some(&begin) = begins.get(&(page.room, place.epoch))
+    {
+        place.offset = place.offset.max(begin);
+        entries.retain(|(_, heard)| !matches!(heard, Heard::Message { offset, .. } if *offset <= begin));
+    }
+    Journal { entries, ..*page }
 }
 
 /// What stands at each place of a room, as the first who heard it says.
@@ -152,7 +191,9 @@ impl<'a> Follower<'a> {
             },
             (Standing::Asked { since: Some(_), replayed: 0 }, Some(false)) => {
                 self.verdict.told_joins += 1;
-                self.verdict.told_within_epoch += u64::from(self.place.is_some_and(|here| here.epoch == place.epoch));
+                if self.place.is_some_and(|here| here.epoch == place.epoch) {
+                    self.told_within_epoch(episode, place);
+                }
             }
             _ => self.contradiction(episode, "an answer to a join does not belong to what came before it"),
         }
@@ -164,7 +205,7 @@ impl<'a> Follower<'a> {
         self.verdict.told_gaps += 1;
         match (self.standing, self.place) {
             (Standing::Member, Some(here)) if here.epoch != place.epoch => {}
-            (Standing::Member, Some(here)) if here.offset <= place.offset => self.verdict.told_within_epoch += 1,
+            (Standing::Member, Some(here)) if here.offset <= place.offset => self.told_within_epoch(episode, place),
             (_, here) => self.contradiction(episode, &format!("at {here:?} a gap leads to {place:?}")),
         }
         self.place = Some(place);
@@ -196,6 +237,14 @@ impl<'a> Follower<'a> {
         if first != content {
             self.verdict.reorderings += 1;
             self.find(episode, &format!("{place:?} is {first:?} to somebody else and {content:?} here"));
+        }
+    }
+
+    fn told_within_epoch(&mut self, episode: u16, place: Place) {
+        self.verdict.told_within_epoch += 1;
+        if keeps_all(self.journal.room) {
+            self.verdict.needless_gaps += 1;
+            self.find(episode, &format!("at {:?} it was told of a gap to {place:?}: nothing was gone", self.place));
         }
     }
 

@@ -15,7 +15,7 @@ pub enum Kind {
     RedisKept,
     /// Redis gets SIGKILL and is started again with nothing.
     RedisEmptied,
-    /// Redis closes every subscription.
+    /// Redis closes every subscription, again and again.
     SubscriptionsKilled,
     /// Redis lets all commands wait.
     RedisPaused,
@@ -52,7 +52,7 @@ impl Kind {
             Kind::NodeStopped | Kind::RedisStopped => 6_000,
             Kind::RedisPaused | Kind::NodeMissedRestart => 4_000,
             Kind::NodeKilled | Kind::NodeKilledInPause | Kind::RedisKept | Kind::RedisEmptied => 2_500,
-            Kind::SubscriptionsKilled => 500,
+            Kind::SubscriptionsKilled => 1_000,
             Kind::ClientsDropped => 0,
         }
     }
@@ -85,14 +85,17 @@ pub struct Episode {
     pub hold_ms: u64,
     /// How long the load runs before it.
     pub lead_ms: u64,
+    /// Whether the next one waits until everybody has caught up with this one.
+    pub is_waited_for: bool,
 }
 
-/// So many episodes: every kind once in a random order, then all of them again.
+/// So many episodes: every kind once in a random order, then all of them again. A quarter of them strike before everybody
+/// has caught up with the one before.
 pub fn episodes(seed: u64, count: usize, kinds: &[Kind], nodes: usize) -> Vec<Episode> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut bag: Vec<Kind> = Vec::new();
     (0..count)
-        .map(|_| {
+        .map(|at| {
             if bag.is_empty() {
                 bag = kinds.to_vec();
                 random.shuffle(&mut bag);
@@ -105,6 +108,7 @@ pub fn episodes(seed: u64, count: usize, kinds: &[Kind], nodes: usize) -> Vec<Ep
                 node: random.usize(..nodes),
                 hold_ms: random.u64(0..=ms_max),
                 lead_ms: random.u64(200..=700),
+                is_waited_for: at + 1 == count || random.u8(..4) != 0,
             }
         })
         .collect()

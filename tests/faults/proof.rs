@@ -54,6 +54,7 @@ impl Run {
     fn verdict(self) -> Verdict {
         let journal = |subscriber: usize, heard: Vec<Heard>| Journal {
             subscriber,
+            is_page: false,
             room: 0,
             entries: heard.into_iter().map(|heard| (1, heard)).collect(),
         };
@@ -84,6 +85,11 @@ pub fn prove() {
     finds("a message left out of what was missed", |run| _ = run.returning.remove(6), |found| found.silent_gaps);
     finds("the last one left out of what was missed", |run| _ = run.returning.remove(9), |found| found.silent_gaps);
     finds("messages left out behind a gap", |run| _ = run.steady.remove(9), |found| found.silent_gaps);
+    finds(
+        "a gap where nothing is gone",
+        |run| run.steady[4] = Heard::Gap { place: at(0, 3) },
+        |found| found.needless_gaps,
+    );
     finds("a double", |run| run.steady.insert(5, message(3)), |found| found.doubles);
     finds("two messages exchanged", |run| run.steady.swap(3, 4), |found| found.reorderings);
     finds(

@@ -11,10 +11,13 @@ use serde_json::{Value, json};
 use super::audit::{Content, Outcome, Publish, ROOMS, Shared};
 use super::link::{Link, Lost};
 
-/// Between two messages of a publisher.
-const PERIOD_MS: u64 = 20;
-/// Messages of a publisher that are not answered yet.
-const OPEN_MAX: usize = 16;
+/// Between two messages of a publisher, outside of floods.
+const PERIOD_MS: u64 = 6;
+/// In a flood it sends so many as fast as they are answered, about once in so many others.
+const FLOOD: u32 = 600;
+const FLOOD_ONE_IN: u32 = 300;
+/// While so many messages of a publisher are not answered, it sends no more.
+const OPEN_MAX: usize = 32;
 /// A message that is not answered for so long shows that the connection is dead.
 const ANSWER_MS_MAX: u64 = 6_000;
 /// Before a message that was `unavailable` is sent again.
@@ -27,6 +30,8 @@ pub struct Publisher<'a> {
     random: fastrand::Rng,
     node: usize,
     connections: u32,
+    next_at: Instant,
+    flood_left: u32,
     log: Vec<Publish>,
     /// The messages on the connection, by number, with the time they were sent.
     open: BTreeMap<u32, Instant>,
@@ -43,6 +48,8 @@ impl<'a> Publisher<'a> {
             random: fastrand::Rng::with_seed(seed),
             node: id as usize,
             connections: 0,
+            next_at: Instant::now(),
+            flood_left: 0,
             log: Vec::new(),
             open: BTreeMap::new(),
             again: VecDeque::new(),
@@ -68,21 +75,18 @@ impl<'a> Publisher<'a> {
     /// Publishes over one connection, until it is lost or everything is done.
     fn serve(&mut self, mut link: Link) -> Result<(), Lost> {
         let drops = self.shared.drops();
-        let mut next = Instant::now();
         while !self.shared.is_over() && self.shared.drops() == drops {
             let now = Instant::now();
             while self.again.front().is_some_and(|(due, _)| *due <= now) {
                 let (_, number) = self.again.pop_front().expect("there is one");
                 self.send(&mut link, number)?;
             }
-            if self.shared.has_load() && now >= next && self.open.len() < OPEN_MAX {
-                next = now + Duration::from_millis(PERIOD_MS);
-                let number = self.new_message();
-                self.send(&mut link, number)?;
-            } else if !self.shared.has_load() && self.is_settled() {
+            if self.shared.has_load() {
+                self.send_what_is_due(&mut link, now)?;
+            } else if self.is_settled() {
                 return Ok(());
             }
-            if let Some(answer) = link.receive(Duration::from_millis(5))? {
+            if let Some(answer) = link.receive(Duration::from_millis(2))? {
                 self.take(&answer);
             }
             let oldest = self.open.values().min();
@@ -90,6 +94,20 @@ impl<'a> Publisher<'a> {
                 self.shared.count_unanswered();
                 return Err(Lost);
             }
+        }
+        Ok(())
+    }
+
+    /// The next message where it is time for it, in a flood as many as may be unanswered.
+    fn send_what_is_due(&mut self, link: &mut Link, now: Instant) -> Result<(), Lost> {
+        while self.open.len() < OPEN_MAX && (self.flood_left > 0 || now >= self.next_at) {
+            match self.flood_left.checked_sub(1) {
+                Some(left) => self.flood_left = left,
+                None if self.random.u32(..FLOOD_ONE_IN) == 0 => self.flood_left = FLOOD,
+                None => self.next_at = now + Duration::from_millis(PERIOD_MS),
+            }
+            let number = self.new_message();
+            self.send(link, number)?;
         }
         Ok(())
     }

@@ -10,16 +10,18 @@ use super::plan::Kind;
 
 /// The figures of a run, and what was found in words.
 pub fn report(command: &str, nodes: usize, record: &Record, verdict: &Verdict) -> String {
-    let mut text = format!("`{command}`: {} episodes on {nodes} nodes.\n\n", record.caught_up_ms.len());
+    let mut text = format!("`{command}`: {} episodes on {nodes} nodes.\n\n", record.kinds.len());
     text.push_str("| episodes | of | caught up after at most | usually |\n| ---: | --- | ---: | ---: |\n");
-    let mut kinds: BTreeMap<Kind, Vec<u64>> = BTreeMap::new();
+    let mut kinds: BTreeMap<Kind, (usize, Vec<u64>)> = BTreeMap::new();
+    record.kinds.iter().for_each(|kind| kinds.entry(*kind).or_default().0 += 1);
     for (kind, took_ms) in &record.caught_up_ms {
-        kinds.entry(*kind).or_default().push(*took_ms);
+        kinds.entry(*kind).or_default().1.push(*took_ms);
     }
-    for (kind, mut times) in kinds {
+    for (kind, (count, mut times)) in kinds {
         times.sort_unstable();
-        let (count, longest, median) = (times.len(), times[times.len() - 1], times[times.len() / 2]);
-        line(&mut text, format_args!("| {count} | {kind} | {longest} ms | {median} ms |"));
+        let ms = |at: usize| times.get(at).map_or("not waited for".to_owned(), |took_ms| format!("{took_ms} ms"));
+        let (longest, median) = (ms(times.len().saturating_sub(1)), ms(times.len() / 2));
+        line(&mut text, format_args!("| {count} | {kind} | {longest} | {median} |"));
     }
     let outcomes =
         |wanted: fn(&Outcome) -> bool| record.publishes.iter().filter(|publish| wanted(&publish.outcome)).count();
@@ -47,6 +49,7 @@ pub fn report(command: &str, nodes: usize, record: &Record, verdict: &Verdict) -
         ("**false acks**", verdict.false_acks),
         ("**messages nobody sent, or refused ones**", verdict.strangers),
         ("**contradictory answers**", verdict.contradictions),
+        ("**told gaps where nothing was gone**", verdict.needless_gaps),
         ("**left behind**", verdict.left_behind + record.failures.len() as u64),
     ] {
         line(&mut text, format_args!("| {name} | {figure} |"));

@@ -39,7 +39,7 @@ impl<'a> Subscriber<'a> {
             id,
             random: fastrand::Rng::with_seed(seed),
             node: id,
-            journals: std::array::from_fn(|room| Journal { subscriber: id, room, entries: Vec::new() }),
+            journals: std::array::from_fn(|room| Journal { subscriber: id, is_page: false, room, entries: Vec::new() }),
             places: [None; ROOMS.len()],
             standings: [Standing::Outside { again_at: Instant::now() }; ROOMS.len()],
         }
