@@ -9,7 +9,7 @@
 //! doctor  → config                     this machine's settings against the configuration
 //! server  → reactor, cluster, control  spawn, pin, listen, drain
 //! control → metrics (messages only)    HTTP that is no upgrade: console page, health, statistics
-//! cluster → reactor (its mailbox), router   several nodes as one, through Redis; its core is sans-IO
+//! cluster → config, reactor (mailbox), router   several nodes as one, through Redis; its core is sans-IO
 //! reactor → conn, router, drivers      the loop: mail, completions, timers, flush, wake peers
 //! router  → compress, protocol         topics, membership, fan-out plan, presence: sans-IO
 //! conn    → compress                   handshake, frames, assembly, outbox: sans-IO

@@ -152,6 +152,16 @@ pub const CLUSTER_EPOCH_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Time a connection to Redis may take to be made, in milliseconds.
 pub const CLUSTER_CONNECT_MS_MAX: u64 = 2_000;
 
+/// Time a node of a Redis Cluster has to say who serves what, in milliseconds; beyond it another one is asked.
+pub const CLUSTER_TOPOLOGY_MS_MAX: u64 = 500;
+
+/// Time a Redis Cluster has to confirm a subscription, be it on another shard than before, in milliseconds; beyond it
+/// all are made anew.
+pub const CLUSTER_SUBSCRIBE_MS_MAX: u64 = 4_000;
+
+/// Between two warnings that Redis refuses commands, in milliseconds.
+pub const CLUSTER_REFUSAL_MS: u64 = 10_000;
+
 /// Before a connection to Redis is tried for the second time, in milliseconds; doubled with each further time.
 pub const CLUSTER_RETRY_MS_MIN: u64 = 100;
 

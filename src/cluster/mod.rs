@@ -5,10 +5,12 @@
 //!            ◄── mail ──                      ◄── connection that subscribes ◄──
 //! ```
 //!
-//! [`core`] decides everything and sees no socket; `thread` has the connections and the clock. What the nodes say to
-//! each other is in [`record`], how a history is followed in [`follower`], what things are called in Redis in [`names`].
-//! May import `reactor` (its mailbox), `router` and the layers below.
+//! [`core`] decides everything and sees no socket; `thread` has the clock, `connections` what there is of Redis, be it one
+//! server or many. What the nodes say to each other is in [`record`], how a history is followed in [`follower`], what
+//! things are called in Redis in [`names`].
+//! May import `config` (where Redis is), `reactor` (its mailbox), `router` and the layers below.
 
+mod connections;
 pub mod core;
 pub mod follower;
 pub mod names;

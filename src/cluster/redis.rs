@@ -11,12 +11,23 @@ use crate::router::{HistoryPolicy, Place};
 /// Digits of the primary's run id that an epoch begins with.
 const RUN_DIGITS: usize = 16;
 
+/// What a server is expected to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// By itself, or with replicas.
+    Alone,
+    /// One of a Redis Cluster.
+    Cluster,
+}
+
 /// The scripts, and the run of the primary they are loaded at.
 #[derive(Debug)]
 pub(super) struct Scripts {
     append: Script,
     read: Script,
     run: String,
+    /// The command to publish with.
+    publish: &'static str,
 }
 
 impl Scripts {
@@ -27,39 +38,51 @@ impl Scripts {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         pipeline.cmd("INFO").arg("server");
+        pipeline.cmd("INFO").arg("replication");
         pipeline
     }
 
-    /// The scripts at a server that has answered [`Scripts::preparation`]; or what it does not allow.
-    pub(super) fn at(answers: &[Value]) -> Result<Scripts, String> {
-        if let Some(error) = answers.iter().find_map(server_error) {
-            return Err(error);
-        }
-        let info = answers.last().and_then(text).unwrap_or_default();
-        let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::trim);
-        let run = run.and_then(|run| run.get(..RUN_DIGITS)).ok_or("INFO server does not tell its run_id")?;
+    /// Why a server that has answered [`Scripts::preparation`] is not the right one, if it is not.
+    pub(super) fn wrong_server(answers: &[Value], mode: Mode) -> Option<String> {
+        let why = match (field(answers, "redis_mode"), mode) {
+            (Some("sentinel"), _) => "this is a Sentinel: write redis+sentinel://HOST:PORT/NAME",
+            (Some("cluster"), Mode::Alone) => "this is a node of a Redis Cluster: write redis+cluster://HOST:PORT",
+            (Some("standalone"), Mode::Cluster) => "this server is in no Redis Cluster: write redis://HOST:PORT/",
+            (_, _) if field(answers, "role") == Some("slave") => {
+                "this is a replica, which takes no messages: name the primary"
+            }
+            (_, _) => return None,
+        };
+        Some(why.to_owned())
+    }
+
+    /// The scripts at a server that has answered [`Scripts::preparation`].
+    pub(super) fn at(answers: &[Value], mode: Mode) -> Result<Scripts, String> {
+        let run = field(answers, "run_id")
+            .and_then(|run| run.get(..RUN_DIGITS))
+            .ok_or("INFO server does not tell its run_id")?;
         Ok(Scripts {
             append: Script::new(include_str!("append.lua")),
             read: Script::new(include_str!("read.lua")),
             run: run.to_owned(),
+            publish: match mode {
+                Mode::Alone => "PUBLISH",
+                Mode::Cluster => "SPUBLISH",
+            },
         })
     }
 
-    /// The commands, in order.
-    pub(super) fn pipeline(&self, commands: &[Command]) -> Pipeline {
-        let mut pipeline = redis::pipe();
-        for command in commands {
-            match command {
-                Command::Publish { channel, payload } => {
-                    pipeline.cmd("PUBLISH").arg(&**channel).arg(&payload[..]);
-                }
-                Command::Append { topic, policy, seed, entries } => {
-                    self.append(&mut pipeline, topic, *policy, seed, entries);
-                }
-                Command::Read { topic, policy, seed, range } => self.read(&mut pipeline, topic, *policy, seed, *range),
+    /// Adds a command as this server takes it.
+    pub(super) fn add(&self, pipeline: &mut Pipeline, command: &Command) {
+        match command {
+            Command::Publish { channel, payload } => {
+                pipeline.cmd(self.publish).arg(&**channel).arg(&payload[..]);
             }
+            Command::Append { topic, policy, seed, entries } => {
+                self.append(pipeline, topic, *policy, seed, entries);
+            }
+            Command::Read { topic, policy, seed, range } => self.read(pipeline, topic, *policy, seed, *range),
         }
-        pipeline
     }
 
     fn append(&self, pipeline: &mut Pipeline, topic: &str, policy: HistoryPolicy, seed: &str, entries: &[NewEntry]) {
@@ -70,7 +93,7 @@ impl Scripts {
             command.arg(format!("{topic}:k:{key}"));
         }
         command.arg(&self.run).arg(seed).arg(policy.messages_max).arg(policy.ttl_ms);
-        command.arg(PUBLISH_KEY_MS_MAX).arg(meta_ms(policy)).arg("PUBLISH").arg(topic);
+        command.arg(PUBLISH_KEY_MS_MAX).arg(meta_ms(policy)).arg(self.publish).arg(topic);
         for NewEntry { key, entry } in entries {
             command.arg(if key.is_some() { "k" } else { "" }).arg(&entry[..]);
         }
@@ -92,9 +115,23 @@ impl Scripts {
     }
 }
 
+/// A field of what `INFO` says.
+fn field<'a>(answers: &'a [Value], name: &str) -> Option<&'a str> {
+    let lines = answers.iter().filter_map(text).flat_map(str::lines);
+    lines.filter_map(|line| line.split_once(':')).find(|(key, _)| *key == name).map(|(_, value)| value.trim())
+}
+
 /// How long an epoch is known after the last message: longer than a message, so that a quiet room keeps its place.
 fn meta_ms(policy: HistoryPolicy) -> u64 {
     policy.ttl_ms.max(PUBLISH_KEY_MS_MAX) + CLUSTER_EPOCH_MS
+}
+
+/// The name of a command's channel, which says in which slot of a Redis Cluster it is; all its keys are there, too.
+pub(super) fn channel(command: &Command) -> &str {
+    match command {
+        Command::Publish { channel, .. } => channel,
+        Command::Append { topic, .. } | Command::Read { topic, .. } => topic,
+    }
 }
 
 /// The answer to a command.
@@ -132,14 +169,6 @@ fn entry(message: Value) -> Option<StreamEntry> {
     let at_ms = number(&at_ms)?;
     let Value::BulkString(entry) = entry else { return None };
     Some(StreamEntry { offset, at_ms, entry })
-}
-
-/// What a server says where it refuses a command, without what the command said.
-pub(super) fn server_error(answer: &Value) -> Option<String> {
-    match answer {
-        Value::ServerError(error) => Some(error.code().to_owned()),
-        _ => None,
-    }
 }
 
 fn text(value: &Value) -> Option<&str> {

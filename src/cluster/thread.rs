@@ -1,26 +1,27 @@
 //! The cluster's thread: its mailbox, the two connections to Redis, the clock. What happens is the core's business.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
-use redis::aio::{ConnectionLike, MultiplexedConnection, PubSubSink, PubSubStream};
-use redis::{AsyncConnectionConfig, Client, Msg, RedisError, Value};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::{JoinSet, LocalSet};
 
-use super::core::{Command, Core, Identity, Input, Output, Reply};
-use super::redis::{Scripts, reply, server_error};
-use crate::limits::{CLUSTER_CONNECT_MS_MAX, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
+use super::connections::{Answers, Commands, Heard, Redis, Subscriber};
+use super::core::{Command, Core, Identity, Input, Output};
+use crate::config::RedisPlace;
+use crate::limits::{CLUSTER_REFUSAL_MS, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
 use crate::metrics::NodeMetrics;
 use crate::reactor::{Mailbox, Parcel, Wake};
 use crate::time::Millis;
 
 /// Where the cluster is.
 pub struct ClusterSettings {
-    /// The URL of Redis, which may hold a password.
-    pub url: String,
+    /// What the URL of Redis says, which may hold a password.
+    pub place: RedisPlace,
+    /// The file with certificate authorities of one's own; empty is the system's.
+    pub tls_ca: String,
     /// What names in Redis begin with.
     pub prefix: String,
     /// Who this node is.
@@ -40,7 +41,7 @@ impl Wake for ClusterWaker {
 /// Starts the thread; it ends with the process. Redis is not waited for.
 ///
 /// # Errors
-/// Where the URL cannot be understood, or the thread or its event loop cannot be made.
+/// Where the certificate authorities cannot be read, or the thread or its event loop cannot be made.
 pub fn spawn(
     settings: ClusterSettings,
     mailbox: Mailbox,
@@ -48,8 +49,7 @@ pub fn spawn(
     metrics: Arc<NodeMetrics>,
     started: Instant,
 ) -> io::Result<()> {
-    // The error names no part of the URL.
-    let client = Client::open(&*settings.url).map_err(|error| io::Error::other(error.to_string()))?;
+    let redis = Arc::new(Redis::new(settings.place, &settings.tls_ca)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let body = move || {
         let (events, inbox) = mpsc::unbounded_channel();
@@ -59,10 +59,11 @@ pub fn spawn(
             waker,
             metrics,
             started,
-            client,
+            redis,
             events,
             commands: Line::default(),
             subscriber: Line::default(),
+            refusal: None,
         };
         LocalSet::new().block_on(&runtime, thread.run(inbox));
     };
@@ -75,10 +76,12 @@ struct Thread {
     waker: Arc<ClusterWaker>,
     metrics: Arc<NodeMetrics>,
     started: Instant,
-    client: Client,
+    redis: Arc<Redis>,
     events: mpsc::UnboundedSender<Event>,
     commands: Line<Commands>,
-    subscriber: Line<PubSubSink>,
+    subscriber: Line<Subscriber>,
+    /// Why Redis refused a command last, and when that was told.
+    refusal: Option<(String, Millis)>,
 }
 
 /// A connection that is there, or is being made.
@@ -86,31 +89,27 @@ struct Line<C> {
     /// Which connection; what an earlier one still tells is nobody's.
     session: u64,
     connection: Option<C>,
+    /// Where it leads.
+    place: String,
+    /// Attempts since one was of use.
     attempts: u32,
-    task: Option<JoinHandle<()>>,
+    /// What makes the connection, keeps it going, or waits for its answers.
+    tasks: JoinSet<()>,
 }
 
 impl<C> Default for Line<C> {
     fn default() -> Line<C> {
-        Line { session: 0, connection: None, attempts: 0, task: None }
+        Line { session: 0, connection: None, place: String::new(), attempts: 0, tasks: JoinSet::new() }
     }
-}
-
-#[derive(Clone)]
-struct Commands {
-    connection: MultiplexedConnection,
-    scripts: Arc<Scripts>,
 }
 
 /// What the tasks of the connections tell the loop, each with the session it belongs to.
 enum Event {
-    CommandsUp(u64, Commands),
+    CommandsUp(u64, Commands, String),
     CommandsDown(u64, String),
-    Replies(u64, u64, Vec<Reply>),
-    SubscriberUp(u64, PubSubSink),
-    SubscriberDown(u64, String),
-    Subscribed(u64, Vec<Arc<str>>),
-    Received(u64, Msg),
+    Answered(u64, u64, Answers),
+    SubscriberUp(u64, Subscriber, String),
+    Heard(u64, Heard),
 }
 
 impl Thread {
@@ -165,51 +164,74 @@ impl Thread {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::CommandsUp(session, connection) if session == self.commands.session => {
-                self.commands.connection = Some(connection);
-                self.commands.attempts = 0;
+            Event::CommandsUp(session, connection, place) if session == self.commands.session => {
+                tracing::info!(place, "connected to Redis");
+                self.commands.up(connection, place);
                 self.core.handle(Input::CommandsUp);
-                tracing::info!("connected to Redis");
-            }
-            Event::CommandsDown(session, why) if session == self.commands.session => {
-                if self.commands.connection.take().is_some() {
-                    tracing::warn!(why, "lost the connection to Redis: history is unavailable until it is back");
-                    self.core.handle(Input::CommandsDown);
-                } else if self.commands.attempts == 1 {
-                    tracing::warn!(why, "cannot reach Redis: history is unavailable; trying again");
+                if self.subscriber.leads_elsewhere(&self.commands.place) {
+                    self.subscriber_down("it leads to another Redis than the newer connection for commands");
                 }
-                self.connect_commands();
             }
-            Event::Replies(session, batch, replies) if session == self.commands.session => {
-                self.core.handle(Input::Replies { batch, replies });
+            Event::CommandsDown(session, why) if session == self.commands.session => self.commands_down(&why),
+            Event::Answered(session, batch, answers) if session == self.commands.session => {
+                self.commands.attempts = 0;
+                self.tell_refusal(answers.refusal);
+                self.core.handle(Input::Replies { batch, replies: answers.replies });
             }
-            Event::SubscriberUp(session, sink) if session == self.subscriber.session => {
-                self.subscriber.connection = Some(sink);
-                self.subscriber.attempts = 0;
+            Event::SubscriberUp(session, connection, place) if session == self.subscriber.session => {
+                self.subscriber.up(connection, place);
                 self.core.handle(Input::SubscriberUp);
-            }
-            Event::SubscriberDown(session, why) if session == self.subscriber.session => {
-                if self.subscriber.connection.take().is_some() {
-                    tracing::warn!(why, "lost the subscriptions at Redis: other nodes' messages are late");
-                    self.core.handle(Input::SubscriberDown);
+                if self.commands.leads_elsewhere(&self.subscriber.place) {
+                    self.commands_down("it leads to another Redis than the newer connection that subscribes");
                 }
-                self.connect_subscriber();
             }
-            Event::Subscribed(session, channels) if session == self.subscriber.session => {
-                self.core.handle(Input::Subscribed(channels));
-            }
-            Event::Received(session, message) if session == self.subscriber.session => {
-                let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
-                self.core.handle(Input::Received { channel, payload });
-            }
+            Event::Heard(session, heard) if session == self.subscriber.session => match heard {
+                Heard::Subscribed(channels) => {
+                    self.subscriber.attempts = 0;
+                    self.core.handle(Input::Subscribed(channels));
+                }
+                Heard::Message(message) => {
+                    let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
+                    self.core.handle(Input::Received { channel, payload });
+                }
+                Heard::Lost(why) => self.subscriber_down(&why),
+            },
             // Of a connection that was given up.
             Event::CommandsUp(..)
             | Event::CommandsDown(..)
-            | Event::Replies(..)
+            | Event::Answered(..)
             | Event::SubscriberUp(..)
-            | Event::SubscriberDown(..)
-            | Event::Subscribed(..)
-            | Event::Received(..) => {}
+            | Event::Heard(..) => {}
+        }
+    }
+
+    fn commands_down(&mut self, why: &str) {
+        if self.commands.connection.take().is_some() {
+            tracing::warn!(why, "lost the connection to Redis: history is unavailable until it is back");
+            self.core.handle(Input::CommandsDown);
+        } else if self.commands.attempts == 1 {
+            tracing::warn!(why, "cannot reach Redis: history is unavailable; trying again");
+        }
+        self.connect_commands();
+    }
+
+    fn subscriber_down(&mut self, why: &str) {
+        if self.subscriber.connection.take().is_some() {
+            tracing::warn!(why, "lost the subscriptions at Redis: other nodes' messages are late");
+            self.core.handle(Input::SubscriberDown);
+        } else if self.subscriber.attempts == 1 && self.commands.connection.is_some() {
+            tracing::warn!(why, "cannot subscribe at Redis: other nodes' messages are late; trying again");
+        }
+        self.connect_subscriber();
+    }
+
+    /// Says why Redis refuses commands, from time to time.
+    fn tell_refusal(&mut self, refusal: Option<String>) {
+        let (Some(why), now) = (refusal, self.now()) else { return };
+        let told = self.refusal.as_ref();
+        if told.is_none_or(|(last, at)| *last != why || now.since(*at) >= CLUSTER_REFUSAL_MS) {
+            tracing::warn!(why, "Redis refuses a command");
+            self.refusal = Some((why, now));
         }
     }
 
@@ -218,14 +240,14 @@ impl Thread {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Commands { batch, commands } => self.send(batch, commands),
-                Output::Subscribe(channels) => self.subscribe(channels),
+                Output::Subscribe(channels) => {
+                    if let Some(subscriber) = &self.subscriber.connection {
+                        subscriber.subscribe(channels);
+                    }
+                }
                 Output::Unsubscribe(channels) => {
-                    if let Some(mut sink) = self.subscriber.connection.clone() {
-                        let channels: Vec<String> = channels.iter().map(ToString::to_string).collect();
-                        tokio::task::spawn_local(async move {
-                            // Where it fails the connection is lost, and with it the subscription.
-                            let _ = sink.unsubscribe(channels).await;
-                        });
+                    if let Some(subscriber) = &self.subscriber.connection {
+                        subscriber.unsubscribe(channels);
                     }
                 }
                 Output::ResetCommands => {
@@ -251,35 +273,14 @@ impl Thread {
     }
 
     fn send(&mut self, batch: u64, commands: Vec<Command>) {
-        let Some(Commands { mut connection, scripts }) = self.commands.connection.clone() else { return };
+        let Some(mut connection) = self.commands.connection.clone() else { return };
         let (events, session) = (self.events.clone(), self.commands.session);
-        tokio::task::spawn_local(async move {
-            let pipeline = scripts.pipeline(&commands);
-            let event = match connection.req_packed_commands(&pipeline, 0, commands.len()).await {
-                Ok(answers) => match answers.iter().find_map(needs_other_connection) {
-                    Some(code) => Event::CommandsDown(session, code),
-                    None => {
-                        let replies =
-                            commands.iter().zip(answers).map(|(command, answer)| reply(command, answer)).collect();
-                        Event::Replies(session, batch, replies)
-                    }
-                },
-                Err(error) => Event::CommandsDown(session, reason(&error)),
+        self.commands.spawn(async move {
+            let event = match connection.run(commands).await {
+                Ok(answers) => Event::Answered(session, batch, answers),
+                Err(why) => Event::CommandsDown(session, why),
             };
             // Nobody listens any more where the process ends.
-            let _ = events.send(event);
-        });
-    }
-
-    fn subscribe(&mut self, channels: Vec<Arc<str>>) {
-        let Some(mut sink) = self.subscriber.connection.clone() else { return };
-        let (events, session) = (self.events.clone(), self.subscriber.session);
-        tokio::task::spawn_local(async move {
-            let names: Vec<&str> = channels.iter().map(|channel| &**channel).collect();
-            let event = match sink.subscribe(names).await {
-                Ok(()) => Event::Subscribed(session, channels),
-                Err(error) => Event::SubscriberDown(session, reason(&error)),
-            };
             let _ = events.send(event);
         });
     }
@@ -287,44 +288,43 @@ impl Thread {
     /// Makes a connection for commands in place of the one there was.
     fn connect_commands(&mut self) {
         let (session, delay) = self.commands.begin();
-        let (client, events) = (self.client.clone(), self.events.clone());
-        self.commands.task = Some(tokio::task::spawn_local(async move {
+        let (redis, events) = (self.redis.clone(), self.events.clone());
+        self.commands.spawn(async move {
             tokio::time::sleep(delay).await;
-            let event = match within(prepare_commands(&client)).await {
-                Ok(commands) => Event::CommandsUp(session, commands),
+            let event = match redis.commands().await {
+                Ok((commands, place)) => Event::CommandsUp(session, commands, place),
                 Err(why) => Event::CommandsDown(session, why),
             };
             let _ = events.send(event);
-        }));
+        });
     }
 
     /// Makes a connection that subscribes in place of the one there was, and listens to it.
     fn connect_subscriber(&mut self) {
         let (session, delay) = self.subscriber.begin();
-        let (client, events) = (self.client.clone(), self.events.clone());
-        self.subscriber.task = Some(tokio::task::spawn_local(async move {
+        let (redis, events) = (self.redis.clone(), self.events.clone());
+        self.subscriber.spawn(async move {
             tokio::time::sleep(delay).await;
-            let why = match within(subscriber(&client)).await {
-                Ok((sink, mut stream)) => {
-                    let _ = events.send(Event::SubscriberUp(session, sink));
-                    while let Some(message) = stream.next().await {
-                        let _ = events.send(Event::Received(session, message));
-                    }
-                    "it was closed".to_owned()
+            let heard = events.clone();
+            let hearing = Rc::new(move |what| {
+                let _ = heard.send(Event::Heard(session, what));
+            });
+            let why = match redis.subscriber(hearing).await {
+                Ok((subscriber, listening, place)) => {
+                    let _ = events.send(Event::SubscriberUp(session, subscriber, place));
+                    listening.await
                 }
                 Err(why) => why,
             };
-            let _ = events.send(Event::SubscriberDown(session, why));
-        }));
+            let _ = events.send(Event::Heard(session, Heard::Lost(why)));
+        });
     }
 }
 
 impl<C> Line<C> {
     /// Gives up what there is; the session of the next connection, and how long to wait before it is tried.
     fn begin(&mut self) -> (u64, Duration) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
+        self.tasks = JoinSet::new();
         self.session += 1;
         let delay_ms = match self.attempts {
             0 => 0,
@@ -336,42 +336,20 @@ impl<C> Line<C> {
         self.attempts += 1;
         (self.session, Duration::from_millis(delay_ms))
     }
-}
 
-async fn within<T>(attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    match tokio::time::timeout(Duration::from_millis(CLUSTER_CONNECT_MS_MAX), attempt).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err("no answer".to_owned()),
+    fn up(&mut self, connection: C, place: String) {
+        self.connection = Some(connection);
+        self.place = place;
     }
-}
 
-async fn prepare_commands(client: &Client) -> Result<Commands, String> {
-    // The core sees to it that an answer comes in time.
-    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    let connected = client.get_multiplexed_async_connection_with_config(&config).await;
-    let mut connection = connected.map_err(|error| reason(&error))?;
-    let preparation = Scripts::preparation();
-    let answers = connection.req_packed_commands(&preparation, 0, preparation.len()).await;
-    let scripts = Arc::new(Scripts::at(&answers.map_err(|error| reason(&error))?)?);
-    Ok(Commands { connection, scripts })
-}
+    /// Whether this is a connection to somewhere else.
+    fn leads_elsewhere(&self, place: &str) -> bool {
+        self.connection.is_some() && self.place != place
+    }
 
-async fn subscriber(client: &Client) -> Result<(PubSubSink, PubSubStream), String> {
-    let connection = client.get_async_pubsub().await.map_err(|error| reason(&error))?;
-    Ok(connection.split())
-}
-
-/// Errors after which another connection may fare better: the server is no primary any more, is loading, or has
-/// forgotten the scripts.
-fn needs_other_connection(answer: &Value) -> Option<String> {
-    let code = server_error(answer)?;
-    matches!(&*code, "READONLY" | "LOADING" | "MASTERDOWN" | "NOSCRIPT" | "NOAUTH" | "UNBLOCKED").then_some(code)
-}
-
-/// Why something failed, without what was sent.
-fn reason(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => code.to_owned(),
-        None => error.category().to_owned(),
+    /// Runs a task until it ends, or the connection is given up.
+    fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn_local(task);
     }
 }

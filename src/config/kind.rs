@@ -7,7 +7,7 @@ use super::error::shown;
 use super::listen::Listen;
 use super::pattern::Pattern;
 use super::quantity::{self, QuantityError};
-use super::redis_url::RedisUrl;
+use super::redis_url::{self, RedisUrl};
 use crate::limits::{REACTORS_MAX, ROOM_ID_BYTES_MAX};
 
 /// Addresses in one list. One more is refused.
@@ -162,7 +162,7 @@ impl Kind {
             Kind::Addresses => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
             Kind::Pin => "auto, none, or core numbers as 0,1".to_owned(),
             Kind::Pattern => format!("1 to {ROOM_ID_BYTES_MAX} bytes"),
-            Kind::RedisUrl => "redis://HOST:PORT/, or empty".to_owned(),
+            Kind::RedisUrl => format!("{}, or empty", redis_url::FORMS),
         }
     }
 

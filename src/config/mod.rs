@@ -38,7 +38,7 @@ pub use error::{ConfigError, Problem, one_line};
 pub use kind::{Bounds, Kind, Value};
 pub use listen::Listen;
 pub use pattern::Pattern;
-pub use redis_url::RedisUrl;
+pub use redis_url::{RedisHost, RedisKind, RedisPlace, RedisUrl};
 pub use room::{ROOM_HELP, ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources};
 pub use suggest::{nearest, nearest_flag};
@@ -221,6 +221,8 @@ pub struct HistoryBounds {
 pub struct Redis {
     /// Where it is; none for a node alone.
     pub url: RedisUrl,
+    /// The file with the certificate authorities of its certificates; empty are those of the system.
+    pub tls_ca: String,
     /// What the names of its channels and keys start with.
     pub prefix: String,
 }
@@ -262,6 +264,7 @@ impl Config {
         source::apply_flags(sources, &mut effective, &mut problems);
         check_listen(&effective.settings, &mut problems);
         check_pin(&effective.settings, &mut problems);
+        check_redis(&effective.settings, &mut problems);
         room::check_count(&effective.rules, &mut problems);
         if problems.is_empty() {
             return Ok((Config::from_effective(&effective), effective));
@@ -332,7 +335,11 @@ impl Config {
             history: History { memory_max: from.size("history.memory_max") },
             inbox: Inbox { history: HistoryBounds::from_values(from, "inbox.history.size", "inbox.history.ttl") },
             room: effective.rules.iter().map(RoomRule::from_values).collect(),
-            redis: Redis { url: from.redis_url("redis.url").clone(), prefix: from.text("redis.prefix").to_owned() },
+            redis: Redis {
+                url: from.redis_url("redis.url").clone(),
+                tls_ca: from.text("redis.tls_ca").to_owned(),
+                prefix: from.text("redis.prefix").to_owned(),
+            },
             drain: Drain { timeout: from.duration("drain.timeout") },
             tcp: Tcp {
                 nodelay: from.switch("tcp.nodelay"),
@@ -396,5 +403,18 @@ fn check_pin(settings: &Values, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(settings.source("pin").clone(), "pin", text));
         }
         Pin::Cores(_) | Pin::Auto | Pin::None => {}
+    }
+}
+
+/// Who names certificate authorities means to have TLS.
+fn check_redis(settings: &Values, problems: &mut Vec<Problem>) {
+    if settings.is_faulty("redis.url") || settings.is_faulty("redis.tls_ca") || settings.text("redis.tls_ca").is_empty()
+    {
+        return;
+    }
+    if settings.redis_url("redis.url").place().is_some_and(|place| !place.tls) {
+        let text =
+            "redis.url asks for no TLS, so no certificate would be checked; write rediss:// there, or leave this out";
+        problems.push(Problem::new(settings.source("redis.tls_ca").clone(), "redis.tls_ca", text.to_owned()));
     }
 }

@@ -1,23 +1,76 @@
 //! Where Redis is: a URL that may hold a password, which is shown to nobody.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
 
 /// Longest URL, in bytes.
 const URL_BYTES_MAX: usize = 4096;
 
-/// Schemes, and what they stand for.
-const SCHEMES: &[&str] =
-    &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "redis+unix"];
+const SERVER_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 
-/// The place of a Redis server, of the Sentinels that know one, or of some nodes of a Redis Cluster; or of none.
+/// What a URL may look like, for errors and help.
+pub(super) const FORMS: &str = "redis://HOST:PORT/, rediss:// for TLS, redis+unix:///PATH, \
+    redis+sentinel://HOST:PORT/NAME, redis+cluster://HOST:PORT";
+
+/// The URL of a Redis, or of none.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct RedisUrl(String);
+pub struct RedisUrl {
+    text: String,
+    place: Option<RedisPlace>,
+}
+
+/// What the URL says.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisPlace {
+    /// What kind of Redis, and where.
+    pub kind: RedisKind,
+    /// Whether connections are encrypted, and certificates checked.
+    pub tls: bool,
+    /// The user of its access control list; none is its default user.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+    /// The number of the database.
+    pub database: u32,
+}
+
+/// The kinds of Redis that nodes may have between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisKind {
+    /// One server.
+    Server(RedisHost),
+    /// One server of this machine, by its socket.
+    Unix(PathBuf),
+    /// A primary that Sentinels know.
+    Sentinel {
+        /// Where to ask.
+        sentinels: Vec<RedisHost>,
+        /// Whether to ask with TLS, if the servers have it.
+        tls: bool,
+        /// What they call it.
+        name: String,
+    },
+    /// A Redis Cluster.
+    Cluster(Vec<RedisHost>),
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RedisHost {
+    /// Name or address, an IPv6 address without brackets.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+}
 
 impl RedisUrl {
-    /// The URL with its password; `None` where there is no Redis.
-    pub fn secret(&self) -> Option<&str> {
-        (!self.0.is_empty()).then_some(&*self.0)
+    /// What it says, the password too; `None` where there is no Redis.
+    pub fn place(&self) -> Option<&RedisPlace> {
+        self.place.as_ref()
     }
 }
 
@@ -33,26 +86,18 @@ impl FromStr for RedisUrl {
         if text.len() > URL_BYTES_MAX {
             return Err(format!("the URL has {} bytes; write at most {URL_BYTES_MAX}", text.len()));
         }
-        let known = |(scheme, rest): (&str, &str)| SCHEMES.contains(&scheme) && !host(rest).is_empty();
-        match text.split_once("://").is_some_and(known) {
-            true => Ok(RedisUrl(text.to_owned())),
-            false => Err("this is no URL of a Redis; write redis://HOST:PORT/ or rediss:// for TLS, \
-                redis+sentinel://HOST:PORT,HOST:PORT/NAME, redis+cluster://HOST:PORT,HOST:PORT or redis+unix:///PATH"
-                .to_owned()),
-        }
+        Ok(RedisUrl { place: Some(place(text)?), text: text.to_owned() })
     }
 }
 
 /// The URL with `***` in place of the password.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str(&self.0) };
-        match rest.rsplit_once('@') {
-            None => f.write_str(&self.0),
-            Some((who, host)) => match who.split_once(':') {
-                Some((user, _)) => write!(f, "{scheme}://{user}:***@{host}"),
-                None => write!(f, "{scheme}://{who}@{host}"),
-            },
+        let Some((scheme, rest)) = self.text.split_once("://") else { return f.write_str(&self.text) };
+        let (userinfo, location) = split_userinfo(scheme, rest);
+        match userinfo.and_then(|userinfo| userinfo.split_once(':')) {
+            None => f.write_str(&self.text),
+            Some((user, _)) => write!(f, "{scheme}://{user}:***@{location}"),
         }
     }
 }
@@ -63,35 +108,238 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// What is behind the user and the password.
-fn host(rest: &str) -> &str {
-    rest.rsplit_once('@').map_or(rest, |(_, host)| host)
+/// Without the password.
+impl fmt::Debug for RedisPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RedisPlace { kind, tls, user, password: _, database } = self;
+        write!(f, "RedisPlace({kind:?}, tls {tls}, user {user:?}, database {database})")
+    }
+}
+
+impl fmt::Display for RedisHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.contains(':') {
+            true => write!(f, "[{}]:{}", self.name, self.port),
+            false => write!(f, "{}:{}", self.name, self.port),
+        }
+    }
+}
+
+fn place(text: &str) -> Result<RedisPlace, String> {
+    let unknown = || format!("this is no URL of a Redis; write {FORMS}");
+    let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
+    let (userinfo, location) = split_userinfo(scheme, rest);
+    let (location, fragment) = location.split_once('#').unwrap_or((location, ""));
+    if !fragment.is_empty() {
+        return Err("a URL of Redis has nothing behind a #; certificates are always checked, and redis.tls_ca names \
+            a certificate authority of your own"
+            .to_owned());
+    }
+    let (location, query) = location.split_once('?').unwrap_or((location, ""));
+    let (hosts, path) = location.split_once('/').unwrap_or((location, ""));
+    let (plain, tls) = match scheme.strip_prefix("rediss") {
+        Some(plain) => (plain, true),
+        None => (scheme.strip_prefix("redis").ok_or_else(unknown)?, false),
+    };
+    let mut at = Location { hosts, path, query };
+    let (kind, database) = match plain {
+        "" => at.server()?,
+        "+unix" if !tls => at.socket()?,
+        "+sentinel" => at.sentinels(tls)?,
+        "+cluster" => at.cluster()?,
+        _ => return Err(unknown()),
+    };
+    if !at.query.is_empty() {
+        return Err("the URL has something behind its ? that does not belong there; leave it out".to_owned());
+    }
+    let (user, password) = userinfo.map(credentials).transpose()?.unwrap_or_default();
+    Ok(RedisPlace { kind, tls, user, password, database })
+}
+
+/// User and password, and what is behind them. A password may have any character but a percent sign, which begins an
+/// encoded one; the path of a socket may have an `@`.
+fn split_userinfo<'a>(scheme: &str, rest: &'a str) -> (Option<&'a str>, &'a str) {
+    let split = match scheme {
+        "redis+unix" if rest.starts_with('/') => None,
+        "redis+unix" => rest.split_once("@/").map(|(userinfo, path)| (userinfo, &rest[rest.len() - path.len() - 1..])),
+        _ => rest.rsplit_once('@'),
+    };
+    split.map_or((None, rest), |(userinfo, location)| (Some(userinfo), location))
+}
+
+fn credentials(userinfo: &str) -> Result<(Option<String>, Option<String>), String> {
+    let decoded = |text: &str| match percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok((!text.is_empty()).then(|| text.into_owned())),
+        Err(_) => Err("user or password are not UTF-8 once decoded; write % as %25".to_owned()),
+    };
+    match userinfo.split_once(':') {
+        Some((user, password)) => Ok((decoded(user)?, decoded(password)?)),
+        None => Err("a user needs a password: write USER:PASSWORD@HOST, or :PASSWORD@HOST without a user".to_owned()),
+    }
+}
+
+/// What is behind user and password.
+struct Location<'a> {
+    hosts: &'a str,
+    path: &'a str,
+    query: &'a str,
+}
+
+impl Location<'_> {
+    fn server(&mut self) -> Result<(RedisKind, u32), String> {
+        let mut hosts = self.hosts(SERVER_PORT)?;
+        match (hosts.pop(), hosts.is_empty()) {
+            (Some(host), true) => Ok((RedisKind::Server(host), database(self.path)?)),
+            _ => {
+                Err("this URL has room for one server; redis+sentinel:// and redis+cluster:// take several".to_owned())
+            }
+        }
+    }
+
+    fn socket(&mut self) -> Result<(RedisKind, u32), String> {
+        if !self.hosts.is_empty() || self.path.is_empty() {
+            return Err("a socket is named by its whole path: redis+unix:///run/redis.sock".to_owned());
+        }
+        let number = self.query.strip_prefix("db=");
+        if number.is_some() {
+            self.query = "";
+        }
+        Ok((RedisKind::Unix(PathBuf::from(format!("/{}", self.path))), database(number.unwrap_or_default())?))
+    }
+
+    fn sentinels(&mut self, tls: bool) -> Result<(RedisKind, u32), String> {
+        let (name, number) = self.path.split_once('/').unwrap_or((self.path, ""));
+        if name.is_empty() {
+            return Err("the Sentinels' name of the primary is missing: redis+sentinel://HOST:PORT/NAME".to_owned());
+        }
+        let plain = tls && self.query == "sentinels=plain";
+        if plain {
+            self.query = "";
+        }
+        let (sentinels, name) = (self.hosts(SENTINEL_PORT)?, name.to_owned());
+        Ok((RedisKind::Sentinel { sentinels, tls: tls && !plain, name }, database(number)?))
+    }
+
+    fn cluster(&mut self) -> Result<(RedisKind, u32), String> {
+        match database(self.path)? {
+            0 => Ok((RedisKind::Cluster(self.hosts(SERVER_PORT)?), 0)),
+            _ => Err("a Redis Cluster has no numbered databases; leave the number out".to_owned()),
+        }
+    }
+
+    fn hosts(&self, port: u16) -> Result<Vec<RedisHost>, String> {
+        self.hosts.split(',').map(|text| host(text, port)).collect()
+    }
+}
+
+fn host(text: &str, port_default: u16) -> Result<RedisHost, String> {
+    let wrong = || format!("there is no host where one belongs; write {FORMS}");
+    let (name, port) = match text.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']').ok_or_else(wrong)?,
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
+    if name.is_empty() || !name.bytes().all(is_name) {
+        return Err(wrong());
+    }
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => port_default,
+        Some(digits) => digits.parse().ok().filter(|port| *port != 0).ok_or("a port is a number from 1 to 65535")?,
+        None => return Err(wrong()),
+    };
+    Ok(RedisHost { name: name.to_owned(), port })
+}
+
+fn database(text: &str) -> Result<u32, String> {
+    match text.trim_end_matches('/') {
+        "" => Ok(0),
+        digits => digits.parse().map_err(|_| "a database of Redis is a number, such as redis://HOST:PORT/1".to_owned()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parsed(url: &str) -> RedisPlace {
+        url.parse::<RedisUrl>().unwrap_or_else(|error| panic!("{url}: {error}")).place().expect(url).clone()
+    }
+
+    fn at(name: &str, port: u16) -> RedisHost {
+        RedisHost { name: name.to_owned(), port }
+    }
+
     #[test]
     fn the_password_is_shown_to_nobody() {
-        let url: RedisUrl = "redis://user:pa:ss@w@host:1/2".parse().unwrap();
-        assert_eq!(url.to_string(), "redis://user:***@host:1/2");
-        assert_eq!(format!("{url:?}"), "RedisUrl(redis://user:***@host:1/2)");
-        assert_eq!(url.secret(), Some("redis://user:pa:ss@w@host:1/2"));
-        let wrong = "http://user:password@host".parse::<RedisUrl>().unwrap_err();
-        assert!(!wrong.contains("password"), "{wrong}");
+        for (url, shown) in [
+            ("redis://user:ge:hei@m@host:1/2", "redis://user:***@host:1/2"),
+            ("rediss+sentinel://:geheim@a,b/main", "rediss+sentinel://:***@a,b/main"),
+            ("redis+unix://u:ge@heim@/run/r@1.sock", "redis+unix://u:***@/run/r@1.sock"),
+        ] {
+            let url: RedisUrl = url.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), format!("RedisUrl({shown})"));
+            assert!(!format!("{:?}", url.place()).contains("hei"), "{:?}", url.place());
+        }
+        for wrong in ["http://user:secret@host", "redis://secret@host", "redis://u:secret@host#x", "redis://u:secret@"]
+        {
+            let wrong = wrong.parse::<RedisUrl>().unwrap_err();
+            assert!(!wrong.contains("secret"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn users_and_passwords_are_decoded() {
+        let place = parsed("redis://us%65r:pa:ss@w%25@host:1/2");
+        assert_eq!((place.user.as_deref(), place.password.as_deref()), (Some("user"), Some("pa:ss@w%")));
+        assert_eq!((place.kind, place.tls, place.database), (RedisKind::Server(at("host", 1)), false, 2));
+        assert_eq!(parsed("redis://:p@h").user, None);
     }
 
     #[test]
     fn urls_of_every_kind() {
-        for url in
-            ["redis://127.0.0.1:6379/", "rediss://h", "redis+sentinel://a:1,b:2/main", "redis+unix:///run/r.sock"]
-        {
-            assert_eq!(url.parse::<RedisUrl>().unwrap().to_string(), url);
+        assert_eq!("".parse::<RedisUrl>().unwrap().place(), None);
+        assert_eq!(parsed("rediss://[::1]").kind, RedisKind::Server(at("::1", 6379)));
+        assert!(parsed("rediss://h").tls);
+        assert_eq!(parsed("redis+unix:///run/r@1.sock").kind, RedisKind::Unix("/run/r@1.sock".into()));
+        let place = parsed("redis+unix://u:p@/run/r.sock?db=3");
+        assert_eq!((place.kind, place.database), (RedisKind::Unix("/run/r.sock".into()), 3));
+        let sentinels = vec![at("a", 1), at("b", 26379)];
+        let place = parsed("redis+sentinel://a:1,b/main/4");
+        let kind = RedisKind::Sentinel { sentinels: sentinels.clone(), tls: false, name: "main".into() };
+        assert_eq!((place.kind, place.database), (kind, 4));
+        for (url, tls) in [("rediss+sentinel://a:1,b/m", true), ("rediss+sentinel://a:1,b/m?sentinels=plain", false)] {
+            assert_eq!(parsed(url).kind, RedisKind::Sentinel { sentinels: sentinels.clone(), tls, name: "m".into() });
+            assert!(parsed(url).tls);
         }
-        assert_eq!("".parse::<RedisUrl>().unwrap().secret(), None);
-        for wrong in ["127.0.0.1:6379", "redis://", "redis:/h", "amqp://h", "redis://user:x@"] {
-            assert!(wrong.parse::<RedisUrl>().is_err(), "{wrong}");
+        let nodes = vec![at("10.0.0.1", 7000), at("::2", 7001)];
+        assert_eq!(parsed("rediss+cluster://10.0.0.1:7000,[::2]:7001/").kind, RedisKind::Cluster(nodes));
+    }
+
+    #[test]
+    fn what_is_no_url_is_said() {
+        for (wrong, why) in [
+            ("127.0.0.1:6379", "no URL"),
+            ("redis:/h", "no URL"),
+            ("amqp://h", "no URL"),
+            ("rediss+unix:///r", "no URL"),
+            ("redis://", "no host"),
+            ("redis://user:x@", "no host"),
+            ("redis://h:0", "a port"),
+            ("redis://h:1x", "a port"),
+            ("redis://[::1", "no host"),
+            ("redis://a,b", "one server"),
+            ("redis://h/x", "a number"),
+            ("redis://user@h", "needs a password"),
+            ("rediss://h/#insecure", "always checked"),
+            ("redis://h?protocol=resp3", "behind its ?"),
+            ("redis+unix://run/r.sock", "whole path"),
+            ("redis+sentinel://a:1", "name of the primary"),
+            ("redis+sentinel://a:1/m?sentinels=plain", "behind its ?"),
+            ("redis+cluster://a:1/2", "no numbered"),
+        ] {
+            let error = wrong.parse::<RedisUrl>().expect_err(wrong);
+            assert!(error.contains(why), "{wrong}: {error}");
         }
     }
 }

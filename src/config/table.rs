@@ -98,6 +98,8 @@ const NOTICE_TEXT: Kind = Kind::Text { bytes_max: 1024 };
 
 const PREFIX: Kind = Kind::Text { bytes_max: 64 };
 
+const PATH: Kind = Kind::Text { bytes_max: 4096 };
+
 const HISTORY_SIZE: Kind = integer(0, 1_000_000);
 const HISTORY_TTL: Kind = duration(SECOND, 30 * DAY);
 
@@ -249,6 +251,12 @@ pub const SETTINGS: &[Setting] = &[
         Kind::RedisUrl,
         "",
         "Redis through which nodes with the same URL and prefix act as one; empty is a node alone.",
+    ),
+    row(
+        "redis.tls_ca",
+        PATH,
+        "",
+        "PEM file with the certificate authorities that certificates of Redis are checked against; empty is the system's.",
     ),
     row("redis.prefix", PREFIX, "fanfare", "What the names of channels and keys in Redis start with."),
     row("drain.timeout", duration(0, HOUR), "10s", "Time from SIGTERM until the connections that are left are cut."),

@@ -150,7 +150,7 @@ impl Node {
         let (run, rest) = rest.split_first_chunk::<8>().expect("18 bytes hold 8");
         let (jitter_seed, node) = rest.split_first_chunk::<8>().expect("10 bytes hold 8");
         let state = NodeState {
-            metrics: Arc::new(match config.redis.url.secret() {
+            metrics: Arc::new(match config.redis.url.place() {
                 None => NodeMetrics::new(reactors),
                 Some(_) => NodeMetrics::new(reactors).in_cluster(),
             }),
@@ -158,8 +158,9 @@ impl Node {
             seed: u64::from_ne_bytes(*seed),
             run: u64::from_ne_bytes(*run),
         };
-        let cluster = config.redis.url.secret().map(|url| ClusterSettings {
-            url: url.to_owned(),
+        let cluster = config.redis.url.place().map(|place| ClusterSettings {
+            place: place.clone(),
+            tls_ca: config.redis.tls_ca.clone(),
             prefix: config.redis.prefix.clone(),
             identity: cluster::core::Identity {
                 run: state.run,
@@ -273,7 +274,7 @@ fn settings(config: &Config) -> Settings {
                 leave_text: config.rooms.leave_text.clone(),
             },
             history: history(config),
-            cluster: config.redis.url.secret().is_some(),
+            cluster: config.redis.url.place().is_some(),
         },
     }
 }

@@ -54,14 +54,20 @@ impl Cluster {
     /// So many nodes around a Redis that may be absent. Returns once they listen.
     #[track_caller]
     pub fn around(redis: Redis, nodes: usize, settings: &[&str]) -> Cluster {
-        let url = redis.url();
+        let cluster = Cluster::at_url(&redis.url(), nodes, settings);
+        Cluster { redis: Some(redis), ..cluster }
+    }
+
+    /// So many nodes around a Redis that the caller has. Returns once they listen.
+    #[track_caller]
+    pub fn at_url(url: &str, nodes: usize, settings: &[&str]) -> Cluster {
         let nodes = (0..nodes).map(|at| {
             let addr = free_addr().to_string();
-            let own = ["--listen", &addr, "--redis", &url];
+            let own = ["--listen", &addr, "--redis", url];
             // Nodes need not be alike: every second one has two reactors.
             Server::with_reactors(1 + at % 2, &[&own, settings].concat())
         });
-        Cluster { nodes: nodes.collect(), redis: Some(redis), next: AtomicUsize::new(0) }
+        Cluster { nodes: nodes.collect(), redis: None, next: AtomicUsize::new(0) }
     }
 
     /// How many nodes there are.

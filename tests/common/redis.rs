@@ -28,6 +28,7 @@ pub struct Redis {
     addr: SocketAddr,
     folder: PathBuf,
     durable: bool,
+    settings: Vec<String>,
 }
 
 impl Redis {
@@ -47,16 +48,30 @@ impl Redis {
         redis
     }
 
+    /// A Redis that keeps nothing on disk, with more settings than that, as its command line takes them.
+    #[track_caller]
+    pub fn with(settings: &[&str]) -> Redis {
+        let mut redis = Redis::absent(false);
+        redis.settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        redis.launch();
+        redis
+    }
+
     /// The place of a Redis that does not run before [`restart`](Redis::restart).
     pub fn absent(durable: bool) -> Redis {
         let folder = temporary_path("redis");
         fs::create_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        Redis { process: None, addr: free_addr(), folder, durable }
+        Redis { process: None, addr: free_addr(), folder, durable, settings: Vec::new() }
     }
 
     /// The URL for `--redis`.
     pub fn url(&self) -> String {
         format!("redis://{}/", self.addr)
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Ends it with SIGKILL.
@@ -158,7 +173,12 @@ impl Redis {
         command.args(["--bind", &self.addr.ip().to_string(), "--port", &self.addr.port().to_string()]);
         command.args(["--daemonize", "no", "--save", "", "--appendfsync", "always", "--logfile", "redis.log"]);
         command.args(["--appendonly", if self.durable { "yes" } else { "no" }]);
-        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(&self.settings)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command.spawn().unwrap_or_else(|error| {
             panic!("redis-server does not start ({error}): run tests/run, or apt-get install redis-server")
         })

@@ -85,7 +85,7 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Addresses => vec!["[::1]:9,unix:/run/x".to_owned()],
         Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
         Kind::Pattern => vec!["a \\ \"b\" # *".to_owned(), "ü\n".to_owned()],
-        Kind::RedisUrl => vec!["redis://h:1/".to_owned()],
+        Kind::RedisUrl => vec!["rediss://h:1/".to_owned()],
     };
     let default = setting.kind.parse(setting.default);
     texts.into_iter().filter(|text| setting.kind.parse(text) != default).collect()
@@ -152,7 +152,7 @@ fn the_defaults_are_these() {
         history: History { memory_max: 256 << 20 },
         inbox: Inbox { history: HistoryBounds { size: 0, ttl: 600 * second } },
         room: Vec::new(),
-        redis: Redis { url: RedisUrl::default(), prefix: "fanfare".to_owned() },
+        redis: Redis { url: RedisUrl::default(), tls_ca: String::new(), prefix: "fanfare".to_owned() },
         drain: Drain { timeout: 10 * second },
         tcp: Tcp { nodelay: true, send_buffer: 0, receive_buffer: 0, backlog: 4096 },
     };
@@ -295,6 +295,9 @@ fn values_have_to_fit_each_other() {
     );
     sources.flags = flags(&[("reactors", "2")]).flags;
     assert_eq!(problems(&sources), [""; 0]);
+    let authorities = |url| problems(&flags(&[("redis.tls_ca", "ca.pem"), ("redis.url", url)]));
+    assert!(authorities("redis://h")[0].starts_with("--redis.tls_ca: redis.url asks for no TLS"));
+    assert_eq!((authorities("rediss://h"), authorities("")), (vec![], vec![]));
 }
 
 #[test]

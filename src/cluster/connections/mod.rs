@@ -1,0 +1,296 @@
+//! Connections to Redis of every kind: one for commands and one that subscribes.
+//!
+//! ```text
+//!   redis://, rediss://, redis+unix://      single     to that server
+//!   redis+sentinel://                       single     to the primary that the Sentinels name, asked each time
+//!   redis+cluster://                        sharded    to the primary of every shard
+//! ```
+//!
+//! Both connections look the same from outside, whatever they are made of: commands of one hand-over are carried out in
+//! order and answered together, and whatever may have been lost on the way from a channel is told, be it by the end of
+//! the connection or by another [`Heard::Subscribed`]. A connection is made once; what comes after its end is the
+//! caller's business.
+
+mod sentinel;
+mod sharded_commands;
+mod sharded_subscriber;
+mod single;
+mod slots;
+
+use std::fmt::Display;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::{
+    Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
+    ServerErrorKind, TlsCertificates, Value,
+};
+use tokio::time::{Instant, timeout_at};
+
+use self::sharded_commands::ShardedCommands;
+use self::sharded_subscriber::ShardedSubscriber;
+use self::single::{Server, SingleSubscriber};
+use self::slots::Slots;
+use super::core::{Command, Reply};
+use super::redis::Mode;
+use crate::config::{RedisHost, RedisKind, RedisPlace};
+use crate::limits::CLUSTER_CONNECT_MS_MAX;
+
+/// Where Redis is, and how its certificates are checked.
+pub(super) struct Redis {
+    place: RedisPlace,
+    /// Certificate authorities of one's own.
+    authority: Option<Authority>,
+    /// Who serves what in a Redis Cluster, as it was heard last. Both connections go by it.
+    slots: Mutex<Slots>,
+}
+
+struct Authority {
+    certificates: TlsCertificates,
+    /// Of no server in particular, with what was made of the certificates.
+    addr: ConnectionAddr,
+}
+
+/// A connection for commands.
+#[derive(Clone)]
+pub(super) enum Commands {
+    Single(Server),
+    Sharded(ShardedCommands),
+}
+
+/// What became of some commands.
+pub(super) struct Answers {
+    /// One for each.
+    pub(super) replies: Vec<Reply>,
+    /// Why one of them was refused, if one was.
+    pub(super) refusal: Option<String>,
+}
+
+/// A connection that subscribes.
+#[derive(Clone)]
+pub(super) enum Subscriber {
+    Single(SingleSubscriber),
+    Sharded(ShardedSubscriber),
+}
+
+/// What comes from a connection that subscribes.
+pub(super) enum Heard {
+    /// These channels are subscribed to from here on. Where they were before, messages may be missing in between.
+    Subscribed(Vec<Arc<str>>),
+    /// A message on a channel.
+    Message(redis::Msg),
+    /// The connection is of no use any more, and why.
+    Lost(String),
+}
+
+/// Takes what comes from a connection that subscribes.
+pub(super) type Hearing = Rc<dyn Fn(Heard)>;
+
+/// What a connection that subscribes lives by: it hears while this is awaited, and ends with it. Says why it ended.
+pub(super) type Listening = Pin<Box<dyn Future<Output = String>>>;
+
+impl Redis {
+    /// Reads the file `tls_ca`, if there is a name.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or holds no certificate.
+    pub(super) fn new(place: RedisPlace, tls_ca: &str) -> io::Result<Redis> {
+        // Another choice was made already where this fails, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let authority = (place.tls && !tls_ca.is_empty()).then(|| authority(tls_ca)).transpose()?;
+        Ok(Redis { place, authority, slots: Mutex::default() })
+    }
+
+    /// Makes a connection for commands, and says where it leads.
+    ///
+    /// # Errors
+    /// Why there is none, without a secret.
+    pub(super) async fn commands(self: &Arc<Redis>) -> Result<(Commands, String), String> {
+        let deadline = deadline();
+        if let RedisKind::Cluster(nodes) = &self.place.kind {
+            let commands = ShardedCommands::connect(self, nodes, deadline).await?;
+            return Ok((Commands::Sharded(commands), A_CLUSTER.to_owned()));
+        }
+        let (client, place) = in_time(deadline, &"Sentinels", self.primary()).await?;
+        let server = in_time(deadline, &place, Server::connect(&client, Mode::Alone)).await?;
+        Ok((Commands::Single(server), place))
+    }
+
+    /// Makes a connection that subscribes, and says where it leads: where the other one does not lead to the same place,
+    /// one of them is wrong.
+    ///
+    /// # Errors
+    /// Why there is none, without a secret.
+    pub(super) async fn subscriber(
+        self: &Arc<Redis>,
+        hearing: Hearing,
+    ) -> Result<(Subscriber, Listening, String), String> {
+        let deadline = deadline();
+        if let RedisKind::Cluster(nodes) = &self.place.kind {
+            let (subscriber, listening) = ShardedSubscriber::connect(self, nodes, hearing, deadline).await?;
+            return Ok((subscriber, listening, A_CLUSTER.to_owned()));
+        }
+        let (client, place) = in_time(deadline, &"Sentinels", self.primary()).await?;
+        let (subscriber, listening) = in_time(deadline, &place, SingleSubscriber::connect(&client, hearing)).await?;
+        match self.place.kind {
+            RedisKind::Sentinel { .. } => {
+                let (redis, known) = (self.clone(), place.clone());
+                let listening = async move {
+                    tokio::select! {
+                        why = listening => why,
+                        why = redis.replaced(&known) => why,
+                    }
+                };
+                Ok((subscriber, Box::pin(listening), place))
+            }
+            _ => Ok((subscriber, listening, place)),
+        }
+    }
+
+    /// The one server there is, or the one that is the primary now.
+    async fn primary(&self) -> Result<(Client, String), String> {
+        let addr = match &self.place.kind {
+            RedisKind::Server(host) => self.addr(host),
+            RedisKind::Unix(path) => ConnectionAddr::Unix(path.clone()),
+            RedisKind::Sentinel { .. } => self.named_by_sentinels().await?,
+            RedisKind::Cluster(_) => return Err("a Redis Cluster has many primaries".to_owned()),
+        };
+        let place = addr.to_string();
+        Ok((self.client(addr, ProtocolVersion::RESP2)?, place))
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client of one server of many.
+    fn shard(&self, host: &RedisHost) -> Result<Client, String> {
+        // Only this version tells apart what a server says by itself and what it answers.
+        self.client(self.addr(host), ProtocolVersion::RESP3)
+    }
+
+    fn client(&self, addr: ConnectionAddr, protocol: ProtocolVersion) -> Result<Client, String> {
+        let mut settings = RedisConnectionInfo::default()
+            .set_db(self.place.database.into())
+            .set_protocol(protocol)
+            .set_skip_set_lib_name();
+        if let Some(user) = &self.place.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = &self.place.password {
+            settings = settings.set_password(password);
+        }
+        let info = addr.into_connection_info().map_err(|error| reason(&error))?.set_redis_settings(settings);
+        Client::open(info).map_err(|error| reason(&error))
+    }
+
+    fn addr(&self, host: &RedisHost) -> ConnectionAddr {
+        let RedisHost { name, port } = host.clone();
+        if !self.place.tls {
+            return ConnectionAddr::Tcp(name, port);
+        }
+        let tls_params = match self.authority.as_ref().map(|authority| &authority.addr) {
+            Some(ConnectionAddr::TcpTls { tls_params, .. }) => tls_params.clone(),
+            _ => None,
+        };
+        ConnectionAddr::TcpTls { host: name, port, insecure: false, tls_params }
+    }
+}
+
+/// Where the connections to a Redis Cluster lead.
+const A_CLUSTER: &str = "a Redis Cluster";
+
+impl Commands {
+    /// Carries commands out, in order; those of an earlier call first.
+    ///
+    /// # Errors
+    /// The connection is of no use any more, and why. What became of the commands nobody knows.
+    pub(super) async fn run(&mut self, commands: Vec<Command>) -> Result<Answers, String> {
+        match self {
+            Commands::Single(server) => server.run(&commands).await,
+            Commands::Sharded(shards) => shards.run(commands).await,
+        }
+    }
+}
+
+impl Subscriber {
+    /// Subscribes; [`Heard::Subscribed`] tells when that is done.
+    pub(super) fn subscribe(&self, channels: Vec<Arc<str>>) {
+        match self {
+            Subscriber::Single(server) => server.subscribe(channels),
+            Subscriber::Sharded(shards) => shards.subscribe(channels),
+        }
+    }
+
+    /// Unsubscribes.
+    pub(super) fn unsubscribe(&self, channels: Vec<Arc<str>>) {
+        match self {
+            Subscriber::Single(server) => server.unsubscribe(channels),
+            Subscriber::Sharded(shards) => shards.unsubscribe(channels),
+        }
+    }
+}
+
+/// Until when a connection that is begun now is to be made.
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_millis(CLUSTER_CONNECT_MS_MAX)
+}
+
+/// One step on the way to a connection; where it fails, with the name of who is at fault.
+async fn in_time<T>(
+    deadline: Instant,
+    place: &dyn Display,
+    step: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let outcome = timeout_at(deadline, step).await.unwrap_or_else(|_| Err("no answer".to_owned()));
+    outcome.map_err(|why| format!("{place}: {why}"))
+}
+
+fn authority(path: &str) -> io::Result<Authority> {
+    let wrong = |why: &dyn Display| io::Error::other(format!("redis.tls_ca {path:?}: {why}"));
+    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+    if memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----").is_none() {
+        return Err(wrong(&"the file holds no certificate in PEM form"));
+    }
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+    // There is no other way to have the certificates read than for a server.
+    let nowhere = ConnectionAddr::TcpTls { host: String::new(), port: 0, insecure: false, tls_params: None };
+    let client = Client::build_with_tls(nowhere, certificates.clone()).map_err(|error| wrong(&error))?;
+    Ok(Authority { certificates, addr: client.get_connection_info().addr().clone() })
+}
+
+/// Why something failed, without what was sent.
+fn reason(error: &RedisError) -> String {
+    match (error.code(), error.detail(), error.kind()) {
+        // Who lacks which permission is what the operator has to know.
+        (Some(code @ ("NOPERM" | "WRONGPASS")), Some(detail), _) => format!("{code} {detail}"),
+        (Some(code), _, _) => code.to_owned(),
+        (None, _, ErrorKind::Io) => error.to_string(),
+        (None, _, _) => error.category().to_owned(),
+    }
+}
+
+/// The same of an error that came as an answer.
+fn refusal(answer: &Value) -> Option<String> {
+    let Value::ServerError(error) = answer else { return None };
+    Some(reason(&error.clone().into()))
+}
+
+/// The answer is an error after which another connection may fare better: the server is no primary any more, is loading,
+/// or has forgotten the scripts.
+fn needs_other_connection(answer: &Value) -> Option<String> {
+    let Value::ServerError(error) = answer else { return None };
+    let is_lasting = match error.kind() {
+        Some(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown) => true,
+        Some(ServerErrorKind::NoScript | ServerErrorKind::ClusterDown) => true,
+        _ => matches!(error.code(), "NOAUTH" | "UNBLOCKED"),
+    };
+    is_lasting.then(|| error.code().to_owned())
+}
+
+fn at(place: &dyn Display, why: &str) -> String {
+    format!("{place}: {why}")
+}
