@@ -132,17 +132,18 @@ impl Cluster {
     /// was answered is ahead of all that comes later.
     #[track_caller]
     pub fn settle(&self) {
+        const USER: &str = "who waits until all is settled";
         if self.nodes.len() < 2 {
             return;
         }
-        let mut witnesses: Vec<Client> = self.addrs().iter().map(|node| Client::connect(node, "witness")).collect();
-        for witness in &mut witnesses {
-            witness.publish(json!({"type": "private_msg", "toUser": "witness", "content": "all of it"}));
+        let mut clients: Vec<Client> = self.addrs().iter().map(|node| Client::connect(node, USER)).collect();
+        for client in &mut clients {
+            client.publish(json!({"type": "private_msg", "toUser": USER, "content": "all of it"}));
         }
         let nodes_count = self.nodes.len();
-        for mut witness in witnesses {
-            (0..nodes_count).for_each(|_| drop(witness.recv_type("private_msg")));
-            witness.leave();
+        for mut client in clients {
+            (0..nodes_count).for_each(|_| drop(client.recv_type("private_msg")));
+            client.leave();
         }
     }
 

@@ -104,6 +104,7 @@ pub fn nothing_counts_behind_the_last_word(way: Way) {
             let room = format!("room-{room}-{code}");
             witness.join(&room);
             witness.recv_type("system");
+            server.settle();
             let mut conn = RawConn::connect_as(&server, "mallory");
             let say = |content: &str| json!({"type": "room_msg", "roomId": room, "content": content}).to_string();
             let mut bytes = masked(TEXT, json!({"type": "join_room", "roomId": room}).to_string().as_bytes());
