@@ -335,7 +335,7 @@ impl Core {
             self.subscriber_down();
             self.outputs.push_back(Output::ResetSubscriber);
         }
-        if self.reachable && self.canary_at <= now {
+        if self.commands_up && self.canary_at <= now {
             self.canary_at = now.saturating_add(CLUSTER_CANARY_MS);
             self.send_canary();
             self.look_at_failed();
@@ -473,7 +473,10 @@ impl Core {
 
     fn send_canary(&mut self) {
         self.canary.last_sent += 1;
-        self.canary.unseen_since.get_or_insert(self.now);
+        // Before anything is subscribed it shows no more than whether commands are answered.
+        if self.subscriber == Subscriber::Up {
+            self.canary.unseen_since.get_or_insert(self.now);
+        }
         let channel = self.own_channel.clone();
         self.say(&channel, &Record::Canary { number: self.canary.last_sent });
     }

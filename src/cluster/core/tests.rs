@@ -330,3 +330,14 @@ fn who_is_asked_behind_the_end_of_a_subscription_answers_that_nobody_is_there() 
     let Some(Incoming::Envelope { mut records, .. }) = record::read(payload) else { panic!("an envelope") };
     assert_eq!(records.next(), Some(Record::Present { number: 7, users: &[] }));
 }
+
+#[test]
+fn commands_that_are_not_answered_are_noticed_before_anything_is_subscribed() {
+    let mut node = Node::new();
+    node.at(CLUSTER_CANARY_MS);
+    node.core.handle(Input::CommandsUp);
+    node.at(CLUSTER_CANARY_MS);
+    assert_eq!(node.sent.len(), 1, "a canary");
+    node.at(CLUSTER_CANARY_MS + CLUSTER_ANSWER_MS_MAX + 1);
+    assert_eq!(node.resets, [Output::ResetCommands]);
+}
