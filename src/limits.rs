@@ -102,7 +102,8 @@ pub const PUBLISH_KEYS_MAX: usize = 10_000;
 /// Messages in one page of history: what a client asks for beyond is not sent.
 pub const HISTORY_PAGE_MAX: usize = 1_000;
 
-/// Pieces of mail that wait at a topic's home for the cluster's answer; those beyond go on as if Redis had not answered.
+/// Pieces of mail that wait at a topic's home for the cluster's answer; beyond it all but joins and leaves are answered
+/// `unavailable`.
 pub const CLUSTER_WAITING_MAX: usize = 4_096;
 
 /// Live messages of one topic that wait until what is missing in front of them was read; beyond it they are read, too.

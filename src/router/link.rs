@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use super::cluster::{Append, FromCluster, Opening, Question, ToCluster};
 use super::history::{History, Place};
-use super::mail::{Ack, Content, Expulsion, HistoryOf, Join, Mail, Published, Resume, Wish};
+use super::mail::{Ack, Content, Expulsion, Join, Mail, Published, Wish};
 use super::topic::{Keeps, Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Publish, Router, Sink};
 use crate::compress::SharedFrame;
@@ -46,6 +46,13 @@ pub(super) struct Waiting {
     /// How much of the mail was there when it was asked.
     covered: usize,
     mail: VecDeque<(ReactorId, Content)>,
+}
+
+impl Waiting {
+    /// Whether this waits with the rest. Joins and leaves always do: a connection's own must come in order.
+    fn has_room(&self, content: &Content) -> bool {
+        self.mail.len() < CLUSTER_WAITING_MAX || matches!(content, Content::Join(_) | Content::Leave(_))
+    }
 }
 
 impl Link {
@@ -138,11 +145,9 @@ impl Router {
             (_, None) => return self.home_act(from, content, sink),
         };
         match &mut self.topics.get_mut(found).link {
-            Link::Waiting(waiting) if waiting.mail.len() < CLUSTER_WAITING_MAX => {
-                waiting.mail.push_back((from, content));
-            }
-            // So much does not wait: it goes on as if Redis had not answered.
-            Link::Waiting(_) => self.act_or_refuse(from, content, Answered::No, sink),
+            Link::Waiting(waiting) if waiting.has_room(&content) => waiting.mail.push_back((from, content)),
+            // Nothing may overtake what waits.
+            Link::Waiting(_) => self.refuse(from, content, sink),
             Link::Apart if matches!(content, Content::Join(_)) => {
                 self.openings += 1;
                 let opening = Opening(self.openings);
@@ -166,6 +171,19 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// Not carried out, and told so where there is somebody to tell.
+    fn refuse(&mut self, from: ReactorId, content: Content, sink: &mut impl Sink) {
+        let (to, id) = match content {
+            Content::Publish(publish) if publish.topic.kind == Kind::Raw => return,
+            Content::Publish(publish) => (publish.publisher, publish.id),
+            Content::Presence(question) => (question.asker, question.id),
+            Content::History(question) => (question.asker, question.id),
+            Content::Resume(resume) => (resume.to, resume.id),
+            other => unreachable!("{other:?} always waits"),
+        };
+        self.send(from, Content::Unavailable { to, id }, sink);
     }
 
     fn wait(&mut self, index: TopicIndex, opening: Opening, need: Option<Need>, from: ReactorId, content: Content) {
@@ -205,14 +223,7 @@ impl Router {
             Content::Join(join) if !reachable && self.is_room_with_history(&join) => {
                 self.home_refuse_join(from, *join, sink);
             }
-            Content::History(question) if answered == Answered::No => {
-                let HistoryOf { asker, id, .. } = *question;
-                self.send(from, Content::Unavailable { to: asker, id }, sink);
-            }
-            Content::Resume(resume) if answered == Answered::No => {
-                let Resume { to, id, .. } = *resume;
-                self.send(from, Content::Unavailable { to, id }, sink);
-            }
+            Content::History(_) | Content::Resume(_) if answered == Answered::No => self.refuse(from, content, sink),
             content => self.home_act(from, content, sink),
         }
     }

@@ -7,6 +7,7 @@ use super::tests::Told;
 use super::*;
 use crate::compress::SharedFrame;
 use crate::frame::Opcode;
+use crate::limits::CLUSTER_WAITING_MAX;
 
 const CONN: ConnId = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
 const POLICY: HistoryPolicy = HistoryPolicy { messages_max: 5, ttl_ms: 1_000_000 };
@@ -167,4 +168,26 @@ fn what_could_not_be_loaded_is_asked_for_again() {
         home.tell(FromCluster::Loaded { topic: topic.clone(), opening, before: 6, older: None });
         assert_eq!(home.told(), ["unavailable -"]);
     }
+}
+
+#[test]
+fn nothing_overtakes_what_waits_however_much_that_is() {
+    let mut home = Home::new();
+    home.router.connect(CONN, "alice", &mut home.told);
+    home.asked();
+    home.tell(FromCluster::Reachable(true));
+    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    let (topic, opening) = opening(&home.asked());
+    for _ in 0..CLUSTER_WAITING_MAX {
+        home.router.presence(CONN, "den", None, &mut home.told);
+    }
+    assert_eq!(home.told(), ["unavailable -"], "one too many");
+    home.router.leave(CONN, "den", Some("1"), &mut home.told);
+    home.router.join(CONN, "den", Ask::Joined { id: Some("2".into()), wish: None }, false, &mut home.told).unwrap();
+    home.tell(FromCluster::Opened { topic, opening, place: Some(place("e", 5)) });
+    assert_eq!(home.told(), ["ack 1"]);
+    let asked = home.asked();
+    let Some(ToCluster::Open { topic, opening, .. }) = asked.last() else { panic!("it is opened again: {asked:?}") };
+    home.tell(FromCluster::Opened { topic: topic.clone(), opening: *opening, place: Some(place("e", 5)) });
+    assert_eq!(home.told(), ["joined den"]);
 }
