@@ -1,12 +1,14 @@
-//! The command line: `serve`, `config`, `check`, `bench`, `doctor`; and `pub`, `sub`, `presence` (`clients`).
+//! The command line: `serve`, `config`, `check`, `bench`, `doctor`; `pub`, `sub`, `presence` (`clients`); and
+//! `disconnect`, `kick` (`orders`).
 //!
 //! Owns the flags (made from the table of settings), the help texts, the exit codes and what is printed where. What
 //! was asked for goes to stdout; what went wrong goes to stderr, one line each. Never decides what a value means:
 //! that is `config`'s.
 //!
-//! Imports `bench`, `client`, `config`, `doctor` and `server`.
+//! Imports `bench`, `client`, `cluster`, `config`, `doctor` and `server`.
 
 mod clients;
+mod orders;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -37,7 +39,18 @@ const CONFIG: &str = "config";
 const CHECK: &str = "check";
 const BENCH: &str = "bench";
 const DOCTOR: &str = "doctor";
-const COMMANDS: [&str; 8] = [SERVE, CONFIG, CHECK, BENCH, DOCTOR, clients::PUB, clients::SUB, clients::PRESENCE];
+const COMMANDS: [&str; 10] = [
+    SERVE,
+    CONFIG,
+    CHECK,
+    BENCH,
+    DOCTOR,
+    clients::PUB,
+    clients::SUB,
+    clients::PRESENCE,
+    orders::DISCONNECT,
+    orders::KICK,
+];
 
 /// Id of the flag that asks for JSON.
 const JSON: &str = "json";
@@ -87,6 +100,7 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
             Ok(false) => EXIT_FAULTS,
             Err(error) => refuse(err, error),
         },
+        Some((name @ (orders::DISCONNECT | orders::KICK), matches)) => orders::run(name, matches, env, out, err),
         Some((name, matches)) => clients::run(name, matches, out, err),
         None => refuse(err, no_command()),
     }
@@ -100,11 +114,10 @@ fn load(matches: &ArgMatches, env: Env) -> Result<(Config, Effective), ConfigErr
     };
     let named = by_flag.or_else(by_env);
     let file = named.map(|(path, named_by)| SourceFile::read(&path, named_by)).transpose()?;
-    let flags = SETTINGS
-        .iter()
-        .filter_map(|setting| Some((setting, matches.get_many::<String>(setting.key)?.cloned().collect())))
-        .collect();
-    let room_flags = matches.get_many::<String>(ROOM).unwrap_or_default().cloned().collect();
+    // Not every command has all of the flags.
+    let given = |name: &str| matches.try_get_many::<String>(name).ok().flatten();
+    let flags = SETTINGS.iter().filter_map(|setting| Some((setting, given(setting.key)?.cloned().collect()))).collect();
+    let room_flags = given(ROOM).unwrap_or_default().cloned().collect();
     Config::load(&Sources { file, env, flags, room_flags })
 }
 
@@ -140,12 +153,10 @@ fn examine(config: &Config, json: bool, out: &mut dyn Write, err: &mut dyn Write
 }
 
 fn command() -> Command {
-    let file = Arg::new(FILE).value_name("FILE").value_parser(value_parser!(PathBuf));
-    let file_flag = file.clone().long(FILE).help("The configuration file, TOML [env: FANFARE_CONFIG]");
     let configurable = |name: &'static str| {
         Command::new(name)
             .after_help(settings_notes())
-            .arg(file_flag.clone())
+            .arg(file_flag())
             .args(SETTINGS.iter().map(flag))
             .arg(room_flag())
     };
@@ -165,10 +176,19 @@ fn command() -> Command {
         .subcommand(
             Command::new(CHECK)
                 .about("Say what is wrong with a configuration file, and where; environment and flags do not count")
-                .arg(file.required(true).help("The configuration file, TOML")),
+                .arg(file().required(true).help("The configuration file, TOML")),
         )
         .subcommand(bench_command())
         .subcommands(clients::commands())
+        .subcommands(orders::commands())
+}
+
+fn file() -> Arg {
+    Arg::new(FILE).value_name("FILE").value_parser(value_parser!(PathBuf))
+}
+
+fn file_flag() -> Arg {
+    file().long(FILE).help("The configuration file, TOML [env: FANFARE_CONFIG]")
 }
 
 fn bench_command() -> Command {
@@ -256,7 +276,8 @@ fn usage(error: &clap::Error, name: &str, out: &mut dyn Write, err: &mut dyn Wri
             format!("{} is given more than once; give it once", context(ContextKind::InvalidArg))
         }
         ErrorKind::MissingRequiredArgument => {
-            clients::missing(name).unwrap_or("check needs a file; say fanfare check FILE").to_owned()
+            let missing = clients::missing(name).or_else(|| orders::missing(name));
+            missing.unwrap_or("check needs a file; say fanfare check FILE").to_owned()
         }
         ErrorKind::InvalidUtf8 => "a flag's value is not UTF-8; write it in UTF-8".to_owned(),
         _ => {
@@ -280,7 +301,7 @@ fn unknown_command(name: &str) -> String {
 }
 
 fn unknown_argument(command: &str, argument: &str) -> String {
-    match clients::unknown(command, argument) {
+    match clients::unknown(command, argument).or_else(|| orders::unknown(command, argument)) {
         Some(text) => text,
         None if command == BENCH => unknown_bench_argument(argument),
         None => unknown_setting(argument),

@@ -9,6 +9,9 @@ pub const USER_ID_BYTES_MAX: usize = 128;
 /// Longest room id, in bytes of UTF-8. A longer one is `bad_room_id` (400 for a raw room's path).
 pub const ROOM_ID_BYTES_MAX: usize = 255;
 
+/// Longest reason that an operator gives for removing a user from a room, in bytes of UTF-8. A longer one is refused.
+pub const KICK_REASON_BYTES_MAX: usize = 1024;
+
 /// Reactors in one node. The configuration refuses more.
 pub const REACTORS_MAX: usize = 256;
 

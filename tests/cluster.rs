@@ -9,6 +9,8 @@ mod common;
 mod delivery;
 #[path = "cluster/history.rs"]
 mod history;
+#[path = "cluster/orders.rs"]
+mod orders;
 #[path = "cluster/outages.rs"]
 mod outages;
 #[path = "cluster/presence.rs"]

@@ -115,6 +115,19 @@ fn a_wrong_command_line_is_exit_code_two_and_one_clear_line() {
         (&["pub", "den"], "pub needs a room and a message; say fanfare pub ROOM MESSAGE (- for the lines of stdin)"),
         (&["sub"], "sub needs a room; say fanfare sub ROOM"),
         (&["presence"], "presence needs a room; say fanfare presence ROOM"),
+        (&["disconnect"], "disconnect needs a user; say fanfare disconnect USER"),
+        (&["kick", "den"], "kick needs a room and a user; say fanfare kick ROOM USER"),
+        (&["disconnect", "alice"], "there is no Redis, and so no way to the nodes; say which with --redis URL"),
+        (&["kick", "", "alice", "--redis", "redis://h"], "a room id is a text of 1 to 255 bytes"),
+        (&["kick", "den", "alice", "--raeson", "x"], "unknown flag --raeson; did you mean --reason?"),
+        (
+            &["disconnect", "alice", "--redis.ulr=redis://:secret@h"],
+            "unknown flag --redis.ulr; did you mean --redis.url?",
+        ),
+        (
+            &["disconnect", "alice", "redis://:secret@h"],
+            "there is an argument too many; quote one that has spaces (fanfare disconnect --help tells more)",
+        ),
         (
             &["pub", "den", "hello", "ws://h/?token=secret"],
             "there is an argument too many; quote one that has spaces (fanfare pub --help tells more)",

@@ -56,7 +56,7 @@ fn version_and_help_are_answers() {
     assert_eq!(stdout, concat!("fanfare ", env!("CARGO_PKG_VERSION"), "\n"));
     let (code, stdout, stderr) = fanfare(&["--help"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    for command in ["serve", "config", "check", "bench", "doctor", "pub", "sub", "presence"] {
+    for command in ["serve", "config", "check", "bench", "doctor", "pub", "sub", "presence", "disconnect", "kick"] {
         assert!(stdout.contains(&format!("\n  {command} ")), "{stdout}");
     }
     for command in ["serve", "config"] {
@@ -218,9 +218,12 @@ fn a_wrong_command_line_is_one_clear_line() {
         (&["sevre"], "unknown command \"sevre\"; did you mean serve?"),
         (
             &["frobnicate"],
-            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence",
+            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick",
         ),
-        (&["a\nb"], "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence"),
+        (
+            &["a\nb"],
+            "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick",
+        ),
         (&["check"], "check needs a file; say fanfare check FILE"),
         (&["check", "a", "b"], "\"b\" is not expected here; fanfare --help tells what is"),
         (&["config", "-x"], "\"-x\" is not expected here; fanfare --help tells what is"),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// What each module may import. A module's own parts are always allowed.
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["bench", "client", "config", "doctor", "server"]),
+    ("cli", &["bench", "client", "cluster", "config", "doctor", "server"]),
     ("bench", &["client", "config", "frame"]),
     ("client", &["config"]),
     ("doctor", &["config", "cgroup", "limits"]),

@@ -14,8 +14,10 @@ mod connections;
 pub mod core;
 pub mod follower;
 pub mod names;
+mod order;
 pub mod record;
 mod redis;
 mod thread;
 
+pub use order::{Order, OrderError, give};
 pub use thread::{ClusterSettings, ClusterWaker, spawn};

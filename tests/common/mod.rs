@@ -227,6 +227,20 @@ impl Drop for Server {
     }
 }
 
+/// Runs another command of the binary to its end, without what the environment says of fanfare but `env`: its exit code,
+/// stdout and stderr.
+pub fn run_fanfare(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FANFARE_") {
+            command.env_remove(name);
+        }
+    }
+    let ran = command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).output().expect("the binary runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (ran.status.code(), text(&ran.stdout), text(&ran.stderr))
+}
+
 /// How a server that refused to start ended.
 #[derive(Debug)]
 pub struct Refusal {

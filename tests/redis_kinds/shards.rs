@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, Cluster, eventually};
+use crate::common::{Client, Cluster, eventually, run_fanfare};
 use crate::servers::Shards;
 use crate::{assert_works, insist, nodes, room_msg};
 
@@ -59,6 +59,8 @@ fn topics_of_all_shards_work() {
             "both nodes subscribe to {room} where it is"
         );
     }
+    let kick = run_fanfare(&["kick", &rooms.names[2], "nobody", "--redis", &shards.url()], &[]);
+    assert_eq!(kick, (Some(0), "2 nodes have heard it\n".to_owned(), String::new()));
     // A room without a member on a node is none of its business any more.
     rooms.members.pop().expect("two members").leave();
     for (shard, room) in rooms.names.iter().enumerate() {

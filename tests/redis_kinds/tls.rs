@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::common::{Cluster, Redis, eventually, free_addr, refused_start, temporary_path};
+use crate::common::{Cluster, Redis, eventually, free_addr, refused_start, run_fanfare, temporary_path};
 use crate::servers::{Sentinel, Shards};
 use crate::{assert_works, nodes};
 
@@ -78,6 +78,12 @@ fn certificates_are_checked() {
         eventually("the log says what is wrong", || cluster.log(0).contains("invalid peer certificate"));
         cluster.await_readiness(503);
     }
+    // The system's authorities are those of a file here.
+    let order = ["disconnect", "nobody", "--redis", &url];
+    let (code, _, told) = run_fanfare(&order, &[("SSL_CERT_FILE", &certificates.path("ca.pem"))]);
+    assert_eq!((code, told.contains("no node has heard it")), (Some(1), true), "{told}");
+    let (code, _, told) = run_fanfare(&order, &[("SSL_CERT_FILE", &other.path("ca.pem"))]);
+    assert_eq!((code, told.contains("invalid peer certificate")), (Some(1), true), "{told}");
     // The certificate is for the address, not for the name.
     let named = format!("rediss://localhost:{port}/");
     let cluster = Cluster::at_url(&named, 1, &["--redis.tls_ca", &certificates.path("ca.pem")]);
