@@ -123,6 +123,13 @@ pub const CLUSTER_FENCE_ROUNDS: u8 = 1;
 /// history answered `unavailable`.
 pub const CLUSTER_UNANSWERED_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of messages from Redis for which the reactors have no room yet; beyond it the subscribing connection is given up,
+/// and what was missed is read from the streams.
+pub const CLUSTER_BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+/// Time a node that goes away has to send its last messages to Redis, in milliseconds.
+pub const CLUSTER_FINISH_MS_MAX: u64 = 500;
+
 /// Bytes of publishes to one channel that go out as one; the rest as the next.
 pub const CLUSTER_BATCH_BYTES_MAX: usize = 256 << 10;
 

@@ -1,19 +1,21 @@
 //! The cluster's thread: its mailbox, the two connections to Redis, the clock. What happens is the core's business.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::connections::{Answers, Commands, Heard, Redis, Subscriber};
 use super::core::{Command, Core, Identity, Input, Output};
 use crate::config::RedisPlace;
-use crate::limits::{CLUSTER_REFUSAL_MS, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
+use crate::limits::{CLUSTER_BACKLOG_BYTES_MAX, CLUSTER_REFUSAL_MS, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
 use crate::metrics::NodeMetrics;
-use crate::reactor::{Mailbox, Parcel, Wake};
+use crate::reactor::{Mailbox, Order, Parcel, Wake};
 use crate::time::Millis;
 
 /// Where the cluster is.
@@ -38,7 +40,8 @@ impl Wake for ClusterWaker {
     }
 }
 
-/// Starts the thread; it ends with the process. Redis is not waited for.
+/// Starts the thread; it ends with the process. Redis is not waited for. What comes back is told once, behind
+/// [`Order::Finish`], when all that was to be sent is sent.
 ///
 /// # Errors
 /// Where the certificate authorities cannot be read, or the thread or its event loop cannot be made.
@@ -48,9 +51,10 @@ pub fn spawn(
     waker: Arc<ClusterWaker>,
     metrics: Arc<NodeMetrics>,
     started: Instant,
-) -> io::Result<()> {
+) -> io::Result<Receiver<()>> {
     let redis = Arc::new(Redis::new(settings.place, &settings.tls_ca)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (finish, finished) = bounded(1);
     let body = move || {
         let (events, inbox) = mpsc::unbounded_channel();
         let thread = Thread {
@@ -64,10 +68,14 @@ pub fn spawn(
             commands: Line::default(),
             subscriber: Line::default(),
             refusal: None,
+            waiting_bytes: Rc::default(),
+            finish,
+            is_finishing: false,
         };
         LocalSet::new().block_on(&runtime, thread.run(inbox));
     };
-    std::thread::Builder::new().name("cluster".into()).spawn(body).map(drop)
+    std::thread::Builder::new().name("cluster".into()).spawn(body)?;
+    Ok(finished)
 }
 
 struct Thread {
@@ -82,6 +90,11 @@ struct Thread {
     subscriber: Line<Subscriber>,
     /// Why Redis refused a command last, and when that was told.
     refusal: Option<(String, Millis)>,
+    /// Bytes of messages from Redis that were not looked at yet.
+    waiting_bytes: Rc<Cell<usize>>,
+    /// Told when all is sent, once the node goes away.
+    finish: Sender<()>,
+    is_finishing: bool,
 }
 
 /// A connection that is there, or is being made.
@@ -116,14 +129,23 @@ impl Thread {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
         self.connect_commands();
         self.connect_subscriber();
+        let mut spilled = false;
         loop {
             self.core.handle_time(self.now());
             self.take_mail();
-            while let Ok(event) = inbox.try_recv() {
+            // While the reactors have no room for more, what comes from Redis waits.
+            while !spilled && let Ok(event) = inbox.try_recv() {
                 self.take(event);
             }
+            if self.waiting_bytes.get() > CLUSTER_BACKLOG_BYTES_MAX {
+                self.subscriber_down("messages come faster than the reactors take them");
+            }
             self.hand_out();
-            let spilled = !self.post();
+            spilled = !self.post();
+            if self.is_finishing && self.core.is_idle() {
+                // The server may have waited long enough.
+                let _ = self.finish.try_send(());
+            }
             if let Some(metrics) = &self.metrics.cluster {
                 metrics.publish(&self.core.counts());
             }
@@ -156,13 +178,16 @@ impl Thread {
                     }
                     self.mailbox.give_back(parcel);
                 }
-                // The node goes away; its cluster is left when the process ends.
-                Parcel::Order(_) => {}
+                Parcel::Order(Order::Drain) => {}
+                Parcel::Order(Order::Finish) => self.is_finishing = true,
             }
         }
     }
 
     fn take(&mut self, event: Event) {
+        if let Event::Heard(_, heard) = &event {
+            self.waiting_bytes.set(self.waiting_bytes.get() - heard.bytes());
+        }
         match event {
             Event::CommandsUp(session, connection, place) if session == self.commands.session => {
                 tracing::info!(place, "connected to Redis");
@@ -303,10 +328,12 @@ impl Thread {
     fn connect_subscriber(&mut self) {
         let (session, delay) = self.subscriber.begin();
         let (redis, events) = (self.redis.clone(), self.events.clone());
+        let waiting_bytes = self.waiting_bytes.clone();
         self.subscriber.spawn(async move {
             tokio::time::sleep(delay).await;
             let heard = events.clone();
-            let hearing = Rc::new(move |what| {
+            let hearing = Rc::new(move |what: Heard| {
+                waiting_bytes.set(waiting_bytes.get() + what.bytes());
                 let _ = heard.send(Event::Heard(session, what));
             });
             let why = match redis.subscriber(hearing).await {

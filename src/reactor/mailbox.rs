@@ -31,6 +31,8 @@ pub trait Wake: Send + Sync {
 pub enum Order {
     /// Accept nothing more, close every connection with 1001, and end.
     Drain,
+    /// All reactors have ended: the cluster's thread sends what it still has.
+    Finish,
 }
 
 /// What is taken out of a mailbox.

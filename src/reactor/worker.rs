@@ -246,6 +246,8 @@ impl<D: Driver> Worker<D> {
         for _ in 0..PARCELS_PER_TURN {
             match self.mailbox.take() {
                 None => break,
+                // A reactor has ended by then.
+                Some(Parcel::Order(Order::Finish)) => {}
                 Some(Parcel::Order(Order::Drain)) => {
                     self.driver.stop_accepting();
                     self.draining.get_or_insert(self.now);

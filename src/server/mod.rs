@@ -24,6 +24,7 @@ use crate::config::{Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::control;
 use crate::ids::{ClientIdCodec, ReactorId};
+use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{DeflateSettings, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
@@ -136,6 +137,8 @@ struct Reactors {
     post: PostOffice,
     ended: Receiver<io::Result<()>>,
     count: usize,
+    /// Told once when the cluster's thread has sent all it had.
+    cluster_finished: Option<Receiver<()>>,
 }
 
 impl Node {
@@ -194,17 +197,19 @@ impl Node {
         let cluster_waker = self.cluster.as_ref().map(|_| Arc::new(ClusterWaker::default()));
         wakers.extend(cluster_waker.clone().map(|waker| waker as Arc<dyn Wake>));
         let (post, mut mailboxes) = post_office(wakers);
+        let mut cluster_finished = None;
         if let (Some(settings), Some(waker)) = (self.cluster.take(), cluster_waker) {
             let mailbox = mailboxes.pop().expect("the last is the cluster's");
-            cluster::spawn(settings, mailbox, waker, self.state.metrics.clone(), self.started)
+            let finished = cluster::spawn(settings, mailbox, waker, self.state.metrics.clone(), self.started)
                 .map_err(io_error("cannot start the cluster's thread"))?;
+            cluster_finished = Some(finished);
         }
         let (end, ended) = bounded(cores.len());
         let count = cores.len();
         for (at, ((driver, mailbox), core)) in drivers.into_iter().zip(mailboxes).zip(cores).enumerate() {
             self.spawn_reactor(at, count, driver, mailbox, core, http.clone(), end.clone())?;
         }
-        Ok(Reactors { post, ended, count })
+        Ok(Reactors { post, ended, count, cluster_finished })
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are what a thread is made of")]
@@ -328,6 +333,11 @@ fn wait(
                 return Ok(());
             }
         }
+    }
+    if let Some(finished) = &reactors.cluster_finished {
+        reactors.post.order(Order::Finish);
+        // The other nodes hear of the last leaves, if Redis is there to tell them.
+        let _ = finished.recv_timeout(Duration::from_millis(CLUSTER_FINISH_MS_MAX));
     }
     tracing::info!("drained");
     Ok(())

@@ -104,3 +104,26 @@ fn a_crowd_is_counted_over_nodes() {
         });
     }
 }
+
+/// The last leaves of a node that goes away still reach the others.
+#[test]
+fn a_node_that_goes_away_says_who_leaves() {
+    let cluster = Cluster::start(2, PLAIN);
+    let mut stays = member(&cluster, 1, "stays");
+    let _leaving: Vec<Client> = (0..20).map(|number| member(&cluster, 0, &format!("user{number}"))).collect();
+    let mut joined = 0;
+    while joined < 21 {
+        joined += usize::from(stays.recv_type("system")["event"] == "join");
+    }
+    cluster.drain(0);
+    let mut left: Vec<String> = (0..20)
+        .map(|_| {
+            let notice = stays.recv_type("system");
+            assert_eq!(notice["event"], "leave");
+            notice["userId"].as_str().unwrap_or_default().to_owned()
+        })
+        .collect();
+    left.sort_unstable();
+    left.dedup();
+    assert_eq!(left.len(), 20);
+}

@@ -118,6 +118,11 @@ impl Cluster {
         self.nodes[node].restart();
     }
 
+    /// Tells a node to go away (SIGTERM).
+    pub fn drain(&self, node: usize) {
+        self.nodes[node].signal(Signal::TERM);
+    }
+
     /// Stops a node with SIGSTOP: connections stay, answers do not come.
     pub fn stop(&self, node: usize) {
         self.nodes[node].signal(Signal::STOP);

@@ -86,6 +86,16 @@ pub(super) enum Heard {
     Lost(String),
 }
 
+impl Heard {
+    /// What a message takes while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Heard::Message(message) => message.get_payload_bytes().len() + size_of::<Heard>(),
+            Heard::Subscribed(_) | Heard::Lost(_) => 0,
+        }
+    }
+}
+
 /// Takes what comes from a connection that subscribes.
 pub(super) type Hearing = Rc<dyn Fn(Heard)>;
 

@@ -377,6 +377,11 @@ impl Core {
         self.mail.drain(..)
     }
 
+    /// Whether nothing is to be sent, and all that was is answered.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.envelopes.is_empty() && self.outputs.is_empty()
+    }
+
     /// What was done so far.
     pub fn counts(&self) -> ClusterCounts {
         let (peers, feeds) = (self.peers.count() as u64, self.feeds.len() as u64);
@@ -400,7 +405,7 @@ impl Core {
     /// The first thing that something is still to come of, in words; for tests.
     #[cfg(any(test, debug_assertions))]
     pub fn under_way(&self) -> Option<String> {
-        if !self.pending.is_empty() || !self.envelopes.is_empty() || !self.outputs.is_empty() {
+        if !self.is_idle() {
             return Some("commands are not answered".to_owned());
         }
         if !self.asking.is_empty() {

@@ -93,7 +93,6 @@ impl Pending {
         self.sent.front().map(|sent| sent.batch).or(next)
     }
 
-    #[cfg(any(test, debug_assertions))]
     pub(super) fn is_empty(&self) -> bool {
         self.next.is_empty() && self.sent.is_empty()
     }
