@@ -108,7 +108,7 @@ fn a_crowd_is_counted_over_nodes() {
 /// The last leaves of a node that goes away still reach the others.
 #[test]
 fn a_node_that_goes_away_says_who_leaves() {
-    let cluster = Cluster::start(2, PLAIN);
+    let cluster = Cluster::start(2, &[]);
     let mut stays = member(&cluster, 1, "stays");
     let _leaving: Vec<Client> = (0..20).map(|number| member(&cluster, 0, &format!("user{number}"))).collect();
     let mut joined = 0;

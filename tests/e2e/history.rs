@@ -215,6 +215,7 @@ pub fn an_inbox_is_resumed(way: Way) {
     for number in 5..=9 {
         alice.publish(json!({"type": "private_msg", "toUser": "bob", "content": number}));
     }
+    server.settle();
     let mut late = Client::connect(&server, "bob");
     assert_eq!(late.request(json!({"type": "resume", "inbox": inbox}))["recovered"], false, "the first ones are gone");
     // In a cluster its node may have been behind when it welcomed it: what came since then comes now.
