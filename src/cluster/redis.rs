@@ -32,13 +32,16 @@ pub(super) struct Scripts {
 
 impl Scripts {
     /// What a connection has to load and ask for before anything else: [`Scripts::at`] takes the answers.
-    pub(super) fn preparation() -> Pipeline {
+    pub(super) fn preparation(mode: Mode) -> Pipeline {
         let mut pipeline = redis::pipe();
         for source in [include_str!("append.lua"), include_str!("read.lua")] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         pipeline.cmd("INFO").arg("server");
         pipeline.cmd("INFO").arg("replication");
+        if mode == Mode::Cluster {
+            pipeline.cmd("CLUSTER").arg("INFO");
+        }
         pipeline
     }
 
@@ -51,6 +54,7 @@ impl Scripts {
             (_, _) if field(answers, "role") == Some("slave") => {
                 "this is a replica, which takes no messages: name the primary"
             }
+            (_, _) if field(answers, "cluster_state") == Some("fail") => "CLUSTERDOWN: a shard is without its primary",
             (_, _) => return None,
         };
         Some(why.to_owned())

@@ -24,7 +24,7 @@ impl Server {
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let connected = client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = connected.map_err(|error| reason(&error))?;
-        let preparation = Scripts::preparation();
+        let preparation = Scripts::preparation(mode);
         let answers = connection.req_packed_commands(&preparation, 0, preparation.len()).await;
         let answers = answers.map_err(|error| reason(&error))?;
         match (Scripts::wrong_server(&answers, mode), answers.iter().find_map(refusal)) {
