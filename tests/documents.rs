@@ -14,6 +14,7 @@ const DOCUMENTS: &[&str] = &[
     "CHANGELOG.md",
     "tuning.md",
     "docs/cluster.md",
+    "docs/faults.md",
     "docs/redis.md",
     "docs/wire.md",
 ];

@@ -7,8 +7,8 @@ use hashbrown::HashTable;
 
 use super::cluster::ToCluster;
 use super::mail::{Content, Mail};
-use super::topic::{Kind, NO_BATCH, TopicHasher, TopicIndex, TopicKey, TopicRef};
-use super::{Batch, Router, Sink};
+use super::topic::{Kind, TopicHasher, TopicIndex, TopicKey, TopicRef};
+use super::{Router, Sink};
 use crate::frame::whole_frames;
 use crate::ids::ReactorId;
 use crate::limits::CLUSTER_SINGLE_FRAME_BYTES;
@@ -117,14 +117,7 @@ impl Router {
             }
             return;
         }
-        let topic = self.topics.get_mut(index);
-        if topic.batch == NO_BATCH {
-            topic.batch = self.open.len() as u32;
-            self.open.push(Some((index, Batch::joined(self.pool.pop().unwrap_or_default()))));
-        }
-        if let Some((_, batch)) = &mut self.open[topic.batch as usize] {
-            batch.push_many(frames);
-            self.open_bytes += frames.len();
-        }
+        self.batch(index).push_many(frames);
+        self.open_bytes += frames.len();
     }
 }

@@ -140,18 +140,24 @@ impl Router {
             sink.deliver(Batch::of_frame(frame, exclude, compressible), &self.topics.get(index).members);
             return;
         }
+        let batch = self.batch(index);
+        if compressible {
+            batch.mark_compressible(shared);
+        }
+        batch.push(frame, exclude);
+        self.open_bytes += frame.len();
+    }
+
+    /// The topic's batch of this turn.
+    #[inline]
+    pub(super) fn batch(&mut self, index: TopicIndex) -> &mut Batch {
         let topic = self.topics.get_mut(index);
         if topic.batch == NO_BATCH {
             topic.batch = self.open.len() as u32;
             self.open.push(Some((index, Batch::joined(self.pool.pop().unwrap_or_default()))));
         }
-        if let Some((_, batch)) = &mut self.open[topic.batch as usize] {
-            if compressible {
-                batch.mark_compressible(shared);
-            }
-            batch.push(frame, exclude);
-            self.open_bytes += frame.len();
-        }
+        let (_, batch) = self.open[topic.batch as usize].as_mut().expect("a topic's batch is open");
+        batch
     }
 
     /// Membership is about to change, or order would: what was published so far goes to the members of now.
