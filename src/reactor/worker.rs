@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::Connection;
+use super::connection::{Connection, Phase};
 use super::connections::Connections;
 use super::driver::{Completion, Driver};
 use super::mailbox::{Mailbox, Order, Parcel};
@@ -284,7 +284,11 @@ impl<D: Driver> Worker<D> {
             self.parted(slot);
         }
         while let Some(slot) = self.connections.next_disconnected() {
-            self.close(slot, CloseReason::Disconnected);
+            // The order may come twice, or to one that is about to end by itself.
+            let is_open = self.connections.get(slot).is_some_and(|connection| matches!(connection.phase, Phase::Json));
+            if is_open {
+                self.close(slot, CloseReason::Disconnected);
+            }
         }
         self.router.compress_from(self.connections.compress_from_bytes());
         self.gather_mail();
