@@ -124,6 +124,7 @@ impl Reactor {
                     self.mailbox.give_back(mail);
                 }
                 Parcel::Order(Order::Drain) => self.drains += 1,
+                Parcel::Order(Order::Finish) => unreachable!("nobody gives this order here"),
             }
         }
     }
