@@ -211,6 +211,8 @@ impl Follower {
     fn read(&mut self) -> Vec<Step> {
         self.reading = true;
         self.newer = false;
+        // This read answers for those who ask from now on.
+        self.awaited = None;
         self.suspect = std::mem::take(&mut self.suspect_next);
         vec![Step::Read]
     }
