@@ -73,6 +73,10 @@ impl Driver for Feed {
     }
     fn refuse(&mut self, (): (), _response: &[u8]) {}
     fn set_reading(&mut self, _reading: bool) {}
+
+    fn pause(&mut self, _slot: u32) {}
+
+    fn resume(&mut self, _slot: u32) {}
     fn stop_accepting(&mut self) {}
     fn now(&self) -> Millis {
         Millis(self.now_ms)

@@ -77,6 +77,12 @@ pub trait Driver {
     /// Stops or resumes taking bytes from clients; accepting goes on.
     fn set_reading(&mut self, reading: bool);
 
+    /// Takes no bytes from the socket in a slot; its breaking is still told. What was received already is the worker's.
+    fn pause(&mut self, slot: u32);
+
+    /// Takes bytes from the socket in a slot again.
+    fn resume(&mut self, slot: u32);
+
     /// Closes the listeners.
     fn stop_accepting(&mut self);
 

@@ -40,13 +40,40 @@ impl Wake for EpollWaker {
 struct Connected {
     socket: Socket,
     generation: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Readable {
-    token: Token,
+    reading: Reading,
     /// The peer has ended its side: the end lies behind the last bytes, and no further event will tell of it.
     ended: bool,
+}
+
+/// Where a socket stands with reading. A socket has at most one entry in the queues of the readable, so that no client
+/// gets more than one read in a turn, however fast it sends.
+///
+/// ```text
+///            event, or more to read                      pause
+///   Awaited ────────────────────────► Queued ◄───────────────────────► Paused(Queued)
+///      ▲   ◄────────────────────────  │                  resume            │ taken out
+///      │            read              ▼                                    ▼
+///      └───────────────────────── Paused(Empty) ──── event ────► Paused(Ready) ──► Queued (resume)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// The next event tells of bytes.
+    Awaited,
+    /// It has its entry in the queues.
+    Queued,
+    /// The worker takes no bytes of it.
+    Paused(Unread),
+}
+
+/// What is known of a paused socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unread {
+    /// It was read to the end.
+    Empty,
+    /// There may be bytes.
+    Ready,
+    /// There may be bytes, and its entry still stands in a queue.
+    Queued,
 }
 
 struct Listener {
@@ -68,10 +95,14 @@ pub struct Epoll {
     /// Kept open, so that there is one descriptor to answer with when they have run out.
     reserve: Option<File>,
     reading: bool,
-    readable: VecDeque<Readable>,
+    readable: VecDeque<Token>,
     /// Sockets with more to read: after the others, in the next turn.
-    again: VecDeque<Readable>,
+    again: VecDeque<Token>,
     writable: VecDeque<Token>,
+    /// Paused sockets whose connection broke.
+    broken: VecDeque<Token>,
+    /// The listener to be asked first, so that a busy one does not keep the others waiting.
+    next_listener: usize,
 }
 
 impl Epoll {
@@ -102,13 +133,10 @@ impl Epoll {
             readable: VecDeque::new(),
             again: VecDeque::new(),
             writable: VecDeque::new(),
+            broken: VecDeque::new(),
+            next_listener: 0,
         };
         Ok((driver, Arc::new(EpollWaker(waker))))
-    }
-
-    fn socket(&self, token: Token) -> Option<&Socket> {
-        let connected = self.sockets.get(token.slot as usize)?.as_ref()?;
-        (connected.generation == token.generation).then_some(&connected.socket)
     }
 
     fn in_slot(&self, slot: u32) -> Option<&Socket> {
@@ -119,7 +147,7 @@ impl Epoll {
     fn timeout(&self, timeout_ms: Option<u64>) -> Option<Duration> {
         let accepting = self.accept_again_at.is_none() && self.listeners.iter().any(|listener| listener.ready);
         let receiving = self.reading && !(self.again.is_empty() && self.readable.is_empty());
-        if accepting || receiving || !self.writable.is_empty() {
+        if accepting || receiving || !self.writable.is_empty() || !self.broken.is_empty() {
             return Some(Duration::ZERO);
         }
         let pause_ms = self.accept_again_at.map(|at| at.since(self.now()) + 1);
@@ -139,7 +167,24 @@ impl Epoll {
                 token => {
                     let token = Token { slot: token as u32, generation: (token >> 32) as u32 };
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        self.readable.push_back(Readable { token, ended: event.is_read_closed() });
+                        let connected = self.sockets.get_mut(token.slot as usize).and_then(Option::as_mut);
+                        let Some(connected) = connected.filter(|found| found.generation == token.generation) else {
+                            continue;
+                        };
+                        connected.ended |= event.is_read_closed();
+                        match connected.reading {
+                            Reading::Awaited => {
+                                connected.reading = Reading::Queued;
+                                self.readable.push_back(token);
+                            }
+                            Reading::Queued => {}
+                            // Nobody will read the error.
+                            Reading::Paused(_) if event.is_error() || event.is_write_closed() => {
+                                self.broken.push_back(token);
+                            }
+                            Reading::Paused(Unread::Empty) => connected.reading = Reading::Paused(Unread::Ready),
+                            Reading::Paused(Unread::Ready | Unread::Queued) => {}
+                        }
                     }
                     if event.is_writable() {
                         self.writable.push_back(token);
@@ -154,7 +199,11 @@ impl Epoll {
             return None;
         }
         while self.accepts_left > 0 {
-            let listener = self.listeners.iter_mut().find(|listener| listener.ready)?;
+            let count = self.listeners.len();
+            let in_turn = (0..count).map(|step| (self.next_listener + step) % count);
+            let at = in_turn.into_iter().find(|&at| self.listeners[at].ready)?;
+            self.next_listener = at + 1;
+            let listener = &mut self.listeners[at];
             let accepting = ACCEPTING.read().unwrap_or_else(PoisonError::into_inner);
             // One call instead of three: no address is wanted, and the socket comes as it has to be.
             let accepted = accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
@@ -199,14 +248,25 @@ impl Epoll {
         tracing::warn!("out of descriptors: new connections are refused; raise the limit (ulimit -n)");
     }
 
-    fn receive(&mut self, readable: Readable, buffer: &mut [u8]) -> Option<Completion<Socket>> {
-        let Readable { token, ended } = readable;
+    /// Reads once from a socket that has its entry in the queue; it gets a new one where there may be more.
+    fn receive(&mut self, token: Token, buffer: &mut [u8]) -> Option<Completion<Socket>> {
+        let connected = self.sockets.get_mut(token.slot as usize)?.as_mut();
+        let connected = connected.filter(|found| found.generation == token.generation)?;
+        match connected.reading {
+            Reading::Queued => connected.reading = Reading::Awaited,
+            Reading::Paused(Unread::Queued) => {
+                connected.reading = Reading::Paused(Unread::Ready);
+                return None;
+            }
+            Reading::Awaited | Reading::Paused(Unread::Empty | Unread::Ready) => return None,
+        }
         loop {
-            match self.socket(token)?.read_into(buffer) {
+            match connected.socket.read_into(buffer) {
                 Ok(0) => return Some(Completion::Ended(token)),
                 Ok(received) => {
-                    if ended || received == buffer.len() {
-                        self.again.push_back(readable);
+                    if connected.ended || received == buffer.len() {
+                        connected.reading = Reading::Queued;
+                        self.again.push_back(token);
                     }
                     return Some(Completion::Received(token, received));
                 }
@@ -267,13 +327,16 @@ impl Driver for Epoll {
         if let Some(token) = self.writable.pop_front() {
             return Some(Completion::Writable(token));
         }
+        if let Some(token) = self.broken.pop_front() {
+            return Some(Completion::Ended(token));
+        }
         if let Some(stream) = self.accept() {
             return Some(Completion::Accepted(stream));
         }
         while self.reading
-            && let Some(readable) = self.readable.pop_front()
+            && let Some(token) = self.readable.pop_front()
         {
-            if let Some(completion) = self.receive(readable, buffer) {
+            if let Some(completion) = self.receive(token, buffer) {
                 return Some(completion);
             }
         }
@@ -289,7 +352,8 @@ impl Driver for Epoll {
         if at >= self.sockets.len() {
             self.sockets.resize_with(at + 1, || None);
         }
-        self.sockets[at] = Some(Connected { socket: stream, generation: token.generation });
+        self.sockets[at] =
+            Some(Connected { socket: stream, generation: token.generation, reading: Reading::Awaited, ended: false });
         Ok(())
     }
 
@@ -338,6 +402,29 @@ impl Driver for Epoll {
         self.reading = reading;
     }
 
+    fn pause(&mut self, slot: u32) {
+        if let Some(connected) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) {
+            connected.reading = match connected.reading {
+                Reading::Awaited => Reading::Paused(Unread::Empty),
+                Reading::Queued => Reading::Paused(Unread::Queued),
+                paused @ Reading::Paused(_) => paused,
+            };
+        }
+    }
+
+    fn resume(&mut self, slot: u32) {
+        let Some(connected) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        connected.reading = match connected.reading {
+            Reading::Paused(Unread::Empty) => Reading::Awaited,
+            Reading::Paused(Unread::Queued) => Reading::Queued,
+            Reading::Paused(Unread::Ready) => {
+                self.again.push_back(Token { slot, generation: connected.generation });
+                Reading::Queued
+            }
+            reading @ (Reading::Awaited | Reading::Queued) => reading,
+        };
+    }
+
     fn stop_accepting(&mut self) {
         self.listeners.clear();
     }
@@ -348,5 +435,116 @@ impl Driver for Epoll {
 
     fn unix_ms(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    /// A driver with one socket in slot 0, and the other end of it.
+    fn one() -> (Epoll, UnixStream) {
+        let (mut driver, _) = Epoll::new(Vec::new(), Instant::now()).expect("an epoll");
+        let (mine, peer) = UnixStream::pair().expect("a pair of sockets");
+        mine.set_nonblocking(true).expect("a socket that does not block");
+        peer.set_nonblocking(true).expect("a socket that does not block");
+        driver.attach(Token { slot: 0, generation: 0 }, Socket::from(mine)).expect("a place in epoll");
+        (driver, peer)
+    }
+
+    /// Sends what the socket has room for.
+    fn fill(peer: &mut UnixStream) {
+        while let Ok(1..) = peer.write(&[0; 4096]) {}
+    }
+
+    /// What a turn brings: reads, and ends.
+    fn turn(driver: &mut Epoll, mut between: impl FnMut()) -> (usize, usize) {
+        driver.wait(Some(0)).expect("a wait");
+        let (mut reads, mut ends) = (0, 0);
+        let mut buffer = [0; 1024];
+        while let Some(completion) = driver.next(&mut buffer) {
+            match completion {
+                Completion::Received(..) => reads += 1,
+                Completion::Ended(_) => ends += 1,
+                Completion::Accepted(_) | Completion::Writable(_) => {}
+            }
+            between();
+        }
+        (reads, ends)
+    }
+
+    #[test]
+    fn a_socket_is_read_once_in_a_turn_however_much_comes_meanwhile() {
+        let (mut driver, mut peer) = one();
+        for _ in 0..200 {
+            fill(&mut peer);
+            assert_eq!(turn(&mut driver, || fill(&mut peer)), (1, 0));
+            assert!(driver.again.len() + driver.readable.len() <= 1, "one entry");
+        }
+    }
+
+    #[test]
+    fn a_paused_socket_is_not_read_and_misses_nothing() {
+        for queued in [false, true] {
+            let (mut driver, mut peer) = one();
+            turn(&mut driver, || {});
+            if queued {
+                fill(&mut peer);
+                assert_eq!(turn(&mut driver, || {}), (1, 0));
+            }
+            driver.pause(0);
+            fill(&mut peer);
+            for _ in 0..3 {
+                assert_eq!(turn(&mut driver, || {}), (0, 0));
+            }
+            driver.resume(0);
+            assert_eq!(turn(&mut driver, || {}), (1, 0));
+        }
+    }
+
+    #[test]
+    fn a_paused_socket_that_is_quiet_waits_for_an_event() {
+        let (mut driver, mut peer) = one();
+        turn(&mut driver, || {});
+        driver.pause(0);
+        driver.resume(0);
+        assert_eq!(turn(&mut driver, || {}), (0, 0));
+        peer.write_all(b"x").expect("room for a byte");
+        assert_eq!(turn(&mut driver, || {}), (1, 0));
+    }
+
+    #[test]
+    fn a_paused_socket_tells_that_it_broke() {
+        let (mut driver, mut peer) = one();
+        turn(&mut driver, || {});
+        fill(&mut peer);
+        driver.pause(0);
+        drop(peer);
+        assert_eq!(turn(&mut driver, || {}), (0, 1));
+    }
+
+    #[test]
+    fn listeners_take_turns() {
+        let listener = || {
+            let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+            socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().expect("an address").into()).expect("a port");
+            socket.listen(64).expect("a backlog");
+            socket.set_nonblocking(true).expect("a socket that does not block");
+            socket
+        };
+        let listeners = [listener(), listener()];
+        let addresses = listeners.each_ref().map(|socket| socket.local_addr().expect("an address"));
+        let ports = addresses.each_ref().map(|address| address.as_socket().expect("TCP").port());
+        let (mut driver, _) = Epoll::new(listeners.into(), Instant::now()).expect("an epoll");
+        let connect = |at: usize| std::net::TcpStream::connect(("127.0.0.1", ports[at])).expect("a connection");
+        let _clients: Vec<_> = [0, 0, 0, 0, 1, 1].into_iter().map(connect).collect();
+        driver.wait(Some(1_000)).expect("a wait");
+        let mut accepted = Vec::new();
+        while let Some(Completion::Accepted(socket)) = driver.next(&mut []) {
+            let address = socket.local_addr().expect("an address").as_socket().expect("TCP");
+            accepted.push(ports.iter().position(|&port| port == address.port()).expect("one of the two"));
+        }
+        assert_eq!(accepted, [0, 1, 0, 1, 0, 0]);
     }
 }

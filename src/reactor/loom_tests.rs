@@ -352,6 +352,10 @@ impl Driver for Clientless {
 
     fn set_reading(&mut self, _: bool) {}
 
+    fn pause(&mut self, _: u32) {}
+
+    fn resume(&mut self, _: u32) {}
+
     fn stop_accepting(&mut self) {}
 
     fn now(&self) -> Millis {

@@ -10,7 +10,7 @@
 //! lost wake as a node that rests with its work undone.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -72,6 +72,15 @@ struct Door {
     reading: bool,
     /// The generation and the client in each slot.
     slots: BTreeMap<u32, (u32, Client)>,
+    /// Slots whose bytes the worker does not take now.
+    paused: BTreeSet<u32>,
+}
+
+impl Door {
+    /// Whether bytes are taken from the socket in a slot.
+    fn reads(&self, slot: u32) -> bool {
+        self.reading && !self.paused.contains(&slot)
+    }
 }
 
 /// The two directions between a client and its reactor.
@@ -112,7 +121,13 @@ impl Wire {
 impl World {
     /// A world for so many reactors; `seed` throws its dice.
     pub fn new(reactors: usize, seed: u64) -> World {
-        let door = || Door { backlog: VecDeque::new(), accepting: true, reading: true, slots: BTreeMap::new() };
+        let door = || Door {
+            backlog: VecDeque::new(),
+            accepting: true,
+            reading: true,
+            slots: BTreeMap::new(),
+            paused: BTreeSet::new(),
+        };
         World(Rc::new(RefCell::new(Inner {
             random: fastrand::Rng::with_seed(seed),
             now: Millis(1),
@@ -188,8 +203,8 @@ impl World {
     pub fn is_ready(&self, reactor: usize) -> bool {
         let inner = self.0.borrow();
         let door = &inner.doors[reactor];
-        let mut wires = door.slots.values().map(|(_, client)| &inner.wires[client.0]);
-        !door.backlog.is_empty() || wires.any(|wire| wire.is_ready(door.reading))
+        let mut wires = door.slots.iter().map(|(slot, (_, client))| (slot, &inner.wires[client.0]));
+        !door.backlog.is_empty() || wires.any(|(slot, wire)| wire.is_ready(door.reads(*slot)))
     }
 
     /// Whether a reactor takes bytes from its clients: it does not while mail of it finds no room.
@@ -334,7 +349,7 @@ impl SimDriver {
                     wire.blocked = false;
                     return Some(Completion::Writable(token));
                 }
-                if !door.reading {
+                if !door.reads(slot) {
                     return None;
                 }
                 if !wire.to_server.is_empty() {
@@ -381,7 +396,9 @@ impl Driver for SimDriver {
 
     fn attach(&mut self, token: Token, stream: Client) -> io::Result<()> {
         let mut inner = self.world.0.borrow_mut();
-        let before = inner.doors[self.reactor].slots.insert(token.slot, (token.generation, stream));
+        let door = &mut inner.doors[self.reactor];
+        door.paused.remove(&token.slot);
+        let before = door.slots.insert(token.slot, (token.generation, stream));
         assert!(before.is_none(), "a slot is free before it is taken");
         Ok(())
     }
@@ -441,6 +458,14 @@ impl Driver for SimDriver {
 
     fn set_reading(&mut self, reading: bool) {
         self.world.0.borrow_mut().doors[self.reactor].reading = reading;
+    }
+
+    fn pause(&mut self, slot: u32) {
+        self.world.0.borrow_mut().doors[self.reactor].paused.insert(slot);
+    }
+
+    fn resume(&mut self, slot: u32) {
+        self.world.0.borrow_mut().doors[self.reactor].paused.remove(&slot);
     }
 
     fn stop_accepting(&mut self) {
