@@ -23,6 +23,22 @@ pub const READ_BYTES: usize = 64 * 1024;
 /// connections.
 pub const OWN_DESCRIPTORS: u64 = 64;
 
+/// Bytes of answers that a connection may have waiting before what it sends is decoded no further: it goes on when its
+/// socket has taken half of them. As many may be made for it, and decompressed of it, in one turn. One answer, or one
+/// message, may go beyond.
+pub const INTAKE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of answers that connections which waited for their turn may cause together in one turn; the others wait for the
+/// next.
+pub const RESUMED_BYTES_PER_TURN: u64 = 256 * 1024;
+
+/// Bytes of answers of one connection and turn that lie in one buffer; more go into the next.
+pub const OWN_BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of messages in one page of history, of which one message may go beyond: what a client asks for beyond is not
+/// sent.
+pub const HISTORY_PAGE_BYTES_MAX: usize = 256 * 1024;
+
 /// Readiness events taken from the kernel in one turn; the rest come in the next.
 pub const EVENTS_PER_TURN: usize = 1024;
 

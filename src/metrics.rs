@@ -106,6 +106,8 @@ pub struct Counts {
     pub bytes_out: u64,
     /// Calls to the kernel that sent something.
     pub sends: u64,
+    /// Times that a connection's input waited until its socket had taken its answers.
+    pub pauses: u64,
     /// Messages compressed, each once however many connections get it.
     pub compressions: u64,
     /// Bytes that compressed messages from clients held.
@@ -129,6 +131,7 @@ pub struct ReactorMetrics {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     sends: AtomicU64,
+    pauses: AtomicU64,
     compressions: AtomicU64,
     inflated_bytes: AtomicU64,
     queue_bytes: AtomicU64,
@@ -150,6 +153,7 @@ impl ReactorMetrics {
         set(&self.bytes_in, counts.bytes_in);
         set(&self.bytes_out, counts.bytes_out);
         set(&self.sends, counts.sends);
+        set(&self.pauses, counts.pauses);
         set(&self.compressions, counts.compressions);
         set(&self.inflated_bytes, counts.inflated_bytes);
         set(&self.queue_bytes, counts.queue_bytes);
@@ -169,6 +173,7 @@ impl ReactorMetrics {
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
             sends: get(&self.sends),
+            pauses: get(&self.pauses),
             compressions: get(&self.compressions),
             inflated_bytes: get(&self.inflated_bytes),
             queue_bytes: get(&self.queue_bytes),

@@ -124,6 +124,7 @@ fn cost_of(join: bool, message: &str) -> (usize, usize, usize) {
         outbox_node_bytes_max: 1 << 30,
         messages_per_second: 0,
         bytes_per_second: 0,
+        intake_bytes_max: fanfare::limits::INTAKE_BYTES_MAX,
         router: RouterSettings {
             rooms_max: 128,
             notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },

@@ -21,6 +21,6 @@ pub use handshake::{
     write_upgrade,
 };
 pub use mask::unmask;
-pub use outbox::{Chunk, Frames, Ledger, Outbox, Replay, Segment, Unit};
+pub use outbox::{Audience, Chunk, Frames, Ledger, Outbox, Replay, Segment, Unit};
 pub use rate::TokenBucket;
 pub use utf8::{InvalidUtf8, Utf8Stream, validate};

@@ -36,7 +36,17 @@ impl Ledger {
 pub struct Segment {
     body: Body,
     unit: Unit,
+    audience: Audience,
     ledger: Ledger,
+}
+
+/// For whom a segment's frames are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// The members of a topic.
+    Topic,
+    /// One connection: answers to its commands, and what was sent to it alone.
+    Connection,
 }
 
 /// Where a segment may be cut.
@@ -58,13 +68,13 @@ enum Body {
 
 impl Segment {
     /// A segment built on this reactor.
-    pub fn local(bytes: Vec<u8>, unit: Unit, ledger: &Ledger) -> Rc<Segment> {
-        Segment::count(Body::Local(bytes), unit, ledger)
+    pub fn local(bytes: Vec<u8>, unit: Unit, audience: Audience, ledger: &Ledger) -> Rc<Segment> {
+        Segment::count(Body::Local(bytes), unit, audience, ledger)
     }
 
     /// A segment of one frame that other reactors may share.
     pub fn shared(frame: SharedFrame, ledger: &Ledger) -> Rc<Segment> {
-        Segment::count(Body::Shared(frame), Unit::Frames, ledger)
+        Segment::count(Body::Shared(frame), Unit::Frames, Audience::Topic, ledger)
     }
 
     /// The frames.
@@ -85,8 +95,8 @@ impl Segment {
         }
     }
 
-    fn count(body: Body, unit: Unit, ledger: &Ledger) -> Rc<Segment> {
-        let segment = Segment { body, unit, ledger: ledger.clone() };
+    fn count(body: Body, unit: Unit, audience: Audience, ledger: &Ledger) -> Rc<Segment> {
+        let segment = Segment { body, unit, audience, ledger: ledger.clone() };
         ledger.0.set(ledger.0.get() + segment.bytes().len());
         Rc::new(segment)
     }
@@ -122,6 +132,14 @@ impl Chunk {
     fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
+
+    /// Its bytes where they are for this connection alone.
+    fn own_bytes(&self) -> usize {
+        match self.segment.audience {
+            Audience::Connection => self.len(),
+            Audience::Topic => 0,
+        }
+    }
 }
 
 /// Frames of a history on their way to one connection, in order.
@@ -139,6 +157,8 @@ pub trait Frames: fmt::Debug {
     fn count(&self) -> usize;
     /// One of them, always the same bytes.
     fn frame(&self, at: usize) -> &[u8];
+    /// Bytes that the references to them take.
+    fn reference_bytes(&self) -> usize;
 }
 
 impl Replay {
@@ -189,6 +209,8 @@ struct Queue {
     items: VecDeque<Item>,
     /// Of chunks: what a replay holds is its history's.
     bytes: usize,
+    /// Bytes of answers among them, and of references to what is replayed.
+    own_bytes: usize,
     replays: usize,
     progress_at: Millis,
 }
@@ -203,7 +225,7 @@ const _: () = assert!(size_of::<Item>() == 16);
 
 impl Queue {
     fn new(now: Millis) -> Box<Queue> {
-        Box::new(Queue { items: VecDeque::with_capacity(4), bytes: 0, replays: 0, progress_at: now })
+        Box::new(Queue { items: VecDeque::with_capacity(4), bytes: 0, own_bytes: 0, replays: 0, progress_at: now })
     }
 }
 
@@ -224,6 +246,13 @@ impl Outbox {
         self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
 
+    /// Bytes that this connection caused itself: answers to its commands, what was sent to it alone, and references to
+    /// messages of a history. What its topics' members get is not among them.
+    #[inline]
+    pub fn own_bytes(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.own_bytes)
+    }
+
     /// When the kernel last took bytes, or when the queue began; `None` when it is empty.
     pub fn progress_at(&self) -> Option<Millis> {
         self.queue.as_ref().map(|queue| queue.progress_at)
@@ -236,6 +265,7 @@ impl Outbox {
         }
         let queue = self.queue.get_or_insert_with(|| Queue::new(now));
         queue.bytes += chunk.len();
+        queue.own_bytes += chunk.own_bytes();
         queue.items.push_back(Item::Chunk(chunk));
     }
 
@@ -246,6 +276,7 @@ impl Outbox {
         }
         let queue = self.queue.get_or_insert_with(|| Queue::new(now));
         queue.replays += 1;
+        queue.own_bytes += replay.frames.reference_bytes();
         queue.items.push_back(Item::Replay(Box::new(replay)));
     }
 
@@ -271,13 +302,16 @@ impl Outbox {
         while let Some(front) = queue.items.front_mut() {
             match front {
                 Item::Chunk(chunk) if sent < chunk.len() => {
+                    let own_bytes = chunk.own_bytes();
                     chunk.start += sent as u32;
                     queue.bytes -= sent;
+                    queue.own_bytes -= own_bytes - chunk.own_bytes();
                     return;
                 }
                 Item::Chunk(chunk) => {
                     sent -= chunk.len();
                     queue.bytes -= chunk.len();
+                    queue.own_bytes -= chunk.own_bytes();
                 }
                 Item::Replay(replay) => {
                     sent = replay.advance(sent);
@@ -285,6 +319,7 @@ impl Outbox {
                         return;
                     }
                     queue.replays -= 1;
+                    queue.own_bytes -= replay.frames.reference_bytes();
                 }
             }
             queue.items.pop_front();
@@ -314,7 +349,7 @@ impl Outbox {
                 Some(front).filter(|front| front.len() > 0)
             }
             Some(Item::Replay(replay)) => replay.begun().map(|rest| {
-                let segment = Segment::local(rest.to_vec(), Unit::Whole, ledger);
+                let segment = Segment::local(rest.to_vec(), Unit::Whole, Audience::Connection, ledger);
                 Chunk::new(segment, 0, rest.len())
             }),
             None => None,
@@ -324,7 +359,7 @@ impl Outbox {
             return;
         };
         queue.items.clear();
-        (queue.bytes, queue.replays) = (front.len(), 0);
+        (queue.bytes, queue.own_bytes, queue.replays) = (front.len(), front.own_bytes(), 0);
         queue.items.push_back(Item::Chunk(front));
     }
 }
@@ -352,7 +387,7 @@ mod tests {
     #[test]
     fn bytes_are_counted_once_however_many_refer_to_them() {
         let ledger = Ledger::default();
-        let segment = Segment::local(frames(&[100]), Unit::Frames, &ledger);
+        let segment = Segment::local(frames(&[100]), Unit::Frames, Audience::Topic, &ledger);
         let mut outboxes: Vec<Outbox> = (0..50).map(|_| Outbox::default()).collect();
         for outbox in &mut outboxes {
             outbox.push(Chunk::new(segment.clone(), 0, 102), Millis(0));
@@ -369,7 +404,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let bytes = frames(&[5_000, 10, 20]);
         let len = bytes.len();
-        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, &ledger), 0, len), Millis(0));
+        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Audience::Topic, &ledger), 0, len), Millis(0));
         assert_eq!(outbox.bytes_behind_first(), 34);
         outbox.advance(4_000, Millis(1));
         assert_eq!(outbox.bytes_behind_first(), 34);
@@ -383,8 +418,14 @@ mod tests {
         let bytes = frames(&[50, 60]);
         for (sent, left) in [(0, 0), (1, 51), (51, 1), (52, 0), (53, 61)] {
             let mut outbox = Outbox::default();
-            outbox.push(Chunk::new(Segment::local(bytes.clone(), Unit::Frames, &ledger), 0, bytes.len()), Millis(0));
-            outbox.push(Chunk::new(Segment::local(bytes.clone(), Unit::Frames, &ledger), 0, bytes.len()), Millis(0));
+            outbox.push(
+                Chunk::new(Segment::local(bytes.clone(), Unit::Frames, Audience::Topic, &ledger), 0, bytes.len()),
+                Millis(0),
+            );
+            outbox.push(
+                Chunk::new(Segment::local(bytes.clone(), Unit::Frames, Audience::Topic, &ledger), 0, bytes.len()),
+                Millis(0),
+            );
             outbox.advance(sent, Millis(0));
             outbox.truncate_to_frame(&ledger);
             assert_eq!(outbox.bytes(), left, "after {sent} sent");
@@ -400,8 +441,14 @@ mod tests {
         let len = response.len();
         for sent in [0, 5] {
             let mut outbox = Outbox::default();
-            outbox.push(Chunk::new(Segment::local(response.clone(), Unit::Whole, &ledger), 0, len), Millis(0));
-            outbox.push(Chunk::new(Segment::local(frames(&[7]), Unit::Frames, &ledger), 0, 9), Millis(0));
+            outbox.push(
+                Chunk::new(Segment::local(response.clone(), Unit::Whole, Audience::Topic, &ledger), 0, len),
+                Millis(0),
+            );
+            outbox.push(
+                Chunk::new(Segment::local(frames(&[7]), Unit::Frames, Audience::Topic, &ledger), 0, 9),
+                Millis(0),
+            );
             outbox.advance(sent, Millis(0));
             assert_eq!(outbox.bytes_behind_first(), 9);
             outbox.truncate_to_frame(&ledger);
@@ -433,7 +480,7 @@ mod tests {
                 let bytes = frames(group);
                 expected.extend_from_slice(&bytes);
                 let len = bytes.len();
-                outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, &ledger), 0, len), Millis(0));
+                outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Audience::Topic, &ledger), 0, len), Millis(0));
             }
             let mut got = Vec::new();
             for send in sends.iter().cycle().take(10_000) {

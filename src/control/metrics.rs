@@ -115,6 +115,12 @@ const FAMILIES: &[Family] = &[
         value: |counts| counts.sends,
     },
     Family {
+        name: "fanfare_pauses_total",
+        kind: Type::Counter,
+        help: "Times that a connection's commands waited until its socket had taken its answers.",
+        value: |counts| counts.pauses,
+    },
+    Family {
         name: "fanfare_compressions_total",
         kind: Type::Counter,
         help: "Messages compressed, each once however many connections get it.",

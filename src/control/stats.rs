@@ -31,6 +31,7 @@ fn reactor_json(counts: &Counts) -> String {
         bytes_in,
         bytes_out,
         sends,
+        pauses,
         compressions,
         inflated_bytes,
         queue_bytes,
@@ -41,7 +42,7 @@ fn reactor_json(counts: &Counts) -> String {
     format!(
         "{{\"connections\":{connections},\"opened\":{opened},\"closed\":{closed},\"messages_in\":{messages_in},\
          \"messages_out\":{messages_out},\"deliveries\":{deliveries},\"bytes_in\":{bytes_in},\
-         \"bytes_out\":{bytes_out},\"sends\":{sends},\"compressions\":{compressions},\
+         \"bytes_out\":{bytes_out},\"sends\":{sends},\"pauses\":{pauses},\"compressions\":{compressions},\
          \"inflated_bytes\":{inflated_bytes},\"queue_bytes\":{queue_bytes},\
          \"slow_consumers\":{slow_consumers},\"turns\":{turns}}}"
     )

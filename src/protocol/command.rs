@@ -8,7 +8,7 @@
 //! `roomIds` excepted.
 
 use super::scan::{Elements, Kind, Malformed, Member, Members, RawString, RawValue};
-use super::{ErrorCode, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX};
+use super::{ErrorCode, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOM_IDS_ECHO_BYTES_MAX, ROOM_IDS_MAX};
 use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use simd_json::{Buffers, Node, to_tape_with_buffers};
 use std::borrow::Cow;
@@ -319,6 +319,13 @@ impl<'a> Envelope<'a> {
                 return Err(Refusal::new(ErrorCode::TooManyRooms, message));
             }
             rooms.push(room(element, decoder).ok_or_else(|| Refusal::bad_room_id(ROOM_IDS_RULE))?);
+        }
+        let id_bytes = self.id.map_or(0, |id| id.raw.len());
+        if rooms.len() * id_bytes > ROOM_IDS_ECHO_BYTES_MAX {
+            let message = format!(
+                "each room is answered with the `id`, which makes more than {ROOM_IDS_ECHO_BYTES_MAX} bytes: use a shorter `id`, or join in several commands"
+            );
+            return Err(Refusal::new(ErrorCode::TooManyRooms, message));
         }
         Ok(Rooms::Many(rooms))
     }

@@ -40,3 +40,7 @@ pub const PUBLISH_KEY_BYTES_MAX: usize = 64;
 
 /// Entries of one `roomIds`. A longer list is `too_many_rooms`.
 pub const ROOM_IDS_MAX: usize = 1024;
+
+/// Bytes that the `id` of a command with `roomIds` comes to when each room is
+/// answered with it. More is `too_many_rooms`.
+pub const ROOM_IDS_ECHO_BYTES_MAX: usize = 64 * 1024;

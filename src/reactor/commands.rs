@@ -89,7 +89,10 @@ impl<D: Driver> Worker<D> {
             }),
         };
         let outcome = match outcome {
-            Ok(request) => self.command(slot, request),
+            Ok(request) => {
+                self.note_owed(slot, &request);
+                self.command(slot, request)
+            }
             Err(rejection) => Err(rejection),
         };
         if let Err(rejection) = outcome {

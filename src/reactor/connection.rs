@@ -10,6 +10,7 @@
 //!                       └─► handed to the control thread                                (plain HTTP)
 //! ```
 
+use super::intake::Intake;
 use crate::compress::Agreement;
 use crate::conn::{Decoder, HeadReader, Outbox, PeerError, TokenBucket, Upgrade};
 use crate::limits::{CONNECTION_BYTES_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
@@ -29,7 +30,9 @@ pub(super) struct Connection {
     pub(super) decoder: Decoder,
     /// What was agreed about compression.
     pub(super) agreement: Option<Agreement>,
-    /// What the decoder holds of an incomplete message, as it was counted last.
+    /// Whether what it sends is decoded.
+    pub(super) intake: Intake,
+    /// What is held of its input, as it was counted last: an incomplete message, and what waits to be decoded.
     pub(super) partial_bytes: u32,
     pub(super) heartbeat: Heartbeat,
     pub(super) rate: Option<Box<Rate>>,
@@ -140,6 +143,7 @@ impl Connection {
             outbox: Outbox::default(),
             decoder: Decoder::default(),
             agreement: None,
+            intake: Intake::default(),
             partial_bytes: 0,
             heartbeat: Heartbeat { heard_at: now, ping_at: until, unanswered: None },
             rate: None,

@@ -9,10 +9,10 @@ use slab::Slab;
 
 use super::connection::{Connection, NO_BATCH, Phase};
 use crate::compress::{Agreement, Deflater, SharedFrame, WindowBits};
-use crate::conn::{Chunk, Decoder, Ledger, Segment, Target, Unit, write_upgrade};
+use crate::conn::{Audience, Chunk, Decoder, Ledger, Segment, Target, Unit, write_upgrade};
 use crate::frame::{FRAME_HEADER_BYTES_MIN, FrameBuilder, Opcode, frame_boundary};
 use crate::ids::{ClientIdCodec, ConnId, ReactorId, Slot};
-use crate::limits::BATCH_POOL_BYTES_MAX;
+use crate::limits::{BATCH_POOL_BYTES_MAX, OWN_BATCH_BYTES_MAX};
 use crate::metrics::Counts;
 use crate::protocol::{self, InEpoch};
 use crate::router::{BatchBody, Excluded};
@@ -54,7 +54,11 @@ impl TurnBatch {
 
     fn segment(&mut self, ledger: &Ledger) -> Rc<Segment> {
         if let TurnBody::Local(bytes) = &mut self.body {
-            self.body = TurnBody::Segment(Segment::local(std::mem::take(bytes), self.unit, ledger));
+            let audience = match self.owner {
+                NOBODY | COMPRESSED => Audience::Topic,
+                _ => Audience::Connection,
+            };
+            self.body = TurnBody::Segment(Segment::local(std::mem::take(bytes), self.unit, audience, ledger));
         }
         match &self.body {
             TurnBody::Segment(segment) => segment.clone(),
@@ -92,6 +96,9 @@ pub(super) struct Connections {
     pub(super) now: Millis,
     /// Bytes of large frames and answers in this turn.
     pub(super) turn_bytes: usize,
+    /// Bytes that single connections have caused so far: answers before compression, and what their compressed messages
+    /// held. Time goes with them.
+    pub(super) work_bytes: u64,
 }
 
 impl Connections {
@@ -122,6 +129,7 @@ impl Connections {
             counts: Counts::default(),
             now: Millis(0),
             turn_bytes: 0,
+            work_bytes: 0,
         }
     }
 
@@ -166,14 +174,15 @@ impl Connections {
         }
     }
 
-    /// Counts what a connection holds of an incomplete message now.
+    /// Counts what is held of a connection's input now.
     #[inline]
     pub(super) fn count_partial(&mut self, slot: u32) {
         if let Some(connection) = self.slab.get_mut(slot as usize) {
-            let held_bytes = connection.decoder.held_bytes();
+            let held_bytes = connection.decoder.held_bytes() + connection.intake.held_bytes();
             if connection.partial_bytes as usize != held_bytes {
                 self.partial_bytes = self.partial_bytes - connection.partial_bytes as usize + held_bytes;
-                connection.partial_bytes = u32::try_from(held_bytes).expect("a message is at most 256 MiB");
+                connection.partial_bytes = u32::try_from(held_bytes)
+                    .expect("a message is at most 256 MiB, and what waits behind it a few reads");
             }
         }
     }
@@ -261,11 +270,14 @@ impl Connections {
 
     /// A reactor has sent all that it had of what this connection has sent.
     pub(super) fn fenced(&mut self, slot: u32) {
-        if let Phase::Parting(parting) = &mut self.slab[slot as usize].phase {
+        let connection = &mut self.slab[slot as usize];
+        if let Phase::Parting(parting) = &mut connection.phase {
             parting.awaited -= 1;
             if parting.awaited == 0 {
                 self.parted.push(slot);
             }
+        } else if connection.intake.fenced() {
+            self.mark_dirty(slot);
         }
     }
 
@@ -344,7 +356,8 @@ impl Connections {
     fn own_batch(&mut self, slot: u32, unit: Unit) -> &mut Vec<u8> {
         self.mark_dirty(slot);
         let batch = self.slab[slot as usize].batch;
-        let fits = |batch: &TurnBatch| batch.owner == slot && batch.unit == unit;
+        let fits =
+            |batch: &TurnBatch| batch.owner == slot && batch.unit == unit && batch.bytes().len() < OWN_BATCH_BYTES_MAX;
         if batch == NO_BATCH || !fits(&self.batches[batch as usize]) {
             self.queue_batch(slot, 0);
             self.slab[slot as usize].batch = self.batches.len() as u32;
@@ -379,6 +392,7 @@ impl Connections {
         }
         let queued = words.len() - before;
         self.turn_bytes += queued;
+        self.work_bytes += frame.len() as u64;
         self.deflater = deflater;
     }
 

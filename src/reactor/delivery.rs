@@ -47,6 +47,10 @@ impl Frames for Recovered {
         let frame = &self.slice.frames()[at];
         self.bits.and_then(|bits| frame.made(bits)).unwrap_or_else(|| frame.plain())
     }
+
+    fn reference_bytes(&self) -> usize {
+        size_of_val(self.slice.frames())
+    }
 }
 
 impl Sink for Connections {

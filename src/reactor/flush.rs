@@ -30,6 +30,7 @@ impl<D: Driver> Worker<D> {
             }
             connection.dirty = false;
             self.flush(slot);
+            self.resume_if_drained(slot);
         }
         self.connections.give_back_dirty(dirty);
     }

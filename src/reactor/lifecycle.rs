@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::commands::Message;
 use super::connection::{Connection, Handshake, Heartbeat, LastWord, Opening, Parting, Phase, Rate, Then};
 use super::driver::{Driver, Token};
+use super::intake::Decoded;
 use super::worker::{DeflateSettings, Worker};
 use crate::compress::{Agreement, Offer};
 use crate::conn::{
@@ -46,6 +47,9 @@ impl<D: Driver> Worker<D> {
         self.connections.counts.bytes_in += bytes.len() as u64;
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.heartbeat.heard_at = now;
+        if connection.intake.is_paused() {
+            return self.keep_input(slot, bytes);
+        }
         match &mut connection.phase {
             Phase::Json | Phase::Raw { .. } | Phase::Closing { .. } => self.frames_received(slot, bytes),
             Phase::Handshake(_) => self.head_received(slot, bytes),
@@ -131,6 +135,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         tracing::debug!(reactor = self.me.0, slot, reason = ending.name(), "closing");
+        self.resume_to_close(slot);
         self.arm(slot);
     }
 
@@ -259,15 +264,21 @@ impl<D: Driver> Worker<D> {
 
     #[inline]
     fn frames_received(&mut self, slot: u32, bytes: &mut [u8]) {
-        self.take_frames(slot, bytes);
+        if let Decoded::Part { left_bytes } = self.take_frames(slot, bytes) {
+            let left = bytes[bytes.len() - left_bytes..].to_vec();
+            self.pause(slot, left, 0);
+        }
         self.connections.count_partial(slot);
     }
 
+    /// Decodes and handles what came, until the connection's share of this turn is used up.
     #[inline]
-    fn take_frames(&mut self, slot: u32, bytes: &mut [u8]) {
+    pub(super) fn take_frames(&mut self, slot: u32, bytes: &mut [u8]) -> Decoded {
         let mut input = bytes;
+        let work_before = self.connections.work_bytes;
         loop {
-            let Some(connection) = self.connections.get_mut(slot) else { return };
+            let work_bytes = self.connections.work_bytes - work_before;
+            let Some(connection) = self.connections.get_mut(slot) else { return Decoded::All };
             let open = match connection.phase {
                 Phase::Json | Phase::Raw { .. } => true,
                 Phase::Closing { .. } => false,
@@ -275,19 +286,24 @@ impl<D: Driver> Worker<D> {
                 | Phase::Opening(_)
                 | Phase::Parting(_)
                 | Phase::Leaving { .. }
-                | Phase::Lingering { .. } => return,
+                | Phase::Lingering { .. } => return Decoded::All,
             };
+            if open && connection.is_over_share(work_bytes, self.settings.intake_bytes_max) {
+                return Decoded::Part { left_bytes: input.len() };
+            }
             match connection.decoder.next(&mut input, self.settings.message, &mut self.inflaters) {
-                Ok(None) => return,
+                Ok(None) => return Decoded::All,
                 Ok(Some(Event::Text(text))) if open => {
                     self.message(slot, Message::Text(&text));
                     if let Cow::Owned(text) = text {
+                        self.connections.work_bytes += text.len() as u64;
                         self.inflaters.recycle(text.into_bytes(), READ_BYTES);
                     }
                 }
                 Ok(Some(Event::Binary(bytes))) if open => {
                     self.message(slot, Message::Binary(&bytes));
                     if let Cow::Owned(bytes) = bytes {
+                        self.connections.work_bytes += bytes.len() as u64;
                         self.inflaters.recycle(bytes, READ_BYTES);
                     }
                 }
@@ -295,10 +311,22 @@ impl<D: Driver> Worker<D> {
                     self.connections.frame(slot, Opcode::Pong, |out| out.extend_from_slice(&payload));
                 }
                 Ok(Some(Event::Text(_) | Event::Binary(_) | Event::Ping(_) | Event::Pong)) => {}
-                Ok(Some(Event::Close(code))) if open => return self.part(slot, LastWord::Close(code)),
-                Ok(Some(Event::Close(code))) => return self.peer_closed(slot, false, code),
-                Err(error) if open => return self.part(slot, LastWord::Error(error)),
-                Err(_) => return self.release(slot),
+                Ok(Some(Event::Close(code))) if open => {
+                    self.part(slot, LastWord::Close(code));
+                    return Decoded::All;
+                }
+                Ok(Some(Event::Close(code))) => {
+                    self.peer_closed(slot, false, code);
+                    return Decoded::All;
+                }
+                Err(error) if open => {
+                    self.part(slot, LastWord::Error(error));
+                    return Decoded::All;
+                }
+                Err(_) => {
+                    self.release(slot);
+                    return Decoded::All;
+                }
             }
         }
     }
@@ -375,8 +403,9 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         let interval_ms = self.settings.heartbeat_ms;
         let ping_at = self.next_ping_at();
-        let reading_paused = self.spilled;
+        let spilled = self.spilled;
         let Some(connection) = self.connections.get_mut(slot) else { return };
+        let reading_paused = spilled || connection.intake.is_paused();
         let heartbeat = &mut connection.heartbeat;
         if let Some(pinged) = heartbeat.unanswered {
             if heartbeat.heard_at >= pinged {

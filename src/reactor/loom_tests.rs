@@ -17,6 +17,7 @@ use super::sync::{AtomicBool, Ordering};
 use super::worker::{NodeState, Settings, Worker};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, ReactorId};
+use crate::limits::INTAKE_BYTES_MAX;
 use crate::metrics::NodeMetrics;
 use crate::router::{HistorySettings, Mail, NoticeSettings, RouterSettings};
 use crate::time::Millis;
@@ -298,6 +299,7 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
         outbox_node_bytes_max: 0,
         messages_per_second: 0,
         bytes_per_second: 0,
+        intake_bytes_max: INTAKE_BYTES_MAX,
         router: RouterSettings { rooms_max: 0, notices, history: HistorySettings::none(), cluster: false },
     };
     let state =

@@ -18,6 +18,7 @@ mod delivery;
 mod driver;
 pub mod epoll;
 mod flush;
+mod intake;
 mod lifecycle;
 #[cfg(all(test, fanfare_loom))]
 mod loom_tests;

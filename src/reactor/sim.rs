@@ -76,10 +76,22 @@ struct Door {
     paused: BTreeSet<u32>,
 }
 
+/// What a reactor is told of a socket's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    All,
+    /// The socket is paused: what broke it is told, and what was not read is lost then.
+    Ends,
+    Nothing,
+}
+
 impl Door {
-    /// Whether bytes are taken from the socket in a slot.
-    fn reads(&self, slot: u32) -> bool {
-        self.reading && !self.paused.contains(&slot)
+    fn reads(&self, slot: u32) -> Reads {
+        match (self.reading, self.paused.contains(&slot)) {
+            (false, _) => Reads::Nothing,
+            (true, true) => Reads::Ends,
+            (true, false) => Reads::All,
+        }
     }
 }
 
@@ -111,10 +123,15 @@ impl Wire {
         self.to_client.len() < self.link.socket_bytes_max
     }
 
-    /// Whether its reactor would be told something.
-    fn is_ready(&self, reading: bool) -> bool {
-        let input = !self.to_server.is_empty() || (self.client_closed && !self.end_told);
-        (self.blocked && self.has_room()) || (reading && input)
+    /// Whether its reactor would be told something, given what it reads.
+    fn is_ready(&self, reads: Reads) -> bool {
+        let (bytes, end) = (!self.to_server.is_empty(), self.client_closed && !self.end_told);
+        let input = match reads {
+            Reads::All => bytes || end,
+            Reads::Ends => end,
+            Reads::Nothing => false,
+        };
+        (self.blocked && self.has_room()) || input
     }
 }
 
@@ -349,10 +366,11 @@ impl SimDriver {
                     wire.blocked = false;
                     return Some(Completion::Writable(token));
                 }
-                if !door.reads(slot) {
+                let reads = door.reads(slot);
+                if reads == Reads::Nothing {
                     return None;
                 }
-                if !wire.to_server.is_empty() {
+                if reads == Reads::All && !wire.to_server.is_empty() {
                     let most = wire.to_server.len().min(wire.link.read_bytes_max).min(buffer.len());
                     let got = inner.random.usize(1..=most);
                     buffer.iter_mut().zip(wire.to_server.drain(..got)).for_each(|(to, byte)| *to = byte);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::connection::{Connection, Phase};
 use super::connections::Connections;
 use super::driver::{Completion, Driver};
+use super::intake::Resumable;
 use super::mailbox::{Mailbox, Order, Parcel};
 use crate::compress::{Deflater, Inflaters, WindowBits};
 use crate::conn::{CloseReason, HeadLimits, MessageLimits};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub messages_per_second: u64,
     /// Incoming bytes of one connection; 0 is no limit.
     pub bytes_per_second: u64,
+    /// Bytes of answers that a connection may cause before they are sent, see [`limits::INTAKE_BYTES_MAX`](crate::limits::INTAKE_BYTES_MAX).
+    pub intake_bytes_max: usize,
     /// Rooms, notices, history.
     pub router: RouterSettings,
 }
@@ -110,6 +113,8 @@ pub struct Worker<D: Driver> {
     buffer: Vec<u8>,
     /// Slots whose timer went off and was not looked at yet.
     expired: Vec<u32>,
+    /// Paused connections that go on in the next turn.
+    pub(super) resumable: Resumable,
     /// Whether mail is left that found no room.
     pub(super) spilled: bool,
     /// When the next connections are told to go away.
@@ -150,6 +155,7 @@ impl<D: Driver> Worker<D> {
             node,
             buffer: vec![0; READ_BYTES],
             expired: Vec::new(),
+            resumable: Resumable::default(),
             spilled: false,
             draining: None,
         }
@@ -182,6 +188,7 @@ impl<D: Driver> Worker<D> {
         self.router.begin_turn(self.now);
 
         self.take_mail();
+        self.resume_some();
         self.take_completions();
         self.take_timers();
         self.drain_some();
@@ -213,7 +220,8 @@ impl<D: Driver> Worker<D> {
         let expired_ms = (!self.expired.is_empty()).then_some(0);
         let timer_ms = self.wheel.next_at().map(|at| at.since(self.now));
         let drain_ms = self.draining.map(|at| at.since(self.now));
-        [spill_ms, expired_ms, timer_ms, drain_ms].into_iter().flatten().min()
+        let resume_ms = (!self.resumable.is_empty() && !self.spilled).then_some(0);
+        [spill_ms, expired_ms, timer_ms, drain_ms, resume_ms].into_iter().flatten().min()
     }
 
     fn take_completions(&mut self) {
@@ -276,7 +284,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// After each input: what opened begins, mail is gathered, and a turn that grew too large is flushed in between.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while let Some((slot, mut early)) = self.connections.next_opened() {
             self.opened(slot, &mut early);
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::compress::{OwedBytes, SharedFrame};
 use crate::frame::split_frame;
-use crate::limits::{HISTORY_ENTRY_BYTES, PUBLISH_KEY_MS_MAX, PUBLISH_KEYS_MAX};
+use crate::limits::{HISTORY_ENTRY_BYTES, HISTORY_PAGE_BYTES_MAX, PUBLISH_KEY_MS_MAX, PUBLISH_KEYS_MAX};
 use crate::protocol::InEpoch;
 use crate::time::Millis;
 
@@ -293,11 +293,18 @@ impl History {
         self.slice(from, self.last_offset)
     }
 
-    /// The payloads of the newest messages in front of offset `before`, at most `limit`, oldest first.
+    /// The payloads of the newest messages in front of offset `before`, oldest first: at most `limit`, and together no
+    /// more than `limits::HISTORY_PAGE_BYTES_MAX` unless the newest alone is larger.
     pub(super) fn page(&self, before: Option<u64>, limit: usize) -> impl Iterator<Item = &[u8]> {
         let end = before.unwrap_or(u64::MAX).clamp(self.first_offset(), self.last_offset + 1);
         let end = (end - self.first_offset()) as usize;
-        self.ring.range(end.saturating_sub(limit)..end).map(|entry| split_frame(entry.frame.plain()).1)
+        let newest = self.ring.range(end.saturating_sub(limit)..end).rev();
+        let bytes = newest.scan(0, |sum, entry| {
+            *sum += entry.frame.plain().len();
+            Some(*sum)
+        });
+        let count = bytes.enumerate().take_while(|(at, bytes)| *at == 0 || *bytes <= HISTORY_PAGE_BYTES_MAX).count();
+        self.ring.range(end - count..end).map(|entry| split_frame(entry.frame.plain()).1)
     }
 
     fn place_of(&self, offset: u64) -> Place {

@@ -265,6 +265,11 @@ impl Router {
         }
     }
 
+    /// Whether every topic is at home here and nothing comes by mail.
+    pub fn is_alone(&self) -> bool {
+        self.reactors == 1 && self.cluster.is_none()
+    }
+
     /// Asks every other reactor, and in a cluster this one too, to answer [`Answer::Fenced`] behind all that it has for
     /// `conn` of what `conn` has sent so far; how many were asked.
     pub fn fence(&mut self, conn: ConnId, sink: &mut impl Sink) -> u16 {

@@ -271,6 +271,7 @@ fn settings(config: &Config) -> Settings {
         },
         messages_per_second: config.rate.messages_per_second,
         bytes_per_second: config.rate.bytes_per_second,
+        intake_bytes_max: crate::limits::INTAKE_BYTES_MAX,
         router: RouterSettings {
             rooms_max: config.limits.rooms_max,
             notices: NoticeSettings {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fanfare::conn::{HeadLimits, MessageLimits};
+use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::Settings;
 use fanfare::reactor::sim::Link;
 use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
@@ -63,6 +64,8 @@ pub struct Plan {
     pub delay_ms_max: u64,
     pub policy: HistoryPolicy,
     pub inbox_policy: Option<HistoryPolicy>,
+    /// Bytes of answers that a connection may cause before they are sent.
+    pub intake_bytes_max: usize,
     /// Whether reactors have hardly any room for history.
     pub is_forgetful: bool,
     pub notice_members_max: u64,
@@ -97,6 +100,7 @@ impl Plan {
             inbox_policy: random.bool().then_some(policy),
             is_forgetful: random.usize(0..5) == 0,
             notice_members_max: [0, 100][random.usize(0..2)],
+            intake_bytes_max: [100, 2_000, INTAKE_BYTES_MAX][random.usize(0..3)],
             guests_max: random.usize(2..=10),
             rooms: random.usize(1..=3),
             users: random.usize(1..=4),
@@ -124,6 +128,7 @@ impl Plan {
             outbox_node_bytes_max: ENDLESS_BYTES as u64,
             messages_per_second: 0,
             bytes_per_second: 0,
+            intake_bytes_max: self.intake_bytes_max,
             router: RouterSettings {
                 rooms_max: 1_000,
                 notices: NoticeSettings {

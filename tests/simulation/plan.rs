@@ -2,6 +2,7 @@
 
 use fanfare::compress::WindowBits;
 use fanfare::conn::{HeadLimits, MessageLimits};
+use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::sim::Link;
 use fanfare::reactor::{DeflateSettings, Settings};
 use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
@@ -41,6 +42,8 @@ pub struct Plan {
     pub notice_members_max: u64,
     pub rooms_max: usize,
     pub connections_max: usize,
+    /// Bytes of answers that a connection may cause before they are sent.
+    pub intake_bytes_max: usize,
     /// Whether compression is agreed on with those who offer it, and how many of them may refer to earlier messages.
     pub deflates: bool,
     pub contexts_max: usize,
@@ -83,6 +86,7 @@ impl Plan {
             connections_max: if few_places { 3 } else { PLACES_ENOUGH },
             deflates,
             contexts_max,
+            intake_bytes_max: [100, 2_000, INTAKE_BYTES_MAX][random.usize(0..3)],
             guests_max: random.usize(2..=14),
             rooms: random.usize(1..=5),
             users: random.usize(1..=6),
@@ -116,6 +120,7 @@ impl Plan {
             outbox_node_bytes_max: if self.tight_node_budget { 4_000 } else { ENDLESS_BYTES as u64 },
             messages_per_second: 0,
             bytes_per_second: 0,
+            intake_bytes_max: self.intake_bytes_max,
             router: RouterSettings {
                 rooms_max: self.rooms_max,
                 notices: NoticeSettings {

@@ -214,6 +214,7 @@ fn settings(hard: Hard) -> Settings {
         outbox_node_bytes_max: if hard.tight_node { 4_000 } else { ENDLESS_BYTES as u64 },
         messages_per_second: 0,
         bytes_per_second: 0,
+        intake_bytes_max: 1024,
         router: RouterSettings {
             rooms_max: if hard.few_rooms { 2 } else { 1_000 },
             notices: NoticeSettings {
