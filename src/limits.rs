@@ -58,6 +58,16 @@ pub const MAILBOX_PARCELS: usize = 1024;
 /// Pieces of mail in one parcel: a fuller one leaves before the turn ends, so that the peer can start.
 pub const PARCEL_MAIL_MAX: usize = 512;
 
+/// Bytes of mail in one parcel from which it leaves before the turn ends.
+pub const PARCEL_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of mail that a mailbox holds, frames that several reactors share counted in each. A parcel that would go beyond
+/// spills, unless the mailbox is empty; each sender may go beyond by one parcel.
+pub const MAILBOX_BYTES_MAX: usize = 16 << 20;
+
+/// What one piece of mail is counted as beside the frames in it: names, ids, positions.
+pub const MAIL_BYTES: usize = 256;
+
 /// Parcels a reactor opens in one turn; the rest wait for the next, so that sockets are not starved.
 pub const PARCELS_PER_TURN: usize = 64;
 
@@ -225,6 +235,7 @@ pub const HTTP_MS_MAX: u64 = 30_000;
 pub const CONNECTION_BYTES_MAX: usize = 128;
 
 const _: () = assert!(CONTROL_BYTES_MAX < 126, "a control frame has the short length form");
+const _: () = assert!(PARCEL_BYTES_MAX < MAILBOX_BYTES_MAX);
 const _: () = assert!(PARCEL_MAIL_MAX > 0 && MAILBOX_PARCELS > 0 && PARCELS_PER_TURN > 0);
 const _: () = assert!(FRAME_SHARE_BYTES < TURN_BYTES_MAX && READ_BYTES <= TURN_BYTES_MAX);
 const _: () = assert!(BATCH_POOL_BYTES_MAX >= FRAME_SHARE_BYTES);

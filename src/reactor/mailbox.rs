@@ -10,14 +10,16 @@
 //!   receiver: asleep = true ─ fence ─ mailbox empty? ── yes ─► sleep      sender: push ─ fence ─ asleep? ─ yes ─► wake
 //! ```
 //!
+//! What a mailbox may hold is bounded in parcels and in bytes, since one piece of mail may be as large as a message.
 //! Whichever fence comes first, either the receiver sees the parcel or the sender sees the sleeper. A nudge is a parcel
 //! with nothing in it: a flag.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use super::sync::{AtomicBool, Ordering, Receiver, Sender, TrySendError, bounded, fence};
 use crate::ids::ReactorId;
-use crate::limits::{MAILBOX_PARCELS, PARCEL_MAIL_MAX};
+use crate::limits::{MAILBOX_BYTES_MAX, MAILBOX_PARCELS, PARCEL_BYTES_MAX, PARCEL_MAIL_MAX};
 use crate::router::Mail;
 
 /// Interrupts a reactor's wait, from any thread.
@@ -44,10 +46,18 @@ pub enum Parcel {
     Order(Order),
 }
 
+/// A parcel on its way, with the bytes of its mail.
+struct Posted {
+    parcel: Parcel,
+    bytes: usize,
+}
+
 struct Peer {
-    sender: Sender<Parcel>,
+    sender: Sender<Posted>,
     sleep: Arc<Sleep>,
     wake: Arc<dyn Wake>,
+    /// Bytes in its mailbox. It orders nothing: each parcel comes through the channel.
+    held_bytes: AtomicUsize,
 }
 
 /// Of one reactor, what it and its peers tell each other about its sleep.
@@ -77,7 +87,7 @@ impl PostOffice {
     pub fn order(&self, order: Order) {
         for peer in self.peers.iter() {
             // A reactor that has ended needs no order any more.
-            let _ = peer.sender.send(Parcel::Order(order));
+            let _ = peer.sender.send(Posted { parcel: Parcel::Order(order), bytes: 0 });
             peer.ring();
         }
     }
@@ -86,12 +96,19 @@ impl PostOffice {
 /// One reactor's mailbox and its outgoing mail.
 pub struct Mailbox {
     me: ReactorId,
-    inbox: Receiver<Parcel>,
+    inbox: Receiver<Posted>,
     peers: Arc<Vec<Peer>>,
     /// Mail for each peer that is not posted yet.
-    parcels: Vec<Vec<Mail>>,
+    parcels: Vec<Gathered>,
     /// Emptied parcels for reuse.
     spare: Vec<Vec<Mail>>,
+}
+
+/// Mail for one peer.
+#[derive(Default)]
+struct Gathered {
+    mail: Vec<Mail>,
+    bytes: usize,
 }
 
 /// The mailboxes of a node, one per waker, of the usual size.
@@ -105,7 +122,7 @@ pub(super) fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> 
     for wake in wakers {
         let (sender, inbox) = bounded(parcels_max);
         let sleep = Arc::new(Sleep { asleep: AtomicBool::new(false), nudged: AtomicBool::new(false) });
-        peers.push(Peer { sender, sleep, wake });
+        peers.push(Peer { sender, sleep, wake, held_bytes: AtomicUsize::new(0) });
         inboxes.push(inbox);
     }
     let peers = Arc::new(peers);
@@ -113,7 +130,7 @@ pub(super) fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> 
         me: ReactorId(at as u16),
         inbox,
         peers: peers.clone(),
-        parcels: peers.iter().map(|_| Vec::new()).collect(),
+        parcels: peers.iter().map(|_| Gathered::default()).collect(),
         spare: Vec::new(),
     };
     let mailboxes = inboxes.into_iter().enumerate().map(mailbox).collect();
@@ -123,9 +140,13 @@ pub(super) fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> 
 impl Mailbox {
     /// Gathers mail for a peer; a full parcel leaves at once.
     pub fn gather(&mut self, to: ReactorId, mail: Mail) {
-        let parcel = &mut self.parcels[to.0 as usize];
-        parcel.push(mail);
-        if parcel.len() == PARCEL_MAIL_MAX {
+        let gathered = &mut self.parcels[to.0 as usize];
+        let before_bytes = gathered.bytes;
+        gathered.bytes += mail.bytes();
+        gathered.mail.push(mail);
+        let is_full = gathered.mail.len() == PARCEL_MAIL_MAX
+            || (before_bytes < PARCEL_BYTES_MAX && gathered.bytes >= PARCEL_BYTES_MAX);
+        if is_full {
             self.post_to(to.0 as usize);
         }
     }
@@ -147,7 +168,9 @@ impl Mailbox {
 
     /// The next parcel, if there is one.
     pub fn take(&mut self) -> Option<Parcel> {
-        self.inbox.try_recv().ok()
+        let Posted { parcel, bytes } = self.inbox.try_recv().ok()?;
+        self.peers[self.me.0 as usize].held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Some(parcel)
     }
 
     /// Gives back an emptied parcel for reuse.
@@ -183,22 +206,32 @@ impl Mailbox {
     }
 
     fn post_to(&mut self, to: usize) -> bool {
-        if self.parcels[to].is_empty() {
+        if self.parcels[to].mail.is_empty() {
             return true;
         }
-        let parcel = std::mem::replace(&mut self.parcels[to], self.spare.pop().unwrap_or_default());
-        match self.peers[to].sender.try_send(Parcel::Mail(self.me, parcel)) {
+        let peer = &self.peers[to];
+        // An empty mailbox takes a parcel of any size.
+        let held_bytes = peer.held_bytes.load(Ordering::Relaxed);
+        if held_bytes > 0 && held_bytes + self.parcels[to].bytes > MAILBOX_BYTES_MAX {
+            return false;
+        }
+        let spare = Gathered { mail: self.spare.pop().unwrap_or_default(), bytes: 0 };
+        let Gathered { mail, bytes } = std::mem::replace(&mut self.parcels[to], spare);
+        // Before the parcel can be taken out again.
+        peer.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        match peer.sender.try_send(Posted { parcel: Parcel::Mail(self.me, mail), bytes }) {
             Ok(()) => {
-                self.peers[to].ring();
+                peer.ring();
                 true
             }
-            Err(TrySendError::Full(Parcel::Mail(_, parcel))) => {
-                let spare = std::mem::replace(&mut self.parcels[to], parcel);
-                self.give_back(spare);
+            Err(TrySendError::Full(Posted { parcel: Parcel::Mail(_, mail), bytes })) => {
+                peer.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                let spare = std::mem::replace(&mut self.parcels[to], Gathered { mail, bytes });
+                self.give_back(spare.mail);
                 false
             }
             // A reactor that has ended, in a node that is going away.
-            Err(TrySendError::Disconnected(_) | TrySendError::Full(Parcel::Order(_))) => true,
+            Err(TrySendError::Disconnected(_) | TrySendError::Full(Posted { parcel: Parcel::Order(_), .. })) => true,
         }
     }
 }
@@ -206,7 +239,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use crate::limits::MAIL_BYTES;
 
     #[derive(Default)]
     struct Counter(AtomicUsize);
@@ -275,5 +308,34 @@ mod tests {
         })
         .collect();
         assert_eq!(numbers, [vec![0], vec![1, 2, 3, 4]]);
+    }
+
+    #[test]
+    fn a_mailbox_is_bounded_in_bytes_and_takes_one_parcel_of_any_size() {
+        let (_, mut boxes) = two(1024);
+        boxes[1].gather(ReactorId(0), Mail::of_size(2 * MAILBOX_BYTES_MAX));
+        assert!(boxes[1].post(), "an empty mailbox takes it");
+        boxes[1].gather(ReactorId(0), Mail::numbered(1));
+        assert!(!boxes[1].post(), "nothing more, however small");
+        assert!(boxes[0].take().is_some());
+        assert!(boxes[1].post());
+        assert!(boxes[0].take().is_some());
+        let mail_bytes = PARCEL_BYTES_MAX / 4;
+        let mut posted = 0;
+        while boxes[1].post() {
+            boxes[1].gather(ReactorId(0), Mail::of_size(mail_bytes));
+            posted += 1;
+        }
+        assert!(posted * mail_bytes <= MAILBOX_BYTES_MAX + PARCEL_BYTES_MAX, "{posted} pieces were taken");
+        assert!(posted * mail_bytes >= MAILBOX_BYTES_MAX / 2, "{posted} pieces were taken");
+    }
+
+    #[test]
+    fn a_parcel_leaves_by_its_bytes_as_well() {
+        let (_, mut boxes) = two(8);
+        boxes[1].gather(ReactorId(0), Mail::of_size(PARCEL_BYTES_MAX - 2 * MAIL_BYTES));
+        assert!(boxes[0].take().is_none());
+        boxes[1].gather(ReactorId(0), Mail::of_size(MAIL_BYTES));
+        assert!(boxes[0].take().is_some(), "before the turn ends");
     }
 }

@@ -241,6 +241,45 @@ pub enum FromCluster {
     Reachable(bool),
 }
 
+impl ToCluster {
+    /// Bytes of its frames and lists.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            ToCluster::Publish { frames, .. } => frames.len(),
+            ToCluster::Notice { frame, .. } => frame.len(),
+            ToCluster::Append(append) => append.frame.plain().len(),
+            ToCluster::Direct { frame, .. } => frame.plain().len(),
+            ToCluster::Presence { users, .. } | ToCluster::Present { users, .. } => size_of_val(&users[..]),
+            ToCluster::Open { .. }
+            | ToCluster::Close { .. }
+            | ToCluster::Load { .. }
+            | ToCluster::Check { .. }
+            | ToCluster::Fence { .. } => 0,
+        }
+    }
+}
+
+impl FromCluster {
+    /// Bytes of its frames and lists.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            FromCluster::Deliver { frames, .. } => frames.len(),
+            FromCluster::Notice { frame, .. } | FromCluster::Kept { frame, .. } => frame.plain().len(),
+            FromCluster::Loaded { older, .. } => {
+                older.iter().flatten().map(|older| size_of::<Older>() + older.frame.plain().len()).sum()
+            }
+            FromCluster::Opened { .. }
+            | FromCluster::Refused { .. }
+            | FromCluster::Gap { .. }
+            | FromCluster::Checked { .. }
+            | FromCluster::Asked { .. }
+            | FromCluster::Fenced { .. }
+            | FromCluster::Expel { .. }
+            | FromCluster::Reachable(_) => 0,
+        }
+    }
+}
+
 impl Mail {
     /// Mail from the cluster to a topic's home.
     pub fn from_cluster(news: FromCluster) -> Mail {

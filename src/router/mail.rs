@@ -11,13 +11,47 @@ use crate::compress::SharedFrame;
 use crate::ids::ConnId;
 #[cfg(test)]
 use crate::ids::{ReactorId, Slot};
+use crate::limits::MAIL_BYTES;
 
 /// One piece of mail: to a topic's home, from it, to a connection, or to and from the cluster.
 #[derive(Debug)]
 pub struct Mail(pub(super) Content);
 
+impl Mail {
+    /// Bytes that it is counted as in a mailbox: its frames, and a fixed part for all else.
+    pub(crate) fn bytes(&self) -> usize {
+        let frame_bytes = match &self.0 {
+            Content::Publish(published) => published.frame.plain().len(),
+            Content::Deliver { frame, .. } | Content::Direct { frame, .. } => frame.plain().len(),
+            Content::DeliverMany { frames, .. } => frames.len(),
+            Content::ToCluster(request) => request.bytes(),
+            Content::FromCluster(news) => news.bytes(),
+            Content::Join(_)
+            | Content::Leave(_)
+            | Content::Presence(_)
+            | Content::History(_)
+            | Content::Resume(_)
+            | Content::Resumed(_)
+            | Content::Joined(_)
+            | Content::Left(_)
+            | Content::Acked(_)
+            | Content::Unavailable { .. }
+            | Content::Expel(_)
+            | Content::Fence { .. }
+            | Content::Fenced { .. } => 0,
+        };
+        MAIL_BYTES + frame_bytes
+    }
+}
+
 #[cfg(test)]
 impl Mail {
+    /// Mail for nobody, with a frame of so many bytes.
+    pub(crate) fn of_size(bytes: usize) -> Mail {
+        let nobody = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
+        Mail(Content::Direct { to: nobody, frame: vec![0; bytes][..].into(), ack: None })
+    }
+
     /// Mail for nobody, told apart by its number.
     pub(crate) fn numbered(number: u8) -> Mail {
         let nobody = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
