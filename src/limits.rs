@@ -86,6 +86,10 @@ pub const BATCH_POOL_MAX: usize = 1024;
 /// A batch buffer that grew beyond this is freed instead of pooled.
 pub const BATCH_POOL_BYTES_MAX: usize = 64 * 1024;
 
+/// How many times as large as what a connection is to get of it a segment may be, before that is copied out of it: at
+/// once where the connection has sent the rest itself, else when the node is over its budget.
+pub const SCRAP_FACTOR: usize = 4;
+
 /// Chunks handed to the kernel in one gathering write.
 pub const SEND_SLICES_MAX: usize = 64;
 

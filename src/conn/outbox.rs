@@ -14,10 +14,12 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::compress::SharedFrame;
 use crate::frame::frame_boundary;
+use crate::limits::SCRAP_FACTOR;
 use crate::time::Millis;
 
 /// Bytes held by all segments of one reactor.
@@ -131,6 +133,18 @@ impl Chunk {
 
     fn len(&self) -> usize {
         (self.end - self.start) as usize
+    }
+
+    /// Its part of its segment, which all who refer to that hold together.
+    fn pinned_bytes(&self) -> usize {
+        self.segment.bytes().len() / Rc::strong_count(&self.segment)
+    }
+
+    /// The same bytes, or some of them, in a segment of their own.
+    fn copy(&self, range: Range<usize>, unit: Unit, ledger: &Ledger) -> Chunk {
+        let bytes = self.segment.bytes()[range].to_vec();
+        let len = bytes.len();
+        Chunk::new(Segment::local(bytes, unit, self.segment.audience, ledger), 0, len)
     }
 
     /// Its bytes where they are for this connection alone.
@@ -251,6 +265,44 @@ impl Outbox {
     #[inline]
     pub fn own_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.own_bytes)
+    }
+
+    /// Bytes of memory that this queue holds: of each segment it refers to, its part among all references.
+    pub fn pinned_bytes(&self) -> usize {
+        self.chunks().map(Chunk::pinned_bytes).sum()
+    }
+
+    /// Copies scraps out of the segments that they hold: where a queue's part of a segment is much more than what it
+    /// will send of it, see `limits::SCRAP_FACTOR`.
+    pub fn copy_scraps(&mut self, ledger: &Ledger) {
+        let Some(queue) = &mut self.queue else { return };
+        let is_scrap = |chunk: &Chunk| chunk.pinned_bytes() > SCRAP_FACTOR * chunk.len();
+        let mut begun = None;
+        for item in &mut queue.items {
+            match item {
+                Item::Chunk(chunk) if is_scrap(chunk) => {
+                    // Only at the front is it not where a frame begins.
+                    let cut = chunk.segment.boundary(chunk.start as usize).min(chunk.end as usize);
+                    let (start, end) = (chunk.start as usize, chunk.end as usize);
+                    if start < cut && cut < end {
+                        begun = Some(chunk.copy(start..cut, Unit::Whole, ledger));
+                    }
+                    let (from, unit) = if cut < end { (cut, chunk.segment.unit) } else { (start, Unit::Whole) };
+                    *chunk = chunk.copy(from..end, unit, ledger);
+                }
+                Item::Chunk(_) | Item::Replay(_) => {}
+            }
+        }
+        if let Some(begun) = begun {
+            queue.items.push_front(Item::Chunk(begun));
+        }
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.queue.iter().flat_map(|queue| &queue.items).filter_map(|item| match item {
+            Item::Chunk(chunk) => Some(chunk),
+            Item::Replay(_) => None,
+        })
     }
 
     /// When the kernel last took bytes, or when the queue began; `None` when it is empty.
@@ -454,6 +506,48 @@ mod tests {
             outbox.truncate_to_frame(&ledger);
             assert_eq!(outbox.bytes(), len - sent);
         }
+    }
+
+    #[test]
+    fn a_scrap_is_copied_out_and_a_segment_that_others_hold_is_not() {
+        let ledger = Ledger::default();
+        let bytes = frames(&[10, 50_000, 10]);
+        let len = bytes.len();
+        let segment = Segment::local(bytes.clone(), Unit::Frames, Audience::Topic, &ledger);
+        let mut outboxes: [Outbox; 2] = Default::default();
+        for outbox in &mut outboxes {
+            outbox.push(Chunk::new(segment.clone(), 0, 12), Millis(0));
+            outbox.push(Chunk::new(segment.clone(), len - 12, len), Millis(0));
+        }
+        drop(segment);
+        assert_eq!(outboxes[0].pinned_bytes(), len / 4 * 2, "two of four references");
+        let [mut front, mut back] = outboxes;
+        front.advance(12, Millis(0));
+        back.advance(15, Millis(0));
+        front.copy_scraps(&ledger);
+        back.copy_scraps(&ledger);
+        assert_eq!(ledger.bytes(), 12 + 9, "what is still to be sent");
+        assert_eq!((front.pinned_bytes(), back.pinned_bytes()), (12, 9));
+        assert_eq!(back.slices(9).flatten().copied().collect::<Vec<u8>>(), &bytes[len - 9..]);
+        back.truncate_to_frame(&ledger);
+        assert_eq!(back.bytes(), 9, "the rest of a frame of which a part was sent");
+        front.truncate_to_frame(&ledger);
+        assert_eq!(front.bytes(), 0);
+    }
+
+    #[test]
+    fn a_scrap_is_cut_behind_the_frame_that_was_begun() {
+        let ledger = Ledger::default();
+        let bytes = frames(&[50_000, 10, 20]);
+        let len = bytes.len();
+        let mut outbox = Outbox::default();
+        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Audience::Topic, &ledger), 0, len), Millis(0));
+        outbox.advance(49_000, Millis(0));
+        let left = outbox.bytes();
+        outbox.copy_scraps(&ledger);
+        assert_eq!((outbox.bytes(), outbox.bytes_behind_first(), ledger.bytes()), (left, 34, left));
+        outbox.truncate_to_frame(&ledger);
+        assert_eq!(outbox.bytes(), left - 34);
     }
 
     #[test]

@@ -311,6 +311,13 @@ impl Connections {
         }
     }
 
+    /// No queue holds much more memory than it needs.
+    pub(super) fn copy_scraps(&mut self) {
+        for (_, connection) in &mut self.slab {
+            connection.outbox.copy_scraps(&self.ledger);
+        }
+    }
+
     /// What waits for a connection is dropped, but for the rest of a frame that it has seen a part of.
     pub(super) fn drop_queue(&mut self, slot: u32) {
         if let Some(connection) = self.slab.get_mut(slot as usize) {

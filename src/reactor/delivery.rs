@@ -4,8 +4,9 @@ use smallvec::SmallVec;
 
 use super::connections::Connections;
 use crate::compress::{SharedFrame, WindowBits};
-use crate::conn::{Chunk, Frames, Replay};
+use crate::conn::{Audience, Chunk, Frames, Replay, Segment, Unit};
 use crate::ids::{ConnId, Slot};
+use crate::limits::SCRAP_FACTOR;
 use crate::protocol::{self, ErrorCode};
 use crate::router::{Answer, Batch, BatchBody, Excluded, Sink, Slice};
 
@@ -205,7 +206,10 @@ impl Connections {
             return;
         }
         self.queue_batch(slot, 0);
-        let segment = self.batch_segment(form.batch);
+        let segment = match (end - own_bytes) * SCRAP_FACTOR < end {
+            true => return self.deliver_scraps(slot, form),
+            false => self.batch_segment(form.batch),
+        };
         let now = self.now;
         let Some(connection) = self.get_mut(slot) else { return };
         let mut from = 0;
@@ -214,6 +218,25 @@ impl Connections {
             from = own.end as usize;
         }
         connection.outbox.push(Chunk::new(segment, from, end), now);
+        self.mark_dirty(slot);
+    }
+
+    /// The same, where the others' frames are few: they are copied, so that they do not hold the whole batch.
+    fn deliver_scraps(&mut self, slot: u32, form: &Form) {
+        let id = self.id(slot);
+        let batch = self.batch_bytes(form.batch);
+        let mut bytes = Vec::new();
+        let mut from = 0;
+        for own in form.excluded.iter().filter(|excluded| excluded.conn == id) {
+            bytes.extend_from_slice(&batch[from..own.start as usize]);
+            from = own.end as usize;
+        }
+        bytes.extend_from_slice(&batch[from..]);
+        let (now, end) = (self.now, bytes.len());
+        let segment = Segment::local(bytes, Unit::Frames, Audience::Topic, &self.ledger);
+        if let Some(connection) = self.get_mut(slot) {
+            connection.outbox.push(Chunk::new(segment, 0, end), now);
+        }
         self.mark_dirty(slot);
     }
 }

@@ -45,7 +45,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The node's queues are over their budget: the fullest go first, on the reactor that holds the most.
+    /// The node's queues are over their budget: who holds the most memory goes first, on the reactor that holds the most.
     pub(super) fn enforce_node_budget(&mut self) {
         let budget_bytes = self.settings.outbox_node_bytes_max;
         let mine = self.connections.held_bytes();
@@ -58,8 +58,9 @@ impl<D: Driver> Worker<D> {
         {
             return self.mailbox.nudge(reactor);
         }
+        self.connections.copy_scraps();
         let sizes = |(slot, connection): (u32, &Connection)| {
-            let (out_bytes, in_bytes) = (connection.outbox.bytes(), connection.partial_bytes as usize);
+            let (out_bytes, in_bytes) = (connection.outbox.pinned_bytes(), connection.partial_bytes as usize);
             let reason = if out_bytes >= in_bytes { CloseReason::SlowConsumer } else { CloseReason::AtCapacity };
             (connection.is_open() && out_bytes + in_bytes > 0).then_some((out_bytes + in_bytes, slot, reason))
         };
