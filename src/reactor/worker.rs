@@ -137,6 +137,8 @@ impl<D: Driver> Worker<D> {
         let mut settings = settings;
         // Each reactor's share: topics are spread evenly.
         settings.router.history.bytes_max /= usize::from(reactors);
+        // Nobody becomes a slow consumer by asking.
+        settings.intake_bytes_max = settings.intake_bytes_max.min(settings.outbox_bytes_max / 2);
         let deflater = settings.deflate.map(|deflate| Box::new(Deflater::new(deflate.level, deflate.min_bytes)));
         Worker {
             me,

@@ -3,11 +3,24 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fanfare::ids::ReactorId;
+use fanfare::limits::{INFLATE_STEP_BYTES, INFLATE_STREAM_BYTES};
+use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Client, Rest, SimDriver, SimWaker, World};
 use fanfare::reactor::{Mailbox, NodeState, Settings, Turn, Worker};
 use fanfare::time::Millis;
+
+/// Bytes that a node may hold for each byte that came: of a message its frame on every reactor, plain and compressed; of a
+/// short command the notices and the answer that it makes.
+const HELD_PER_BYTE: u64 = 4;
+
+/// Bytes of the largest answer in a simulation, and of those that may be under way to a connection: who is in a room.
+const ANSWER_BYTES_MAX: u64 = 5 * 1_000;
+
+/// Turns over which that is measured.
+const TURNS_PER_WINDOW: u64 = 300;
 
 /// Turns between two looks at a worker's tables.
 const TURNS_PER_CHECK: u64 = 16;
@@ -25,6 +38,8 @@ struct Seat {
     /// Whether it has looked for a reason to stay awake since its last turn.
     has_lain_down: bool,
     turns: u64,
+    /// What it held for its connections behind its last turn.
+    held_bytes: u64,
 }
 
 /// See the module's documentation.
@@ -33,6 +48,21 @@ pub struct Seats {
     pub handed: Handed,
     seats: Vec<Seat>,
     outbox_bytes_max: usize,
+    /// What one connection may hold for its own commands.
+    share_bytes: u64,
+    metrics: Arc<NodeMetrics>,
+    turns: u64,
+    window: Window,
+}
+
+/// Some turns, over which what came in is compared with what is held.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    /// Bytes that were held when it began.
+    held_bytes: u64,
+    /// Bytes that had come when it began, and when the one before began: what those brought may still be under way.
+    bytes_in: u64,
+    bytes_in_before: u64,
 }
 
 impl Seats {
@@ -52,10 +82,28 @@ impl Seats {
             let handoff = Box::new(move |client, bytes| to.borrow_mut().push((client, bytes)));
             let (me, driver, seed) = (ReactorId(at as u16), world.driver(at), seed + at as u64);
             let worker = Worker::new(me, reactors, driver, mailbox, settings.clone(), state.clone(), handoff, seed);
-            Seat { worker: Some(worker), waker, woken: false, rest: Rest::Awake, has_lain_down: true, turns: 0 }
+            Seat {
+                worker: Some(worker),
+                waker,
+                woken: false,
+                rest: Rest::Awake,
+                has_lain_down: true,
+                turns: 0,
+                held_bytes: 0,
+            }
         };
         let seats = mailboxes.into_iter().enumerate().zip(bells).map(seat).collect();
-        Seats { world, handed, seats, outbox_bytes_max: settings.outbox_bytes_max }
+        let inflating_bytes = settings.deflate.map_or(0, |_| INFLATE_STREAM_BYTES + INFLATE_STEP_BYTES);
+        Seats {
+            world,
+            handed,
+            seats,
+            outbox_bytes_max: settings.outbox_bytes_max,
+            share_bytes: settings.intake_bytes_max as u64 + ANSWER_BYTES_MAX + inflating_bytes as u64,
+            metrics: state.metrics.clone(),
+            turns: 0,
+            window: Window::default(),
+        }
     }
 
     /// How many reactors there are, ended ones included.
@@ -125,6 +173,7 @@ impl Seats {
         let inside = worker.inside();
         let backlog_bytes = inside.backlog_bytes;
         assert!(backlog_bytes <= self.outbox_bytes_max, "reactor {at}: {backlog_bytes} bytes wait for one connection");
+        seat.held_bytes = inside.held_bytes;
         match turned {
             Turn::Goes => {
                 if seat.turns.is_multiple_of(TURNS_PER_CHECK) {
@@ -139,6 +188,35 @@ impl Seats {
                 seat.worker = None;
             }
         }
+        self.check_amplification();
+    }
+
+    /// Checks that what the node holds grows by no more than a multiple of what its clients send.
+    fn check_amplification(&mut self) {
+        let held_bytes: u64 = self.seats.iter().map(|seat| seat.held_bytes).sum();
+        let bytes_in = self.bytes_in();
+        let received = bytes_in - self.window.bytes_in_before;
+        let connections = self.metrics.sockets.load(Ordering::Relaxed) as u64;
+        let held_max = self.window.held_bytes + HELD_PER_BYTE * received + connections * self.share_bytes;
+        assert!(
+            held_bytes <= held_max,
+            "{held_bytes} bytes are held, {} were: {connections} connections have sent {received}",
+            self.window.held_bytes
+        );
+        self.turns += 1;
+        if self.turns.is_multiple_of(TURNS_PER_WINDOW) {
+            self.window = Window { held_bytes, bytes_in, bytes_in_before: self.window.bytes_in };
+        }
+    }
+
+    /// Bytes that came from clients, and what those of them held that were compressed.
+    fn bytes_in(&self) -> u64 {
+        self.metrics
+            .reactors
+            .iter()
+            .map(|reactor| reactor.read())
+            .map(|counts| counts.bytes_in + counts.inflated_bytes)
+            .sum()
     }
 
     /// Checks every worker's tables, and that no queue holds anything.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use fanfare::limits::USER_ID_BYTES_MAX;
+
 use super::oracle::{Body, GuestAt, OpAt, Serial, Topic, TopicAt};
 use super::plan::Plan;
 use super::replies::{Awaited, Replies};
@@ -10,6 +12,9 @@ use super::simulated::end::{BINARY, End, TEXT};
 
 /// Commands a hasty guest says without having had their replies.
 const OWED_MAX: usize = 8;
+
+/// Questions a greedy guest asks in one go.
+const GREED_MAX: usize = 600;
 
 impl Run {
     /// One guest does something.
@@ -124,9 +129,11 @@ impl Run {
         if !(guest.phase == Phase::Open || early) || guest.replies.len() > owed_max {
             return;
         }
-        match guest.role {
+        let role = guest.role.clone();
+        match role {
             Role::Http(_) => {}
             Role::Raw { room, echo } => self.say_raw(at, room, echo),
+            Role::Json if self.plan.greedy && self.one_in(40) => self.ask_greedily(at),
             Role::Json => match self.random.usize(0..24) {
                 0..7 => self.say_room_msg(at),
                 7..10 => self.say_private_msg(at),
@@ -350,6 +357,20 @@ impl Run {
         self.command(at, &text, Some(awaited.clone()), Some(awaited));
     }
 
+    /// Asks for the largest answers in the smallest commands, and may not read them for a while.
+    fn ask_greedily(&mut self, at: GuestAt) {
+        self.tally.count("a greedy guest asked");
+        let room = room_name(self.random.usize(0..self.plan.rooms));
+        for _ in 0..self.random.usize(50..GREED_MAX) {
+            match self.random.usize(0..8) {
+                0 => self.say_nonsense(at),
+                1 => self.say_ping(at),
+                _ => self.say_presence(at, &room),
+            }
+        }
+        self.guests[at].reads = self.random.bool() || self.guests[at].is_wide;
+    }
+
     fn say_ping(&mut self, at: GuestAt) {
         self.command(at, r#""type":"ping","more":[{}]"#, Some(Awaited::Pong), Some(Awaited::Pong));
     }
@@ -436,10 +457,12 @@ fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The users' names: one needs escapes in JSON and in queries.
+/// The users' names: one needs escapes in JSON and in queries, most are long.
 fn user_name(at: usize) -> String {
     match at {
         1 => "Zoë + \"Q\" \\".into(),
+        // As long as a name may be: who is in a room is a long answer to a short question.
+        2.. => format!("{at:0>USER_ID_BYTES_MAX$}"),
         at => format!("user{at}"),
     }
 }

@@ -42,6 +42,8 @@ pub struct Plan {
     pub notice_members_max: u64,
     pub rooms_max: usize,
     pub connections_max: usize,
+    /// Whether there are clients that ask for much in one go.
+    pub greedy: bool,
     /// Bytes of answers that a connection may cause before they are sent.
     pub intake_bytes_max: usize,
     /// Whether compression is agreed on with those who offer it, and how many of them may refer to earlier messages.
@@ -86,6 +88,7 @@ impl Plan {
             connections_max: if few_places { 3 } else { PLACES_ENOUGH },
             deflates,
             contexts_max,
+            greedy: random.usize(0..3) == 0,
             intake_bytes_max: [100, 2_000, INTAKE_BYTES_MAX][random.usize(0..3)],
             guests_max: random.usize(2..=14),
             rooms: random.usize(1..=5),
