@@ -123,8 +123,11 @@ pub const LINGER_MS_MAX: u64 = 2_000;
 /// Users named in one presence answer; the count stays exact beyond it.
 pub const PRESENCE_USERS_MAX: usize = 1_000;
 
-/// What keeping one message, or one key of a publish, is counted as beside its own bytes.
-pub const HISTORY_ENTRY_BYTES: usize = 96;
+/// What one allocation is counted as beside the bytes that were asked for: the allocator's header, and what it rounds up.
+pub const ALLOCATION_BYTES: usize = 16;
+
+/// What a place in one of the orders by age is counted as, in bytes: a leaf of the tree is half full at worst.
+pub const HISTORY_ORDER_BYTES: usize = 40;
 
 /// How long a publish's key is known, in milliseconds.
 pub const PUBLISH_KEY_MS_MAX: u64 = 5 * 60 * 1_000;

@@ -1,4 +1,8 @@
 //! Allocations on the steady path, counted: a worker over a driver that feeds it prepared bytes and takes everything.
+//! And what history holds in the end.
+
+#[path = "allocations/history.rs"]
+mod history;
 
 use std::alloc::System;
 use std::cell::{Cell, RefCell};
@@ -179,6 +183,12 @@ impl Feeder {
 fn main() {
     the_steady_path_allocates_nothing();
     println!("the_steady_path_allocates_nothing ... ok");
+    history::what_history_holds_is_bounded_and_counted();
+    println!("what_history_holds_is_bounded_and_counted ... ok");
+    history::nothing_is_kept_where_nobody_was_told_a_position();
+    println!("nothing_is_kept_where_nobody_was_told_a_position ... ok");
+    history::the_newest_message_costs_the_same_however_many_there_are();
+    println!("the_newest_message_costs_the_same_however_many_there_are ... ok");
 }
 
 fn the_steady_path_allocates_nothing() {

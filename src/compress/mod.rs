@@ -20,4 +20,4 @@ mod shared;
 pub use deflater::Deflater;
 pub use inflater::{History, InflateError, Inflaters, Stream};
 pub use offer::{Agreement, Offer, WindowBits};
-pub use shared::{OwedBytes, SharedFrame};
+pub use shared::{Account, HeldBytes, SharedFrame};

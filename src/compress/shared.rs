@@ -1,9 +1,10 @@
 //! A frame that several reactors send, and its compressed forms, each made at most once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::{Deflater, WindowBits};
+use crate::limits::ALLOCATION_BYTES;
 
 /// A whole server frame, shared by the reactors of a node.
 ///
@@ -19,35 +20,110 @@ struct Forms {
     common: Form,
     /// For the smaller ones.
     rare: OnceLock<Box<[Form; WindowBits::COUNT - 1]>>,
-    /// Where its bytes are counted, once it is only kept for those who have not sent it yet.
-    owed: OnceLock<Arc<OwedBytes>>,
+    /// Where its bytes are counted, once a history has kept it.
+    account: OnceLock<Arc<Account>>,
+    state: State,
 }
 
-/// Bytes that are kept only because somebody has not sent them yet.
+/// Bytes that are held for one reason.
 #[derive(Debug, Default)]
-pub struct OwedBytes(AtomicU64);
+pub struct HeldBytes(AtomicI64);
 
-impl OwedBytes {
+impl HeldBytes {
     /// How many there are.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        // A reactor that takes bytes away may be ahead of the one that is about to add them.
+        self.0.load(Ordering::Relaxed).max(0) as u64
     }
 
     /// So many more.
     pub fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.fetch_add(bytes as i64, Ordering::Relaxed);
     }
 
     /// So many less.
     pub fn remove(&self, bytes: usize) {
-        self.0.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.0.fetch_sub(bytes as i64, Ordering::Relaxed);
+    }
+}
+
+/// Where a history counts what the forms of its frames take, beside what it counts itself.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// Compressed forms of the frames it keeps. Any reactor may make one at any time.
+    pub compressed: HeldBytes,
+    /// Frames that it keeps no longer, all of them: they are held only because a connection has not sent them yet.
+    pub owed: Arc<HeldBytes>,
+}
+
+/// Whether a history keeps the frame, and the bytes of its compressed forms: in one number, so that a form that is made
+/// while the history gives the frame up is counted on one side and not on both.
+#[derive(Debug, Default)]
+struct State(AtomicUsize);
+
+/// What a history has to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing.
+    Free,
+    /// It keeps the frame, and counts it.
+    Kept,
+    /// It has kept the frame.
+    GivenUp,
+}
+
+impl State {
+    const STAGES: usize = 4;
+
+    /// So many bytes of compressed forms more; the stage in which that was.
+    fn made(&self, bytes: usize) -> Stage {
+        State::read(self.0.fetch_add(bytes * State::STAGES, Ordering::AcqRel)).0
+    }
+
+    /// The next stage; how many bytes of compressed forms there were.
+    fn step(&self) -> usize {
+        State::read(self.0.fetch_add(1, Ordering::AcqRel)).1
+    }
+
+    fn get(&self) -> (Stage, usize) {
+        State::read(self.0.load(Ordering::Acquire))
+    }
+
+    fn read(state: usize) -> (Stage, usize) {
+        let stage = match state % State::STAGES {
+            0 => Stage::Free,
+            1 => Stage::Kept,
+            _ => Stage::GivenUp,
+        };
+        (stage, state / State::STAGES)
+    }
+}
+
+impl Forms {
+    /// What it takes without compressed forms.
+    fn bytes(&self) -> usize {
+        // The counts of the `Arc`, and two allocations.
+        self.plain.len() + size_of::<Forms>() + 2 * size_of::<usize>() + 2 * ALLOCATION_BYTES
+    }
+
+    /// A form was made, or the table of the rare ones.
+    fn count_made(&self, bytes: usize) {
+        let stage = self.state.made(bytes);
+        match (stage, self.account.get()) {
+            (Stage::Free, _) | (_, None) => {}
+            (Stage::Kept, Some(account)) => account.compressed.add(bytes),
+            (Stage::GivenUp, Some(account)) => account.owed.add(bytes),
+        }
     }
 }
 
 impl Drop for Forms {
     fn drop(&mut self) {
-        if let Some(owed) = self.owed.get() {
-            owed.remove(self.plain.len());
+        let (stage, made_bytes) = self.state.get();
+        match (stage, self.account.get()) {
+            (Stage::Free, _) | (_, None) => {}
+            (Stage::Kept, Some(account)) => account.compressed.remove(made_bytes),
+            (Stage::GivenUp, Some(account)) => account.owed.remove(self.bytes() + made_bytes),
         }
     }
 }
@@ -66,19 +142,44 @@ impl SharedFrame {
     pub fn deflated(&self, bits: WindowBits, deflater: &mut Deflater) -> &[u8] {
         let form = match bits {
             WindowBits::MAX => &self.0.common,
-            bits => &self.0.rare.get_or_init(Box::default)[bits.index()],
+            bits => {
+                let forms = self.0.rare.get_or_init(|| {
+                    self.0.count_made(size_of::<[Form; WindowBits::COUNT - 1]>() + ALLOCATION_BYTES);
+                    Box::default()
+                });
+                &forms[bits.index()]
+            }
         };
         form.get_or_init(|| {
             let mut out = Vec::new();
             deflater.append(bits, self.plain(), &mut out);
+            self.0.count_made(out.len() + ALLOCATION_BYTES);
             out.into_boxed_slice()
         })
     }
 
-    /// Whoever has kept it does not need it any more: while others do, its bytes are counted.
-    pub fn give_up(self, owed: &Arc<OwedBytes>) {
-        if Arc::strong_count(&self.0) > 1 && self.0.owed.set(owed.clone()).is_ok() {
-            owed.add(self.plain().len());
+    /// What it takes without compressed forms, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    /// A history keeps it from now on and counts [`SharedFrame::bytes`]; what is compressed is counted in `account`. Only
+    /// the first history that keeps a frame counts it.
+    pub fn keep(&self, account: &Arc<Account>) {
+        if self.0.account.set(account.clone()).is_ok() {
+            let made_bytes = self.0.state.step();
+            account.compressed.add(made_bytes);
+        }
+    }
+
+    /// The history that has kept it does so no longer: while others hold it, all of its bytes are owed.
+    pub fn give_up(self) {
+        if let (Stage::Kept, Some(account)) = (self.0.state.get().0, self.0.account.get())
+            && Arc::strong_count(&self.0) > 1
+        {
+            let made_bytes = self.0.state.step();
+            account.compressed.remove(made_bytes);
+            account.owed.add(self.0.bytes() + made_bytes);
         }
     }
 
@@ -94,8 +195,57 @@ impl SharedFrame {
 
 impl From<&[u8]> for SharedFrame {
     fn from(frame: &[u8]) -> SharedFrame {
-        let forms =
-            Forms { plain: frame.into(), common: OnceLock::new(), rare: OnceLock::new(), owed: OnceLock::new() };
-        SharedFrame(Arc::new(forms))
+        SharedFrame(Arc::new(Forms {
+            plain: frame.into(),
+            common: OnceLock::new(),
+            rare: OnceLock::new(),
+            account: OnceLock::new(),
+            state: State::default(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{FrameBuilder, Opcode};
+
+    fn bytes_of(account: &Account) -> (u64, u64) {
+        (account.compressed.get(), account.owed.get())
+    }
+
+    #[test]
+    fn compressed_forms_are_counted_where_the_frame_is() {
+        let (account, mut deflater) = (Arc::<Account>::default(), Deflater::new(6, 1));
+        let frame: SharedFrame =
+            FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(&[b'a'; 1_000])).into();
+        let common = frame.deflated(WindowBits::MAX, &mut deflater).len() + ALLOCATION_BYTES;
+        frame.keep(&account);
+        assert_eq!(bytes_of(&account), (common as u64, 0), "what was there when it was kept");
+
+        let rare = frame.deflated(WindowBits::new(9).unwrap(), &mut deflater).len() + ALLOCATION_BYTES;
+        let table = size_of::<[Form; WindowBits::COUNT - 1]>() + ALLOCATION_BYTES;
+        let kept = common + rare + table;
+        assert_eq!(bytes_of(&account), (kept as u64, 0), "what was made while it was kept");
+
+        let reader = frame.clone();
+        frame.give_up();
+        assert_eq!(bytes_of(&account), (0, (reader.bytes() + kept) as u64), "somebody has not sent it yet");
+        let late = reader.deflated(WindowBits::new(10).unwrap(), &mut deflater).len() + ALLOCATION_BYTES;
+        assert_eq!(bytes_of(&account), (0, (reader.bytes() + kept + late) as u64));
+        drop(reader);
+        assert_eq!(bytes_of(&account), (0, 0));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_never_owed() {
+        let (account, mut deflater) = (Arc::<Account>::default(), Deflater::new(6, 1));
+        let frame: SharedFrame =
+            FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(&[b'a'; 1_000])).into();
+        frame.keep(&account);
+        frame.deflated(WindowBits::MAX, &mut deflater);
+        assert!(account.compressed.get() > 0);
+        frame.give_up();
+        assert_eq!(bytes_of(&account), (0, 0));
     }
 }

@@ -237,7 +237,7 @@ pub const SETTINGS: &[Setting] = &[
         "history.memory_max",
         bytes(0, 1024 * GIB),
         "256MiB",
-        "Bytes that messages kept for rooms and inboxes may take on the whole node; beyond it the oldest go first.",
+        "Bytes that all that is kept for rooms and inboxes may take on the whole node; beyond it the oldest goes first.",
     ),
     row(
         "inbox.history.size",

@@ -1,16 +1,18 @@
 //! All histories of one reactor: which topics keep one, how much they hold together, and who goes first.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use super::cluster::Older;
-use super::history::{History, HistoryPolicy, Place, Slice};
-use super::mail::{Content, HistoryOf, Mail, Publish, Resume, Resumed};
-use super::topic::{Keeps, Kind, TopicIndex, TopicKey, TopicRef};
+use super::history::{History, HistoryPolicy, Place};
+use super::mail::{Ask, Content, HistoryOf, Mail, Publish, Resume, Resumed};
+use super::slice::Slice;
+#[cfg(any(test, debug_assertions))]
+use super::topic::TopicTable;
+use super::topic::{Keeps, Kind, Topic, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, Router, Sink, Wish};
-use crate::compress::{OwedBytes, SharedFrame};
+use crate::compress::{Account, HeldBytes, SharedFrame};
 use crate::frame::{Opcode, split_frame};
 use crate::ids::{ConnId, ReactorId};
 use crate::limits::HISTORY_PAGE_MAX;
@@ -37,10 +39,11 @@ pub struct HistorySettings {
     pub rooms: Option<RoomPolicies>,
     /// Users' inboxes.
     pub inbox: Option<HistoryPolicy>,
-    /// Bytes of all histories of this reactor; beyond it the oldest messages go first.
+    /// Bytes of all that the histories of this reactor keep, what is told of topics without messages included; beyond it
+    /// the oldest goes first.
     pub bytes_max: usize,
     /// What the node holds only because recovering connections have not sent it yet.
-    pub owed: Arc<OwedBytes>,
+    pub owed: Arc<HeldBytes>,
     /// How much that may be; beyond it nobody recovers anything.
     pub owed_bytes_max: u64,
 }
@@ -75,22 +78,27 @@ pub(super) struct Histories {
     run: String,
     epochs: u64,
     bytes: usize,
-    /// Topics by the age of the oldest that they keep, each at least once where it keeps something. An entry may have been overtaken:
-    /// then the topic is looked at and put in again.
-    oldest: BinaryHeap<Reverse<(Millis, u32)>>,
+    account: Arc<Account>,
+    /// Topics by the age of the oldest that they keep, each once while it keeps something. An entry may have been
+    /// overtaken: then the topic is put in again when its turn comes.
+    oldest: Order,
     /// The same by when something of theirs is due to go.
-    expiries: BinaryHeap<Reverse<(Millis, u32)>>,
+    expiries: Order,
 }
+
+type Order = BTreeSet<(Millis, u32)>;
 
 impl Histories {
     pub(super) fn new(settings: HistorySettings, run: u64, me: ReactorId) -> Histories {
+        let account = Account { owed: settings.owed.clone(), ..Account::default() };
         Histories {
             settings,
             run: format!("{run:016x}-{:x}", me.0),
             epochs: 0,
             bytes: 0,
-            oldest: BinaryHeap::new(),
-            expiries: BinaryHeap::new(),
+            account: Arc::new(account),
+            oldest: Order::new(),
+            expiries: Order::new(),
         }
     }
 
@@ -104,7 +112,7 @@ impl Histories {
 
     /// A history that is the newest part of a stream.
     pub(super) fn begin_at(&self, place: Place, policy: HistoryPolicy) -> History {
-        History::of_stream(place, policy, self.settings.owed.clone())
+        History::of_stream(place, policy, self.account.clone())
     }
 
     /// Whether there is room for another recovery.
@@ -112,15 +120,77 @@ impl Histories {
         self.settings.owed.get() <= self.settings.owed_bytes_max
     }
 
-    /// A history with so many bytes is dropped.
-    pub(super) fn forget_bytes(&mut self, bytes: usize) {
-        self.bytes -= bytes;
+    /// Bytes that all histories hold.
+    fn held_bytes(&self) -> usize {
+        self.bytes + self.account.compressed.get() as usize
+    }
+
+    fn is_over(&self) -> bool {
+        self.held_bytes() > self.settings.bytes_max
+    }
+
+    /// Notes what a topic's history keeps now, and gives back what it takes to keep something where that is nothing.
+    fn note(&mut self, index: TopicIndex, topic: &mut Topic) {
+        let topic_bytes = topic.own_bytes();
+        let is_occupied = !topic.home.is_empty();
+        let Keeps::History(history) = &mut topic.keeps else { return };
+        // A topic with members is there anyway.
+        let alone_bytes = if is_occupied { 0 } else { topic_bytes + history.own_bytes() };
+        let bytes = history.bytes() + alone_bytes;
+        let (oldest, expiry) = (history.oldest_at(), history.expires_at());
+        let Some(noted) = history.noted_mut() else { return };
+        let kept = oldest.is_some();
+        self.bytes -= std::mem::replace(&mut noted.bytes, if kept { bytes } else { 0 });
+        self.bytes += noted.bytes;
+        note_in(&mut self.oldest, index, &mut noted.oldest, oldest);
+        note_in(&mut self.expiries, index, &mut noted.expiry, expiry);
+        if !kept {
+            history.close();
+        }
+    }
+
+    /// Changes the bound.
+    #[cfg(test)]
+    pub(super) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.settings.bytes_max = bytes_max;
+    }
+
+    /// Checks what is noted against what is kept.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check(&self, topics: &TopicTable) {
+        let mut bytes = 0;
+        let mut kept = 0;
+        for (index, topic) in topics.iter() {
+            let Some(noted) = topics.history(index).and_then(History::noted) else { continue };
+            kept += 1;
+            bytes += noted.bytes;
+            let (oldest, expiry) = (noted.oldest.expect("in the order"), noted.expiry.expect("in the order"));
+            assert!(self.oldest.contains(&(oldest, index.0)), "{:?} has its place by age", topic.key);
+            assert!(self.expiries.contains(&(expiry, index.0)), "{:?} has its place by what goes", topic.key);
+            let history = topics.history(index).expect("it has one");
+            assert!(Some(oldest) <= history.oldest_at() && Some(expiry) <= history.expires_at(), "{:?}", topic.key);
+        }
+        assert_eq!((self.bytes, self.oldest.len(), self.expiries.len()), (bytes, kept, kept));
     }
 
     fn begin(&mut self, policy: HistoryPolicy) -> History {
         self.epochs += 1;
-        History::new(format!("{}-{:x}", self.run, self.epochs).into(), policy, self.settings.owed.clone())
+        History::new(format!("{}-{:x}", self.run, self.epochs).into(), policy, self.account.clone())
     }
+}
+
+/// Moves a topic to its place in an order, unless it is in front of that, where it is found in time.
+fn note_in(order: &mut Order, index: TopicIndex, noted: &mut Option<Millis>, at: Option<Millis>) {
+    if noted.is_some() && at.is_some() && *noted <= at {
+        return;
+    }
+    if let Some(noted) = noted.take() {
+        order.remove(&(noted, index.0));
+    }
+    if let Some(at) = at {
+        order.insert((at, index.0));
+    }
+    *noted = at;
 }
 
 /// What a join is told of a topic's history.
@@ -135,25 +205,24 @@ impl Router {
     /// A turn begins: what is due to go from history goes.
     pub fn begin_turn(&mut self, now: Millis) {
         self.now = now;
-        while let Some(&Reverse((at, topic))) = self.histories.expiries.peek()
+        while let Some(&(at, topic)) = self.histories.expiries.first()
             && at <= now
         {
-            self.histories.expiries.pop();
+            self.histories.expiries.pop_first();
             let index = TopicIndex(topic);
-            let Some(history) = self.topics.history_mut(index) else { continue };
-            let before = history.bytes();
-            history.expire(now);
-            self.histories.bytes -= before - history.bytes();
-            match history.expires_at() {
-                Some(next) => self.histories.expiries.push(Reverse((next, topic))),
-                None => self.drop_topic_if_unused(&self.topics.get(index).key.clone()),
-            }
+            self.change(index, |history| {
+                history.noted_mut().expect("it is in the order").expiry = None;
+                history.expire(now);
+            });
+            self.drop_if_empty(index);
         }
+        // What was compressed since is counted only now.
+        self.make_room();
     }
 
     /// Bytes that all histories of this reactor hold.
     pub fn history_bytes(&self) -> usize {
-        self.histories.bytes
+        self.histories.held_bytes()
     }
 
     /// Asks a room's home for a page of its history; `asker` gets the reply as a message. `false` where it is no member.
@@ -219,11 +288,16 @@ impl Router {
     }
 
     /// At home: what a join finds of the topic's history.
-    pub(super) fn recovery(&mut self, index: TopicIndex, wish: Option<&Wish>) -> Recovery {
+    pub(super) fn recovery(&mut self, index: TopicIndex, ask: &Ask) -> Recovery {
         let (now, may_recover) = (self.now, self.histories.may_recover());
+        let is_told = self.topics.get(index).key.kind == Kind::Inbox || !matches!(ask, Ask::Silent);
+        let wish = ask.wish();
         self.change(index, |history| {
             history.expire(now);
-            history.touch(now);
+            history.entered();
+            if is_told {
+                history.tell();
+            }
         });
         let Some(history) = self.topics.history_mut(index) else {
             let recovered = matches!(wish, Some(Wish::Since { .. })).then_some(false);
@@ -262,14 +336,6 @@ impl Router {
         let Some(older) = older.filter(|_| fits) else { return };
         let kept = older.into_iter().map(|Older { frame, age_ms }| (frame, Millis(now.0.saturating_sub(age_ms))));
         self.change(index, |history| history.prepend(kept));
-        // What came in front is older, and goes sooner, than what was noted.
-        if let Some(history) = self.topics.history(index) {
-            let noted = history.oldest_at().zip(history.expires_at());
-            if let Some((oldest, expiry)) = noted {
-                self.histories.oldest.push(Reverse((oldest, index.0)));
-                self.histories.expiries.push(Reverse((expiry, index.0)));
-            }
-        }
         self.make_room();
     }
 
@@ -278,7 +344,11 @@ impl Router {
         let HistoryOf { room, asker, id, before, limit } = question;
         let hash = self.topics.hasher().hash(room.borrow());
         let found = self.topics.find(hash, room.borrow());
-        let history = found.and_then(|index| self.topics.history(index));
+        let history = found.and_then(|index| self.topics.history_mut(index));
+        let history = history.map(|history| {
+            history.tell();
+            &*history
+        });
         let place = history.map(History::place);
         let messages = history.into_iter().flat_map(|history| history.page(before, limit));
         let frame = self.frames.build(Opcode::Text, |out| {
@@ -348,40 +418,50 @@ impl Router {
         Some(index)
     }
 
-    /// Changes a history, and notes what it holds and when something of it is due to go.
+    /// A member of a topic has left. If it was the last, a position that was told is kept for a while.
+    pub(super) fn keep_position(&mut self, index: TopicIndex) {
+        if self.topics.get(index).home.is_empty() {
+            let now = self.now;
+            self.change(index, |history| history.left(now));
+            self.make_room();
+        }
+    }
+
+    /// Replaces what is kept of a topic here.
+    pub(super) fn set_history(&mut self, index: TopicIndex, history: Option<History>) {
+        self.change(index, History::clear);
+        self.topics.get_mut(index).keeps = match history {
+            Some(history) => Keeps::History(Box::new(history)),
+            None => Keeps::Unknown,
+        };
+    }
+
+    /// Changes a history, and notes what it keeps then.
     fn change<T>(&mut self, index: TopicIndex, change: impl FnOnce(&mut History) -> T) -> Option<T> {
-        let history = self.topics.history_mut(index)?;
-        let (bytes, oldest, expiry) = (history.bytes(), history.oldest_at(), history.expires_at());
-        let result = change(history);
-        self.histories.bytes = self.histories.bytes - bytes + history.bytes();
-        if let (None, Some(first)) = (oldest, history.oldest_at()) {
-            self.histories.oldest.push(Reverse((first, index.0)));
-        }
-        if let (None, Some(first)) = (expiry, history.expires_at()) {
-            self.histories.expiries.push(Reverse((first, index.0)));
-        }
+        let result = change(self.topics.history_mut(index)?);
+        self.histories.note(index, self.topics.get_mut(index));
         Some(result)
     }
 
-    /// The histories hold more than they may: the oldest messages go first.
+    /// The histories hold more than they may: the oldest goes first.
     fn make_room(&mut self) {
-        while self.histories.bytes > self.histories.settings.bytes_max
-            && let Some(Reverse((at, topic))) = self.histories.oldest.pop()
+        while self.histories.is_over()
+            && let Some((at, topic)) = self.histories.oldest.pop_first()
         {
             let index = TopicIndex(topic);
-            let Some(history) = self.topics.history_mut(index) else { continue };
-            let before = history.bytes();
-            if history.oldest_at() == Some(at) {
-                history.drop_for_room();
-                if history.oldest_at().is_none() {
-                    history.forget_keys();
+            self.change(index, |history| {
+                history.noted_mut().expect("it is in the order").oldest = None;
+                if history.oldest_at() == Some(at) {
+                    history.drop_for_room();
                 }
-            }
-            self.histories.bytes -= before - history.bytes();
-            match history.oldest_at() {
-                Some(next) => self.histories.oldest.push(Reverse((next, topic))),
-                None => self.drop_topic_if_unused(&self.topics.get(index).key.clone()),
-            }
+            });
+            self.drop_if_empty(index);
+        }
+    }
+
+    fn drop_if_empty(&mut self, index: TopicIndex) {
+        if self.topics.get(index).keeps_nothing() {
+            self.drop_topic_if_unused(&self.topics.get(index).key.clone());
         }
     }
 }

@@ -5,13 +5,16 @@
 //!                 │ beyond size, age, memory                                 page ──► one reply
 //!                 └──► gone; offsets are never given out again in this epoch
 //! ```
+//!
+//! Where nothing is kept, a history is but an epoch and an offset for those who are in the topic.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::compress::{OwedBytes, SharedFrame};
+use super::kept::{Kept, Noted};
+use super::slice::Slice;
+use crate::compress::{Account, SharedFrame};
 use crate::frame::split_frame;
-use crate::limits::{HISTORY_ENTRY_BYTES, HISTORY_PAGE_BYTES_MAX, PUBLISH_KEY_MS_MAX, PUBLISH_KEYS_MAX};
+use crate::limits::{ALLOCATION_BYTES, HISTORY_PAGE_BYTES_MAX};
 use crate::protocol::InEpoch;
 use crate::time::Millis;
 
@@ -40,104 +43,50 @@ impl Place {
     }
 }
 
-/// Messages of a history, oldest first. They live as long as the slice does, whatever the history drops meanwhile.
-#[derive(Clone, Debug)]
-pub struct Slice {
-    snapshot: Arc<Snapshot>,
-    from: usize,
-    to: usize,
-}
-
-impl Slice {
-    /// The messages' frames.
-    pub fn frames(&self) -> &[SharedFrame] {
-        &self.snapshot.frames[self.from..self.to]
-    }
-}
-
-/// All of a ring at one time. What it takes is counted, and so are its messages from when the ring has dropped them.
-#[derive(Debug)]
-struct Snapshot {
-    frames: Box<[SharedFrame]>,
-    owed: Arc<OwedBytes>,
-}
-
-impl Snapshot {
-    fn new(frames: Box<[SharedFrame]>, owed: Arc<OwedBytes>) -> Snapshot {
-        owed.add(size_of_val(&*frames));
-        Snapshot { frames, owed }
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        self.owed.remove(size_of_val(&*self.frames));
-    }
-}
-
 /// The history of one topic.
 #[derive(Debug)]
 pub(super) struct History {
     epoch: Arc<str>,
     policy: HistoryPolicy,
-    ring: VecDeque<Entry>,
     last_offset: u64,
-    /// Where no message is left: since when somebody may have been told of this epoch. It is kept as long as a message.
-    idle_since: Option<Millis>,
-    /// All of the ring, as it was asked for last.
-    snapshot: Option<Arc<Snapshot>>,
-    owed: Arc<OwedBytes>,
-    keys: Keys,
-    bytes: usize,
+    told: Told,
     /// Whether there may be messages in front of those here, in the stream that this is the newest part of.
     older_elsewhere: bool,
     /// Where this began, if it is a part of a stream.
     stream_from: Option<u64>,
+    account: Arc<Account>,
+    /// `None` where nothing is kept.
+    kept: Option<Box<Kept>>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    frame: SharedFrame,
-    kept_at: Millis,
-}
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        self.frame.plain().len() + HISTORY_ENTRY_BYTES
-    }
-}
-
-/// By which publish a message came, so that a retry is known.
-#[derive(Debug, Default)]
-struct Keys {
-    offsets: HashMap<Arc<str>, u64>,
-    order: VecDeque<(Millis, Arc<str>)>,
+/// Whether a client may come back with a position in this epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nobody,
+    Somebody,
 }
 
 impl History {
-    pub(super) fn new(epoch: Arc<str>, policy: HistoryPolicy, owed: Arc<OwedBytes>) -> History {
+    pub(super) fn new(epoch: Arc<str>, policy: HistoryPolicy, account: Arc<Account>) -> History {
         History {
             epoch,
             policy,
-            ring: VecDeque::new(),
             last_offset: 0,
-            idle_since: None,
-            snapshot: None,
-            owed,
-            keys: Keys::default(),
-            bytes: 0,
+            told: Told::Nobody,
             older_elsewhere: false,
             stream_from: None,
+            account,
+            kept: None,
         }
     }
 
     /// The newest part of a stream that is kept elsewhere: nothing yet, and then what comes behind `place`.
-    pub(super) fn of_stream(place: Place, policy: HistoryPolicy, owed: Arc<OwedBytes>) -> History {
+    pub(super) fn of_stream(place: Place, policy: HistoryPolicy, account: Arc<Account>) -> History {
         History {
             last_offset: place.offset,
             older_elsewhere: place.offset > 0,
             stream_from: Some(place.offset),
-            ..History::new(place.epoch, policy, owed)
+            ..History::new(place.epoch, policy, account)
         }
     }
 
@@ -155,16 +104,14 @@ impl History {
     /// Puts the messages in front of those here that the stream has there, oldest first and without a gap.
     pub(super) fn prepend(&mut self, older: impl DoubleEndedIterator<Item = (SharedFrame, Millis)>) {
         self.older_elsewhere = false;
-        self.forget_idle();
+        let kept = self.kept.get_or_insert_default();
         for (frame, kept_at) in older.rev() {
-            if self.ring.len() == self.policy.messages_max as usize {
+            if kept.ring().len() == self.policy.messages_max as usize {
                 break;
             }
-            let entry = Entry { frame, kept_at };
-            self.bytes += entry.bytes();
-            self.ring.push_front(entry);
+            frame.keep(&self.account);
+            kept.push_front(frame, kept_at);
         }
-        self.snapshot = None;
     }
 
     /// Where the next message comes behind.
@@ -180,45 +127,77 @@ impl History {
         }
     }
 
-    /// Bytes held, those for finding them included.
+    /// Bytes of what it keeps, those for finding it included.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.kept.as_ref().map_or(0, |kept| kept.bytes())
+    }
+
+    /// Bytes that it takes whether it keeps anything or not.
+    pub(super) fn own_bytes(&self) -> usize {
+        let epoch = self.epoch.len() + 2 * size_of::<usize>() + ALLOCATION_BYTES;
+        size_of::<History>() + ALLOCATION_BYTES + epoch
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.ring.is_empty() && self.idle_since.is_none() && self.keys.order.is_empty()
+        self.kept.as_ref().is_none_or(|kept| kept.is_empty())
     }
 
-    /// When the oldest message was kept, or the epoch told.
-    pub(super) fn oldest_at(&self) -> Option<Millis> {
-        self.ring.front().map(|entry| entry.kept_at).or(self.idle_since)
+    /// What is noted of it, while it keeps anything.
+    pub(super) fn noted_mut(&mut self) -> Option<&mut Noted> {
+        self.kept.as_mut().map(|kept| &mut kept.noted)
     }
 
-    /// Somebody is told where the history is.
-    pub(super) fn touch(&mut self, now: Millis) {
-        if self.ring.is_empty() {
-            self.forget_idle();
-            self.idle_since = Some(now);
-            self.bytes += HISTORY_ENTRY_BYTES;
+    /// The same, to be looked at.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn noted(&self) -> Option<&Noted> {
+        self.kept.as_ref().map(|kept| &kept.noted)
+    }
+
+    /// Drops all that it keeps.
+    pub(super) fn clear(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.clear();
         }
     }
 
-    fn forget_idle(&mut self) {
-        if self.idle_since.take().is_some() {
-            self.bytes -= HISTORY_ENTRY_BYTES;
+    /// It keeps nothing: what it would take to keep something is given back.
+    pub(super) fn close(&mut self) {
+        self.kept = None;
+    }
+
+    /// When the oldest of all that it keeps was kept.
+    pub(super) fn oldest_at(&self) -> Option<Millis> {
+        self.kept.as_ref()?.oldest_at()
+    }
+
+    /// A client is told where the history is.
+    pub(super) fn tell(&mut self) {
+        self.told = Told::Somebody;
+    }
+
+    /// A member has come: as long as there is one, the epoch is known.
+    pub(super) fn entered(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.set_told(None);
+        }
+    }
+
+    /// The last member has left. Where one was told a position the epoch is kept as long as a message, for it to come
+    /// back.
+    pub(super) fn left(&mut self, now: Millis) {
+        if self.told == Told::Somebody {
+            self.kept.get_or_insert_default().set_told(Some(now));
         }
     }
 
     /// When something of it is due to go.
     pub(super) fn expires_at(&self) -> Option<Millis> {
-        let message = self.oldest_at().map(|at| at.saturating_add(self.policy.ttl_ms));
-        let key = self.keys.order.front().map(|(at, _)| at.saturating_add(PUBLISH_KEY_MS_MAX));
-        message.into_iter().chain(key).min()
+        self.kept.as_ref()?.expires_at(self.policy.ttl_ms)
     }
 
     /// The place of the message that was published with this key already.
     pub(super) fn known(&self, key: &str) -> Option<Place> {
-        self.keys.offsets.get(key).map(|&offset| self.place_of(offset))
+        self.kept.as_ref()?.known(key).map(|offset| self.place_of(offset))
     }
 
     /// The offset of the next message.
@@ -229,52 +208,31 @@ impl History {
     /// Keeps a message that carries [`History::next_offset`].
     pub(super) fn append(&mut self, frame: SharedFrame, key: Option<Arc<str>>, now: Millis) -> Place {
         self.last_offset += 1;
-        self.forget_idle();
-        let entry = Entry { frame, kept_at: now };
-        self.bytes += entry.bytes();
-        self.ring.push_back(entry);
-        self.snapshot = None;
-        if self.ring.len() > self.policy.messages_max as usize {
-            self.drop_oldest();
+        frame.keep(&self.account);
+        let kept = self.kept.get_or_insert_default();
+        kept.push_back(frame, now);
+        if kept.ring().len() > self.policy.messages_max as usize {
+            kept.pop_front();
         }
         if let Some(key) = key {
-            self.remember(key, now);
+            kept.remember(key, self.last_offset, now);
         }
         self.place()
     }
 
     /// Drops what is too old.
     pub(super) fn expire(&mut self, now: Millis) {
-        while self.oldest_at().is_some_and(|at| at.saturating_add(self.policy.ttl_ms) <= now) {
-            self.drop_oldest();
-        }
-        while self.keys.order.front().is_some_and(|(at, _)| at.saturating_add(PUBLISH_KEY_MS_MAX) <= now) {
-            self.forget_key();
+        if let Some(kept) = &mut self.kept {
+            kept.expire(now, self.policy.ttl_ms);
         }
     }
 
-    /// Makes room: the oldest message goes. Of a stream it is still elsewhere.
+    /// Makes room: the oldest goes. A message of a stream is still elsewhere.
     pub(super) fn drop_for_room(&mut self) {
-        self.older_elsewhere |= self.stream_from.is_some() && !self.ring.is_empty();
-        self.drop_oldest();
-    }
-
-    fn drop_oldest(&mut self) {
-        match self.ring.pop_front() {
-            Some(entry) => {
-                self.bytes -= entry.bytes();
-                self.snapshot = None;
-                entry.frame.give_up(&self.owed);
-            }
-            None => self.forget_idle(),
-        }
-    }
-
-    /// Makes room where no message is left.
-    pub(super) fn forget_keys(&mut self) {
-        while !self.keys.order.is_empty() {
-            self.forget_key();
-        }
+        let Some(kept) = &mut self.kept else { return };
+        let messages = kept.ring().len();
+        kept.drop_oldest();
+        self.older_elsewhere |= self.stream_from.is_some() && kept.ring().len() < messages;
     }
 
     /// What came behind `offset` of `epoch`, up to `to`; `None` where any of it is gone, or never was.
@@ -298,13 +256,17 @@ impl History {
     pub(super) fn page(&self, before: Option<u64>, limit: usize) -> impl Iterator<Item = &[u8]> {
         let end = before.unwrap_or(u64::MAX).clamp(self.first_offset(), self.last_offset + 1);
         let end = (end - self.first_offset()) as usize;
-        let newest = self.ring.range(end.saturating_sub(limit)..end).rev();
-        let bytes = newest.scan(0, |sum, entry| {
-            *sum += entry.frame.plain().len();
-            Some(*sum)
+        let ring = self.kept.iter().map(|kept| kept.ring());
+        let page = ring.flat_map(move |ring| {
+            let newest = ring.range(end.saturating_sub(limit)..end).rev();
+            let bytes = newest.scan(0, |sum, entry| {
+                *sum += entry.frame.plain().len();
+                Some(*sum)
+            });
+            let count = bytes.enumerate().take_while(|(at, bytes)| *at == 0 || *bytes <= HISTORY_PAGE_BYTES_MAX).count();
+            ring.range(end - count..end)
         });
-        let count = bytes.enumerate().take_while(|(at, bytes)| *at == 0 || *bytes <= HISTORY_PAGE_BYTES_MAX).count();
-        self.ring.range(end - count..end).map(|entry| split_frame(entry.frame.plain()).1)
+        page.map(|entry| split_frame(entry.frame.plain()).1)
     }
 
     fn place_of(&self, offset: u64) -> Place {
@@ -313,37 +275,13 @@ impl History {
 
     /// The offset of the oldest message that is left, or of the next one.
     pub(super) fn first_offset(&self) -> u64 {
-        self.last_offset + 1 - self.ring.len() as u64
+        self.last_offset + 1 - self.kept.as_ref().map_or(0, |kept| kept.ring().len()) as u64
     }
 
     /// The messages `after+1..=to`, all of which are here.
     fn slice(&mut self, after: u64, to: u64) -> Slice {
-        let ring = &self.ring;
-        let snapshot = || {
-            let frames = ring.iter().map(|entry| entry.frame.clone()).collect();
-            Arc::new(Snapshot::new(frames, self.owed.clone()))
-        };
-        let snapshot = self.snapshot.get_or_insert_with(snapshot).clone();
-        let count = snapshot.frames.len();
-        let first = self.last_offset + 1 - count as u64;
-        let at = |offset: u64| ((offset + 1).saturating_sub(first) as usize).min(count);
-        Slice { from: at(after), to: at(to), snapshot }
-    }
-
-    fn remember(&mut self, key: Arc<str>, now: Millis) {
-        if self.keys.order.len() == PUBLISH_KEYS_MAX {
-            self.forget_key();
-        }
-        self.bytes += key.len() + HISTORY_ENTRY_BYTES;
-        self.keys.offsets.insert(key.clone(), self.last_offset);
-        self.keys.order.push_back((now, key));
-    }
-
-    fn forget_key(&mut self) {
-        if let Some((_, key)) = self.keys.order.pop_front() {
-            self.bytes -= key.len() + HISTORY_ENTRY_BYTES;
-            self.keys.offsets.remove(&key);
-        }
+        let first = self.first_offset();
+        self.kept.as_mut().map_or_else(Slice::default, |kept| kept.slice(first, after, to, &self.account.owed))
     }
 }
 
@@ -351,8 +289,10 @@ impl History {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::slice::SNAPSHOT_BYTES;
     use super::*;
     use crate::frame::{FrameBuilder, Opcode};
+    use crate::limits::{PUBLISH_KEY_MS_MAX, PUBLISH_KEYS_MAX};
 
     fn frame(offset: u64) -> SharedFrame {
         FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(offset.to_string().as_bytes())).into()
@@ -389,37 +329,94 @@ mod tests {
         }
         assert_eq!(history.known("4"), None);
         assert!(history.known("5").is_some());
+    }
+
+    #[test]
+    fn the_oldest_goes_first_be_it_a_message_a_key_or_a_position() {
+        let mut history = history(10, 1_000_000);
+        history.tell();
+        history.append(frame(1), Some("a".into()), Millis(1));
+        history.append(frame(2), Some("b".into()), Millis(2));
+        history.left(Millis(3));
+        let mut seen = Vec::new();
+        while let Some(at) = history.oldest_at() {
+            seen.push((at.0, history.first_offset(), history.known("a").is_some(), history.known("b").is_some()));
+            history.drop_for_room();
+        }
+        let expected =
+            [(1, 1, true, true), (1, 2, true, true), (2, 2, false, true), (2, 3, false, true), (3, 3, false, false)];
+        assert_eq!(seen, expected);
+        assert!(history.is_empty());
+    }
+
+    #[test]
+    fn keys_outlive_the_messages_and_go_when_there_is_no_room() {
+        let mut history = history(10, 1_000);
+        history.append(frame(1), Some("a".into()), Millis(1));
+        history.expire(Millis(2_000));
+        assert_eq!((history.first_offset(), history.oldest_at()), (2, Some(Millis(1))), "the key is left");
         history.drop_for_room();
-        history.forget_keys();
-        assert!(history.is_empty() && history.bytes() == 0);
+        assert!(history.is_empty());
+    }
+
+    #[test]
+    fn a_position_is_known_as_long_as_a_message_from_when_the_last_member_leaves() {
+        let mut history = history(10, 1_000);
+        history.left(Millis(0));
+        assert!(history.is_empty(), "nobody was told");
+        history.tell();
+        history.left(Millis(5_000));
+        history.entered();
+        assert!(history.is_empty(), "it is in the topic again");
+        history.left(Millis(6_000));
+        history.expire(Millis(6_999));
+        assert_eq!(history.expires_at(), Some(Millis(7_000)));
+        history.expire(Millis(7_000));
+        assert!(history.is_empty());
     }
 
     #[test]
     fn what_is_owed_is_counted_until_it_is_sent() {
         let mut history = history(2, 1_000_000);
+        let owed = history.account.owed.clone();
         for offset in 1..=2 {
             history.append(frame(offset), None, Millis(0));
         }
         let (slice, same) = (history.last(2), history.last(1));
-        let snapshot_bytes = 2 * size_of::<SharedFrame>() as u64;
-        assert_eq!(history.owed.get(), snapshot_bytes, "the ring holds the messages itself");
-        let frame_bytes = frame(1).plain().len() as u64;
+        let snapshot_bytes = (2 * size_of::<SharedFrame>() + SNAPSHOT_BYTES) as u64;
+        assert_eq!(owed.get(), snapshot_bytes, "the ring holds the messages itself");
+        let frame_bytes = frame(1).bytes() as u64;
         for offset in 3..=5 {
             history.append(frame(offset), None, Millis(0));
         }
-        assert_eq!(
-            history.owed.get(),
-            snapshot_bytes + 2 * frame_bytes,
-            "of the three dropped, nobody waits for the third"
-        );
+        assert_eq!(owed.get(), snapshot_bytes + 2 * frame_bytes, "of the three dropped, nobody waits for the third");
         drop(slice);
-        assert_eq!(
-            history.owed.get(),
-            snapshot_bytes + 2 * frame_bytes,
-            "all of a snapshot lives as long as any of it"
-        );
-        drop(same);
-        assert_eq!(history.owed.get(), 0);
+        assert_eq!(owed.get(), snapshot_bytes + 2 * frame_bytes, "all of a snapshot lives as long as any of it");
+        let others = history.last(2);
+        history.clear();
+        assert_eq!(owed.get(), 2 * snapshot_bytes + 4 * frame_bytes, "whatever becomes of the history");
+        drop((same, others));
+        assert_eq!(owed.get(), 0);
+    }
+
+    #[test]
+    fn a_slice_holds_what_was_asked_for_and_not_the_ring() {
+        let mut history = history(1_000, 1_000_000);
+        let owed = history.account.owed.clone();
+        for offset in 1..=1_000 {
+            history.append(frame(offset), None, Millis(0));
+        }
+        let bytes = |messages: usize| (messages * size_of::<SharedFrame>() + SNAPSHOT_BYTES) as u64;
+        let one = history.last(1);
+        assert_eq!(owed.get(), bytes(1));
+        let (all, most) = (history.last(1_000), history.last(600));
+        assert_eq!(owed.get(), bytes(1) + bytes(1_000), "about the same messages are shared");
+        let few = history.last(400);
+        assert_eq!(owed.get(), bytes(1) + bytes(1_000) + bytes(400), "few do not hold many");
+        drop((all, most));
+        assert_eq!(owed.get(), bytes(1) + bytes(400), "and nothing is held for who may ask later");
+        drop((one, few));
+        assert_eq!(owed.get(), 0);
     }
 
     #[test]

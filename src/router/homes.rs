@@ -26,7 +26,7 @@ impl Router {
         if fresh {
             self.topics.get_mut(index).home.add(from, room.then_some(&user), self.seed);
         }
-        let recovery = self.recovery(index, ask.wish());
+        let recovery = self.recovery(index, &ask);
         let joined = Joined { topic: key.clone(), member, fresh, ask, outcome: Outcome::Member(recovery) };
         self.send(from, Content::Joined(Box::new(joined)), sink);
         if fresh && room {
@@ -54,6 +54,7 @@ impl Router {
         if counts {
             let index = self.topics.find(hash, key.borrow()).expect("a topic with members is in its home's table");
             self.topics.get_mut(index).home.remove(from, room.then_some(&user));
+            self.keep_position(index);
         }
         let noticed = match why {
             Departure::Asked(id) => {

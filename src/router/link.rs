@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use super::cluster::{Append, FromCluster, Opening, Question, ToCluster};
 use super::history::{History, Place};
 use super::mail::{Ack, Content, Expulsion, Join, Mail, Published, Wish};
-use super::topic::{Keeps, Kind, TopicIndex, TopicKey, TopicRef};
+use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Publish, Router, Sink};
 use crate::compress::SharedFrame;
 use crate::frame::Opcode;
@@ -425,16 +425,6 @@ impl Router {
         let found = self.topics.find(hash, topic.borrow());
         let users = found.map_or_else(Vec::new, |index| self.topics.get(index).home.users_shared().cloned().collect());
         self.ask_cluster(ToCluster::Present { question, users });
-    }
-
-    /// Replaces what is kept of a topic here.
-    fn set_history(&mut self, index: TopicIndex, history: Option<History>) {
-        let before = self.topics.history(index).map_or(0, History::bytes);
-        self.histories.forget_bytes(before);
-        self.topics.get_mut(index).keeps = match history {
-            Some(history) => Keeps::History(Box::new(history)),
-            None => Keeps::Unknown,
-        };
     }
 
     /// Whether a publish is nobody's business but the members', here and elsewhere: there is no history, and nothing is

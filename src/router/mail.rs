@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::cluster::{FromCluster, ToCluster};
 use super::histories::Recovery;
-use super::history::{Place, Slice};
+use super::history::Place;
+use super::slice::Slice;
 use super::topic::{TopicKey, TopicRef};
 use crate::compress::SharedFrame;
 use crate::ids::ConnId;

@@ -23,12 +23,16 @@ mod histories;
 mod history;
 mod home;
 mod homes;
+mod kept;
 mod link;
 mod mail;
 mod members;
+mod slice;
 mod subscriber;
 mod topic;
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod link_tests;
 #[cfg(test)]
@@ -38,8 +42,9 @@ use std::fmt;
 
 pub use batch::{Batch, BatchBody, Excluded};
 pub use histories::{HistorySettings, PolicyOfRoom, RoomPolicies};
-pub use history::{HistoryPolicy, Place, Slice};
+pub use history::{HistoryPolicy, Place};
 pub use mail::{Ask, Mail, ManyJoin, Publish, Wish};
+pub use slice::Slice;
 pub use topic::{Kind, TopicKey, TopicRef};
 
 use abroad::Abroad;
@@ -329,6 +334,7 @@ impl Router {
     /// Where they contradict each other.
     #[cfg(any(test, debug_assertions))]
     pub fn check_invariants(&self) {
+        self.histories.check(&self.topics);
         for (slot, subscriber) in self.subscribers.iter() {
             if subscriber.everyone != NO_PLACE {
                 assert_eq!(self.topics.get(self.everyone).members[subscriber.everyone as usize], slot);

@@ -12,6 +12,7 @@ use super::history::History;
 use super::home::Home;
 use super::link::Link;
 use crate::ids::{ReactorId, Slot};
+use crate::limits::ALLOCATION_BYTES;
 
 /// The namespaces of topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,6 +91,14 @@ pub(super) enum Keeps {
 }
 
 impl Topic {
+    /// What it takes in its reactor's table, which may be half empty, and its name.
+    pub(super) fn own_bytes(&self) -> usize {
+        let slot = size_of::<Topic>() + size_of::<usize>();
+        let index = size_of::<u32>() + 1;
+        let name = self.key.name.len() + 2 * size_of::<usize>() + ALLOCATION_BYTES;
+        2 * slot + 3 * index + name
+    }
+
     /// Whether nothing is kept of it.
     pub(super) fn keeps_nothing(&self) -> bool {
         match &self.keeps {
