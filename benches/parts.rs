@@ -21,8 +21,8 @@ use fanfare::limits::MAILBOX_PARCELS;
 use fanfare::metrics::{Counts, Ending, ReactorMetrics};
 use fanfare::protocol;
 use fanfare::router::{
-    Answer, Ask, Batch, BatchBody, HistorySettings, Kind, Mail, NoticeSettings, Publish, Router, RouterSettings, Sink,
-    Slice, TopicRef,
+    Answer, Ask, Batch, BatchBody, HistoryPolicy, HistorySettings, Kind, Mail, NoticeSettings, Publish, RoomPolicies,
+    Router, RouterSettings, Sink, Slice, TopicRef, Wish,
 };
 use fanfare::time::{Millis, wheel::Wheel};
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ fn settings() -> Criterion {
 criterion_group! {
     name = parts;
     config = settings();
-    targets = read_header, write_header, unmasking, utf8, command, event, fan_out, hop, mailbox, wheel, outbox, counters
+    targets = read_header, write_header, unmasking, utf8, command, event, fan_out, hop, history, mailbox, wheel, outbox, counters
 }
 criterion_main!(parts);
 
@@ -391,6 +391,45 @@ fn hop(criterion: &mut Criterion) {
                 });
             });
         }
+    }
+}
+
+/// A message into a history that is full, and a join that asks for the newest behind each, beside a copy of all that
+/// there is.
+fn history(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("history");
+    let frame = [b"\x81\x7e\x00\x7e".as_slice(), &[b'x'; 125], b"}"].concat();
+    for messages in [100, 100_000] {
+        let policy = HistoryPolicy { messages_max: messages, ttl_ms: u64::MAX };
+        let history = HistorySettings {
+            rooms: Some(RoomPolicies(Arc::new(move |_| Some(policy)))),
+            inbox: None,
+            bytes_max: usize::MAX,
+            owed: Arc::default(),
+            owed_bytes_max: u64::MAX,
+        };
+        let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
+        let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };
+        let (mut router, mut sink) = (Router::new(ReactorId(0), 1, 1, 1, settings), Counter::new());
+        router.connect(NOBODY, "alice", &mut sink);
+        let topic = TopicRef { kind: Kind::Room, name: "room" };
+        let publish = Publish { topic, frame: &frame, exclude: None, key: None, publisher: NOBODY };
+        (0..messages).for_each(|_| router.publish(publish, None, &mut sink));
+        group.bench_function(BenchmarkId::new("publish", messages), |bencher| {
+            bencher.iter(|| router.publish(black_box(publish), None, &mut sink));
+        });
+        group.bench_function(BenchmarkId::new("publish_and_join_last_1", messages), |bencher| {
+            bencher.iter(|| {
+                router.publish(black_box(publish), None, &mut sink);
+                let last = Ask::Joined { id: None, wish: Some(Wish::Last(1)) };
+                router.join(NOBODY, "room", last, false, &mut sink).unwrap();
+                router.leave(NOBODY, "room", None, &mut sink);
+            });
+        });
+        let ring: VecDeque<SharedFrame> = (0..messages).map(|_| SharedFrame::from(&frame[..])).collect();
+        group.bench_function(BenchmarkId::new("copy_of_the_ring", messages), |bencher| {
+            bencher.iter(|| black_box(&ring).iter().cloned().collect::<Box<[SharedFrame]>>());
+        });
     }
 }
 
