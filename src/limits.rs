@@ -129,6 +129,10 @@ pub const ALLOCATION_BYTES: usize = 16;
 /// What a place in one of the orders by age is counted as, in bytes: a leaf of the tree is half full at worst.
 pub const HISTORY_ORDER_BYTES: usize = 40;
 
+/// Messages, keys and positions that are dropped in one turn because they are too old, and topics looked at for it; the
+/// rest in the next turns. Who asks for a topic's history never gets what is too old.
+pub const HISTORY_EXPIRIES_PER_TURN: usize = 1_000;
+
 /// How long a publish's key is known, in milliseconds.
 pub const PUBLISH_KEY_MS_MAX: u64 = 5 * 60 * 1_000;
 

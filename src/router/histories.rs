@@ -15,7 +15,7 @@ use super::{Answer, Router, Sink, Wish};
 use crate::compress::{Account, HeldBytes, SharedFrame};
 use crate::frame::{Opcode, split_frame};
 use crate::ids::{ConnId, ReactorId};
-use crate::limits::HISTORY_PAGE_MAX;
+use crate::limits::{HISTORY_EXPIRIES_PER_TURN, HISTORY_PAGE_MAX};
 use crate::protocol;
 use crate::time::Millis;
 
@@ -205,15 +205,18 @@ impl Router {
     /// A turn begins: what is due to go from history goes.
     pub fn begin_turn(&mut self, now: Millis) {
         self.now = now;
-        while let Some(&(at, topic)) = self.histories.expiries.first()
+        let mut left = HISTORY_EXPIRIES_PER_TURN;
+        while left > 0
+            && let Some(&(at, topic)) = self.histories.expiries.first()
             && at <= now
         {
             self.histories.expiries.pop_first();
             let index = TopicIndex(topic);
-            self.change(index, |history| {
+            let dropped = self.change(index, |history| {
                 history.noted_mut().expect("it is in the order").expiry = None;
-                history.expire(now);
+                history.expire_some(now, left)
             });
+            left = left.saturating_sub(dropped.unwrap_or(0).max(1));
             self.drop_if_empty(index);
         }
         // What was compressed since is counted only now.
@@ -270,6 +273,10 @@ impl Router {
         }
         let index = self.home_topic(hash, topic);
         let now = self.now;
+        if let (Some(index), Some(_)) = (index, key) {
+            // A key that is too old is not known any more.
+            self.change(index, |history| history.expire(now));
+        }
         let Some(history) = index.and_then(|index| self.topics.history_mut(index)) else {
             self.fan_out(hash, topic, frame, shared, exclude, sink);
             return None;
@@ -344,11 +351,14 @@ impl Router {
         let HistoryOf { room, asker, id, before, limit } = question;
         let hash = self.topics.hasher().hash(room.borrow());
         let found = self.topics.find(hash, room.borrow());
-        let history = found.and_then(|index| self.topics.history_mut(index));
-        let history = history.map(|history| {
-            history.tell();
-            &*history
-        });
+        let now = self.now;
+        if let Some(index) = found {
+            self.change(index, |history| {
+                history.expire(now);
+                history.tell();
+            });
+        }
+        let history = found.and_then(|index| self.topics.history(index));
         let place = history.map(History::place);
         let messages = history.into_iter().flat_map(|history| history.page(before, limit));
         let frame = self.frames.build(Opcode::Text, |out| {
@@ -370,6 +380,10 @@ impl Router {
         let may_recover = self.histories.may_recover();
         let hash = self.topics.hasher().hash(inbox.borrow());
         let found = self.topics.find(hash, inbox.borrow());
+        let now = self.now;
+        if let Some(index) = found {
+            self.change(index, |history| history.expire(now));
+        }
         let history = found.and_then(|index| self.topics.history_mut(index));
         // What is live came behind the welcome, or, where that is of another epoch, behind the gap that was told.
         let place = history.as_ref().and_then(|history| history.live_from(welcomed_at.as_ref()));

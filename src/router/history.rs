@@ -222,9 +222,12 @@ impl History {
 
     /// Drops what is too old.
     pub(super) fn expire(&mut self, now: Millis) {
-        if let Some(kept) = &mut self.kept {
-            kept.expire(now, self.policy.ttl_ms);
-        }
+        self.expire_some(now, usize::MAX);
+    }
+
+    /// Drops what is too old, at most so many messages and keys; how many.
+    pub(super) fn expire_some(&mut self, now: Millis, max: usize) -> usize {
+        self.kept.as_mut().map_or(0, |kept| kept.expire(now, self.policy.ttl_ms, max))
     }
 
     /// Makes room: the oldest goes. A message of a stream is still elsewhere.

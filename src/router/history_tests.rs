@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::compress::{Deflater, SharedFrame, WindowBits};
 use crate::frame::{Opcode, split_frame};
+use crate::limits::HISTORY_EXPIRIES_PER_TURN;
 
 /// What the connection that acts is told.
 #[derive(Default)]
@@ -163,6 +164,23 @@ fn what_is_compressed_later_counts_as_well() {
     node.router.histories.set_bytes_max(occupied);
     node.sleep(1);
     assert_eq!(node.router.history_bytes(), 0, "there is no room for it");
+}
+
+#[test]
+fn many_that_are_too_old_go_in_several_turns_and_nobody_gets_them() {
+    let mut node = Node::new(1 << 20);
+    let rooms = 2 * HISTORY_EXPIRIES_PER_TURN / MESSAGES_MAX as usize;
+    for room in 0..rooms {
+        (0..MESSAGES_MAX).for_each(|_| drop(node.publish(&format!("r{room}"), 1, None)));
+    }
+    node.sleep(TTL_MS);
+    let topics = node.router.topics_count();
+    let left = node.join(0, &format!("r{}", rooms - 1), wish(Some(Wish::Last(1))));
+    assert_eq!((left.numbers(), left.place.map(|place| place.offset)), (vec![], Some(u64::from(MESSAGES_MAX))));
+    assert!(node.router.history_bytes() > 0);
+    node.sleep(0);
+    assert_eq!(node.router.history_bytes(), 0);
+    assert_eq!(node.router.topics_count(), topics - rooms / 2 + 1, "but for the one with a member");
 }
 
 #[derive(Clone, Debug)]

@@ -120,17 +120,21 @@ impl Kept {
         message.into_iter().chain(told).chain(key).min()
     }
 
-    /// Drops what is too old.
-    pub(super) fn expire(&mut self, now: Millis, ttl_ms: u64) {
-        while self.ring.front().is_some_and(|entry| entry.kept_at.saturating_add(ttl_ms) <= now) {
+    /// Drops what is too old, at most so many; how many.
+    pub(super) fn expire(&mut self, now: Millis, ttl_ms: u64, max: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < max && self.ring.front().is_some_and(|entry| entry.kept_at.saturating_add(ttl_ms) <= now) {
             self.pop_front();
+            dropped += 1;
         }
         if self.told_at.is_some_and(|at| at.saturating_add(ttl_ms) <= now) {
             self.told_at = None;
         }
-        while self.oldest_key_at().is_some_and(|at| at.saturating_add(PUBLISH_KEY_MS_MAX) <= now) {
+        while dropped < max && self.oldest_key_at().is_some_and(|at| at.saturating_add(PUBLISH_KEY_MS_MAX) <= now) {
             self.forget_key();
+            dropped += 1;
         }
+        dropped
     }
 
     /// Drops everything. Who has not sent a message yet holds it from now on.
