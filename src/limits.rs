@@ -123,6 +123,9 @@ pub const LINGER_MS_MAX: u64 = 2_000;
 /// Users named in one presence answer; the count stays exact beyond it.
 pub const PRESENCE_USERS_MAX: usize = 1_000;
 
+/// Distinct users of a room that nodes of a cluster count one by one; beyond it the count is an estimate.
+pub const PRESENCE_EXACT_MAX: usize = 100_000;
+
 /// What one allocation is counted as beside the bytes that were asked for: the allocator's header, and what it rounds up.
 pub const ALLOCATION_BYTES: usize = 16;
 
@@ -149,8 +152,18 @@ pub const CLUSTER_WAITING_MAX: usize = 4_096;
 /// Live messages of one topic that wait until what is missing in front of them was read; beyond it they are read, too.
 pub const CLUSTER_HELD_MAX: usize = 4_096;
 
-/// Messages in one read of a stream while it is followed; the rest in the next.
+/// Messages in one read of a stream; the rest in the next.
 pub const CLUSTER_READ_MAX: usize = 1_000;
+
+/// Bytes of messages after which one read of a stream ends, short of the few that the script has in hand; the rest in the
+/// next.
+pub const CLUSTER_READ_BYTES_MAX: usize = 256 << 10;
+
+/// Reads of older messages that Redis has not answered; one more waits until one of them is.
+pub const CLUSTER_LOADS_MAX: usize = 64;
+
+/// How long a home does not ask again for older messages that found no room, in milliseconds.
+pub const CLUSTER_LOAD_AGAIN_MS: u64 = 10_000;
 
 /// How often a connection's last fence goes round after the first time: what an answer of Redis makes a home ask for is
 /// answered then, too.
@@ -188,11 +201,35 @@ pub const CLUSTER_HELLO_MS: u64 = 5_000;
 /// Channels in one command that subscribes.
 pub const CLUSTER_SUBSCRIBE_MAX: usize = 1_000;
 
-/// Questions about who is in a room that wait for other nodes; one more is answered with who is in it on this node.
-pub const CLUSTER_ASKING_MAX: usize = 10_000;
+/// Bytes of one piece of a node's answer who is in a room; the rest of it when the asking node asks for that.
+pub const CLUSTER_PRESENT_BYTES: usize = 32 << 10;
 
-/// Time the other nodes have to say who is in a room, in milliseconds; beyond it the answer goes without them.
+/// Bytes of such pieces that may be on their way to a node: Redis drops a subscriber to whom more than 32 MiB are owed. One
+/// more question waits for its turn.
+pub const CLUSTER_PRESENT_OWED_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes that a node holds of answers that are not complete; beyond it only the oldest question goes on.
+pub const CLUSTER_CENSUS_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of answers that other nodes have not asked the rest of; beyond it an answer is an estimate that needs no rest.
+pub const CLUSTER_TELLING_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of those who wait for an answer who is in a room; one more is answered `unavailable`.
+pub const CLUSTER_ASKERS_BYTES_MAX: usize = 8 << 20;
+
+/// What one of them is counted as beside its command's id.
+pub const CLUSTER_ASKER_BYTES: usize = 64;
+
+/// Time the other nodes have to say who is in a room, in milliseconds, for each piece of the answer; beyond it the reply
+/// goes without them. A question that waits for its turn longer is answered `unavailable`.
 pub const CLUSTER_PRESENCE_MS_MAX: u64 = 1_000;
+
+/// How long a room is not asked about again, in milliseconds, at least; who asks meanwhile shares the next question.
+pub const CLUSTER_PRESENCE_REST_MS: u64 = 10;
+
+/// Bytes of answers that make this a millisecond longer, up to [`CLUSTER_PRESENCE_MS_MAX`]. A user counts as 8 bytes at
+/// least.
+pub const CLUSTER_PRESENCE_BYTES_PER_MS: u64 = 8 << 10;
 
 /// How long an epoch is known in Redis beyond the last message, in milliseconds.
 pub const CLUSTER_EPOCH_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -250,4 +287,6 @@ const _: () = assert!(PARCEL_BYTES_MAX < MAILBOX_BYTES_MAX);
 const _: () = assert!(PARCEL_MAIL_MAX > 0 && MAILBOX_PARCELS > 0 && PARCELS_PER_TURN > 0);
 const _: () = assert!(FRAME_SHARE_BYTES < TURN_BYTES_MAX && READ_BYTES <= TURN_BYTES_MAX);
 const _: () = assert!(BATCH_POOL_BYTES_MAX >= FRAME_SHARE_BYTES);
+const _: () =
+    assert!(CLUSTER_PRESENT_BYTES < CLUSTER_PRESENT_OWED_BYTES_MAX && PRESENCE_USERS_MAX < PRESENCE_EXACT_MAX);
 const _: () = assert!(REACTORS_MAX <= u16::MAX as usize);

@@ -17,6 +17,8 @@ mod outages;
 mod presence;
 #[path = "cluster/repair.rs"]
 mod repair;
+#[path = "cluster/requests.rs"]
+mod requests;
 #[path = "cluster/subscriptions.rs"]
 mod subscriptions;
 

@@ -275,7 +275,7 @@ fn check_message(request: &Request<'_>) {
             return check_reply(&out, request.id, None);
         }
         Command::Presence { room } => {
-            protocol::presence(&mut out, request.id, room, 1, [from], true);
+            protocol::presence(&mut out, request.id, room, protocol::UserCount::Exact(2), [from]);
             return check_reply(&out, request.id, Some(room));
         }
         Command::JoinRoom { rooms: Rooms::Many(_), .. } | Command::LeaveRoom { .. } | Command::Ping => {

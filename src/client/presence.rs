@@ -60,6 +60,9 @@ fn show(
     let count = message.number("count").unwrap_or_default();
     let mut users = message.strings("users");
     users.sort_unstable();
+    if message.flag("approximate") == Some(true) {
+        note(err, format_args!("the room has so many users that {count} is an estimate"));
+    }
     if message.flag("truncated") == Some(true) {
         note(err, format_args!("the server names only {} of the {count} users", users.len()));
     }

@@ -31,13 +31,17 @@ pub enum Record<'a> {
     Presence {
         /// The question's number at that node.
         number: u64,
+        /// What users are hashed with in the answers.
+        key: [u64; 2],
+        /// How many are to be named, if there are so many.
+        names: u16,
     },
-    /// Who is, at the answering node.
-    Present {
-        /// The question's number.
+    /// Who is, at the answering node: a piece of that.
+    Present(Present<'a>),
+    /// The next piece of an answer is wanted, on the answering node's channel.
+    PresentMore {
+        /// The question's number at the asking node.
         number: u64,
-        /// The users, as [`users`] reads them.
-        users: &'a [u8],
     },
     /// A message for one connection of the node whose channel it is.
     Direct {
@@ -74,6 +78,23 @@ pub enum Record<'a> {
     },
 }
 
+/// A piece of a node's answer who is in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present<'a> {
+    /// The question's number.
+    pub number: u64,
+    /// How many users there are, those of the other pieces too.
+    pub users: u64,
+    /// Whether more pieces can be asked for.
+    pub more: bool,
+    /// Some by name, as [`users`] reads them.
+    pub names: &'a [u8],
+    /// Some others by their hashes, as [`hashes`] reads them.
+    pub hashes: &'a [u8],
+    /// All of them as a sketch, or nothing.
+    pub sketch: &'a [u8],
+}
+
 /// Begins an envelope of the node with this run.
 pub fn begin(run: u64) -> Vec<u8> {
     let mut out = vec![VERSION];
@@ -89,10 +110,20 @@ impl Record<'_> {
         out.extend_from_slice(&[0; 4]);
         match self {
             Record::Messages(frames) | Record::Notice(frames) => out.extend_from_slice(frames),
-            Record::Presence { number } | Record::Canary { number } => out.extend_from_slice(&number.to_be_bytes()),
-            Record::Present { number, users } => {
+            Record::PresentMore { number } | Record::Canary { number } => out.extend_from_slice(&number.to_be_bytes()),
+            Record::Presence { number, key, names } => {
+                for part in [number, &key[0], &key[1]] {
+                    out.extend_from_slice(&part.to_be_bytes());
+                }
+                out.extend_from_slice(&names.to_be_bytes());
+            }
+            Record::Present(Present { number, users, more, names, hashes, sketch }) => {
                 out.extend_from_slice(&number.to_be_bytes());
-                out.extend_from_slice(users);
+                out.extend_from_slice(&users.to_be_bytes());
+                out.push(u8::from(*more));
+                write_prefixed(out, names);
+                write_prefixed(out, hashes);
+                out.extend_from_slice(sketch);
             }
             Record::Direct { to, payload } => {
                 write_conn(out, *to);
@@ -117,13 +148,15 @@ impl Record<'_> {
         match self {
             Record::Messages(_) => 1,
             Record::Notice(_) => 2,
-            Record::Presence { .. } => 3,
-            Record::Present { .. } => 4,
             Record::Direct { .. } => 5,
             Record::Hello { .. } => 6,
             Record::Canary { .. } => 7,
             Record::Disconnect { .. } => 8,
             Record::Kick { .. } => 9,
+            // 3 and 4 were a question and its whole answer in one.
+            Record::Presence { .. } => 10,
+            Record::Present(_) => 11,
+            Record::PresentMore { .. } => 12,
         }
     }
 }
@@ -186,11 +219,6 @@ fn read_record(tag: u8, body: &[u8]) -> Option<Record<'_>> {
     Some(match tag {
         1 => Record::Messages(frames(body)?),
         2 => Record::Notice(frames(body)?),
-        3 => Record::Presence { number: number(body)?.0 },
-        4 => {
-            let (number, users) = number(body)?;
-            Record::Present { number, users }
-        }
         5 => {
             let (to, payload) = read_conn(body)?;
             Record::Direct { to, payload }
@@ -206,6 +234,22 @@ fn read_record(tag: u8, body: &[u8]) -> Option<Record<'_>> {
             let (user, reason) = read_user(body)?;
             Record::Kick { user, reason: std::str::from_utf8(reason).ok()? }
         }
+        10 => {
+            let (asked, rest) = number(body)?;
+            let (first, rest) = number(rest)?;
+            let (second, rest) = number(rest)?;
+            let (names, _) = rest.split_first_chunk::<2>()?;
+            Record::Presence { number: asked, key: [first, second], names: u16::from_be_bytes(*names) }
+        }
+        11 => {
+            let (asked, rest) = number(body)?;
+            let (users, rest) = number(rest)?;
+            let (&more, rest) = rest.split_first()?;
+            let (names, rest) = prefixed(rest)?;
+            let (hashes, sketch) = prefixed(rest)?;
+            Record::Present(Present { number: asked, users, more: more == 1, names, hashes, sketch })
+        }
+        12 => Record::PresentMore { number: number(body)?.0 },
         _ => return None,
     })
 }
@@ -273,14 +317,12 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Writes the users of a room as they stand in [`Record::Present`].
-pub fn write_users<'a>(users: impl Iterator<Item = &'a str>) -> Vec<u8> {
-    let mut out = Vec::new();
-    users.for_each(|user| write_user(&mut out, user));
-    out
+/// The hashes of a [`Present`].
+pub fn hashes(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.as_chunks::<8>().0.iter().map(|hash| u64::from_be_bytes(*hash))
 }
 
-/// The users that [`write_users`] wrote.
+/// The names of a [`Present`], each of which [`write_user`] wrote.
 pub fn users(mut bytes: &[u8]) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let (user, rest) = read_user(bytes)?;
@@ -289,7 +331,8 @@ pub fn users(mut bytes: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
-fn write_user(out: &mut Vec<u8>, user: &str) {
+/// Writes a user's name with its length.
+pub fn write_user(out: &mut Vec<u8>, user: &str) {
     let length = u16::try_from(user.len()).expect("a user id is short");
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(user.as_bytes());
@@ -324,6 +367,12 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_be_bytes(*number), rest))
 }
 
+fn write_prefixed(out: &mut Vec<u8>, bytes: &[u8]) {
+    let length = u32::try_from(bytes.len()).expect("a part of a record is shorter than 4 GiB");
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
 fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_be_bytes(*length) as usize)
@@ -339,12 +388,16 @@ mod tests {
 
     #[test]
     fn every_record_is_read_as_it_was_written() {
-        let users = write_users(["alice", "bøb", ""].into_iter());
+        let mut users = Vec::new();
+        ["alice", "bøb", ""].into_iter().for_each(|user| write_user(&mut users, user));
+        let hashes = [7_u64, u64::MAX].map(u64::to_be_bytes).concat();
+        let present = Present { number: 7, users: 5, more: true, names: &users, hashes: &hashes, sketch: b"s" };
         let records = [
             Record::Messages(b"\x82\x02\x00\xff\x81\x00"),
             Record::Notice(b"\x81\x02{}"),
-            Record::Presence { number: 7 },
-            Record::Present { number: 7, users: &users },
+            Record::Presence { number: 7, key: [1, u64::MAX], names: 1_000 },
+            Record::Present(present),
+            Record::PresentMore { number: 7 },
             Record::Direct { to: CONN, payload: b"x" },
             Record::Hello { node: 9, key: [1; 16], asks: true },
             Record::Canary { number: u64::MAX },
@@ -356,6 +409,7 @@ mod tests {
         let Some(Incoming::Envelope { run: 42, records: read }) = read(&envelope) else { panic!("an envelope") };
         assert_eq!(read.collect::<Vec<_>>(), records);
         assert_eq!(super::users(&users).collect::<Vec<_>>(), ["alice", "bøb", ""]);
+        assert_eq!(super::hashes(&hashes).collect::<Vec<_>>(), [7, u64::MAX]);
     }
 
     #[test]

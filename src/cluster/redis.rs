@@ -1,12 +1,14 @@
 //! Commands as Redis takes them, and its answers. The scripts are `append.lua` and `read.lua` beside this file.
 
-use std::sync::Arc;
-
 use redis::{Pipeline, Script, Value};
 
 use super::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
-use crate::limits::{CLUSTER_EPOCH_MS, CLUSTER_READ_MAX, PUBLISH_KEY_MS_MAX};
+use crate::limits::{CLUSTER_EPOCH_MS, CLUSTER_READ_BYTES_MAX, CLUSTER_READ_MAX, PUBLISH_KEY_MS_MAX};
+use crate::router::cluster::Wanted;
 use crate::router::{HistoryPolicy, Place};
+
+/// More than any offset: numbers in a script are exact up to here.
+const OFFSET_MAX: u64 = 1 << 53;
 
 /// Digits of the primary's run id that an epoch begins with.
 const RUN_DIGITS: usize = 16;
@@ -104,18 +106,16 @@ impl Scripts {
     }
 
     fn read(&self, pipeline: &mut Pipeline, topic: &str, policy: HistoryPolicy, seed: &str, range: ReadRange) {
-        let (from, to, count) = match range {
-            ReadRange::End => (String::new(), String::new(), 0),
-            ReadRange::From(offset) => (offset.to_string(), "+".to_owned(), CLUSTER_READ_MAX as u64),
-            ReadRange::Before(offset) => {
-                let to = offset.saturating_sub(1);
-                let from = offset.saturating_sub(u64::from(policy.messages_max)).max(1);
-                (from.to_string(), to.to_string(), u64::from(policy.messages_max))
-            }
+        let (which, from, to) = match range {
+            ReadRange::End => ("none", 1, 0),
+            ReadRange::From(offset) => ("forward", offset, OFFSET_MAX),
+            ReadRange::Back { from, before, wanted: Wanted::Any } => ("back", from, before.saturating_sub(1)),
+            ReadRange::Back { from, before, wanted: Wanted::All } => ("whole", from, before.saturating_sub(1)),
         };
         let command = pipeline.cmd("EVALSHA").arg(self.read.get_hash()).arg(2);
         command.arg(format!("{topic}:m")).arg(format!("{topic}:s"));
-        command.arg(&self.run).arg(seed).arg(meta_ms(policy)).arg(from).arg(to).arg(count);
+        command.arg(&self.run).arg(seed).arg(meta_ms(policy)).arg(which).arg(from).arg(to);
+        command.arg(CLUSTER_READ_MAX).arg(CLUSTER_READ_BYTES_MAX);
     }
 }
 
@@ -143,7 +143,7 @@ pub(super) fn reply(command: &Command, answer: Value) -> Reply {
     let reply = match (command, answer) {
         (Command::Publish { .. }, Value::Int(receivers)) => u64::try_from(receivers).ok().map(Reply::Published),
         (Command::Append { .. }, Value::Array(answer)) => appended(&answer),
-        (Command::Read { .. }, Value::Array(answer)) => read(answer),
+        (Command::Read { range, .. }, Value::Array(answer)) => read(*range, answer),
         (_, _) => None,
     };
     reply.unwrap_or(Reply::Failed)
@@ -155,24 +155,20 @@ fn appended(answer: &[Value]) -> Option<Reply> {
     Some(Reply::Appended { epoch: text(epoch)?.into(), offsets })
 }
 
-fn read(answer: Vec<Value>) -> Option<Reply> {
-    let [epoch, last, now_ms, messages]: [Value; 4] = answer.try_into().ok()?;
-    let epoch: Arc<str> = text(&epoch)?.into();
+fn read(range: ReadRange, answer: Vec<Value>) -> Option<Reply> {
+    let [epoch, last, now_ms, more, messages]: [Value; 5] = answer.try_into().ok()?;
+    let end = Place { epoch: text(&epoch)?.into(), offset: number(&last)? };
     let Value::Array(messages) = messages else { return None };
-    let entries = messages.into_iter().map(entry).collect::<Option<Vec<StreamEntry>>>()?;
-    Some(Reply::Read { end: Place { epoch, offset: number(&last)? }, now_ms: number(&now_ms)?, entries })
-}
-
-/// One message as XRANGE gives it: `[id, ["m", entry, "t", time]]`.
-fn entry(message: Value) -> Option<StreamEntry> {
-    let Value::Array(parts) = message else { return None };
-    let [id, fields]: [Value; 2] = parts.try_into().ok()?;
-    let Value::Array(fields) = fields else { return None };
-    let [_, entry, _, at_ms]: [Value; 4] = fields.try_into().ok()?;
-    let offset = text(&id)?.split_once('-')?.0.parse().ok()?;
-    let at_ms = number(&at_ms)?;
-    let Value::BulkString(entry) = entry else { return None };
-    Some(StreamEntry { offset, at_ms, entry })
+    let mut entries = Vec::with_capacity(messages.len() / 3);
+    let mut messages = messages.into_iter();
+    while let Some(offset) = messages.next() {
+        let (Value::BulkString(entry), at_ms) = (messages.next()?, messages.next()?) else { return None };
+        entries.push(StreamEntry { offset: number(&offset)?, at_ms: number(&at_ms)?, entry });
+    }
+    if matches!(range, ReadRange::Back { .. }) {
+        entries.reverse();
+    }
+    Some(Reply::Read { end, now_ms: number(&now_ms)?, more: number(&more)? == 1, entries })
 }
 
 fn text(value: &Value) -> Option<&str> {

@@ -63,7 +63,7 @@ pub const ERROR_CODES: &[(ErrorCode, &str)] = &[
     (ErrorCode::Forbidden, "The history of a room is for its members, and the connection is none."),
     (
         ErrorCode::Unavailable,
-        "History is kept in Redis, which the server cannot reach now. A publish may have been stored all the same: send it again with the same `key` later.",
+        "It needs Redis, which keeps history, or other nodes, and they do not answer in time. A publish may have been stored all the same: send it again with the same `key` later.",
     ),
 ];
 

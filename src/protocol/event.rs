@@ -209,31 +209,55 @@ pub fn error(out: &mut Vec<u8>, id_raw: Option<&str>, code: ErrorCode, message: 
     text(out, "}");
 }
 
-/// `presence`, the answer to the command. `count` is exact; `users` are all of
-/// them, or as many as are listed, and then `truncated` is true.
+/// How many users are in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserCount {
+    /// So many.
+    Exact(u64),
+    /// About so many.
+    About(u64),
+}
+
+/// `presence`, the answer to the command. `users` are all of them, or as many as
+/// are listed.
 pub fn presence<'a>(
     out: &mut Vec<u8>,
     id_raw: Option<&str>,
     room: &str,
-    count: usize,
+    count: UserCount,
     users: impl IntoIterator<Item = &'a str>,
-    truncated: bool,
 ) {
+    presence_head(out, room, count, users);
+    presence_end(out, id_raw);
+}
+
+/// `presence` without its end, which is each asker's own: [`presence_end`].
+pub fn presence_head<'a>(out: &mut Vec<u8>, room: &str, count: UserCount, users: impl IntoIterator<Item = &'a str>) {
+    let (UserCount::Exact(number) | UserCount::About(number)) = count;
     text(out, r#"{"type":"presence","roomId":"#);
     string(out, room);
     text(out, r#","count":"#);
-    integer(out, count as u64);
+    integer(out, number);
     text(out, r#","users":["#);
-    for (index, user) in users.into_iter().enumerate() {
-        if index > 0 {
+    let mut listed = 0;
+    for user in users {
+        if listed > 0 {
             text(out, ",");
         }
         string(out, user);
+        listed += 1;
     }
     text(out, "]");
-    if truncated {
+    if listed < number {
         text(out, r#","truncated":true"#);
     }
+    if let UserCount::About(_) = count {
+        text(out, r#","approximate":true"#);
+    }
+}
+
+/// The end of a message that [`presence_head`] began.
+pub fn presence_end(out: &mut Vec<u8>, id_raw: Option<&str>) {
     id(out, id_raw);
     text(out, "}");
 }

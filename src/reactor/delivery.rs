@@ -131,7 +131,7 @@ impl Sink for Connections {
                     out,
                     id,
                     ErrorCode::Unavailable,
-                    "Redis, which keeps history, cannot be reached: try again",
+                    "Redis, or another node, does not answer in time: try again",
                 );
             }),
             Answer::Left { room, reason } if open => self.message(to.slot.0, |out| protocol::left(out, room, reason)),

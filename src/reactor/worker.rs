@@ -265,6 +265,10 @@ impl<D: Driver> Worker<D> {
                 Some(Parcel::Mail(from, mut parcel)) => {
                     for mail in parcel.drain(..) {
                         self.router.handle_mail(from, mail, &mut self.connections);
+                        // One parcel may bring as many large replies as it holds mail.
+                        if self.connections.turn_bytes > TURN_BYTES_MAX {
+                            self.settle();
+                        }
                     }
                     self.mailbox.give_back(parcel);
                 }

@@ -1,8 +1,8 @@
 //! What the homes of topics and the cluster tell each other.
 //!
 //! ```text
-//!   home ── Open, Close, Publish, Append, Load, Check, … ──► cluster ──► Redis, the other nodes
-//!   home ◄── Opened, Refused, Deliver, Kept, Gap, Loaded, Checked ── cluster ◄──
+//!   home ── Open, Idle, Close, Publish, Append, Load, Check, … ──► cluster ──► Redis, the other nodes
+//!   home ◄── Opened, Refused, Deliver, Kept, Gap, Loaded, Checked, Lapsed ── cluster ◄──
 //! ```
 //!
 //! It is mail like any other: what was sent first comes first. A topic is *open* while the cluster sends its home what
@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use super::crowd::{Crowd, CrowdKey};
 use super::history::{HistoryPolicy, Place};
 use super::mail::{Ack, Content, Mail};
 use super::topic::TopicKey;
@@ -21,13 +22,15 @@ use crate::ids::{ClientId, ConnId, ReactorId};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Opening(pub u64);
 
-/// Who asked who is in a room: a node, by its run, and the number of its question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Who asked who is in a room: a node, by its run, and its question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
     /// The run of the node that asks.
     pub run: u64,
     /// Its question's number.
     pub number: u64,
+    /// What users are hashed with in the answers.
+    pub key: CrowdKey,
 }
 
 /// A publish into history.
@@ -61,7 +64,14 @@ pub enum ToCluster {
         /// What is kept of it.
         policy: Option<HistoryPolicy>,
     },
-    /// The topic has no member here any more. Nothing that belongs to its opening counts from now on.
+    /// The topic has no member here any more. It stays open, and is told of with `Lapsed` once that has lasted.
+    Idle {
+        /// An open topic.
+        topic: TopicKey,
+        /// Its opening.
+        opening: Opening,
+    },
+    /// The topic is of no use here any more. Nothing that belongs to its opening counts from now on.
     Close {
         /// As it was opened.
         topic: TopicKey,
@@ -91,19 +101,29 @@ pub enum ToCluster {
         /// A whole frame.
         frame: SharedFrame,
     },
-    /// Asks for the messages in front of an offset: answered with `Loaded`.
+    /// Asks for messages in front of an offset: answered with `Loaded`, piece by piece from the newest on. One that was
+    /// asked for before is not gone on with.
     Load {
         /// An open topic with history.
         topic: TopicKey,
-        /// The first message that is here.
+        /// The first that is wanted.
+        from: u64,
+        /// The first that is not.
         before: u64,
+        /// Whether some of them are of use.
+        wanted: Wanted,
+    },
+    /// There is no room for more of what was asked for.
+    Enough {
+        /// Of which topic.
+        topic: TopicKey,
     },
     /// Asks whether the history has gone on: answered with `Checked`, behind what is new.
     Check {
         /// An open topic with history.
         topic: TopicKey,
     },
-    /// Asks who is in a room: the asker gets the reply as a message.
+    /// Asks who is in a room: the asker gets the reply as a message. The home is asked for those here, as others are.
     Presence {
         /// The room.
         topic: TopicKey,
@@ -111,8 +131,6 @@ pub enum ToCluster {
         asker: ConnId,
         /// Its command's id as JSON text.
         id: Option<Box<str>>,
-        /// Who is in the room here.
-        users: Vec<Arc<str>>,
     },
     /// Goes behind all that `member` has asked for through this reactor; comes back as `Fenced` behind the answers.
     Fence {
@@ -121,13 +139,33 @@ pub enum ToCluster {
         /// How often it goes round after this.
         rounds_left: u8,
     },
-    /// Who is in a room here, as another node has asked.
+    /// Who is in a room here.
     Present {
         /// As it was asked.
         question: Question,
         /// Who is.
-        users: Vec<Arc<str>>,
+        crowd: Crowd,
     },
+}
+
+/// Which of a number of messages are of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The newest without a gap, as many as there are.
+    Any,
+    /// All of them, or none.
+    All,
+}
+
+/// What there is of what was asked for beside what has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// More of it, which comes next.
+    More,
+    /// No more of it. What is older is not known.
+    Unread,
+    /// Nothing, nor anything older.
+    Nothing,
 }
 
 /// A message that was kept before, and how long ago.
@@ -194,16 +232,25 @@ pub enum FromCluster {
         /// Where it goes on.
         place: Place,
     },
-    /// All that the history has in front of what was asked.
+    /// The topic has had no member here for so long that it may as well be closed.
+    Lapsed {
+        /// The topic.
+        topic: TopicKey,
+        /// Which opening.
+        opening: Opening,
+    },
+    /// A piece of what was asked for with `Load`.
     Loaded {
         /// The topic.
         topic: TopicKey,
         /// Which opening.
         opening: Opening,
-        /// In front of which offset.
+        /// In front of which offset: the one asked for, or the first of the piece before.
         before: u64,
-        /// Oldest first, without a gap up to the one asked for; `None` where Redis did not answer.
+        /// Oldest first, without a gap up to that offset; `None` where Redis did not answer.
         older: Option<Vec<Older>>,
+        /// What comes behind it.
+        rest: Rest,
     },
     /// All that the history had when it was asked is here.
     Checked {
@@ -214,12 +261,14 @@ pub enum FromCluster {
         /// Whether Redis answered.
         answered: bool,
     },
-    /// Another node asks who is in a room here.
+    /// A node, this one included, asks who is in a room here.
     Asked {
         /// The room.
         topic: TopicKey,
         /// To be given back with the answer.
         question: Question,
+        /// How many are to be named, if there are so many.
+        names: usize,
     },
     /// All that the reactor has asked for a connection in front of a fence is answered.
     Fenced {
@@ -296,9 +345,27 @@ impl Mail {
         Mail(Content::Acked(Box::new(Ack { to: publisher, id, place: Some(place) })))
     }
 
-    /// The publisher's reactor is told that a publish could not be put into history.
-    pub fn not_stored(publisher: ConnId, id: Option<Box<str>>) -> Mail {
-        Mail(Content::Unavailable { to: publisher, id })
+    /// A connection's reactor is told that what was asked for is out of reach.
+    pub fn unavailable(to: ConnId, id: Option<Box<str>>) -> Mail {
+        Mail(Content::Unavailable { to, id })
+    }
+
+    /// A reply that several connections get, each with the end that its own id makes of it.
+    pub fn counted(to: ConnId, id: Option<Box<str>>, head: Arc<[u8]>) -> Mail {
+        Mail(Content::Counted { to, id, head })
+    }
+
+    /// What the cluster says with it to a home, or else what it is, a reply with its id first; for tests.
+    #[cfg(test)]
+    pub(crate) fn news_or_reply(self) -> Result<FromCluster, String> {
+        match self.0 {
+            Content::FromCluster(news) => Ok(*news),
+            Content::Counted { id, head, .. } => {
+                Err(format!("{} {}", id.unwrap_or_default(), String::from_utf8_lossy(&head)))
+            }
+            Content::Unavailable { .. } => Err("unavailable".to_owned()),
+            other => Err(format!("{other:?}")),
+        }
     }
 
     /// What is in it for the cluster.

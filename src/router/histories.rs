@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::cluster::Older;
+use super::cluster::{Older, Rest};
 use super::history::{History, HistoryPolicy, Place};
 use super::mail::{Ask, Content, HistoryOf, Mail, Publish, Resume, Resumed};
 use super::slice::Slice;
@@ -335,15 +335,24 @@ impl Router {
         self.make_room();
     }
 
-    /// At home: what the cluster has kept of a history in front of offset `before`, if it answered.
-    pub(super) fn put_older(&mut self, index: TopicIndex, before: u64, older: Option<Vec<Older>>) {
-        let now = self.now;
+    /// At home: what the cluster has kept of a history in front of offset `before`; whether there was room for it.
+    pub(super) fn put_older(&mut self, index: TopicIndex, before: u64, older: Vec<Older>, rest: Rest) -> bool {
+        let (now, first) = (self.now, before - older.len() as u64);
         // It may have gone on from another place meanwhile, or lost its first messages to make room.
-        let fits = self.topics.history(index).is_some_and(|history| history.first_offset() == before);
-        let Some(older) = older.filter(|_| fits) else { return };
+        if self.topics.history(index).is_none_or(|history| history.first_offset() != before) {
+            return false;
+        }
         let kept = older.into_iter().map(|Older { frame, age_ms }| (frame, Millis(now.0.saturating_sub(age_ms))));
-        self.change(index, |history| history.prepend(kept));
+        self.change(index, |history| history.prepend(kept, rest == Rest::Nothing));
         self.make_room();
+        let history = self.topics.history_mut(index);
+        history.is_some_and(|history| {
+            let has_room = history.first_offset() == first;
+            if !has_room {
+                history.note_no_room(now);
+            }
+            has_room
+        })
     }
 
     /// At home: a page of a room's history.
@@ -360,10 +369,19 @@ impl Router {
         }
         let history = found.and_then(|index| self.topics.history(index));
         let place = history.map(History::place);
-        let messages = history.into_iter().flat_map(|history| history.page(before, limit));
+        let aside = self.aside.as_ref().zip(found).and_then(|(aside, index)| aside.page(index, before, limit));
         let frame = self.frames.build(Opcode::Text, |out| {
-            let place = place.as_ref().map(Place::in_epoch);
-            protocol::history(out, id.as_deref(), &room.name, place, messages);
+            let (id, place) = (id.as_deref(), place.as_ref().map(Place::in_epoch));
+            match aside {
+                Some(frames) => {
+                    let messages = frames.iter().map(|frame| split_frame(frame.plain()).1);
+                    protocol::history(out, id, &room.name, place, messages);
+                }
+                None => {
+                    let messages = history.into_iter().flat_map(|history| history.page(before, limit));
+                    protocol::history(out, id, &room.name, place, messages);
+                }
+            }
         });
         match from == self.me {
             true => sink.direct(asker, frame),

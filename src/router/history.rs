@@ -14,7 +14,7 @@ use super::kept::{Kept, Noted};
 use super::slice::Slice;
 use crate::compress::{Account, SharedFrame};
 use crate::frame::split_frame;
-use crate::limits::{ALLOCATION_BYTES, HISTORY_PAGE_BYTES_MAX};
+use crate::limits::{ALLOCATION_BYTES, CLUSTER_LOAD_AGAIN_MS, HISTORY_PAGE_BYTES_MAX};
 use crate::protocol::InEpoch;
 use crate::time::Millis;
 
@@ -57,6 +57,8 @@ pub(super) struct History {
     account: Arc<Account>,
     /// `None` where nothing is kept.
     kept: Option<Box<Kept>>,
+    /// In front of which offset nothing found room, and when.
+    no_room: Option<(u64, Millis)>,
 }
 
 /// Whether a client may come back with a position in this epoch.
@@ -77,6 +79,7 @@ impl History {
             stream_from: None,
             account,
             kept: None,
+            no_room: None,
         }
     }
 
@@ -95,15 +98,29 @@ impl History {
         self.older_elsewhere && offset < self.first_offset()
     }
 
-    /// Whether of the `count` messages in front of `end` some are not here, but may be elsewhere.
-    pub(super) fn lacks_of(&self, end: u64, count: u64) -> bool {
-        let count = count.min(u64::from(self.policy.messages_max));
-        count > 0 && self.lacks(end.saturating_sub(count).max(1))
+    /// The first offset that is kept at all, here or elsewhere.
+    pub(super) fn kept_from(&self) -> u64 {
+        (self.last_offset + 1).saturating_sub(u64::from(self.policy.messages_max)).max(1)
     }
 
-    /// Puts the messages in front of those here that the stream has there, oldest first and without a gap.
-    pub(super) fn prepend(&mut self, older: impl DoubleEndedIterator<Item = (SharedFrame, Millis)>) {
-        self.older_elsewhere = false;
+    /// Whether messages from `offset` on were here a short while ago, and had to go at once to make room.
+    pub(super) fn had_no_room_for(&self, offset: u64, now: Millis) -> bool {
+        let found_none = |(first, at): (u64, Millis)| offset < first && now.since(at) < CLUSTER_LOAD_AGAIN_MS;
+        self.no_room.is_some_and(found_none)
+    }
+
+    /// What was put in front had to go at once.
+    pub(super) fn note_no_room(&mut self, now: Millis) {
+        self.no_room = Some((self.first_offset(), now));
+    }
+
+    /// Puts messages in front of those here that the stream has there, oldest first and without a gap. `are_all` says
+    /// that there are none in front of them.
+    pub(super) fn prepend(&mut self, older: impl DoubleEndedIterator<Item = (SharedFrame, Millis)>, are_all: bool) {
+        self.older_elsewhere &= !are_all;
+        if older.size_hint().0 == 0 {
+            return;
+        }
         let kept = self.kept.get_or_insert_default();
         for (frame, kept_at) in older.rev() {
             if kept.ring().len() == self.policy.messages_max as usize {

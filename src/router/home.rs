@@ -68,7 +68,7 @@ impl Home {
     }
 
     /// The same, each to be shared.
-    pub(super) fn users_shared(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub(super) fn users_shared(&self) -> impl Iterator<Item = &Arc<str>> + Clone {
         self.users.iter().flat_map(|users| users.iter())
     }
 }
@@ -132,7 +132,7 @@ impl Users {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
+    fn iter(&self) -> impl Iterator<Item = &Arc<str>> + Clone {
         let (few, many) = match self {
             Users::Few(few) => (few.as_slice(), None),
             Users::Many(many) => ([].as_slice(), Some(many.keys())),

@@ -7,7 +7,7 @@ use super::{Router, Sink};
 use crate::frame::Opcode;
 use crate::ids::{ConnId, ReactorId};
 use crate::limits::PRESENCE_USERS_MAX;
-use crate::protocol::{self, Notice};
+use crate::protocol::{self, Notice, UserCount};
 
 impl Router {
     /// Asks a room's home who is in it; `asker` gets the reply as a message.
@@ -84,16 +84,14 @@ impl Router {
     pub(super) fn home_presence(&mut self, from: ReactorId, question: PresenceOf, sink: &mut impl Sink) {
         let PresenceOf { room, asker, id } = question;
         let hash = self.topics.hasher().hash(room.borrow());
-        let home = self.topics.find(hash, room.borrow()).map(|index| &self.topics.get(index).home);
         if self.cluster_reachable {
-            let users = home.map_or_else(Vec::new, |home| home.users_shared().cloned().collect());
-            return self.ask_cluster(ToCluster::Presence { topic: room, asker, id, users });
+            return self.ask_cluster(ToCluster::Presence { topic: room, asker, id });
         }
+        let home = self.topics.find(hash, room.borrow()).map(|index| &self.topics.get(index).home);
         let count = home.map_or(0, |home| home.users_count());
         let users = home.into_iter().flat_map(|home| home.users()).take(PRESENCE_USERS_MAX);
-        let truncated = count > PRESENCE_USERS_MAX;
         let frame = self.frames.build(Opcode::Text, |out| {
-            protocol::presence(out, id.as_deref(), &room.name, count, users, truncated);
+            protocol::presence(out, id.as_deref(), &room.name, UserCount::Exact(count as u64), users);
         });
         match from == self.me {
             true => sink.direct(asker, frame),
@@ -120,7 +118,8 @@ impl Router {
             Some(index) => self.topics.get(index).home.members(),
             None => 0,
         };
-        if members > self.notices.members_max || (members == 0 && self.cluster.is_none()) {
+        let members_max = self.notices.members_max;
+        if members > members_max || members_max == 0 || (members == 0 && self.cluster.is_none()) {
             return;
         }
         let template = match notice {

@@ -3,25 +3,32 @@
 //! ```text
 //!            Join                     Opened
 //!   Apart ─────────► Waiting(Opening) ──────► Open ◄──────────────────┐
-//!     ▲                   │ Refused            │  older messages, or   │ Loaded, Checked
-//!     │                   ▼                    ▼  a newer place wanted │
-//!     │                 Alone ──── Opened ──► (Open)        Waiting(…) ┘
-//!     └── the last member leaves ──┴────────────┘
+//!    ▲ ▲                  │ Refused            │  older messages, or   │ Loaded, Checked
+//!    │ │                  ▼                    ▼  a newer place wanted │
+//!    │ │                Alone ──── Opened ──► (Open)        Waiting(…) ┘
+//!    │ └─ the last member ┘                    │
+//!    │    leaves                               │
+//!    └── Lapsed: no member for some seconds ───┘
 //! ```
+//!
+//! An open topic without a member is idle: what is kept of it goes on, so that whoever comes back finds it as it would
+//! with another member here, and costs Redis nothing.
 //!
 //! While a topic waits, all that is asked of its home waits with it, in order.
 
 use std::collections::VecDeque;
 
 use super::cluster::{Append, FromCluster, Opening, Question, ToCluster};
+use super::crowd::Crowd;
 use super::history::{History, Place};
-use super::mail::{Ack, Content, Expulsion, Join, Mail, Published, Wish};
+use super::mail::{Ack, Content, Expulsion, Join, Mail, Published};
+use super::needs::{Answered, Need, Piece};
 use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Publish, Router, Sink};
 use crate::compress::SharedFrame;
 use crate::frame::Opcode;
 use crate::ids::ReactorId;
-use crate::limits::{CLUSTER_WAITING_MAX, HISTORY_PAGE_MAX};
+use crate::limits::CLUSTER_WAITING_MAX;
 use crate::protocol;
 
 /// See the module's documentation.
@@ -42,7 +49,11 @@ pub(super) enum Link {
 pub(super) struct Waiting {
     opening: Opening,
     /// What the cluster was asked; `None` while the topic is opened.
-    need: Option<Need>,
+    pub(super) need: Option<Need>,
+    /// In front of which offset the next piece of it is.
+    pub(super) next_before: u64,
+    /// What has come of a page.
+    pub(super) page: Vec<SharedFrame>,
     /// How much of the mail was there when it was asked.
     covered: usize,
     mail: VecDeque<(ReactorId, Content)>,
@@ -70,39 +81,6 @@ impl Link {
             Link::Apart => None,
             Link::Open(opening) | Link::Alone(opening) => Some(*opening),
             Link::Waiting(waiting) => Some(waiting.opening),
-        }
-    }
-}
-
-/// What the cluster has said to those who wait, so that nobody asks for it again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answered {
-    /// Nothing.
-    Nothing,
-    /// What there is of what was asked.
-    All(Need),
-    /// Redis did not answer.
-    No,
-}
-
-/// What the cluster has to say before a home can go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
-    /// The messages in front of an offset.
-    Load { before: u64 },
-    /// Whether the history has gone on.
-    Check,
-}
-
-impl Answered {
-    /// Whether it is of no use to ask for this.
-    fn has_answered(self, need: Need) -> bool {
-        match (self, need) {
-            (Answered::Nothing, _) => false,
-            (Answered::All(answered), need) => {
-                matches!((answered, need), (Need::Load { .. }, Need::Load { .. }) | (Need::Check, Need::Check))
-            }
-            (Answered::No, _) => true,
         }
     }
 }
@@ -163,10 +141,7 @@ impl Router {
                     Some(_) if !self.cluster_reachable => self.act_or_refuse(from, content, Answered::No, sink),
                     Some(need) => {
                         self.wait(found, opening, Some(need), from, content);
-                        self.ask_cluster(match need {
-                            Need::Load { before } => ToCluster::Load { topic, before },
-                            Need::Check => ToCluster::Check { topic },
-                        });
+                        self.ask_for(topic, need);
                     }
                 }
             }
@@ -187,33 +162,13 @@ impl Router {
     }
 
     fn wait(&mut self, index: TopicIndex, opening: Opening, need: Option<Need>, from: ReactorId, content: Content) {
-        let waiting = Waiting { opening, need, covered: 1, mail: VecDeque::from([(from, content)]) };
-        self.topics.get_mut(index).link = Link::Waiting(Box::new(waiting));
-    }
-
-    /// What is missing here for an answer out of history.
-    fn need(&self, index: TopicIndex, content: &Content) -> Option<Need> {
-        let history = self.topics.history(index)?;
-        let place = history.place();
-        let missing = match content {
-            Content::Join(join) => match join.ask.wish()? {
-                Wish::Since { epoch, offset } if **epoch != *place.epoch || *offset > place.offset => {
-                    return Some(Need::Check);
-                }
-                Wish::Since { offset, .. } => history.lacks(offset + 1),
-                Wish::Last(count) => history.lacks_of(place.offset + 1, *count),
-            },
-            Content::History(question) => {
-                let end = question.before.unwrap_or(u64::MAX).min(place.offset + 1);
-                history.lacks_of(end, question.limit.min(HISTORY_PAGE_MAX) as u64)
-            }
-            Content::Resume(resume) if *resume.epoch != *place.epoch || resume.offset > place.offset => {
-                return Some(Need::Check);
-            }
-            Content::Resume(resume) => history.lacks(resume.offset + 1),
-            _ => false,
+        let next_before = match need {
+            Some(Need::Load { before, .. } | Need::Page { before, .. }) => before,
+            Some(Need::Check) | None => 0,
         };
-        missing.then(|| Need::Load { before: history.first_offset() })
+        let mail = VecDeque::from([(from, content)]);
+        let waiting = Waiting { opening, need, next_before, page: Vec::new(), covered: 1, mail };
+        self.topics.get_mut(index).link = Link::Waiting(Box::new(waiting));
     }
 
     /// Without an answer of Redis, what needs history is refused.
@@ -250,7 +205,7 @@ impl Router {
         }
     }
 
-    /// The last member here has left: nothing more is wanted of other nodes.
+    /// The last member here has left: nothing more is wanted of other nodes, unless one comes back soon.
     pub(super) fn close_if_unused(&mut self, topic: &TopicKey) {
         if self.cluster.is_none() {
             return;
@@ -263,11 +218,24 @@ impl Router {
         }
         match found.link {
             Link::Apart | Link::Waiting(_) => {}
-            Link::Open(_) | Link::Alone(_) => {
-                found.link = Link::Apart;
-                self.set_history(index, None);
-                self.ask_cluster(ToCluster::Close { topic: topic.clone() });
-            }
+            Link::Open(opening) => self.ask_cluster(ToCluster::Idle { topic: topic.clone(), opening }),
+            Link::Alone(_) => self.close(index, topic),
+        }
+    }
+
+    fn close(&mut self, index: TopicIndex, topic: &TopicKey) {
+        self.topics.get_mut(index).link = Link::Apart;
+        self.set_history(index, None);
+        self.ask_cluster(ToCluster::Close { topic: topic.clone() });
+    }
+
+    /// No member has come back.
+    fn lapsed(&mut self, topic: &TopicKey, opening: Opening) {
+        let Some(index) = self.in_opening(topic, opening) else { return };
+        let found = self.topics.get(index);
+        if found.home.is_empty() && matches!(found.link, Link::Open(_)) {
+            self.close(index, topic);
+            self.drop_topic_if_unused(topic);
         }
     }
 
@@ -299,14 +267,10 @@ impl Router {
                     self.gap(index, &topic, place, sink);
                 }
             }
-            FromCluster::Loaded { topic, opening, before, older } => {
-                let need = Need::Load { before };
-                if let Some(index) = self.in_need(&topic, opening, need) {
-                    let answered = if older.is_some() { Answered::All(need) } else { Answered::No };
-                    self.put_older(index, before, older);
-                    self.answered(index, &topic, opening, answered, sink);
-                }
+            FromCluster::Loaded { topic, opening, before, older, rest } => {
+                self.loaded(&topic, opening, Piece { before, older, rest }, sink);
             }
+            FromCluster::Lapsed { topic, opening } => self.lapsed(&topic, opening),
             FromCluster::Checked { topic, opening, answered } => {
                 if let Some(index) = self.in_need(&topic, opening, Need::Check) {
                     let answered = if answered { Answered::All(Need::Check) } else { Answered::No };
@@ -319,7 +283,7 @@ impl Router {
             FromCluster::Fenced { member, rounds_left } => {
                 self.ask_cluster(ToCluster::Fence { member, rounds_left: rounds_left - 1 });
             }
-            FromCluster::Asked { topic, question } => self.present(&topic, question),
+            FromCluster::Asked { topic, question, names } => self.present(&topic, question, names),
             FromCluster::Expel { topic, user, reason } => {
                 self.home_expel(&Expulsion { topic, user, reason }, sink);
             }
@@ -327,7 +291,7 @@ impl Router {
     }
 
     /// The topic, while it is in this opening.
-    fn in_opening(&self, topic: &TopicKey, opening: Opening) -> Option<TopicIndex> {
+    pub(super) fn in_opening(&self, topic: &TopicKey, opening: Opening) -> Option<TopicIndex> {
         let hash = self.topics.hasher().hash(topic.borrow());
         let index = self.topics.find(hash, topic.borrow())?;
         (self.topics.get(index).link.opening() == Some(opening)).then_some(index)
@@ -353,7 +317,7 @@ impl Router {
         self.go_on(topic, link, Answered::Nothing, sink);
     }
 
-    fn answered(
+    pub(super) fn answered(
         &mut self,
         index: TopicIndex,
         topic: &TopicKey,
@@ -400,7 +364,7 @@ impl Router {
         // What is being loaded belongs in front of what was here.
         let link = &mut self.topics.get_mut(index).link;
         if let Link::Waiting(waiting) = link
-            && let Waiting { opening, need: Some(Need::Load { .. }), .. } = **waiting
+            && let Waiting { opening, need: Some(Need::Load { .. } | Need::Page { .. }), .. } = **waiting
         {
             let link = std::mem::replace(link, Link::Open(opening));
             self.go_on(topic, link, Answered::Nothing, sink);
@@ -420,11 +384,12 @@ impl Router {
         self.frames = frames;
     }
 
-    fn present(&mut self, topic: &TopicKey, question: Question) {
+    fn present(&mut self, topic: &TopicKey, question: Question, names: usize) {
         let hash = self.topics.hasher().hash(topic.borrow());
-        let found = self.topics.find(hash, topic.borrow());
-        let users = found.map_or_else(Vec::new, |index| self.topics.get(index).home.users_shared().cloned().collect());
-        self.ask_cluster(ToCluster::Present { question, users });
+        let home = self.topics.find(hash, topic.borrow()).map(|index| &self.topics.get(index).home);
+        let users = home.into_iter().flat_map(|home| home.users_shared());
+        let crowd = Crowd::of(users, names, question.key);
+        self.ask_cluster(ToCluster::Present { question, crowd });
     }
 
     /// Whether a publish is nobody's business but the members', here and elsewhere: there is no history, and nothing is

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cluster::{FromCluster, Older, Opening, ToCluster};
+use super::cluster::{FromCluster, Older, Opening, Rest, ToCluster, Wanted};
 use super::tests::Told;
 use super::*;
 use crate::compress::SharedFrame;
@@ -20,11 +20,16 @@ struct Home {
 
 impl Home {
     fn new() -> Home {
+        Home::with_bytes(usize::MAX)
+    }
+
+    /// One that holds no more than so many bytes of history.
+    fn with_bytes(bytes_max: usize) -> Home {
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
         let history = HistorySettings {
             rooms: Some(RoomPolicies(Arc::new(|_| Some(POLICY)))),
             inbox: Some(POLICY),
-            bytes_max: usize::MAX,
+            bytes_max,
             owed_bytes_max: u64::MAX,
             ..HistorySettings::none()
         };
@@ -94,9 +99,15 @@ fn what_was_loaded_for_an_end_that_a_gap_has_moved_is_not_put_in_front_of_anothe
     assert!(matches!(home.asked()[..], [ToCluster::Load { before: 6, .. }]));
     home.tell(FromCluster::Gap { topic: topic.clone(), opening, place: place("e", 9) });
     assert!(matches!(home.asked()[..], [ToCluster::Load { before: 10, .. }]), "it asks for what it needs now");
-    home.tell(FromCluster::Loaded { topic: topic.clone(), opening, before: 6, older: older(&["4", "5"]) });
+    home.tell(FromCluster::Loaded {
+        topic: topic.clone(),
+        opening,
+        before: 6,
+        older: older(&["4", "5"]),
+        rest: Rest::Unread,
+    });
     assert_eq!(home.told(), [r#"{"type":"gap","roomId":"den","epoch":"e","offset":9,"recovered":false}"#]);
-    home.tell(FromCluster::Loaded { topic, opening, before: 10, older: older(&["8", "9"]) });
+    home.tell(FromCluster::Loaded { topic, opening, before: 10, older: older(&["8", "9"]), rest: Rest::Nothing });
     assert_eq!(home.told(), [r#"{"type":"history","roomId":"den","epoch":"e","offset":9,"messages":[8,9]}"#]);
 }
 
@@ -115,7 +126,7 @@ fn an_inbox_that_was_out_of_reach_is_resumed_when_it_is_not() {
 
     home.router.resume(CONN, "e", 5, None, &mut home.told);
     assert!(matches!(home.asked()[..], [ToCluster::Load { before: 8, .. }]));
-    home.tell(FromCluster::Loaded { topic, opening, before: 8, older: older(&["6", "7"]) });
+    home.tell(FromCluster::Loaded { topic, opening, before: 8, older: older(&["6", "7"]), rest: Rest::Unread });
     assert_eq!(home.told(), ["6", "7", "resumed true"], "8 came already");
 }
 
@@ -165,7 +176,7 @@ fn what_could_not_be_loaded_is_asked_for_again() {
     for _ in 0..2 {
         home.router.history(CONN, "den", None, None, None, &mut home.told);
         assert!(matches!(home.asked()[..], [ToCluster::Load { before: 6, .. }]));
-        home.tell(FromCluster::Loaded { topic: topic.clone(), opening, before: 6, older: None });
+        home.tell(FromCluster::Loaded { topic: topic.clone(), opening, before: 6, older: None, rest: Rest::Unread });
         assert_eq!(home.told(), ["unavailable -"]);
     }
 }
@@ -185,9 +196,129 @@ fn nothing_overtakes_what_waits_however_much_that_is() {
     home.router.leave(CONN, "den", Some("1"), &mut home.told);
     home.router.join(CONN, "den", Ask::Joined { id: Some("2".into()), wish: None }, false, &mut home.told).unwrap();
     home.tell(FromCluster::Opened { topic, opening, place: Some(place("e", 5)) });
-    assert_eq!(home.told(), ["ack 1"]);
+    assert_eq!(home.told(), ["ack 1", "joined den"]);
+}
+
+/// A room at an offset, with nobody in it yet but in its home's table.
+fn room_at(home: &mut Home, offset: u64) -> (TopicKey, Opening) {
+    home.router.connect(CONN, "alice", &mut home.told);
+    home.asked();
+    home.tell(FromCluster::Reachable(true));
+    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    let (topic, opening) = opening(&home.asked());
+    home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", offset)) });
+    home.router.leave(CONN, "den", None, &mut home.told);
+    assert!(matches!(home.asked()[..], [ToCluster::Idle { .. }]));
+    home.told();
+    (topic, opening)
+}
+
+fn join_last(home: &mut Home, count: u64) {
+    let ask = Ask::Joined { id: None, wish: Some(Wish::Last(count)) };
+    home.router.join(CONN, "den", ask, false, &mut home.told).unwrap();
+}
+
+#[test]
+fn who_comes_and_goes_asks_for_what_it_wants_and_only_once() {
+    let mut home = Home::new();
+    let (topic, opening) = room_at(&mut home, 7);
+    join_last(&mut home, 1);
+    let wanted = Wanted::Any;
+    let expected = ToCluster::Load { topic: topic.clone(), from: 7, before: 8, wanted };
+    assert_eq!(format!("{:?}", home.asked()), format!("{:?}", [expected]));
+    home.tell(FromCluster::Loaded {
+        topic: topic.clone(),
+        opening,
+        before: 8,
+        older: older(&["7"]),
+        rest: Rest::Unread,
+    });
+    assert_eq!(home.told(), ["7", "joined den"]);
+    for offset in 8..20 {
+        home.router.leave(CONN, "den", None, &mut home.told);
+        // What is published while nobody is there is here all the same.
+        let kept = frame(&offset.to_string());
+        home.tell(FromCluster::Kept { topic: topic.clone(), opening, offset, frame: kept, exclude: None });
+        assert!(matches!(home.asked()[..], [ToCluster::Idle { .. }]));
+        join_last(&mut home, 1);
+        assert_eq!(home.told(), [offset.to_string(), "joined den".into()]);
+        assert_eq!(home.asked().len(), 0, "the cluster knows of the room");
+    }
+    home.tell(FromCluster::Lapsed { topic: topic.clone(), opening });
+    assert_eq!(home.asked().len(), 0, "somebody is there");
+    home.router.leave(CONN, "den", None, &mut home.told);
+    home.asked();
+    home.tell(FromCluster::Lapsed { topic, opening });
+    assert!(matches!(home.asked()[..], [ToCluster::Close { .. }]));
+    assert_eq!(home.router.topics_count(), 2, "everyone's and the inbox");
+}
+
+#[test]
+fn more_than_was_loaded_is_loaded_for_who_wants_more() {
+    let mut home = Home::new();
+    let (topic, opening) = room_at(&mut home, 7);
+    join_last(&mut home, 1);
+    home.router.leave(CONN, "den", None, &mut home.told);
+    join_last(&mut home, 3);
+    assert!(matches!(home.asked()[..], [ToCluster::Load { from: 7, before: 8, .. }]));
+    home.tell(FromCluster::Loaded {
+        topic: topic.clone(),
+        opening,
+        before: 8,
+        older: older(&["7"]),
+        rest: Rest::Unread,
+    });
+    assert_eq!(home.told(), ["7", "joined den"]);
     let asked = home.asked();
-    let Some(ToCluster::Open { topic, opening, .. }) = asked.last() else { panic!("it is opened again: {asked:?}") };
-    home.tell(FromCluster::Opened { topic: topic.clone(), opening: *opening, place: Some(place("e", 5)) });
-    assert_eq!(home.told(), ["joined den"]);
+    assert!(matches!(asked[..], [ToCluster::Idle { .. }, ToCluster::Load { from: 5, before: 7, .. }]), "{asked:?}");
+    let piece = |before, texts: &[&str], rest| FromCluster::Loaded {
+        topic: topic.clone(),
+        opening,
+        before,
+        older: older(texts),
+        rest,
+    };
+    home.tell(piece(7, &["6"], Rest::More));
+    assert_eq!(home.told(), [""; 0], "the rest comes next");
+    home.tell(piece(6, &["5"], Rest::Unread));
+    assert_eq!(home.told(), ["5", "6", "7", "joined den"]);
+}
+
+#[test]
+fn a_page_further_back_is_given_to_who_waits_for_it_and_not_kept() {
+    let mut home = Home::new();
+    let (topic, opening) = room_at(&mut home, 70);
+    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    for _ in 0..2 {
+        home.router.history(CONN, "den", None, Some(60), Some(3), &mut home.told);
+        assert!(matches!(home.asked()[..], [ToCluster::Load { from: 57, before: 60, .. }]));
+        for (before, texts, rest) in [(60, ["58", "59"].as_slice(), Rest::More), (58, &["57"], Rest::Unread)] {
+            home.tell(FromCluster::Loaded { topic: topic.clone(), opening, before, older: older(texts), rest });
+        }
+        let page = r#"{"type":"history","roomId":"den","epoch":"e","offset":70,"messages":[57,58,59]}"#;
+        assert_eq!(home.told(), [page]);
+        assert_eq!(home.router.history_bytes(), crate::limits::HISTORY_ENTRY_BYTES, "nothing but that it was told of");
+    }
+}
+
+#[test]
+fn what_finds_no_room_is_given_up_and_not_asked_for_again_at_once() {
+    let mut home = Home::with_bytes(500);
+    let (topic, opening) = room_at(&mut home, 70);
+    join_last(&mut home, 5);
+    assert!(matches!(home.asked()[..], [ToCluster::Load { from: 66, before: 71, .. }]));
+    let large = format!("\"{}\"", "x".repeat(300));
+    home.tell(FromCluster::Loaded {
+        topic: topic.clone(),
+        opening,
+        before: 71,
+        older: older(&[&large, &large]),
+        rest: Rest::More,
+    });
+    assert!(matches!(home.asked()[..], [ToCluster::Enough { .. }]));
+    assert_eq!(home.told(), [large, "joined den".into()], "what there is room for");
+    home.router.leave(CONN, "den", None, &mut home.told);
+    home.asked();
+    join_last(&mut home, 5);
+    assert_eq!(home.asked().len(), 0, "it would find no room again");
 }

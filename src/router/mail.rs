@@ -94,6 +94,12 @@ pub(super) enum Content {
         ack: Option<Box<Ack>>,
     },
     Acked(Box<Ack>),
+    /// Who is in a room, but for the end of the message.
+    Counted {
+        to: ConnId,
+        id: Option<Box<str>>,
+        head: Arc<[u8]>,
+    },
     /// What the command asked for needs Redis, which does not answer.
     Unavailable {
         to: ConnId,

@@ -18,6 +18,7 @@
 mod abroad;
 mod batch;
 pub mod cluster;
+mod crowd;
 mod fanout;
 mod histories;
 mod history;
@@ -27,6 +28,8 @@ mod kept;
 mod link;
 mod mail;
 mod members;
+mod needs;
+mod sketch;
 mod slice;
 mod subscriber;
 mod topic;
@@ -41,9 +44,11 @@ mod tests;
 use std::fmt;
 
 pub use batch::{Batch, BatchBody, Excluded};
+pub use crowd::{Census, Crowd, CrowdKey, Others};
 pub use histories::{HistorySettings, PolicyOfRoom, RoomPolicies};
 pub use history::{HistoryPolicy, Place};
 pub use mail::{Ask, Mail, ManyJoin, Publish, Wish};
+pub use sketch::{SKETCH_BYTES, Sketch};
 pub use slice::Slice;
 pub use topic::{Kind, TopicKey, TopicRef};
 
@@ -51,15 +56,16 @@ use abroad::Abroad;
 use cluster::ToCluster;
 use histories::Histories;
 use mail::Content;
+use needs::Aside;
 use subscriber::Subscribers;
 #[cfg(any(test, debug_assertions))]
 use subscriber::{NO_PLACE, Subscriber};
 use topic::{TopicHasher, TopicIndex, TopicTable};
 
-use crate::frame::FrameBuilder;
+use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::{ConnId, ReactorId, Slot};
 use crate::limits::CLUSTER_FENCE_ROUNDS;
-use crate::protocol::InEpoch;
+use crate::protocol::{self, InEpoch};
 use crate::time::Millis;
 
 /// Where the router puts what concerns this reactor's own connections, in order.
@@ -184,6 +190,8 @@ pub struct Router {
     cluster: Option<ReactorId>,
     cluster_reachable: bool,
     abroad: Abroad,
+    /// A page for those who are answered now.
+    aside: Option<Aside>,
     /// Topics that were opened in the cluster so far.
     openings: u64,
     /// The time of this turn.
@@ -219,6 +227,7 @@ impl Router {
             cluster: cluster.then(|| cluster::cluster_mailbox(reactors)),
             cluster_reachable: false,
             abroad: Abroad::default(),
+            aside: None,
             openings: 0,
             now: Millis(0),
         }
@@ -253,6 +262,13 @@ impl Router {
                 if let Some(ack) = ack {
                     self.send(from, Content::Acked(ack), sink);
                 }
+            }
+            Content::Counted { to, id, head } => {
+                let frame = self.frames.build(Opcode::Text, |out| {
+                    out.extend_from_slice(&head);
+                    protocol::presence_end(out, id.as_deref());
+                });
+                sink.direct(to, frame);
             }
             Content::Fence { from: member } if self.cluster.is_some() => {
                 self.ask_cluster(ToCluster::Fence { member, rounds_left: CLUSTER_FENCE_ROUNDS });

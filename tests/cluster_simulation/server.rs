@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use fanfare::cluster::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
-use fanfare::limits::{CLUSTER_READ_MAX, PUBLISH_KEY_MS_MAX};
+use fanfare::limits::PUBLISH_KEY_MS_MAX;
+use fanfare::router::cluster::Wanted;
 use fanfare::router::{HistoryPolicy, Place};
 
 use super::chronicle::Chronicle;
@@ -12,6 +13,9 @@ use super::redis::LineAt;
 
 /// Messages that one append drops because of their age, at most.
 const EXPIRED_PER_APPEND: usize = 100;
+
+/// Messages in one read: few, so that most take several.
+const READ_MAX: usize = 3;
 
 /// What a server keeps: it may outlive the server.
 pub type Data = BTreeMap<Arc<str>, History>;
@@ -186,17 +190,24 @@ impl History {
     fn read(&mut self, next: &Next<'_>, range: ReadRange, chronicle: &mut Chronicle) -> Reply {
         let (epoch, last) = self.begin(next, chronicle);
         self.meta = Some((epoch.clone(), last));
-        let messages_max = u64::from(next.policy.messages_max);
-        let (from, to, count) = match range {
-            ReadRange::End => (1, 0, 0),
-            ReadRange::From(offset) => (offset, u64::MAX, CLUSTER_READ_MAX),
-            ReadRange::Before(offset) => {
-                (offset.saturating_sub(messages_max).max(1), offset.saturating_sub(1), messages_max as usize)
+        let is_in = |kept: &&StreamEntry, from, to: u64| kept.offset >= from && kept.offset <= to.min(last);
+        let (entries, more) = match range {
+            ReadRange::End => (Vec::new(), false),
+            ReadRange::From(from) => {
+                let wanted = self.stream.iter().filter(|kept| is_in(kept, from, u64::MAX));
+                let entries: Vec<StreamEntry> = wanted.clone().take(READ_MAX).cloned().collect();
+                (entries, wanted.count() > READ_MAX)
+            }
+            ReadRange::Back { from, before, wanted } => {
+                let part = self.stream.iter().filter(|kept| is_in(kept, from, before.saturating_sub(1)));
+                let has_first = part.clone().next().is_some_and(|first| first.offset == from);
+                let count = if wanted == Wanted::All && !has_first { 0 } else { part.clone().count() };
+                let skipped = count.saturating_sub(READ_MAX);
+                let entries = part.take(count).skip(skipped).cloned().collect();
+                (entries, skipped > 0)
             }
         };
-        let wanted = self.stream.iter().filter(|kept| (from..=to).contains(&kept.offset));
-        let entries = wanted.take(count).cloned().collect();
-        Reply::Read { end: Place { epoch, offset: last }, now_ms: next.now_ms, entries }
+        Reply::Read { end: Place { epoch, offset: last }, now_ms: next.now_ms, more, entries }
     }
 
     /// The epoch and the end, with which both scripts begin.

@@ -1,42 +1,45 @@
 //! From Redis to here: which topics are followed, and what comes on their channels.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::follower::{Follower, Placed, Step, StreamRead};
 use super::super::record::{Entry, Kept, Record};
-use super::fences::HeldAck;
-use super::{Command, Core, Expect, FeedId, ReadRange, Reply, StreamEntry, Subscriber};
+use super::fences::{HeldAck, Ticket};
+use super::loads::Load;
+use super::{Command, Core, Expect, FeedId, ReadRange, Reply, Subscriber};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
 use crate::ids::{ConnId, ReactorId};
-use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_READ_MAX};
+use crate::limits::CLUSTER_LINGER_MS;
 use crate::protocol;
-use crate::router::cluster::{FromCluster, Older, Opening, Question};
-use crate::router::{HistoryPolicy, Kind, Place, TopicKey, TopicRef};
+use crate::router::cluster::{FromCluster, Opening, Question};
+use crate::router::{Crowd, CrowdKey, HistoryPolicy, Kind, Others, Place, TopicKey, TopicRef};
 use crate::time::Millis;
 
 /// A topic that is followed for its home.
 #[derive(Debug)]
 pub(super) struct Feed {
-    topic: TopicKey,
-    channel: Arc<str>,
-    home: ReactorId,
-    generation: u64,
-    /// `None` while there is no member here and the feed only lingers.
-    opening: Option<Opening>,
+    pub(super) topic: TopicKey,
+    pub(super) channel: Arc<str>,
+    pub(super) home: ReactorId,
+    pub(super) generation: u64,
+    /// `None` while its home does not want it any more and the feed only lingers.
+    pub(super) opening: Option<Opening>,
     told: Told,
     /// Whether Redis has confirmed the subscription.
     is_subscribed: bool,
     /// Whether the home wants to know when all that is new is here.
     is_checked: bool,
-    stream: Option<Stream>,
-    /// Since when it lingers.
-    closed_at: Millis,
-    /// The number of its opening among all that waits.
-    opening_number: u64,
+    pub(super) stream: Option<Stream>,
+    /// Since when there is no member here, as far as its home has said so.
+    idle_since: Option<Millis>,
+    /// Where its home waits for it to be opened, or for what is new.
+    ticket: Option<Ticket>,
     /// Acks of messages that are not here yet, in order.
     pub(super) acks: VecDeque<HeldAck>,
+    /// Older messages that the home waits for.
+    pub(super) load: Option<Load>,
 }
 
 impl Feed {
@@ -49,32 +52,35 @@ impl Feed {
         self.opening.is_some() && self.told == Told::Opened
     }
 
-    /// The number of its opening, while its home waits for that.
-    pub(super) fn waits_since(&self) -> Option<u64> {
-        (self.opening.is_some() && self.told == Told::Nothing || self.is_checked).then_some(self.opening_number)
+    /// Whether its home waits to hear that it is opened, or up to date.
+    fn is_waited_for(&self) -> bool {
+        self.opening.is_some() && (self.told == Told::Nothing || self.is_checked)
     }
 }
 
 #[cfg(any(test, debug_assertions))]
 impl Feed {
-    pub(super) fn channel(&self) -> &str {
-        &self.channel
+    /// The tickets it holds.
+    pub(super) fn tickets(&self) -> impl Iterator<Item = u64> {
+        let of_load = self.load.as_ref().map(|load| &load.ticket);
+        let of_acks = self.acks.iter().map(|ack| &ack.ticket);
+        of_acks.chain(self.ticket.as_ref()).chain(of_load).map(Ticket::number)
     }
 
     /// What is still to come of it, in words.
     pub(super) fn under_way(&self) -> Option<String> {
         let is_read = self.stream.as_ref().is_none_or(|stream| stream.follower.is_at_rest());
         let is_told = self.opening.is_none() || self.told == Told::Opened;
-        let is_over = self.is_subscribed && is_told && !self.is_checked && is_read;
+        let is_over = self.is_subscribed && is_told && !self.is_checked && self.load.is_none() && is_read;
         (!is_over).then(|| format!("{self:?} is not up to date"))
     }
 }
 
 /// A topic's history.
 #[derive(Debug)]
-struct Stream {
-    policy: HistoryPolicy,
-    follower: Follower,
+pub(super) struct Stream {
+    pub(super) policy: HistoryPolicy,
+    pub(super) follower: Follower,
 }
 
 /// What the home knows of its opening.
@@ -85,6 +91,31 @@ enum Told {
     Refused,
 }
 
+/// Feeds without a member here, each once, by when it has lingered long enough.
+#[derive(Debug, Default)]
+pub(super) struct Lingering(BTreeSet<(Millis, usize)>);
+
+impl Lingering {
+    fn note(&mut self, at: usize, since: Millis) {
+        self.0.insert((since.saturating_add(CLUSTER_LINGER_MS), at));
+    }
+
+    fn forget(&mut self, at: usize, since: Option<Millis>) {
+        if let Some(since) = since {
+            self.0.remove(&(since.saturating_add(CLUSTER_LINGER_MS), at));
+        }
+    }
+
+    fn take_due(&mut self, now: Millis) -> Option<usize> {
+        let due = self.0.pop_first()?;
+        if due.0 > now {
+            self.0.insert(due);
+            return None;
+        }
+        Some(due.1)
+    }
+}
+
 impl Core {
     /// A home wants all that is published to a topic.
     pub(super) fn open(&mut self, home: ReactorId, topic: TopicKey, opening: Opening, policy: Option<HistoryPolicy>) {
@@ -93,12 +124,13 @@ impl Core {
             Some(&at) => at,
             None => self.follow(home, topic, channel, policy),
         };
-        self.numbers += 1;
+        self.set_idle(at, None);
+        self.end_load(at);
         let feed = &mut self.feeds[at];
-        feed.opening_number = self.numbers;
         feed.opening = Some(opening);
         feed.told = Told::Nothing;
         let (is_subscribed, has_stream) = (feed.is_subscribed, feed.stream.is_some());
+        self.note_waiting(at);
         match self.reachable {
             // What was published before is to be known, even where it is still on its way here.
             true if is_subscribed && has_stream => self.look(at, false),
@@ -121,9 +153,10 @@ impl Core {
             is_subscribed: false,
             is_checked: false,
             stream,
-            closed_at: self.now,
-            opening_number: 0,
+            idle_since: None,
+            ticket: None,
             acks: VecDeque::new(),
+            load: None,
         });
         self.feeds_by_name.insert(channel.clone(), at);
         if self.subscriber != Subscriber::Down {
@@ -132,32 +165,62 @@ impl Core {
         at
     }
 
-    /// There is no member here any more.
+    /// A feed is waited for from now on, or not any more.
+    fn note_waiting(&mut self, at: usize) {
+        let feed = &mut self.feeds[at];
+        match feed.is_waited_for() {
+            true => {
+                feed.ticket.get_or_insert_with(|| self.tickets.take());
+            }
+            false => {
+                if let Some(ticket) = feed.ticket.take() {
+                    self.tickets.give_back(ticket);
+                }
+            }
+        }
+    }
+
+    fn set_idle(&mut self, at: usize, since: Option<Millis>) {
+        let before = std::mem::replace(&mut self.feeds[at].idle_since, since);
+        self.lingering.forget(at, before);
+        if let Some(since) = since {
+            self.lingering.note(at, since);
+        }
+    }
+
+    /// There is no member here any more. The home keeps the topic open in case somebody comes back.
+    pub(super) fn idle(&mut self, topic: TopicRef<'_>, opening: Opening) {
+        if let Some(at) = self.feed(topic).filter(|&at| self.feeds[at].opening == Some(opening)) {
+            self.set_idle(at, Some(self.now));
+        }
+    }
+
+    /// The home does not want the topic any more.
     pub(super) fn close(&mut self, topic: TopicRef<'_>) {
         let Some(at) = self.feed(topic) else { return };
         let feed = &mut self.feeds[at];
         feed.opening = None;
         feed.is_checked = false;
-        feed.closed_at = self.now;
-        self.lingering.push_back((self.now, at, feed.generation));
+        let since = feed.idle_since.unwrap_or(self.now);
+        self.set_idle(at, Some(since));
+        self.end_load(at);
+        self.note_waiting(at);
         self.release_acks(at, true);
+        self.stop_lingering();
     }
 
-    /// Feeds that have lingered long enough go.
+    /// Feeds that have lingered long enough go, once their homes agree.
     pub(super) fn stop_lingering(&mut self) {
-        while let Some(&(since, at, generation)) = self.lingering.front()
-            && self.now.since(since) >= CLUSTER_LINGER_MS
-        {
-            self.lingering.pop_front();
-            let Some(feed) = self.feeds.get(at).filter(|feed| feed.generation == generation) else { continue };
-            // Opened again, or closed again later.
-            if feed.opening.is_some() || feed.closed_at != since {
+        while let Some(at) = self.lingering.take_due(self.now) {
+            let feed = &self.feeds[at];
+            if let Some(opening) = feed.opening {
+                let (home, topic) = (feed.home, feed.topic.clone());
+                self.tell(home, FromCluster::Lapsed { topic, opening });
                 continue;
             }
             // One whose subscription is not confirmed yet would be mistaken for that of a later feed.
             if !feed.is_subscribed && self.subscriber != Subscriber::Down {
-                self.feeds[at].closed_at = self.now;
-                self.lingering.push_back((self.now, at, generation));
+                self.set_idle(at, Some(self.now));
                 continue;
             }
             let feed = self.feeds.remove(at);
@@ -224,9 +287,10 @@ impl Core {
         let feed = &mut self.feeds[at];
         let Some(opening) = feed.opening.filter(|_| feed.told != Told::Opened) else { return };
         feed.told = Told::Opened;
-        let place = feed.stream.as_ref().and_then(|stream| stream.follower.place().cloned());
+        let place = feed.place().cloned();
         let (home, topic) = (feed.home, feed.topic.clone());
         self.tell(home, FromCluster::Opened { topic, opening, place });
+        self.note_waiting(at);
     }
 
     fn tell_refused(&mut self, at: usize) {
@@ -235,14 +299,14 @@ impl Core {
         feed.told = Told::Refused;
         let (home, topic) = (feed.home, feed.topic.clone());
         self.tell(home, FromCluster::Refused { topic, opening });
+        self.note_waiting(at);
     }
 
     /// A home wants to know whether a history has gone on.
     pub(super) fn check(&mut self, topic: TopicRef<'_>) {
         let Some(at) = self.feed(topic) else { return };
-        self.numbers += 1;
         self.feeds[at].is_checked = true;
-        self.feeds[at].opening_number = self.numbers;
+        self.note_waiting(at);
         match self.commands_up {
             true => self.look(at, false),
             false => self.tell_checked(at, false),
@@ -252,56 +316,11 @@ impl Core {
     fn tell_checked(&mut self, at: usize, answered: bool) {
         let feed = &mut self.feeds[at];
         let is_checked = std::mem::replace(&mut feed.is_checked, false);
-        let Some(opening) = feed.opening.filter(|_| is_checked) else { return };
-        let (home, topic) = (feed.home, feed.topic.clone());
-        self.tell(home, FromCluster::Checked { topic, opening, answered });
-    }
-
-    /// A home wants what a history has in front of what it has.
-    pub(super) fn load(&mut self, topic: TopicRef<'_>, before: u64) {
-        let Some(at) = self.feed(topic) else { return };
-        let feed = &self.feeds[at];
-        let (Some(opening), Some(stream)) = (feed.opening, &feed.stream) else { return };
-        let (channel, policy) = (feed.channel.clone(), stream.policy);
-        let expect = Expect::Load(FeedId { at, generation: feed.generation }, opening, before);
-        let seed = self.seed();
-        let range = ReadRange::Before(before);
-        self.pending.push(Command::Read { topic: channel, policy, seed, range }, expect);
-        if !self.commands_up {
-            self.fail_commands();
+        if let Some(opening) = feed.opening.filter(|_| is_checked) {
+            let (home, topic) = (feed.home, feed.topic.clone());
+            self.tell(home, FromCluster::Checked { topic, opening, answered });
         }
-    }
-
-    pub(super) fn loaded(&mut self, feed: FeedId, opening: Opening, before: u64, reply: Reply) {
-        let Some(found) = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation) else { return };
-        let (home, topic) = (found.home, found.topic.clone());
-        let older = match (reply, &found.stream) {
-            (Reply::Read { end, now_ms, entries }, Some(stream)) => {
-                let is_same = stream.follower.place().is_some_and(|place| place.epoch == end.epoch);
-                let ttl_ms = stream.policy.ttl_ms;
-                let older = if is_same { self.older(entries, before, now_ms, ttl_ms) } else { Vec::new() };
-                Some(older)
-            }
-            (_, _) => None,
-        };
-        self.tell(home, FromCluster::Loaded { topic, opening, before, older });
-    }
-
-    /// The messages without a gap in front of `before`, of those that are young enough.
-    fn older(&mut self, entries: Vec<StreamEntry>, before: u64, now_ms: u64, ttl_ms: u64) -> Vec<Older> {
-        let mut older = Vec::new();
-        let mut expected = before;
-        for StreamEntry { offset, at_ms, entry } in entries.into_iter().rev() {
-            let age_ms = now_ms.saturating_sub(at_ms);
-            if offset + 1 != expected || age_ms >= ttl_ms {
-                break;
-            }
-            let Some((frame, _)) = self.placed_frame(offset, &entry) else { break };
-            older.push(Older { frame, age_ms });
-            expected = offset;
-        }
-        older.reverse();
-        older
+        self.note_waiting(at);
     }
 
     /// Has a stream read; as a `suspect` where something may have been lost on its channel.
@@ -319,8 +338,7 @@ impl Core {
         };
         let Some(stream) = &mut found.stream else { return };
         match reply {
-            Reply::Read { end, entries, now_ms: _ } => {
-                let more = entries.len() == CLUSTER_READ_MAX;
+            Reply::Read { end, more, entries, now_ms: _ } => {
                 let entries = entries.into_iter().map(|entry| (entry.offset, entry.entry)).collect();
                 let steps = stream.follower.read_answered(StreamRead { end, entries, more });
                 self.take_steps(feed.at, steps);
@@ -346,6 +364,8 @@ impl Core {
                     self.release_acks(at, false);
                 }
                 Step::Gap(place) => {
+                    // It belongs in front of what was here.
+                    self.end_load(at);
                     let feed = &self.feeds[at];
                     if let Some(opening) = feed.opening.filter(|_| feed.told == Told::Opened) {
                         self.counts.gaps += 1;
@@ -402,7 +422,7 @@ impl Core {
     }
 
     /// An entry as the frame that clients get, and a connection of this node that is not to get it.
-    fn placed_frame(&mut self, offset: u64, entry: &[u8]) -> Option<(SharedFrame, Option<ConnId>)> {
+    pub(super) fn placed_frame(&mut self, offset: u64, entry: &[u8]) -> Option<(SharedFrame, Option<ConnId>)> {
         let Entry { exclude, payload } = Entry::read(entry)?;
         let frame = self.frames.build(Opcode::Text, |out| protocol::put_offset(out, payload, offset)).into();
         let exclude = exclude.filter(|(run, _)| *run == self.me.run).map(|(_, conn)| conn);
@@ -434,10 +454,11 @@ impl Core {
             // The subscription is about to end, but Redis has counted it among those that answer.
             None => {
                 return match record {
-                    Record::Presence { number } if run == self.me.run => {
-                        self.presence_answered(number, std::iter::empty());
+                    Record::Presence { number, .. } if run == self.me.run => self.presence_echoed(number),
+                    Record::Presence { number, key, .. } => {
+                        let nobody = Crowd { users: 0, names: Vec::new(), others: Others::Hashes(Vec::new()) };
+                        self.answer_presence(Question { run, number, key: CrowdKey(key) }, nobody);
                     }
-                    Record::Presence { number } => self.answer_presence(Question { run, number }, &[]),
                     _ => {}
                 };
             }
@@ -450,10 +471,10 @@ impl Core {
                 self.tell(home, FromCluster::Deliver { topic, frames: frames.into() });
             }
             Record::Notice(frame) => self.tell(home, FromCluster::Notice { topic, frame: frame.into() }),
-            // This node's own users are known to the one who asks.
-            Record::Presence { number } if run == self.me.run => self.presence_answered(number, std::iter::empty()),
-            Record::Presence { number } => {
-                self.tell(home, FromCluster::Asked { topic, question: Question { run, number } });
+            Record::Presence { number, .. } if run == self.me.run => self.presence_echoed(number),
+            Record::Presence { number, key, names } => {
+                let question = Question { run, number, key: CrowdKey(key) };
+                self.tell(home, FromCluster::Asked { topic, question, names: usize::from(names) });
             }
             Record::Hello { node, key, asks } if is_everyone => self.heard_hello(run, node, key, asks),
             Record::Disconnect { user } if is_everyone => {
@@ -467,7 +488,8 @@ impl Core {
                 let (user, reason) = (user.into(), reason.into());
                 self.tell(home, FromCluster::Expel { topic, user, reason });
             }
-            Record::Present { .. }
+            Record::Present(_)
+            | Record::PresentMore { .. }
             | Record::Direct { .. }
             | Record::Hello { .. }
             | Record::Canary { .. }
@@ -478,7 +500,7 @@ impl Core {
         }
     }
 
-    fn feed(&self, topic: TopicRef<'_>) -> Option<usize> {
+    pub(super) fn feed(&self, topic: TopicRef<'_>) -> Option<usize> {
         self.feeds_by_name.get(&self.names.topic(topic)).copied()
     }
 }

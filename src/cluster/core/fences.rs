@@ -6,11 +6,49 @@
 //! A fence comes behind what a connection has asked for and goes back behind the answers: to commands, to openings, to
 //! questions who is in a room, and to acks that wait.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use super::feeds::Feed;
 use super::{Core, Subscriber};
 use crate::ids::{ConnId, ReactorId};
 use crate::router::cluster::FromCluster;
 use crate::router::{Mail, Place};
+
+/// Held by what waits for something other than commands. It is given back when that has come.
+#[derive(Debug)]
+pub(super) struct Ticket(u64);
+
+impl Ticket {
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn number(&self) -> u64 {
+        self.0
+    }
+}
+
+/// All tickets, numbered in the order in which they were taken.
+#[derive(Debug, Default)]
+pub(super) struct Tickets {
+    taken: u64,
+    outstanding: BTreeSet<u64>,
+}
+
+impl Tickets {
+    pub(super) fn take(&mut self) -> Ticket {
+        self.taken += 1;
+        self.outstanding.insert(self.taken);
+        Ticket(self.taken)
+    }
+
+    pub(super) fn give_back(&mut self, ticket: Ticket) {
+        self.outstanding.remove(&ticket.0);
+    }
+
+    /// Those that were taken and not given back.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn outstanding(&self) -> &BTreeSet<u64> {
+        &self.outstanding
+    }
+}
 
 /// An ack that waits until its message is here.
 #[derive(Debug)]
@@ -18,8 +56,11 @@ pub(super) struct HeldAck {
     pub(super) publisher: ConnId,
     pub(super) id: Box<str>,
     pub(super) place: Place,
-    number: u64,
+    pub(super) ticket: Ticket,
 }
+
+/// The fences that are held back, in the order in which they came: none goes before an earlier one.
+pub(super) type Fences = VecDeque<Fence>;
 
 /// A fence of one connection.
 #[derive(Debug)]
@@ -29,8 +70,8 @@ pub(super) struct Fence {
     rounds_left: u8,
     /// The last batch of commands in front of it.
     batch: u64,
-    /// The last of what waits for something else.
-    number: u64,
+    /// The last ticket that was taken before it.
+    ticket: u64,
 }
 
 impl Core {
@@ -40,10 +81,7 @@ impl Core {
         let feed = feed.and_then(|at| self.feeds.get_mut(at)).filter(|feed| is_up && feed.is_behind(&place));
         match feed {
             None => self.mail.push((publisher.reactor, Mail::stored(publisher, id, place))),
-            Some(feed) => {
-                self.numbers += 1;
-                feed.acks.push_back(HeldAck { publisher, id, place, number: self.numbers });
-            }
+            Some(feed) => feed.acks.push_back(HeldAck { publisher, id, place, ticket: self.tickets.take() }),
         }
     }
 
@@ -55,7 +93,8 @@ impl Core {
                 feed.acks.push_front(ack);
                 return;
             }
-            let HeldAck { publisher, id, place, .. } = ack;
+            let HeldAck { publisher, id, place, ticket } = ack;
+            self.tickets.give_back(ticket);
             self.mail.push((publisher.reactor, Mail::stored(publisher, id, place)));
         }
     }
@@ -71,23 +110,17 @@ impl Core {
     pub(super) fn fence(&mut self, reactor: ReactorId, member: ConnId, rounds_left: u8) {
         self.flush_envelopes();
         let batch = self.pending.last_batch();
-        self.fences.push(Fence { reactor, member, rounds_left, batch, number: self.numbers });
+        self.fences.push_back(Fence { reactor, member, rounds_left, batch, ticket: self.tickets.taken });
     }
 
-    /// Fences behind which everything is answered go back.
+    /// Fences behind which everything is answered go back. What they cost does not depend on how many topics there are.
     pub(super) fn pass_fences(&mut self) {
-        if self.fences.is_empty() {
-            return;
-        }
         let batch = self.pending.first_unanswered().unwrap_or(u64::MAX);
-        let asked = self.asking.keys().copied().min().unwrap_or(u64::MAX);
-        let of_feeds = self.feeds.iter().filter_map(|(_, feed)| feed.oldest_waiting()).min().unwrap_or(u64::MAX);
-        let number = asked.min(of_feeds);
-        let (passed, held) = std::mem::take(&mut self.fences)
-            .into_iter()
-            .partition::<Vec<Fence>, _>(|fence| fence.batch < batch && fence.number < number);
-        self.fences = held;
-        for Fence { reactor, member, rounds_left, .. } in passed {
+        let ticket = self.tickets.outstanding.first().copied().unwrap_or(u64::MAX);
+        let passes = |fence: &Fence| fence.batch < batch && fence.ticket < ticket;
+        while self.fences.front().is_some_and(passes)
+            && let Some(Fence { reactor, member, rounds_left, .. }) = self.fences.pop_front()
+        {
             self.tell(reactor, FromCluster::Fenced { member, rounds_left });
         }
     }
@@ -98,11 +131,5 @@ impl Feed {
     fn is_behind(&self, place: &Place) -> bool {
         self.is_told_of_messages()
             && self.place().is_some_and(|here| here.epoch == place.epoch && here.offset < place.offset)
-    }
-
-    fn oldest_waiting(&self) -> Option<u64> {
-        let opening = self.waits_since();
-        let ack = self.acks.front().map(|ack| ack.number);
-        opening.into_iter().chain(ack).min()
     }
 }

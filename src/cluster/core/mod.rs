@@ -12,9 +12,11 @@
 
 mod feeds;
 mod fences;
+mod loads;
 mod nodes;
 mod presence;
 mod publish;
+mod tellings;
 #[cfg(test)]
 mod tests;
 
@@ -31,15 +33,17 @@ use crate::limits::{
     CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_HELLO_MS, CLUSTER_SUBSCRIBE_MAX,
 };
 use crate::metrics::ClusterCounts;
-use crate::router::cluster::{FromCluster, Opening, ToCluster};
+use crate::router::cluster::{FromCluster, ToCluster, Wanted};
 use crate::router::{HistoryPolicy, Kind, Mail, Place, TopicRef};
 use crate::time::Millis;
 
-use feeds::Feed;
-use fences::Fence;
+use feeds::{Feed, Lingering};
+use fences::{Fences, Tickets};
+use loads::Loads;
 use nodes::Peers;
-use presence::Asking;
+use presence::Presence;
 use publish::{Envelope, Pending};
+use tellings::Tellings;
 
 /// Who this node is.
 #[derive(Clone, Debug)]
@@ -104,8 +108,15 @@ pub enum ReadRange {
     End,
     /// From this offset on, at most [`crate::limits::CLUSTER_READ_MAX`].
     From(u64),
-    /// All in front of this offset.
-    Before(u64),
+    /// From in front of one offset back to another, as far as one read goes.
+    Back {
+        /// The first wanted.
+        from: u64,
+        /// In front of which they are.
+        before: u64,
+        /// Whether some of them are of use.
+        wanted: Wanted,
+    },
 }
 
 /// What Redis answers to a command.
@@ -126,7 +137,9 @@ pub enum Reply {
         end: Place,
         /// Redis' time, in milliseconds since 1970.
         now_ms: u64,
-        /// What was asked for, in order.
+        /// Whether there are more of those that were asked for.
+        more: bool,
+        /// What was asked for, in order: the first of it, or, where it was asked for back from an offset, the last.
         entries: Vec<StreamEntry>,
     },
     /// It was refused.
@@ -138,9 +151,9 @@ pub enum Reply {
 pub struct StreamEntry {
     /// Its offset.
     pub offset: u64,
-    /// When it was appended, in milliseconds since 1970.
+    /// When it was appended, in milliseconds since 1970; 0 where that is not known.
     pub at_ms: u64,
-    /// As [`record::Entry`] reads it.
+    /// As [`record::Entry`] reads it; empty where no node has written it.
     pub entry: Vec<u8>,
 }
 
@@ -213,18 +226,18 @@ pub struct Core {
     reachable: bool,
     feeds: Slab<Feed>,
     feeds_by_name: HashMap<Arc<str>, usize>,
-    /// Feeds without a member, by when that began.
-    lingering: VecDeque<(Millis, usize, u64)>,
+    lingering: Lingering,
+    loads: Loads,
     /// Feeds that could not be read although Redis answers.
     failed: Vec<FeedId>,
     generations: u64,
     envelopes: Vec<Envelope>,
     envelopes_by_channel: HashMap<Arc<str>, usize>,
     pending: Pending,
-    asking: HashMap<u64, Asking>,
-    /// Numbers what waits for something other than commands, in the order in which it began to.
-    numbers: u64,
-    fences: Vec<Fence>,
+    presence: Presence,
+    tellings: Tellings,
+    tickets: Tickets,
+    fences: Fences,
     peers: Peers,
     hello_at: Millis,
     canary_at: Millis,
@@ -261,15 +274,17 @@ impl Core {
             reachable: false,
             feeds: Slab::new(),
             feeds_by_name: HashMap::new(),
-            lingering: VecDeque::new(),
+            lingering: Lingering::default(),
+            loads: Loads::default(),
             failed: Vec::new(),
             generations: 0,
             envelopes: Vec::new(),
             envelopes_by_channel: HashMap::new(),
             pending: Pending::default(),
-            asking: HashMap::new(),
-            numbers: 0,
-            fences: Vec::new(),
+            presence: Presence::default(),
+            tellings: Tellings::default(),
+            tickets: Tickets::default(),
+            fences: Fences::default(),
             peers: Peers::default(),
             hello_at: Millis(0),
             canary_at: Millis(0),
@@ -287,6 +302,7 @@ impl Core {
     pub fn handle_mail(&mut self, from: ReactorId, request: ToCluster) {
         match request {
             ToCluster::Open { topic, opening, policy } => self.open(from, topic, opening, policy),
+            ToCluster::Idle { topic, opening } => self.idle(topic.borrow(), opening),
             ToCluster::Close { topic } => self.close(topic.borrow()),
             ToCluster::Publish { topic, frames, messages } => {
                 self.publish(topic.borrow(), messages, &Record::Messages(&frames));
@@ -294,10 +310,14 @@ impl Core {
             ToCluster::Notice { topic, frame } => self.publish(topic.borrow(), 1, &Record::Notice(&frame)),
             ToCluster::Append(append) => self.append(*append),
             ToCluster::Direct { to, frame } => self.direct(to, &frame),
-            ToCluster::Load { topic, before } => self.load(topic.borrow(), before),
+            ToCluster::Load { topic, from, before, wanted } => self.load(topic.borrow(), from, before, wanted),
+            ToCluster::Enough { topic } => self.enough(topic.borrow()),
             ToCluster::Check { topic } => self.check(topic.borrow()),
-            ToCluster::Presence { topic, asker, id, users } => self.ask_presence(&topic, asker, id, users),
-            ToCluster::Present { question, users } => self.answer_presence(question, &users),
+            ToCluster::Presence { topic, asker, id } => self.ask_presence(from, topic, asker, id),
+            ToCluster::Present { question, crowd } if question.run == self.me.run => {
+                self.presence_here(question.number, &crowd);
+            }
+            ToCluster::Present { question, crowd } => self.answer_presence(question, crowd),
             ToCluster::Fence { member, rounds_left } => self.fence(from, member, rounds_left),
         }
     }
@@ -344,14 +364,16 @@ impl Core {
             self.say_hello(false);
         }
         self.peers.forget_silent(now);
-        self.presence_overdue();
+        self.presence_goes_on();
+        self.tellings.forget_old(now);
         self.stop_lingering();
     }
 
     /// When [`Core::handle_time`] has something to do, at the latest.
     pub fn next_at(&self) -> Millis {
         let often = if self.reachable { CLUSTER_CANARY_MS / 4 } else { CLUSTER_CANARY_MS };
-        self.now.saturating_add(often)
+        let rested_at = self.presence.rested_at().unwrap_or(Millis(u64::MAX));
+        self.now.saturating_add(often).min(rested_at)
     }
 
     /// What the connections are to do, in order. To be drained after each round of inputs.
@@ -396,10 +418,13 @@ impl Core {
     pub fn check_invariants(&self) {
         assert_eq!(self.feeds.len(), self.feeds_by_name.len());
         for (channel, &at) in &self.feeds_by_name {
-            assert_eq!(**channel, *self.feeds[at].channel());
+            assert_eq!(**channel, *self.feeds[at].channel);
         }
         assert!(!self.reachable || (self.commands_up && self.subscriber == Subscriber::Up));
         self.pending.check_invariants();
+        let held: std::collections::BTreeSet<u64> =
+            self.feeds.iter().flat_map(|(_, feed)| feed.tickets()).chain(self.presence.tickets()).collect();
+        assert_eq!(held, *self.tickets.outstanding(), "who is waited for has a ticket");
     }
 
     /// The first thing that something is still to come of, in words; for tests.
@@ -408,7 +433,7 @@ impl Core {
         if !self.is_idle() {
             return Some("commands are not answered".to_owned());
         }
-        if !self.asking.is_empty() {
+        if !self.presence.is_idle() {
             return Some("who is in a room is not answered".to_owned());
         }
         if !self.subscribe.is_empty() || !self.unsubscribe.is_empty() || !self.mail.is_empty() {
@@ -516,7 +541,8 @@ impl Core {
         match record {
             Record::Canary { number } if run == self.me.run => self.see_canary(number),
             Record::Hello { node, key, asks } => self.heard_hello(run, node, key, asks),
-            Record::Present { number, users } => self.presence_answered(number, record::users(users)),
+            Record::Present(present) => self.presence_answered(run, &present),
+            Record::PresentMore { number } => self.tell_more(run, number),
             Record::Direct { to, payload } => {
                 self.counts.received += 1;
                 let frame = self.text_frame(payload);
@@ -549,8 +575,8 @@ enum Expect {
     Append(Arc<str>, Vec<(ConnId, Option<Box<str>>)>),
     /// The follower of a feed.
     Follow(FeedId),
-    /// A home that wants older messages than it has.
-    Load(FeedId, Opening, u64),
+    /// A home that wants older messages than it has: the number of its load.
+    Load(FeedId, u64),
 }
 
 /// A feed, and which of those that had its place.

@@ -163,7 +163,7 @@ impl Core {
     /// Puts a record on its way to a channel.
     pub(super) fn say(&mut self, channel: &Arc<str>, record: &Record<'_>) {
         let question = match record {
-            Record::Presence { number } => Some(*number),
+            Record::Presence { number, .. } => Some(*number),
             _ => None,
         };
         let open = self.envelopes_by_channel.get(channel).copied();
@@ -255,13 +255,13 @@ impl Core {
                 publishers.into_iter().for_each(|(publisher, id)| self.not_stored(publisher, id));
             }
             (Expect::Follow(feed), reply) => self.feed_read(feed, reply),
-            (Expect::Load(feed, opening, before), reply) => self.loaded(feed, opening, before, reply),
+            (Expect::Load(feed, number), reply) => self.loaded(feed, number, reply),
         }
     }
 
     fn not_stored(&mut self, publisher: ConnId, id: Option<Box<str>>) {
         self.counts.refused += 1;
-        self.mail.push((publisher.reactor, Mail::not_stored(publisher, id)));
+        self.mail.push((publisher.reactor, Mail::unavailable(publisher, id)));
     }
 
     /// A whole frame of a text message.

@@ -1,8 +1,11 @@
 //! The core alone, with a Redis that answers what each test says.
 
+mod presence;
+
 use super::*;
-use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_PRESENCE_MS_MAX};
-use crate::router::{TopicKey, cluster::Append};
+use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_LOADS_MAX};
+use crate::router::TopicKey;
+use crate::router::cluster::{Append, Opening};
 
 const HOME: ReactorId = ReactorId(0);
 const POLICY: HistoryPolicy = HistoryPolicy { messages_max: 10, ttl_ms: 60_000 };
@@ -131,7 +134,7 @@ fn text(payload: &[u8]) -> crate::compress::SharedFrame {
 }
 
 fn read(offset: u64) -> Reply {
-    Reply::Read { end: Place { epoch: "e".into(), offset }, now_ms: 0, entries: Vec::new() }
+    Reply::Read { end: Place { epoch: "e".into(), offset }, now_ms: 0, more: false, entries: Vec::new() }
 }
 
 fn appended(offset: u64) -> Reply {
@@ -253,34 +256,6 @@ fn a_canary_that_is_missed_has_all_streams_read() {
 }
 
 #[test]
-fn presence_is_answered_when_every_node_has() {
-    let mut node = Node::connected();
-    let ask = ToCluster::Presence { topic: room(), asker: conn(), id: None, users: vec!["alice".into()] };
-    node.core.handle_mail(HOME, ask);
-    node.answer_published(2);
-    let own: Arc<str> = node.core.own_channel.clone();
-    let number = node.core.numbers;
-    for users in [["bob", "alice"], ["carol", "bob"]] {
-        assert_eq!(node.mail(), [""; 0], "not all have answered");
-        let users = record::write_users(users.into_iter());
-        node.receive(&own, &Record::Present { number, users: &users });
-    }
-    assert_eq!(node.mail().len(), 1);
-}
-
-#[test]
-fn a_node_that_hangs_is_not_waited_for() {
-    let mut node = Node::connected();
-    let ask = ToCluster::Presence { topic: room(), asker: conn(), id: None, users: vec!["alice".into()] };
-    node.core.handle_mail(HOME, ask);
-    node.answer_published(1);
-    node.at(CLUSTER_PRESENCE_MS_MAX);
-    assert_eq!(node.mail(), [""; 0]);
-    node.at(CLUSTER_PRESENCE_MS_MAX + 1);
-    assert_eq!(node.mail().len(), 1);
-}
-
-#[test]
 fn a_fence_comes_back_behind_what_was_asked() {
     let mut node = Node::connected();
     node.open(Some(POLICY));
@@ -292,18 +267,148 @@ fn a_fence_comes_back_behind_what_was_asked() {
     assert!(mail.len() == 2 && mail[0].contains("Opened") && mail[1].contains("Fenced"), "{mail:?}");
 }
 
+/// What a fence costs does not depend on how many topics there are: it waits for the first of those asked for before it
+/// that is not answered, and none passes an earlier one.
+#[test]
+fn fences_go_back_in_the_order_of_what_they_wait_for() {
+    let mut node = Node::connected();
+    for (at, name) in ["a", "b"].into_iter().enumerate() {
+        let topic = TopicKey { kind: Kind::Room, name: name.into() };
+        node.core.handle_mail(HOME, ToCluster::Open { topic, opening: Opening(at as u64), policy: None });
+        let member = ConnId { generation: at as u32, ..conn() };
+        node.core.handle_mail(HOME, ToCluster::Fence { member, rounds_left: 0 });
+    }
+    node.hand_out();
+    node.core.handle(Input::Subscribed(vec!["p:room:{b}".into()]));
+    node.hand_out();
+    let mail = node.mail();
+    assert!(mail.len() == 1 && mail[0].contains("Opened"), "{mail:?}");
+    node.core.handle(Input::Subscribed(vec!["p:room:{a}".into()]));
+    node.hand_out();
+    let mail = node.mail();
+    assert!(mail.len() == 3 && mail[0].contains("Opened"), "{mail:?}");
+    assert!(mail[1].contains("generation: 0") && mail[2].contains("generation: 1"), "{mail:?}");
+    node.core.check_invariants();
+}
+
 #[test]
 fn a_closed_topic_lingers_before_it_is_unsubscribed() {
     let mut node = Node::connected();
     node.open(None);
     node.confirm();
     let channel: Arc<str> = "p:room:{r}".into();
-    node.core.handle_mail(HOME, ToCluster::Close { topic: room() });
+    let idle = || ToCluster::Idle { topic: room(), opening: Opening(1) };
+    node.core.handle_mail(HOME, idle());
     node.at(CLUSTER_LINGER_MS - 1);
-    assert!(node.subscribed.contains(&channel));
-    node.at(CLUSTER_LINGER_MS);
+    node.core.handle_mail(HOME, idle());
+    node.at(2 * CLUSTER_LINGER_MS - 2);
+    assert!(!node.mail().concat().contains("Lapsed"), "somebody was there again");
+    node.at(2 * CLUSTER_LINGER_MS - 1);
+    assert!(node.mail().concat().contains("Lapsed") && node.subscribed.contains(&channel), "the home has to agree");
+    node.core.handle_mail(HOME, ToCluster::Close { topic: room() });
+    node.hand_out();
     assert!(!node.subscribed.contains(&channel));
     assert_eq!(node.core.counts().feeds, 0);
+    node.core.check_invariants();
+}
+
+#[test]
+fn a_topic_that_is_closed_at_once_lingers_as_well() {
+    let mut node = Node::connected();
+    node.open(None);
+    node.confirm();
+    node.core.handle_mail(HOME, ToCluster::Close { topic: room() });
+    node.at(CLUSTER_LINGER_MS - 1);
+    assert_eq!(node.core.counts().feeds, 1);
+    node.at(CLUSTER_LINGER_MS);
+    assert_eq!((node.core.counts().feeds, node.subscribed.len()), (0, 2), "its own channels are left");
+}
+
+fn load(from: u64, before: u64, wanted: Wanted) -> ToCluster {
+    ToCluster::Load { topic: room(), from, before, wanted }
+}
+
+fn entries(offsets: std::ops::Range<u64>, more: bool) -> Reply {
+    let entry = record::Entry { exclude: None, payload: b"{}" }.to_bytes();
+    let entries = offsets.map(|offset| StreamEntry { offset, at_ms: 0, entry: entry.clone() }).collect();
+    Reply::Read { end: Place { epoch: "e".into(), offset: 9 }, now_ms: 0, more, entries }
+}
+
+#[test]
+fn older_messages_come_piece_by_piece_and_a_fence_behind_the_last() {
+    let mut node = Node::connected();
+    node.open_at(9);
+    node.core.handle_mail(HOME, load(3, 10, Wanted::Any));
+    node.core.handle_mail(HOME, ToCluster::Fence { member: conn(), rounds_left: 0 });
+    for (piece, range) in [(7..10, (3, 10)), (5..7, (3, 7))] {
+        let asked = node.answer(|_| entries(piece.clone(), true));
+        let back = ReadRange::Back { from: range.0, before: range.1, wanted: Wanted::Any };
+        assert!(matches!(&asked[..], [Command::Read { range, .. }] if *range == back), "{asked:?}");
+        let mail = node.mail();
+        assert!(mail.len() == 1 && mail[0].contains("rest: More"), "{mail:?}");
+    }
+    node.answer(|_| entries(3..5, false));
+    let mail = node.mail();
+    assert!(mail.len() == 2 && mail[0].contains("rest: Unread") && mail[1].contains("Fenced"), "{mail:?}");
+    node.core.check_invariants();
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_ends_what_is_older_and_nothing_else() {
+    let mut node = Node::connected();
+    node.open_at(9);
+    node.core.handle_mail(HOME, load(1, 10, Wanted::Any));
+    node.answer(|_| match entries(5..10, false) {
+        Reply::Read { end, now_ms, more, mut entries } => {
+            entries[2].entry.clear();
+            Reply::Read { end, now_ms, more, entries }
+        }
+        other => other,
+    });
+    let mail = node.mail().concat();
+    assert!(mail.contains("before: 10") && mail.contains("rest: Nothing"), "{mail}");
+    assert_eq!(mail.matches("age_ms").count(), 2, "8 and 9");
+}
+
+#[test]
+fn a_load_that_is_given_up_or_asked_for_anew_is_not_gone_on_with() {
+    let mut node = Node::connected();
+    node.open_at(9);
+    node.core.handle_mail(HOME, load(3, 10, Wanted::Any));
+    node.hand_out();
+    node.core.handle_mail(HOME, load(9, 10, Wanted::Any));
+    node.answer(|_| entries(7..10, true));
+    assert_eq!(node.mail(), [""; 0], "nobody waits for it");
+    node.answer(|_| entries(9..10, true));
+    assert!(node.mail().concat().contains("rest: More"));
+    node.core.handle_mail(HOME, ToCluster::Enough { topic: room() });
+    node.answer(|_| entries(8..9, true));
+    assert_eq!((node.mail(), node.sent.len()), (vec![], 0));
+    node.core.check_invariants();
+}
+
+#[test]
+fn so_many_loads_wait_for_redis_and_no_more() {
+    const ROOMS: usize = CLUSTER_LOADS_MAX * 2 + 1;
+    let mut node = Node::connected();
+    let name = |at: usize| TopicKey { kind: Kind::Room, name: at.to_string().into() };
+    for at in 0..ROOMS {
+        let open = ToCluster::Open { topic: name(at), opening: Opening(at as u64), policy: Some(POLICY) };
+        node.core.handle_mail(HOME, open);
+    }
+    node.confirm();
+    node.answer(|_| read(9));
+    for at in 0..ROOMS {
+        node.core.handle_mail(HOME, ToCluster::Load { topic: name(at), from: 9, before: 10, wanted: Wanted::Any });
+    }
+    let mut asked = Vec::new();
+    node.hand_out();
+    while !node.sent.is_empty() {
+        asked.push(node.answer(|_| entries(9..10, false)).len());
+    }
+    assert_eq!(asked, [CLUSTER_LOADS_MAX, CLUSTER_LOADS_MAX, 1]);
+    node.core.handle_mail(HOME, load(9, 10, Wanted::Any));
+    node.core.check_invariants();
 }
 
 #[test]
@@ -319,16 +424,6 @@ fn a_client_id_of_another_node_is_found_by_that_nodes_key() {
     node.core.handle_mail(HOME, direct());
     let [Command::Publish { channel, .. }] = &node.answer_published(1)[..] else { panic!("one message") };
     assert_eq!(**channel, *node.core.names.node(OTHER_RUN));
-}
-
-#[test]
-fn who_is_asked_behind_the_end_of_a_subscription_answers_that_nobody_is_there() {
-    let mut node = Node::connected();
-    node.receive("p:room:{r}", &Record::Presence { number: 7 });
-    let [Command::Publish { channel, payload }] = &node.answer_published(1)[..] else { panic!("one message") };
-    assert_eq!(**channel, *node.core.names.node(OTHER_RUN));
-    let Some(Incoming::Envelope { mut records, .. }) = record::read(payload) else { panic!("an envelope") };
-    assert_eq!(records.next(), Some(Record::Present { number: 7, users: &[] }));
 }
 
 #[test]

@@ -91,12 +91,16 @@ fn replies_carry_the_id_where_there_is_one() {
             r#"{"type":"error","id":1.50,"code":"rate_limited","message":"slower"}"#,
         ),
         (
-            text(|out| event::presence(out, None, "R", 0, [], false)),
+            text(|out| event::presence(out, None, "R", event::UserCount::Exact(0), [])),
             r#"{"type":"presence","roomId":"R","count":0,"users":[]}"#,
         ),
         (
-            text(|out| event::presence(out, Some("7"), "R", 3, ["a", "b\n"], true)),
+            text(|out| event::presence(out, Some("7"), "R", event::UserCount::Exact(3), ["a", "b\n"])),
             r#"{"type":"presence","roomId":"R","count":3,"users":["a","b\n"],"truncated":true,"id":7}"#,
+        ),
+        (
+            text(|out| event::presence(out, Some("7"), "R", event::UserCount::About(100_900), ["a"])),
+            r#"{"type":"presence","roomId":"R","count":100900,"users":["a"],"truncated":true,"approximate":true,"id":7}"#,
         ),
         (text(|out| event::pong(out, None)), r#"{"type":"pong"}"#),
         (text(|out| event::pong(out, Some("\"p\""))), r#"{"type":"pong","id":"p"}"#),
@@ -170,7 +174,7 @@ proptest! {
             json!({"type": "error", "code": "bad_id", "message": a})
         );
         prop_assert_eq!(
-            value(|out| event::presence(out, None, &a, 2, [b.as_str(), &c], false)),
+            value(|out| event::presence(out, None, &a, event::UserCount::Exact(2), [b.as_str(), &c])),
             json!({"type": "presence", "roomId": a, "count": 2, "users": [b, c]})
         );
     }

@@ -1,0 +1,147 @@
+//! Older messages than a home has: read back from where its own begin, piece by piece, as far as it wants them.
+//!
+//! One load a topic is under way, and [`CLUSTER_LOADS_MAX`] of all wait for Redis at once. What a piece may be is bounded
+//! by the script that reads it. A home that has no room for more says [`ToCluster::Enough`].
+//!
+//! [`ToCluster::Enough`]: crate::router::cluster::ToCluster::Enough
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::fences::Ticket;
+use super::{Command, Core, Expect, FeedId, ReadRange, Reply, StreamEntry};
+use crate::limits::CLUSTER_LOADS_MAX;
+use crate::router::cluster::{FromCluster, Older, Opening, Rest, Wanted};
+use crate::router::{HistoryPolicy, TopicRef};
+
+/// What a home waits for.
+#[derive(Debug)]
+pub(super) struct Load {
+    /// Tells it from those that the feed had before.
+    number: u64,
+    opening: Opening,
+    /// The first offset wanted.
+    from: u64,
+    /// In front of which offset it goes on.
+    before: u64,
+    wanted: Wanted,
+    pub(super) ticket: Ticket,
+}
+
+/// The loads of all feeds.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    begun: u64,
+    /// Those that Redis has not answered.
+    asked: usize,
+    /// Those whose next piece waits for its turn.
+    next: VecDeque<(FeedId, u64)>,
+}
+
+impl Core {
+    /// A home wants what a history has from one offset up to what it has itself.
+    pub(super) fn load(&mut self, topic: TopicRef<'_>, from: u64, before: u64, wanted: Wanted) {
+        let Some(at) = self.feed(topic) else { return };
+        self.end_load(at);
+        let feed = &mut self.feeds[at];
+        let (Some(opening), true) = (feed.opening, feed.stream.is_some()) else { return };
+        self.loads.begun += 1;
+        let (number, ticket) = (self.loads.begun, self.tickets.take());
+        feed.load = Some(Load { number, opening, from, before, wanted, ticket });
+        self.loads.next.push_back((FeedId { at, generation: feed.generation }, number));
+        self.begin_loads();
+    }
+
+    /// The home has no use for more.
+    pub(super) fn enough(&mut self, topic: TopicRef<'_>) {
+        if let Some(at) = self.feed(topic) {
+            self.end_load(at);
+        }
+    }
+
+    /// What still comes of a feed's load is nobody's.
+    pub(super) fn end_load(&mut self, at: usize) {
+        if let Some(load) = self.feeds[at].load.take() {
+            self.tickets.give_back(load.ticket);
+        }
+    }
+
+    fn begin_loads(&mut self) {
+        while self.loads.asked < CLUSTER_LOADS_MAX
+            && let Some((feed, number)) = self.loads.next.pop_front()
+        {
+            let Some((range, topic, policy)) = self.next_piece(feed, number) else { continue };
+            match self.commands_up {
+                true => {
+                    let seed = self.seed();
+                    self.loads.asked += 1;
+                    self.pending.push(Command::Read { topic, policy, seed, range }, Expect::Load(feed, number));
+                }
+                false => self.piece_came(feed, number, Reply::Failed),
+            }
+        }
+    }
+
+    fn next_piece(&self, feed: FeedId, number: u64) -> Option<(ReadRange, Arc<str>, HistoryPolicy)> {
+        let found = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation)?;
+        let load = found.load.as_ref().filter(|load| load.number == number)?;
+        let range = ReadRange::Back { from: load.from, before: load.before, wanted: load.wanted };
+        Some((range, found.channel.clone(), found.stream.as_ref()?.policy))
+    }
+
+    /// Redis has answered for a load.
+    pub(super) fn loaded(&mut self, feed: FeedId, number: u64, reply: Reply) {
+        self.loads.asked -= 1;
+        self.piece_came(feed, number, reply);
+        self.begin_loads();
+    }
+
+    fn piece_came(&mut self, feed: FeedId, number: u64, reply: Reply) {
+        let Some(found) = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation) else { return };
+        let Some(load) = found.load.as_ref().filter(|load| load.number == number) else { return };
+        let &Load { opening, from, before, wanted, .. } = load;
+        let (home, topic) = (found.home, found.topic.clone());
+        let (older, rest) = match (reply, &found.stream) {
+            (Reply::Read { end, now_ms, more, entries }, Some(stream)) => {
+                let is_same = stream.follower.place().is_some_and(|place| place.epoch == end.epoch);
+                let (ttl_ms, asked) = (stream.policy.ttl_ms, entries.len());
+                let older = if is_same { self.older(entries, before, now_ms, ttl_ms) } else { Vec::new() };
+                let first = before - older.len() as u64;
+                let rest = match older.len() == asked && is_same {
+                    true if more => Rest::More,
+                    // Where the first is gone it is not said what there is behind it.
+                    true if (first <= from && from > 1) || (wanted == Wanted::All && asked == 0) => Rest::Unread,
+                    true | false => Rest::Nothing,
+                };
+                (Some(older), rest)
+            }
+            (_, _) => (None, Rest::Unread),
+        };
+        let first = before - older.as_ref().map_or(0, Vec::len) as u64;
+        self.tell(home, FromCluster::Loaded { topic, opening, before, older, rest });
+        match (rest, &mut self.feeds[feed.at].load) {
+            (Rest::More, Some(load)) => {
+                load.before = first;
+                self.loads.next.push_back((feed, number));
+            }
+            (_, _) => self.end_load(feed.at),
+        }
+    }
+
+    /// The messages without a gap in front of `before`, of those that are young enough and can be read.
+    fn older(&mut self, entries: Vec<StreamEntry>, before: u64, now_ms: u64, ttl_ms: u64) -> Vec<Older> {
+        let mut older = Vec::new();
+        let mut expected = before;
+        for StreamEntry { offset, at_ms, entry } in entries.into_iter().rev() {
+            let age_ms = now_ms.saturating_sub(at_ms);
+            if offset + 1 != expected || age_ms >= ttl_ms {
+                break;
+            }
+            let Some((frame, _)) = self.placed_frame(offset, &entry) else { break };
+            older.push(Older { frame, age_ms });
+            expected = offset;
+        }
+        older.reverse();
+        older
+    }
+}
