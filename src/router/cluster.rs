@@ -298,11 +298,14 @@ impl ToCluster {
             ToCluster::Notice { frame, .. } => frame.len(),
             ToCluster::Append(append) => append.frame.plain().len(),
             ToCluster::Direct { frame, .. } => frame.plain().len(),
-            ToCluster::Presence { users, .. } | ToCluster::Present { users, .. } => size_of_val(&users[..]),
+            ToCluster::Present { crowd, .. } => crowd.bytes(),
             ToCluster::Open { .. }
+            | ToCluster::Idle { .. }
             | ToCluster::Close { .. }
             | ToCluster::Load { .. }
+            | ToCluster::Enough { .. }
             | ToCluster::Check { .. }
+            | ToCluster::Presence { .. }
             | ToCluster::Fence { .. } => 0,
         }
     }
@@ -318,6 +321,7 @@ impl FromCluster {
                 older.iter().flatten().map(|older| size_of::<Older>() + older.frame.plain().len()).sum()
             }
             FromCluster::Opened { .. }
+            | FromCluster::Lapsed { .. }
             | FromCluster::Refused { .. }
             | FromCluster::Gap { .. }
             | FromCluster::Checked { .. }

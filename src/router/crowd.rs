@@ -66,6 +66,15 @@ impl Crowd {
         Crowd { users: count, names, others: Others::Sketch(Box::new(sketch)) }
     }
 
+    /// Bytes that it takes, but for the names, which are the room's.
+    pub(super) fn bytes(&self) -> usize {
+        let others_bytes = match &self.others {
+            Others::Hashes(hashes) => size_of_val(&hashes[..]),
+            Others::Sketch(_) => size_of::<Sketch>(),
+        };
+        size_of_val(&self.names[..]) + others_bytes
+    }
+
     /// The same with a sketch in place of the hashes.
     pub fn sketched(mut self, key: CrowdKey) -> Crowd {
         if let Others::Hashes(hashes) = &self.others {

@@ -278,12 +278,8 @@ impl History {
         let end = (end - self.first_offset()) as usize;
         let ring = self.kept.iter().map(|kept| kept.ring());
         let page = ring.flat_map(move |ring| {
-            let newest = ring.range(end.saturating_sub(limit)..end).rev();
-            let bytes = newest.scan(0, |sum, entry| {
-                *sum += entry.frame.plain().len();
-                Some(*sum)
-            });
-            let count = bytes.enumerate().take_while(|(at, bytes)| *at == 0 || *bytes <= HISTORY_PAGE_BYTES_MAX).count();
+            let newest = ring.range(end.saturating_sub(limit)..end).map(|entry| &entry.frame);
+            let count = newest_within(newest, HISTORY_PAGE_BYTES_MAX);
             ring.range(end - count..end)
         });
         page.map(|entry| split_frame(entry.frame.plain()).1)
@@ -303,6 +299,15 @@ impl History {
         let first = self.first_offset();
         self.kept.as_mut().map_or_else(Slice::default, |kept| kept.slice(first, after, to, &self.account.owed))
     }
+}
+
+/// How many of the newest frames hold no more than so many bytes together: at least one, if there is one.
+pub(super) fn newest_within<'a>(frames: impl DoubleEndedIterator<Item = &'a SharedFrame>, bytes_max: usize) -> usize {
+    let sums = frames.rev().scan(0, |sum, frame| {
+        *sum += frame.plain().len();
+        Some(*sum)
+    });
+    sums.enumerate().take_while(|(at, bytes)| *at == 0 || *bytes <= bytes_max).count()
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ impl Mail {
             Content::Publish(published) => published.frame.plain().len(),
             Content::Deliver { frame, .. } | Content::Direct { frame, .. } => frame.plain().len(),
             Content::DeliverMany { frames, .. } => frames.len(),
+            Content::Counted { head, .. } => head.len(),
             Content::ToCluster(request) => request.bytes(),
             Content::FromCluster(news) => news.bytes(),
             Content::Join(_)

@@ -4,13 +4,13 @@
 //! [`Aside`] for those who wait for it, and gone with them.
 
 use super::cluster::{Older, Opening, Rest, ToCluster, Wanted};
-use super::history::History;
+use super::history::{History, newest_within};
 use super::link::Link;
 use super::mail::Content;
 use super::topic::{TopicIndex, TopicKey};
 use super::{Router, Sink, Wish};
 use crate::compress::SharedFrame;
-use crate::limits::HISTORY_PAGE_MAX;
+use crate::limits::{HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MAX};
 
 /// What the cluster has to say before a home can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,8 @@ impl Router {
         let has_room = match need {
             Need::Page { .. } => {
                 waiting.page.splice(0..0, older.into_iter().map(|older| older.frame));
-                true
+                // What is older would not fit into the page.
+                newest_within(waiting.page.iter(), HISTORY_PAGE_BYTES_MAX) == waiting.page.len()
             }
             Need::Load { .. } | Need::Check => self.put_older(index, before, older, rest),
         };
@@ -154,7 +155,8 @@ impl Router {
             (Rest::Unread | Rest::Nothing, _) => {}
         }
         if let (Need::Page { from, before }, Link::Waiting(waiting)) = (need, &mut self.topics.get_mut(index).link) {
-            let frames = std::mem::take(&mut waiting.page);
+            let mut frames = std::mem::take(&mut waiting.page);
+            frames.drain(..frames.len() - newest_within(frames.iter(), HISTORY_PAGE_BYTES_MAX));
             self.aside = Some(Aside { topic: index, from, before, frames });
         }
         self.answered(index, topic, opening, Answered::All(need), sink);
