@@ -80,10 +80,7 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
     };
     match matches.subcommand() {
         Some((SERVE, matches)) => match load(matches, env) {
-            Ok((config, _)) => match server::run(config) {
-                Ok(()) => 0,
-                Err(error) => refuse(err, error),
-            },
+            Ok((config, _)) => serve(config),
             Err(error) => refuse(err, error),
         },
         Some((CONFIG, matches)) => match load(matches, env) {
@@ -103,6 +100,19 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
         Some((name @ (orders::DISCONNECT | orders::KICK), matches)) => orders::run(name, matches, env, out, err),
         Some((name, matches)) => clients::run(name, matches, out, err),
         None => refuse(err, no_command()),
+    }
+}
+
+/// What went wrong goes the way of the log, so that a stuck reader of stderr cannot hold the end of the process.
+fn serve(config: Config) -> u8 {
+    match server::run(config) {
+        Ok(()) => 0,
+        Err(error) => {
+            let mut line = Vec::new();
+            let code = refuse(&mut line, error);
+            server::last_words(&line);
+            code
+        }
     }
 }
 
@@ -164,7 +174,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket push server: rooms, private messages, broadcast and presence")
         .subcommand_required(true)
-        .subcommand(configurable(SERVE).about("Serve until SIGTERM or SIGINT"))
+        .subcommand(configurable(SERVE).about("Serve until SIGTERM, SIGINT or SIGHUP"))
         .subcommand(
             configurable(CONFIG).about("Print the effective configuration as TOML, with the source of each value"),
         )

@@ -279,6 +279,18 @@ pub const HTTP_CONNECTIONS_MAX: usize = 256;
 /// How long one plain HTTP connection may live, in milliseconds.
 pub const HTTP_MS_MAX: u64 = 30_000;
 
+/// Log lines that wait to be written, for a slow reader of stderr; one more is dropped and counted.
+pub const LOG_QUEUE_LINES_MAX: usize = 4_096;
+
+/// Bytes of these lines; beyond it a line is dropped and counted.
+pub const LOG_QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// How often a line from one place in the code is written, in milliseconds; those between are counted and told in one.
+pub const LOG_REPEAT_MS: u64 = 1_000;
+
+/// How long the end of the process waits for its last log lines to be written, in milliseconds; then they are lost.
+pub const LOG_FLUSH_MS_MAX: u64 = 500;
+
 /// Bytes the hot part of a connection may take.
 pub const CONNECTION_BYTES_MAX: usize = 128;
 

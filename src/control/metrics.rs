@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 use super::Node;
-use crate::metrics::{Counts, Ending};
+use crate::metrics::{Counts, Ending, LOG_LINES_DROPPED};
 
 /// What a scraper is told this is.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,6 +30,9 @@ pub(super) fn text(node: &Node) -> String {
     page.sample("fanfare_deflate_contexts", &[], node.metrics.deflate_contexts.load(Ordering::Relaxed));
     page.family("fanfare_deflate_context_bytes", Type::Gauge, "Bytes that these earlier messages may take.");
     page.sample("fanfare_deflate_context_bytes", &[], node.metrics.deflate_bytes.load(Ordering::Relaxed));
+    let help = "Log lines that found no room in the queue or could not be written.";
+    page.family("fanfare_log_lines_dropped_total", Type::Counter, help);
+    page.sample("fanfare_log_lines_dropped_total", &[], LOG_LINES_DROPPED.load(Ordering::Relaxed));
 
     let reactors: Vec<Counts> = node.metrics.reactors.iter().map(|reactor| reactor.read()).collect();
     for Family { name, kind, help, value } in FAMILIES {

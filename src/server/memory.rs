@@ -1,18 +1,17 @@
 //! What this process may have: descriptors and memory.
 
+use std::io;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cgroup;
 use crate::limits::OWN_DESCRIPTORS;
 
-/// Raises the soft descriptor limit to the hard one; the limit that is in force then.
-pub(super) fn raise_descriptor_limit() -> u64 {
+/// Raises the soft descriptor limit to the hard one; the limit that is in force then, and what the kernel said.
+pub(super) fn raise_descriptor_limit() -> (u64, io::Result<()>) {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the soft descriptor limit to the hard one");
-    }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+    (getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), raised.map_err(io::Error::from))
 }
 
 /// Lets the kernel's descriptor table grow to its final size now. It doubles as descriptors come, and in a process with

@@ -7,15 +7,18 @@ mod cores;
 mod listen;
 mod log;
 mod memory;
+mod signals;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signals::Request;
 use socket2::Socket;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
@@ -29,6 +32,8 @@ use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{DeflateSettings, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
 use crate::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
+
+pub use log::last_words;
 
 /// Why a node did not start, or did not end well. Each says what to do.
 #[derive(Debug)]
@@ -74,17 +79,26 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
     move |error| ServeError::Io { what, error }
 }
 
-/// Serves until a signal ends it: SIGTERM or SIGINT drains, a second one leaves at once.
+/// Serves until a signal ends it: SIGTERM, SIGINT or SIGHUP drains, a second one leaves at once.
 ///
 /// # Errors
 /// [`ServeError`]: nothing was served then, or a reactor failed.
 pub fn run(config: Config) -> Result<(), ServeError> {
-    log::init(config.log);
-    end_process_if_a_reactor_panics();
-    let descriptors = memory::raise_descriptor_limit();
+    let outcome = serve(config);
+    log::flush();
+    outcome
+}
+
+fn serve(config: Config) -> Result<(), ServeError> {
+    let (descriptors, raised) = memory::raise_descriptor_limit();
     // Before the first thread: alone, the process does not wait for anybody.
     memory::grow_descriptor_table(descriptors, config.limits.connections_max);
-    let signals = catch_signals()?;
+    log::init(config.log).map_err(io_error("cannot start the log's thread"))?;
+    end_process_if_a_reactor_panics();
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the soft descriptor limit to the hard one");
+    }
+    let requests = signals::catch()?;
     let possible = memory::connections_possible(descriptors);
     let cores = cores::assign(&config)?;
     let mut node = Node::new(&config, cores.len())?;
@@ -110,15 +124,29 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             "the descriptor limit allows fewer connections than limits.connections_max: raise it (ulimit -Hn)"
         );
     }
-    for address in &addresses {
-        println!("listening on {address}");
-    }
-    let outcome = wait(&signals, &reactors, &node.ready, config.drain.timeout);
+    announce(&addresses)?;
+    let outcome = wait(&requests, &reactors, &node.ready, config.drain.timeout);
     for path in paths {
         // Somebody may have removed it already.
         let _ = std::fs::remove_file(path);
     }
     outcome
+}
+
+/// Says on stdout where the node listens, in a thread that ends with it: a reader that does not read stops nothing.
+fn announce(addresses: &[String]) -> Result<(), ServeError> {
+    let text: String = addresses.iter().map(|address| format!("listening on {address}\n")).collect();
+    let write = move || {
+        if let Err(error) = log::write_all(io::stdout().as_fd(), text.as_bytes()) {
+            let addresses = text.trim_end().replace('\n', ", ");
+            tracing::warn!(%error, addresses, "cannot write to stdout where the node listens");
+        }
+    };
+    std::thread::Builder::new()
+        .name("announcement".into())
+        .spawn(write)
+        .map(drop)
+        .map_err(io_error("cannot start the thread that writes to stdout"))
 }
 
 /// What all reactors of this process share.
@@ -304,14 +332,14 @@ fn history(config: &Config) -> HistorySettings {
 /// Waits for a signal or for a reactor that fails; then for all to have drained, for the time to be up, or for a
 /// second signal.
 fn wait(
-    signals: &Receiver<i32>,
+    requests: &Receiver<Request>,
     reactors: &Reactors,
     ready: &AtomicBool,
     drain_max: Duration,
 ) -> Result<(), ServeError> {
     let failed = io_error("a reactor failed");
     select! {
-        recv(signals) -> _ => {}
+        recv(requests) -> _ => {}
         recv(reactors.ended) -> ended => return ended.unwrap_or(Ok(())).map_err(failed),
     }
     ready.store(false, Ordering::Relaxed);
@@ -325,7 +353,7 @@ fn wait(
                 ended.unwrap_or(Ok(())).map_err(io_error("a reactor failed while draining"))?;
                 left -= 1;
             }
-            recv(signals) -> _ => {
+            recv(requests) -> _ => {
                 tracing::warn!("second signal: leaving at once");
                 return Ok(());
             }
@@ -344,36 +372,26 @@ fn wait(
     Ok(())
 }
 
-fn catch_signals() -> Result<Receiver<i32>, ServeError> {
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(io_error("cannot catch signals"))?;
-    let (sender, receiver) = bounded(4);
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                // A third signal has nothing to add to the second.
-                let _ = sender.try_send(signal);
-            }
-        })
-        .map_err(io_error("cannot start the signal thread"))?;
-    Ok(receiver)
-}
-
-/// A reactor that panics ends the process with its log line: without it, its connections would hang and every topic
-/// it is home to would be mute, while the rest looks healthy.
+/// A reactor that panics ends the process with a line on stderr: without it, its connections would hang and every topic
+/// it is home to would be mute, while the rest looks healthy. Of other threads' panics there is a line, too.
 pub fn end_process_if_a_reactor_panics() {
-    let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("?");
-        if !name.starts_with("reactor-") && name != "cluster" {
-            return before(panic);
-        }
         let what = panic.payload_as_str().unwrap_or("?");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(thread = name, place, what, "a reactor panicked: the process ends");
-        eprintln!("fanfare: {name} panicked at {place}: {what}");
-        std::process::abort();
+        let trace = Backtrace::capture();
+        let trace = match trace.status() {
+            BacktraceStatus::Captured => format!("{trace}"),
+            _ => String::new(),
+        };
+        let line = format!("fanfare: {name} panicked at {place}: {what}\n{trace}");
+        if name.starts_with("reactor-") || name == "cluster" {
+            tracing::error!(thread = name, place, what, "a reactor panicked: the process ends");
+            last_words(line.as_bytes());
+            std::process::abort();
+        }
+        tracing::error!(thread = name, place, what, "a thread panicked");
+        log::say(line.as_bytes());
     }));
 }

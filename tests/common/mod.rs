@@ -108,17 +108,33 @@ impl Server {
         Server::run(command, settings)
     }
 
+    /// Like [`Server::start`], with what `change` makes of the command: other streams, another environment. Without a
+    /// log where its stderr is not piped any more; where its stdout is not, there has to be a `--listen` with a port.
+    pub fn changed(change: impl FnOnce(&mut Command), settings: &[&str]) -> Server {
+        let mut command = command(settings);
+        change(&mut command);
+        Server::run(command, settings)
+    }
+
     fn run(mut command: Command, settings: &[&str]) -> Server {
         raise_descriptor_limit();
         let mut child = command.spawn().expect("the fanfare binary should start");
+        // What it holds of the child's streams would keep them open.
+        drop(command);
         let log = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let log_reader = Some(keep_log(stderr, Arc::clone(&log)));
-        let lines = keep_lines(child.stdout.take().expect("stdout is piped"));
+        let log_reader = child.stderr.take().map(|stderr| keep_log(stderr, Arc::clone(&log)));
+        let lines = child.stdout.take().map(keep_lines);
         let settings_kept = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut server = Server { child, settings: settings_kept, listeners: Vec::new(), log, log_reader };
-        let listeners = settings.iter().filter(|arg| **arg == "--listen").count();
-        server.await_listeners(&lines, listeners.max(1));
+        let listeners: Vec<&str> =
+            settings.windows(2).filter(|pair| pair[0] == "--listen").map(|pair| pair[1]).collect();
+        match lines {
+            Some(lines) => server.await_listeners(&lines, listeners.len().max(1)),
+            None => {
+                server.listeners = listeners.iter().map(|addr| format!("http://{addr}/")).collect();
+                eventually("the server accepts", || TcpStream::connect(server.addr()).is_ok());
+            }
+        }
         server
     }
 

@@ -4,8 +4,8 @@ use super::{Node, fatal, good, grouped, note};
 use crate::config::Pin;
 use crate::doctor::{Cores, Finding};
 
-/// Threads beside the reactors: main, control, signals.
-const OWN_THREADS: u64 = 3;
+/// Threads beside the reactors: main, control, signals, log, and at the start the one that prints `listening on`.
+const OWN_THREADS: u64 = 5;
 
 /// Time to wake from an idle state that is felt in latencies of some tens of microseconds.
 const WAKE_US_MAX: u64 = 50;

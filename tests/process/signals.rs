@@ -1,0 +1,61 @@
+//! Signals beside SIGTERM and SIGINT.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use crate::common::raw::RawConn;
+use crate::common::{Client, Server, Signal, eventually};
+
+/// A terminal that goes away sends it twice: the second does not cut the drain short.
+#[test]
+fn sighup_drains() {
+    let mut server = Server::start(&["--drain.timeout", "1h"]);
+    let mut silent = RawConn::connect_as(&server, "silent");
+    let mut client = Client::connect(&server, "alice");
+    server.signal(Signal::HUP);
+    assert_eq!(client.close_frame().0, 1001);
+    silent.read_frame().expect("a close frame");
+    server.signal(Signal::HUP);
+    eventually("the second is told of", || server.log().contains("signal ignored"));
+    assert!(server.is_running());
+    drop((client, silent));
+    assert_eq!(server.wait_exit().code(), Some(0));
+    assert!(server.log().contains("SIGHUP") && server.log().contains("drained"), "{}", server.log());
+}
+
+#[test]
+fn sigusr1_and_sigusr2_are_ignored_with_a_line() {
+    let mut server = Server::start(&[]);
+    let mut client = Client::connect(&server, "alice");
+    // More than any queue of signals holds, and then the one that counts.
+    for _ in 0..20 {
+        server.signal(Signal::USR1);
+        server.signal(Signal::USR2);
+    }
+    eventually("a line", || server.log().contains("signal ignored"));
+    client.barrier();
+    server.signal(Signal::TERM);
+    assert_eq!(client.close_frame().0, 1001);
+    drop(client);
+    let status = server.wait_exit();
+    assert_eq!((status.code(), status.signal()), (Some(0), None));
+}
+
+/// `nohup` starts it with the signal ignored.
+#[test]
+fn an_ignored_sighup_stays_ignored() {
+    let wrap = |command: &mut Command| {
+        let mut wrapped = Command::new("sh");
+        wrapped.arg("-c").arg("trap '' HUP; exec \"$0\" \"$@\"").arg(command.get_program()).args(command.get_args());
+        wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        *command = wrapped;
+    };
+    let server = Server::changed(wrap, &[]);
+    let mut client = Client::connect(&server, "alice");
+    server.signal(Signal::HUP);
+    client.barrier();
+    server.signal(Signal::USR1);
+    eventually("the next signal is told of", || server.log().contains("SIGUSR1"));
+    assert!(!server.log().contains("draining"), "{}", server.log());
+    client.barrier();
+}
