@@ -239,6 +239,7 @@ fn flag(setting: &'static Setting) -> Arg {
         | Kind::Duration(_)
         | Kind::Choice(_)
         | Kind::Pin
+        | Kind::Mode
         | Kind::Pattern
         | Kind::RedisUrl => arg.allow_hyphen_values(true),
     }

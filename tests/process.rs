@@ -4,5 +4,7 @@ mod common;
 
 #[path = "process/signals.rs"]
 mod signals;
+#[path = "process/sockets.rs"]
+mod sockets;
 #[path = "process/streams.rs"]
 mod streams;

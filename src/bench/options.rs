@@ -471,6 +471,7 @@ impl Given<'_> {
                 | Value::Word(_)
                 | Value::Addresses(_)
                 | Value::Pin(_)
+                | Value::Mode(_)
                 | Value::Pattern(_)
                 | Value::RedisUrl(_),
             )

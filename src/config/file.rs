@@ -189,10 +189,13 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
             | Kind::Text { .. }
             | Kind::Choice(_)
             | Kind::Pin
+            | Kind::Mode
             | Kind::Pattern
             | Kind::RedisUrl,
             DeValue::String(text),
         ) => kind.parse(text).map_err(here),
+        // 0o660, since 0660 is none of TOML's numbers, and 660 another one than it looks like.
+        (Kind::Mode, DeValue::Integer(number)) if number.radix() == 8 => kind.parse(number.as_str()).map_err(here),
         (Kind::Bool, DeValue::Boolean(switch)) => Ok(Value::Bool(*switch)),
         (Kind::Addresses, DeValue::Array(items)) => {
             let addresses = items.iter().map(|item| address(setting, item)).collect::<Result<_, _>>()?;

@@ -27,6 +27,9 @@ pub struct Bounds {
     pub zero: bool,
 }
 
+/// All permissions there are: those of the owner, the group and all others.
+const MODE_MAX: u32 = 0o777;
+
 /// What a setting's value may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -49,6 +52,8 @@ pub enum Kind {
     Addresses,
     /// `auto`, `none`, or a list of core numbers.
     Pin,
+    /// Permissions of a file, in octal.
+    Mode,
     /// Which room ids are meant.
     Pattern,
     /// Where Redis is.
@@ -74,6 +79,8 @@ pub enum Value {
     Addresses(Vec<Listen>),
     /// Of [`Kind::Pin`].
     Pin(Pin),
+    /// Of [`Kind::Mode`].
+    Mode(u32),
     /// Of [`Kind::Pattern`].
     Pattern(Pattern),
     /// Of [`Kind::RedisUrl`].
@@ -128,6 +135,7 @@ impl Kind {
                 "none" => Ok(Value::Pin(Pin::None)),
                 cores => self.parse_cores(cores),
             },
+            Kind::Mode => self.parse_mode(text.trim()),
             Kind::Pattern => text.parse().map(Value::Pattern),
             Kind::RedisUrl => text.parse().map(Value::RedisUrl),
         }
@@ -161,6 +169,7 @@ impl Kind {
             },
             Kind::Addresses => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
             Kind::Pin => "auto, none, or core numbers as 0,1".to_owned(),
+            Kind::Mode => "0000 to 0777, in octal".to_owned(),
             Kind::Pattern => format!("1 to {ROOM_ID_BYTES_MAX} bytes"),
             Kind::RedisUrl => format!("{}, or empty", redis_url::FORMS),
         }
@@ -177,6 +186,7 @@ impl Kind {
             Kind::Choice(_) => "a word",
             Kind::Addresses => "an array of addresses",
             Kind::Pin => "a pinning",
+            Kind::Mode => "an octal mode",
             Kind::Pattern => "a pattern",
             Kind::RedisUrl => "a URL",
         }
@@ -193,6 +203,7 @@ impl Kind {
             Kind::Choice(_) => "WORD",
             Kind::Addresses => "ADDR",
             Kind::Pin => "CORES",
+            Kind::Mode => "MODE",
             Kind::Pattern => "PATTERN",
             Kind::RedisUrl => "URL",
         }
@@ -226,6 +237,14 @@ impl Kind {
 
     fn out_of_bounds(&self, text: &str) -> String {
         format!("{} is out of bounds; write {}", shown(text), self.domain())
+    }
+
+    fn parse_mode(&self, text: &str) -> Result<Value, String> {
+        let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if is_octal && mode <= MODE_MAX => Ok(Value::Mode(mode)),
+            _ => Err(format!("{} is no mode; write it as 0660 ({})", shown(text), self.domain())),
+        }
     }
 
     fn parse_cores(&self, text: &str) -> Result<Value, String> {
@@ -285,6 +304,7 @@ impl Value {
             Value::Pin(Pin::Cores(cores)) => {
                 quoted(&cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
             }
+            Value::Mode(mode) => quoted(&format!("{mode:04o}")),
             Value::Pattern(pattern) => quoted(pattern.as_str()),
             Value::RedisUrl(url) => quoted(&url.to_string()),
         }
@@ -409,6 +429,16 @@ mod tests {
     }
 
     #[test]
+    fn modes() {
+        assert_eq!(Kind::Mode.parse(" 0660 "), Ok(Value::Mode(0o660)));
+        assert_eq!(Kind::Mode.parse("777"), Ok(Value::Mode(0o777)));
+        for text in ["", "6", "0o660", "0668", "1777", "00660", "-660", "rw-rw----"] {
+            let complaint = format!("{text:?} is no mode; write it as 0660 (0000 to 0777, in octal)");
+            assert_eq!(refused(Kind::Mode, text), complaint);
+        }
+    }
+
+    #[test]
     fn patterns() {
         assert_eq!(Kind::Pattern.parse(" a.* "), Ok(Value::Pattern(" a.* ".parse().expect("a pattern"))));
         assert_eq!(refused(Kind::Pattern, &"x".repeat(256)), "the pattern has 256 bytes; write at most 255");
@@ -426,6 +456,7 @@ mod tests {
             (Value::Text("a \"b\"\\\n\u{7f}é".to_owned()), r#""a \"b\"\\\n\u007Fé""#),
             (Value::Pin(Pin::Cores(vec![0, 1])), "\"0,1\""),
             (Value::Pin(Pin::None), "\"none\""),
+            (Value::Mode(0o60), "\"0060\""),
             (Value::Pattern("a.*\"\n".parse().expect("a pattern")), r#""a.*\"\n""#),
         ] {
             assert_eq!(value.to_toml(), toml);

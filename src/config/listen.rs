@@ -29,6 +29,14 @@ impl Listen {
             Listen::Unix(_) => true,
         }
     }
+
+    /// Whether it stands for all addresses of the machine, the other one among them: the kernel gives a port to one of
+    /// the two.
+    pub(super) fn includes(&self, other: &Listen) -> bool {
+        let (Listen::Tcp(all), Listen::Tcp(one)) = (self, other) else { return false };
+        let same_place = all.is_ipv4() == one.is_ipv4() && all.port() == one.port() && all.port() != 0;
+        same_place && all.ip().is_unspecified() && !one.ip().is_unspecified()
+    }
 }
 
 impl FromStr for Listen {
@@ -39,7 +47,7 @@ impl FromStr for Listen {
             return parse_unix(path);
         }
         if let Ok(address) = text.parse() {
-            return Ok(Listen::Tcp(address));
+            return Ok(Listen::Tcp(unmapped(address)));
         }
         Err(match likely(text) {
             Some(address) => format!("{} is no address; did you mean {address}?", shown(text)),
@@ -56,6 +64,17 @@ impl fmt::Display for Listen {
             Listen::Tcp(address) => address.fmt(f),
             Listen::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
         }
+    }
+}
+
+/// `127.0.0.1:80` for `[::ffff:127.0.0.1]:80`: a socket that is IPv6 alone cannot be bound to that.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(mapped) => match mapped.ip().to_ipv4_mapped() {
+            Some(ip) => (ip, mapped.port()).into(),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
     }
 }
 
@@ -95,6 +114,18 @@ mod tests {
         for text in ["127.0.0.1:8080", "0.0.0.0:0", "[::1]:9", "[::]:65535", "unix:/run/fanfare.sock", "unix:/a b/ü"] {
             let listen: Listen = text.parse().expect(text);
             assert_eq!(listen.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_one_of_ipv4() {
+        for (text, same) in [
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("[::ffff:0:0]:0", "0.0.0.0:0"),
+            ("[::ffff:a00:1]:1", "10.0.0.1:1"),
+            ("[::127.0.0.1]:1", "[::127.0.0.1]:1"),
+        ] {
+            assert_eq!(text.parse::<Listen>(), same.parse(), "{text}");
         }
     }
 

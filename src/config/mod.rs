@@ -86,6 +86,8 @@ pub struct Config {
     pub drain: Drain,
     /// Options of the sockets.
     pub tcp: Tcp,
+    /// Options of Unix sockets.
+    pub unix: Unix,
 }
 
 /// Which core each reactor is pinned to.
@@ -247,6 +249,15 @@ pub struct Tcp {
     pub backlog: u32,
 }
 
+/// Options of Unix sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unix {
+    /// Permissions of the socket's file, as `chmod` takes them.
+    pub mode: u32,
+    /// The file's group, by name or number; empty is that of the process.
+    pub group: String,
+}
+
 impl Config {
     /// Puts the sources together: default, file, environment, flag; later ones win.
     ///
@@ -347,6 +358,7 @@ impl Config {
                 receive_buffer: from.size("tcp.receive_buffer"),
                 backlog: u32::try_from(from.number("tcp.backlog")).unwrap_or(u32::MAX),
             },
+            unix: Unix { mode: from.mode("unix.mode"), group: from.text("unix.group").to_owned() },
         }
     }
 }
@@ -374,6 +386,9 @@ fn check_listen(settings: &Values, problems: &mut Vec<Problem>) {
     for (index, address) in listen.iter().enumerate() {
         if listen[..index].contains(address) {
             problems.push(Problem::new(place.clone(), "listen", format!("{address} is named twice; remove one")));
+        }
+        if let Some(part) = listen.iter().find(|other| address.includes(other)) {
+            problems.push(Problem::new(place.clone(), "listen", format!("{address} includes {part}; remove one")));
         }
     }
     if settings.is_faulty("open") || settings.switch("open") {

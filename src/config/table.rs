@@ -98,6 +98,8 @@ const NOTICE_TEXT: Kind = Kind::Text { bytes_max: 1024 };
 
 const PREFIX: Kind = Kind::Text { bytes_max: 64 };
 
+const GROUP: Kind = Kind::Text { bytes_max: 256 };
+
 const PATH: Kind = Kind::Text { bytes_max: 4096 };
 
 const HISTORY_SIZE: Kind = integer(0, 1_000_000);
@@ -109,7 +111,8 @@ pub const SETTINGS: &[Setting] = &[
         "listen",
         Kind::Addresses,
         "127.0.0.1:8080",
-        "Addresses to serve; the flag may be repeated, or name several with commas between them.",
+        "Addresses to serve; the flag may be repeated, or name several with commas between them. [::] is IPv6 only: \
+         name 0.0.0.0 beside it for IPv4.",
     ),
     row(
         "reactors",
@@ -278,6 +281,13 @@ pub const SETTINGS: &[Setting] = &[
         integer(1, 65_535),
         "4096",
         "Connections the kernel holds until they are accepted, per listener; it cuts this to net.core.somaxconn.",
+    ),
+    row("unix.mode", Kind::Mode, "0660", "Permissions of a Unix socket's file: who may write to it may connect."),
+    row(
+        "unix.group",
+        GROUP,
+        "",
+        "Group of a Unix socket's file, by name or number, such as a proxy's; empty is the group of the process.",
     ),
 ];
 

@@ -147,6 +147,13 @@ impl Values {
         }
     }
 
+    pub(super) fn mode(&self, key: &str) -> u32 {
+        match self.value(key) {
+            Value::Mode(mode) => *mode,
+            other => unfit(key, other),
+        }
+    }
+
     pub(super) fn pattern(&self, key: &str) -> &Pattern {
         match self.value(key) {
             Value::Pattern(pattern) => pattern,

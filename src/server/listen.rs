@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::ServeError;
-use crate::config::{Listen, Tcp};
+use super::unix::UnixSocket;
+use crate::config::{Listen, Tcp, Unix};
 
 /// What is listened on.
 pub(super) struct Listeners {
@@ -15,13 +15,13 @@ pub(super) struct Listeners {
     pub(super) sockets: Vec<Vec<Socket>>,
     /// What to print, in the order of the configuration.
     pub(super) addresses: Vec<String>,
-    /// Unix sockets, to be removed at the end.
-    pub(super) paths: Vec<PathBuf>,
+    /// Those of Unix, which the reactors accept from in turns.
+    pub(super) unix: Vec<UnixSocket>,
 }
 
-pub(super) fn bind(listen: &[Listen], reactors: usize, tcp: &Tcp) -> Result<Listeners, ServeError> {
+pub(super) fn bind(listen: &[Listen], reactors: usize, tcp: &Tcp, unix: &Unix) -> Result<Listeners, ServeError> {
     let mut listeners =
-        Listeners { sockets: (0..reactors).map(|_| Vec::new()).collect(), addresses: Vec::new(), paths: Vec::new() };
+        Listeners { sockets: (0..reactors).map(|_| Vec::new()).collect(), addresses: Vec::new(), unix: Vec::new() };
     for address in listen {
         match address {
             Listen::Tcp(address) => {
@@ -30,10 +30,12 @@ pub(super) fn bind(listen: &[Listen], reactors: usize, tcp: &Tcp) -> Result<List
                 listeners.addresses.push(format!("http://{bound}/"));
             }
             Listen::Unix(path) => {
-                let fail = |error| ServeError::Listen { address: format!("unix:{}", path.display()), error };
-                bind_unix(path, &mut listeners.sockets, tcp).map_err(fail)?;
-                listeners.addresses.push(format!("unix:{}", path.display()));
-                listeners.paths.push(path.clone());
+                let bound = UnixSocket::bind(path, unix, backlog(tcp))?;
+                for sockets in &mut listeners.sockets {
+                    sockets.push(bound.listener()?);
+                }
+                listeners.addresses.push(address.to_string());
+                listeners.unix.push(bound);
             }
         }
     }
@@ -83,36 +85,8 @@ fn set_options(socket: &Socket, tcp: &Tcp) -> io::Result<()> {
     Ok(())
 }
 
-/// One Unix socket, which the reactors accept from in turns. A path left over by a server that is gone is reused.
-fn bind_unix(path: &Path, reactors: &mut [Vec<Socket>], tcp: &Tcp) -> io::Result<()> {
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    let mut bound = socket.bind(&address);
-    if bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) && is_stale(path, &address)? {
-        std::fs::remove_file(path)?;
-        bound = socket.bind(&address);
-    }
-    bound?;
-    socket.set_nonblocking(true)?;
-    socket.listen(backlog(tcp))?;
-    for sockets in reactors {
-        sockets.push(socket.try_clone()?);
-    }
-    Ok(())
-}
-
 fn backlog(tcp: &Tcp) -> i32 {
     i32::try_from(tcp.backlog).unwrap_or(i32::MAX)
-}
-
-/// Whether the path is a socket that nobody listens on.
-fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
-    use std::os::unix::fs::FileTypeExt;
-    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Ok(false);
-    }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    Ok(probe.connect(address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 #[cfg(test)]
@@ -120,33 +94,19 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn tcp() -> Tcp {
-        Config::default().tcp
+    fn bind_default(listen: Listen, reactors: usize) -> Result<Listeners, ServeError> {
+        let config = Config::default();
+        bind(&[listen], reactors, &config.tcp, &config.unix)
     }
 
     #[test]
     fn every_reactor_listens_on_the_same_port() {
-        let bound = bind(&[Listen::Tcp("127.0.0.1:0".parse().unwrap())], 3, &tcp()).unwrap();
+        let bound = bind_default(Listen::Tcp("127.0.0.1:0".parse().unwrap()), 3).unwrap();
         let port = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap().port();
         let ports: Vec<u16> = bound.sockets.iter().map(|sockets| port(&sockets[0])).collect();
         assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
         let taken = Listen::Tcp(([127, 0, 0, 1], ports[0]).into());
-        let Err(error) = bind(&[taken], 1, &tcp()) else { panic!("the port is taken") };
+        let Err(error) = bind_default(taken, 1) else { panic!("the port is taken") };
         assert!(error.to_string().contains("is in use"), "{error}");
-    }
-
-    #[test]
-    fn a_stale_unix_socket_is_replaced_and_a_living_one_is_not() {
-        let path = std::env::temp_dir().join(format!("fanfare-listen-{}.sock", std::process::id()));
-        let listen = [Listen::Unix(path.clone())];
-        let first = bind(&listen, 2, &tcp()).unwrap();
-        assert!(bind(&listen, 1, &tcp()).is_err(), "somebody listens");
-        drop(first);
-        assert!(bind(&listen, 1, &tcp()).is_ok(), "nobody does any more");
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, "mine").unwrap();
-        assert!(bind(&listen, 1, &tcp()).is_err(), "a file is not a socket");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
-        std::fs::remove_file(&path).unwrap();
     }
 }

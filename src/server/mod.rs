@@ -8,6 +8,7 @@ mod listen;
 mod log;
 mod memory;
 mod signals;
+mod unix;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -18,8 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use listen::Listeners;
 use signals::Request;
 use socket2::Socket;
+use unix::UnixSocket;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
@@ -45,6 +48,15 @@ pub enum ServeError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The file of a Unix socket cannot be given to the group that was asked for.
+    Group {
+        /// The socket as configured.
+        address: String,
+        /// The group as configured.
+        group: String,
+        /// What the system said.
+        error: io::Error,
+    },
     /// A core that was asked for is not there.
     Core(usize),
     /// The operating system refused something else.
@@ -65,6 +77,11 @@ impl fmt::Display for ServeError {
             ServeError::Listen { address, error } => {
                 write!(f, "cannot listen on {address}: {error}; choose another address with --listen")
             }
+            ServeError::Group { address, group, error } => write!(
+                f,
+                "cannot give {address} to the group {group}: {error}; name one with --unix.group that there is, and that \
+                 the server's user is in"
+            ),
             ServeError::Core(core) => {
                 write!(f, "core {core} is not available to this process: choose others with --pin, or --pin none")
             }
@@ -102,10 +119,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let possible = memory::connections_possible(descriptors);
     let cores = cores::assign(&config)?;
     let mut node = Node::new(&config, cores.len())?;
-    let listeners = listen::bind(&config.listen, cores.len(), &config.tcp)?;
-    let addresses = listeners.addresses.clone();
-    let paths = listeners.paths.clone();
-    let reactors = node.spawn(listeners.sockets, cores)?;
+    let Listeners { sockets, addresses, unix } = listen::bind(&config.listen, cores.len(), &config.tcp, &config.unix)?;
+    let reactors = node.spawn(sockets, cores)?;
     node.ready.store(true, Ordering::Relaxed);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -125,12 +140,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
         );
     }
     announce(&addresses)?;
-    let outcome = wait(&requests, &reactors, &node.ready, config.drain.timeout);
-    for path in paths {
-        // Somebody may have removed it already.
-        let _ = std::fs::remove_file(path);
-    }
-    outcome
+    wait(&requests, &reactors, &node.ready, unix, config.drain.timeout)
 }
 
 /// Says on stdout where the node listens, in a thread that ends with it: a reader that does not read stops nothing.
@@ -335,6 +345,7 @@ fn wait(
     requests: &Receiver<Request>,
     reactors: &Reactors,
     ready: &AtomicBool,
+    unix: Vec<UnixSocket>,
     drain_max: Duration,
 ) -> Result<(), ServeError> {
     let failed = io_error("a reactor failed");
@@ -344,6 +355,8 @@ fn wait(
     }
     ready.store(false, Ordering::Relaxed);
     tracing::info!(timeout_ms = drain_max.as_millis() as u64, "draining: a second signal leaves at once");
+    // From here on their paths are the next process's.
+    drop(unix);
     reactors.post.order(Order::Drain);
     let deadline = Instant::now() + drain_max;
     let mut left = reactors.count;

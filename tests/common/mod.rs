@@ -285,6 +285,31 @@ pub fn refused_start(settings: &[&str]) -> Refusal {
     Refusal { code: status.code(), stderr }
 }
 
+/// Runs `fanfare serve`, which may be refused: the server once it says where it listens, or how it ended.
+///
+/// # Errors
+///
+/// How it ended.
+pub fn try_start(settings: &[&str]) -> Result<Server, Refusal> {
+    let mut child = command(settings).spawn().expect("the fanfare binary should start");
+    let log = Arc::new(Mutex::new(String::new()));
+    let log_reader = keep_log(child.stderr.take().expect("stderr is piped"), Arc::clone(&log));
+    let lines = keep_lines(child.stdout.take().expect("stdout is piped"));
+    let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+    let mut server = Server { child, settings, listeners: Vec::new(), log, log_reader: Some(log_reader) };
+    match lines.recv_timeout(PATIENCE) {
+        Ok(line) => {
+            server.listeners.push(line.trim_start_matches("listening on ").trim().to_owned());
+            Ok(server)
+        }
+        Err(RecvTimeoutError::Timeout) => panic!("neither served nor refused after {PATIENCE:?}"),
+        Err(RecvTimeoutError::Disconnected) => {
+            let code = server.wait_exit().code();
+            Err(Refusal { code, stderr: server.log() })
+        }
+    }
+}
+
 /// An answer to a plain HTTP request.
 #[derive(Debug)]
 pub struct HttpAnswer {

@@ -88,6 +88,14 @@ fn each_wrong_list_or_word_of_a_file_says_where_and_what_to_do() {
             "pin = [true]\n",
             "f.toml:1:8: pin: true or false stands where a pinning belongs; write it like pin = \"auto\"",
         ),
+        (
+            "[unix]\nmode = 0o1660\n",
+            "f.toml:2:8: unix.mode: \"1660\" is no mode; write it as 0660 (0000 to 0777, in octal)",
+        ),
+        (
+            "[unix]\nmode = 660\n",
+            "f.toml:2:8: unix.mode: a whole number stands where an octal mode belongs; write it like mode = \"0660\"",
+        ),
         ("io = \"uring\"\n", "f.toml:1:6: io: \"uring\" is no choice; write auto or epoll"),
         ("[[open]]\n", "f.toml:1:1: open: an array stands where true or false belongs; write it like open = false"),
         (

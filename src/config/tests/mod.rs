@@ -84,6 +84,7 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Choice(words) => words.iter().map(ToString::to_string).collect(),
         Kind::Addresses => vec!["[::1]:9,unix:/run/x".to_owned()],
         Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
+        Kind::Mode => vec!["0600".to_owned()],
         Kind::Pattern => vec!["a \\ \"b\" # *".to_owned(), "ü\n".to_owned()],
         Kind::RedisUrl => vec!["rediss://h:1/".to_owned()],
     };
@@ -155,6 +156,7 @@ fn the_defaults_are_these() {
         redis: Redis { url: RedisUrl::default(), tls_ca: String::new(), prefix: "fanfare".to_owned() },
         drain: Drain { timeout: 10 * second },
         tcp: Tcp { nodelay: true, send_buffer: 0, receive_buffer: 0, backlog: 4096 },
+        unix: Unix { mode: 0o660, group: String::new() },
     };
     assert_eq!(config, expected);
     assert_eq!(loaded(&Sources::default()), expected);
@@ -287,6 +289,19 @@ fn values_have_to_fit_each_other() {
         problems(&flags(&[("listen", "127.0.0.1:1,unix:/x,127.0.0.1:1")])),
         ["--listen: 127.0.0.1:1 is named twice; remove one"]
     );
+    assert_eq!(
+        problems(&flags(&[("listen", "127.0.0.1:1,[::ffff:127.0.0.1]:1")])),
+        ["--listen: 127.0.0.1:1 is named twice; remove one"]
+    );
+    for (listen, problem) in [
+        ("127.0.0.1:1,0.0.0.0:1", "0.0.0.0:1 includes 127.0.0.1:1; remove one"),
+        ("[::]:1,0.0.0.0:1,[::1]:1", "[::]:1 includes [::1]:1; remove one"),
+    ] {
+        let found = problems(&flags(&[("listen", listen), ("open", "true")]));
+        assert_eq!(found, [format!("--listen: {problem}")]);
+    }
+    let apart = flags(&[("listen", "[::]:1,0.0.0.0:1,127.0.0.1:2,0.0.0.0:0,127.0.0.1:0"), ("open", "true")]);
+    assert_eq!(problems(&apart), [""; 0]);
     let mut sources = file("pin = \"0,1\"\n");
     sources.flags = flags(&[("reactors", "3")]).flags;
     assert_eq!(
