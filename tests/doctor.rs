@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fanfare::config::{Config, Pin, Setting, Sources};
-use fanfare::doctor::{Finding, Level, Machine, bites, examine, json, table};
+use fanfare::doctor::{Finding, Level, Machine, Neighbour, bites, examine, json, table};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -170,6 +170,44 @@ fn a_virtual_machine_is_held_by_its_descriptors() {
     );
 }
 
+/// On its two cores run another node, whose reactor is pinned, a Redis with a pinned thread, and what keeps to no core:
+/// a proxy, and the kernel's own.
+#[test]
+fn others_on_the_same_cores_are_named() {
+    let machine = recorded("virtual-machine");
+    let neighbour = |name: &str, pid, reactors, pinned: &[usize]| {
+        let (name, pinned) = (name.to_owned(), pinned.to_vec());
+        Neighbour { name, pid, reactors, pinned }
+    };
+    let expected = [neighbour("redis-server", 900, 0, &[1]), neighbour("fanfare", 4711, 1, &[0])];
+    assert_eq!(machine.cores.neighbours.as_deref(), Some(&expected[..]));
+    let found = |reactors, pin| {
+        let findings = examine(&machine, &Config { reactors, pin, ..config(100) });
+        let Finding { level, read, means, mend, .. } = finding(&findings, "neighbours").clone();
+        assert_eq!(read, "redis-server 900: pinned to 1; fanfare 4711: 1 reactor, pinned to 0");
+        (level, means, mend)
+    };
+    let part = |cores| format!("this node's reactors keep to core {cores} as well: each gets a part of it");
+    let unpinned = Some("fanfare serve --pin none".to_owned());
+    assert_eq!(found(0, Pin::Auto), (Note, part("0,1"), unpinned.clone()));
+    assert_eq!(found(1, Pin::Cores(vec![0])), (Note, part("0"), unpinned));
+    assert_eq!(found(1, Pin::Auto), (Good, "there are cores enough for all".to_owned(), None));
+    let crowded = "with this node's that is 3 reactors on 2 cores".to_owned();
+    assert_eq!(found(2, Pin::None), (Note, crowded, Some("fanfare serve --reactors 1".to_owned())));
+    // With cores that nobody keeps to, these.
+    let mut wider = machine.clone();
+    wider.cores.allowed = vec![0, 1, 2, 3];
+    let findings = examine(&wider, &Config { reactors: 2, pin: Pin::Cores(vec![0, 1]), ..config(100) });
+    let mend = finding(&findings, "neighbours").mend.clone();
+    assert_eq!(mend.as_deref(), Some("fanfare serve --reactors 2 --pin 2,3"));
+    let pinning = finding(&findings, "pinning");
+    assert_eq!(pinning.level, Good);
+    let findings = examine(&wider, &Config { reactors: 2, ..config(100) });
+    assert!(finding(&findings, "pinning").means.contains("none is pinned"), "fewer reactors than cores");
+    let alone = examine(&recorded("tuned-server"), &config(100));
+    assert_eq!(finding(&alone, "neighbours").level, Good);
+}
+
 #[test]
 fn what_is_configured_is_weighed() {
     let machine = recorded("virtual-machine");
@@ -199,7 +237,7 @@ fn a_machine_that_hides_everything_bites_nothing() {
     let findings = examine(&Machine::default(), &config(50_000));
     assert!(!bites(&findings));
     let hidden = findings.iter().filter(|finding| finding.read.ends_with("cannot be read here")).count();
-    assert_eq!(hidden, 17);
+    assert_eq!(hidden, 18);
 }
 
 /// The commands that a report advises, carried out on the recording and on the configuration, as far as they are no

@@ -93,7 +93,7 @@ pub struct Config {
 /// Which core each reactor is pinned to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pin {
-    /// Each reactor to a core of its own where there are enough allowed cores; otherwise none.
+    /// Each reactor to a core of its own where there are as many as allowed cores; otherwise none.
     Auto,
     /// The scheduler decides.
     None,

@@ -124,7 +124,7 @@ pub const SETTINGS: &[Setting] = &[
         "pin",
         Kind::Pin,
         "auto",
-        "Core of each reactor, in order; auto pins where there are cores enough, none leaves it to the scheduler.",
+        "Core of each reactor, in order; auto pins where there are as many reactors as cores, none leaves it to the scheduler.",
     ),
     row(
         "io",

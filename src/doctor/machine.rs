@@ -108,4 +108,19 @@ pub struct Cores {
     pub wake_us_max: Option<u64>,
     /// `kernel.io_uring_disabled`: 0 allowed, 1 for some, 2 for none.
     pub io_uring_disabled: Option<u64>,
+    /// Other processes that keep to some of the allowed cores, and other nodes; `None` where no process is seen.
+    pub neighbours: Option<Vec<Neighbour>>,
+}
+
+/// Another process on the allowed cores.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Neighbour {
+    /// What its program is called.
+    pub name: String,
+    /// Its number.
+    pub pid: u64,
+    /// Reactors, where it is a node.
+    pub reactors: u64,
+    /// Those of the allowed cores to which threads keep that may not run on all of them.
+    pub pinned: Vec<usize>,
 }

@@ -16,7 +16,7 @@ mod read;
 mod report;
 
 pub use checks::examine;
-pub use machine::{Cores, Descriptors, Machine, Memory, Network, Nic};
+pub use machine::{Cores, Descriptors, Machine, Memory, Neighbour, Network, Nic};
 pub use report::{json, table};
 
 /// How a setting stands to what is configured.

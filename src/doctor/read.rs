@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::machine::{Cores, Descriptors, Machine, Memory, Network, Nic};
+use super::machine::{Cores, Descriptors, Machine, Memory, Neighbour, Network, Nic};
 use crate::cgroup::{self, Limit};
 
 const PIDS: Limit = Limit { controller: "pids", v2: "pids.max", v1: "pids.max" };
@@ -152,14 +152,62 @@ impl Tree<'_> {
             governors,
             wake_us_max: allowed.iter().filter_map(|core| self.wake_us_max(&folder(core))).max(),
             io_uring_disabled: self.sysctl("kernel/io_uring_disabled"),
+            neighbours: self.neighbours(&allowed),
             allowed,
         }
     }
 
     fn cores_allowed(&self) -> Vec<usize> {
-        let status = self.text("proc/self/status").unwrap_or_default();
-        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-        list.and_then(|list| parse_cores(list.trim())).unwrap_or_default()
+        self.cores_of("proc/self/status").unwrap_or_default()
+    }
+
+    fn cores_of(&self, status: &str) -> Option<Vec<usize>> {
+        parse_cores(&self.status(status, "Cpus_allowed_list")?)
+    }
+
+    /// The value of a line of a process's or a thread's status.
+    fn status(&self, path: &str, key: &str) -> Option<String> {
+        let status = self.text(path)?;
+        let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        Some(value.trim().to_owned())
+    }
+
+    /// Other processes with reactors on the allowed cores, or with threads that keep to some of these.
+    fn neighbours(&self, allowed: &[usize]) -> Option<Vec<Neighbour>> {
+        let own = self.status("proc/self/status", "Pid").and_then(|pid| pid.parse().ok());
+        let mut pids: Vec<u64> = self.names("proc").iter().filter_map(|name| name.parse().ok()).collect();
+        pids.sort_unstable();
+        if pids.is_empty() {
+            return None;
+        }
+        let others = pids.into_iter().filter(|pid| Some(*pid) != own);
+        Some(others.filter_map(|pid| self.neighbour(pid, allowed)).collect())
+    }
+
+    fn neighbour(&self, pid: u64, allowed: &[usize]) -> Option<Neighbour> {
+        let folder = format!("proc/{pid}");
+        // Threads of the kernel have no memory of their own. They keep to cores, too, and are everywhere.
+        self.status(&format!("{folder}/status"), "VmSize")?;
+        let name = self.text(&format!("{folder}/comm"))?;
+        let is_node = name == "fanfare";
+        // A process may call itself anything, and this is shown on a terminal.
+        let name = name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect();
+        let mut neighbour = Neighbour { name, pid, ..Neighbour::default() };
+        for task in self.names(&format!("{folder}/task")) {
+            let Some(cores) = self.cores_of(&format!("{folder}/task/{task}/status")) else { continue };
+            let here = allowed.iter().filter(|core| cores.contains(core));
+            let count = here.clone().count();
+            let thread = self.text(&format!("{folder}/task/{task}/comm")).unwrap_or_default();
+            if is_node && count > 0 && thread.starts_with("reactor-") {
+                neighbour.reactors += 1;
+            }
+            if count < allowed.len() {
+                neighbour.pinned.extend(here);
+            }
+        }
+        neighbour.pinned.sort_unstable();
+        neighbour.pinned.dedup();
+        (neighbour.reactors > 0 || !neighbour.pinned.is_empty()).then_some(neighbour)
     }
 
     fn wake_us_max(&self, core: &str) -> Option<u64> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::common::raw::{RawConn, status_of};
-use crate::common::{Client, PATIENCE, Server, Signal, eventually, free_addr, http_get, metric};
+use crate::common::{Client, PATIENCE, Redis, Server, Signal, await_metric, eventually, free_addr, http_get, metric};
 
 /// Plain requests at once: more than the control thread has places.
 const REQUESTS: usize = 600;
@@ -126,6 +126,22 @@ fn descriptors_that_run_out_without_a_log_end_nobody() {
         server.signal(Signal::TERM);
         assert_eq!(client.close_frame().0, 1001);
         drop((client, crowd));
+        assert_eq!(server.wait_exit().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_redis_that_is_lost_without_a_log_ends_nobody() {
+    for sink in [gone(), stuck()] {
+        let mut redis = Redis::start();
+        let (mut server, _reader) = serve(sink, "info", &["--redis", &redis.url()]);
+        await_metric(&server, "fanfare_cluster_reachable", 1);
+        let mut client = Client::connect(&server, "alice");
+        redis.kill();
+        await_metric(&server, "fanfare_cluster_reachable", 0);
+        server.signal(Signal::TERM);
+        assert_eq!(client.close_frame().0, 1001);
+        drop(client);
         assert_eq!(server.wait_exit().code(), Some(0));
     }
 }

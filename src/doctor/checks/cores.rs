@@ -1,6 +1,6 @@
 //! Cores: whether each reactor has one, and how fast it wakes.
 
-use super::{Node, fatal, good, grouped, note};
+use super::{Node, fatal, good, grouped, neighbours, note};
 use crate::config::Pin;
 use crate::doctor::{Cores, Finding};
 
@@ -11,7 +11,7 @@ const OWN_THREADS: u64 = 5;
 const WAKE_US_MAX: u64 = 50;
 
 pub(super) fn check(cores: &Cores, node: &Node<'_>) -> Vec<Finding> {
-    let mut findings = vec![reactors(cores, node), pinning(cores, node)];
+    let mut findings = vec![reactors(cores, node), pinning(cores, node), neighbours::check(cores, node)];
     findings.extend(quota(cores, node));
     findings.push(threads(cores, node));
     findings.push(governor(cores));
@@ -49,6 +49,10 @@ fn pinning(cores: &Cores, node: &Node<'_>) -> Finding {
         Pin::Auto if node.reactors > allowed.len() as u64 => {
             note(check, "pin auto".to_owned(), "there are fewer cores than reactors: none is pinned", None)
         }
+        Pin::Auto if node.reactors < allowed.len() as u64 => {
+            let means = "fewer reactors than cores: none is pinned, so that the scheduler may find them a free one";
+            good(check, "pin auto".to_owned(), means)
+        }
         Pin::Auto => good(check, "pin auto".to_owned(), "each reactor keeps to a core of its own"),
         Pin::Cores(listed) => {
             let asked: Vec<usize> = listed.iter().copied().take(node.reactors as usize).collect();
@@ -67,7 +71,16 @@ fn pinning(cores: &Cores, node: &Node<'_>) -> Finding {
     }
 }
 
-fn list(cores: &[usize]) -> String {
+/// The cores to which the node's reactors keep.
+pub(super) fn kept_cores<'a>(cores: &'a Cores, node: &'a Node<'_>) -> &'a [usize] {
+    match &node.config.pin {
+        Pin::Auto if node.reactors == cores.allowed.len() as u64 => &cores.allowed,
+        Pin::Auto | Pin::None => &[],
+        Pin::Cores(listed) => &listed[..listed.len().min(node.reactors as usize)],
+    }
+}
+
+pub(super) fn list(cores: &[usize]) -> String {
     cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
 

@@ -3,6 +3,7 @@
 mod cores;
 mod descriptors;
 mod memory;
+mod neighbours;
 mod network;
 
 use super::{Finding, Level, Machine};
