@@ -14,7 +14,7 @@ mod subscribing;
 
 use std::net::TcpListener;
 
-use common::{Client, Server, socket_path};
+use common::{Client, Server, remove_socket, socket_path};
 use running::fanfare;
 
 /// Rooms that keep history, and others.
@@ -60,7 +60,7 @@ fn a_unix_socket_is_a_server_too() {
         "fanfare: cannot connect to unix:/nowhere/f.sock: No such file or directory (os error 2); start the server, or \
          name it with --url\n"
     );
-    let _ = std::fs::remove_file(path);
+    remove_socket(&path);
 }
 
 /// A server that cannot be reached is exit code 1 for every command; the secret in its URL is shown by none.

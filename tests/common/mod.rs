@@ -15,7 +15,7 @@ pub mod redis;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -409,6 +409,16 @@ pub fn one_per_reactor(server: &Server, reactors: usize, connect: impl Fn() -> C
 /// A path for a Unix socket that no other test uses, short enough for `sockaddr_un`.
 pub fn socket_path() -> PathBuf {
     temporary_path("sock")
+}
+
+/// Removes what a killed server leaves of its socket.
+pub fn remove_socket(path: &Path) {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    for left in [path.as_os_str(), &lock] {
+        // It may not have come to that.
+        let _ = std::fs::remove_file(left);
+    }
 }
 
 /// A path among the temporary files that no other test uses.

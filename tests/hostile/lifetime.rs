@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use crate::common::raw::{RawConn, TEXT};
-use crate::common::{Client, Server, Signal, refused_start, socket_path};
+use crate::common::{Client, Server, Signal, refused_start, remove_socket, socket_path};
 
 pub fn sigterm_closes_with_1001(reactors: usize) {
     let mut server = Server::with_reactors(reactors, &["--drain.timeout", "5s"]);
@@ -111,7 +111,7 @@ pub fn a_unix_socket_is_served(reactors: usize) {
     let server = Server::with_reactors(reactors, &["--listen", &listen]);
     connect("bob").barrier();
     drop(server);
-    let _ = std::fs::remove_file(&path);
+    remove_socket(&path);
 }
 
 pub fn a_port_in_use_is_one_line() {

@@ -9,7 +9,9 @@ use crate::common::{Client, Server, Signal, eventually};
 /// A terminal that goes away sends it twice: the second does not cut the drain short.
 #[test]
 fn sighup_drains() {
-    let mut server = Server::start(&["--drain.timeout", "1h"]);
+    // These tests may run under nohup themselves.
+    let caught = |command: &mut Command| wrap(command, "env", &["--default-signal=HUP"]);
+    let mut server = Server::changed(caught, &["--drain.timeout", "1h"]);
     let mut silent = RawConn::connect_as(&server, "silent");
     let mut client = Client::connect(&server, "alice");
     server.signal(Signal::HUP);
@@ -44,13 +46,8 @@ fn sigusr1_and_sigusr2_are_ignored_with_a_line() {
 /// `nohup` starts it with the signal ignored.
 #[test]
 fn an_ignored_sighup_stays_ignored() {
-    let wrap = |command: &mut Command| {
-        let mut wrapped = Command::new("sh");
-        wrapped.arg("-c").arg("trap '' HUP; exec \"$0\" \"$@\"").arg(command.get_program()).args(command.get_args());
-        wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        *command = wrapped;
-    };
-    let server = Server::changed(wrap, &[]);
+    let ignored = |command: &mut Command| wrap(command, "env", &["--ignore-signal=HUP"]);
+    let server = Server::changed(ignored, &[]);
     let mut client = Client::connect(&server, "alice");
     server.signal(Signal::HUP);
     client.barrier();
@@ -58,4 +55,12 @@ fn an_ignored_sighup_stays_ignored() {
     eventually("the next signal is told of", || server.log().contains("SIGUSR1"));
     assert!(!server.log().contains("draining"), "{}", server.log());
     client.barrier();
+}
+
+/// Lets another program start the command.
+fn wrap(command: &mut Command, program: &str, args: &[&str]) {
+    let mut wrapped = Command::new(program);
+    wrapped.args(args).arg(command.get_program()).args(command.get_args());
+    wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    *command = wrapped;
 }

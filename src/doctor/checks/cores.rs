@@ -4,7 +4,7 @@ use super::{Node, fatal, good, grouped, neighbours, note};
 use crate::config::Pin;
 use crate::doctor::{Cores, Finding};
 
-/// Threads beside the reactors: main, control, signals, log, and at the start the one that prints `listening on`.
+/// Threads beside the reactors and that of a cluster: main, control, signals, log, and at the start the one that prints `listening on`.
 const OWN_THREADS: u64 = 5;
 
 /// Time to wake from an idle state that is felt in latencies of some tens of microseconds.
@@ -98,7 +98,8 @@ fn quota(cores: &Cores, node: &Node<'_>) -> Option<Finding> {
 
 fn threads(cores: &Cores, node: &Node<'_>) -> Finding {
     let check = "threads";
-    let needed = node.reactors + OWN_THREADS;
+    let cluster = u64::from(node.config.redis.url.place().is_some());
+    let needed = node.reactors + OWN_THREADS + cluster;
     let Some(left) = cores.threads_left else {
         return good(check, "no limit of threads in the control groups".to_owned(), format!("{needed} are needed"));
     };

@@ -88,7 +88,7 @@ impl LogQueue {
 /// Writes all of it. It waits for a slow reader, and never takes a lock that others may want.
 ///
 /// # Errors
-/// What the kernel says: the reader is gone, the disk full.
+/// What the kernel says: the disk is full, or the reader gone, since Rust has SIGPIPE ignored.
 pub(in crate::server) fn write_all(stream: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(stream, bytes) {
