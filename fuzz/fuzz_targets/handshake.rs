@@ -1,9 +1,9 @@
 //! Any bytes as a client's request, in any pieces.
 //!
 //! `HeadReader` must find the end of the head in the very piece that brings it, or refuse in the very piece that fills
-//! the limit, and hand back every byte that came. Until then it holds what came and no more than the limit.
+//! the limit or shows that this is no head, and hand back every byte that came. Until then it holds what came and no more than the limit.
 //!
-//! `parse_head` must call a head an upgrade exactly where a second reader does: one that goes line by line through
+//! `parse_head` must call a head an upgrade, and a lost one, exactly where a second reader does: one that goes line by line through
 //! RFC 9112 §2–5 and RFC 6455 §4.2.1 and knows nothing of the first. Both must read the same out of it. Every answer,
 //! upgrade or refusal, is one well-formed HTTP response.
 //!
@@ -50,14 +50,20 @@ enum End {
     At(usize),
     /// So many bytes show that it is too large.
     TooLarge(usize),
+    /// So many bytes show that it is none.
+    Malformed(usize),
     /// It goes on.
     Open,
 }
 
 fn head_end(bytes: &[u8], limits: HeadLimits) -> End {
+    let first = bytes.first().is_some_and(|first| !b"\r\n".contains(first) && !is_token(&[*first]));
+    let bare = bytes.iter().enumerate().find(|(at, byte)| **byte == b'\n' && (*at == 0 || bytes[at - 1] != b'\r'));
+    let malformed = first.then_some(1).or(bare.map(|(at, _)| at + 1));
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
-    match end {
-        Some(end) if end <= limits.bytes_max => End::At(end),
+    match (end, malformed) {
+        (end, Some(at)) if at <= limits.bytes_max && end.is_none_or(|end| at < end) => End::Malformed(at),
+        (Some(end), _) if end <= limits.bytes_max => End::At(end),
         _ if bytes.len() >= limits.bytes_max => End::TooLarge(limits.bytes_max),
         _ => End::Open,
     }
@@ -76,7 +82,8 @@ fn check_reader(bytes: &[u8], ends: &[usize], head_end: End, limits: HeadLimits)
                 return;
             }
             (End::TooLarge(at), Err(HttpRefusal::HeadTooLarge)) if end >= at => return,
-            (End::At(at) | End::TooLarge(at), Ok(None)) if end < at => {}
+            (End::Malformed(at), Err(HttpRefusal::Bad(_))) if end >= at => return,
+            (End::At(at) | End::TooLarge(at) | End::Malformed(at), Ok(None)) if end < at => {}
             (End::Open, Ok(None)) => {}
             _ => panic!("{head_end:?} of pieces up to {ends:?}, and behind {end} bytes there is {found:?}"),
         }
@@ -99,7 +106,12 @@ fn check_head(head: &[u8], limits: HeadLimits) {
         Err(refusal) => write_refusal(&mut answer, *refusal),
     }
     check_response(&answer, &found);
-    let expected = Request::read(head, limits).and_then(|request| request.upgrade());
+    let request = Request::read(head, limits);
+    let expected = request.as_ref().and_then(Request::upgrade);
+    let is_lost = request.as_ref().is_some_and(Request::has_lost_its_upgrade);
+    assert_eq!(found == Err(HttpRefusal::UpgradeLost), is_lost, "{:?}", String::from_utf8_lossy(head));
+    let is_plain = request.is_some_and(|request| request.is_plain());
+    assert_eq!(found == Ok(Head::Http), is_plain, "{:?}", String::from_utf8_lossy(head));
     let found = match found {
         Ok(Head::Upgrade(upgrade)) => Some(upgrade),
         Ok(Head::Http) | Err(_) => None,
@@ -114,7 +126,7 @@ fn check_response(answer: &[u8], outcome: &Result<Head, HttpRefusal>) {
         Ok(Head::Upgrade(_)) => 101,
         Err(HttpRefusal::Bad(_)) => 400,
         Err(HttpRefusal::NotFound) => 404,
-        Err(HttpRefusal::Version) => 426,
+        Err(HttpRefusal::Version | HttpRefusal::UpgradeLost) => 426,
         Err(HttpRefusal::HeadTooLarge | HttpRefusal::TooManyHeaders) => 431,
         Err(HttpRefusal::Timeout | HttpRefusal::AtCapacity { .. }) => panic!("{outcome:?} is not about the head"),
     };
@@ -135,10 +147,10 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// None where the head is not what RFC 9112 allows. It allows lines that end without a carriage return (§2.2),
-    /// and empty lines in front of the first (§2.2).
+    /// None where the head is not what RFC 9112 allows, has not one host (§3.2), or a target of which nothing is known.
+    /// Empty lines in front of the first are allowed (§2.2).
     fn read(head: &'a [u8], limits: HeadLimits) -> Option<Request<'a>> {
-        let lines = head.strip_suffix(b"\n")?.split(|&byte| byte == b'\n');
+        let lines = head.strip_suffix(b"\r\n")?.split(|&byte| byte == b'\n');
         let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).skip_while(|line| line.is_empty());
         let mut words = str::from_utf8(lines.next()?).ok()?.split(' ');
         let (method, target, version) = (words.next()?, words.next()?, words.next()?);
@@ -159,20 +171,48 @@ impl<'a> Request<'a> {
             headers.push((str::from_utf8(name).ok()?.to_ascii_lowercase(), value));
         }
         let is_whole = lines.next().is_none();
-        (is_whole && headers.len() <= limits.headers_max).then_some(Request { method, target, version, headers })
+        let request = Request { method, target, version, headers };
+        let is_known = ["HTTP/1.0", "HTTP/1.1"].contains(&version) && request.has_its_host();
+        let is_small = request.headers.len() <= limits.headers_max;
+        (is_whole && is_known && is_small && request.path_and_query().is_some()).then_some(request)
+    }
+
+    fn has_its_host(&self) -> bool {
+        let hosts: Vec<_> = self.headers.iter().filter(|(name, _)| name == "host").collect();
+        match hosts[..] {
+            [] => self.version == "HTTP/1.0",
+            [(_, host)] => is_authority(host),
+            _ => false,
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(known, _)| known == name)
+    }
+
+    fn names(&self, name: &str, wanted: &str) -> bool {
+        self.list(name).iter().any(|token| token.eq_ignore_ascii_case(wanted))
+    }
+
+    /// Whether a WebSocket handshake was meant, of which a proxy has taken away what makes it one (RFC 9110 §7.8).
+    fn has_lost_its_upgrade(&self) -> bool {
+        let is_whole =
+            self.version == "HTTP/1.1" && self.names("upgrade", "websocket") && self.names("connection", "upgrade");
+        self.has("sec-websocket-key") && !is_whole
+    }
+
+    fn is_plain(&self) -> bool {
+        !self.has("sec-websocket-key") && !self.names("upgrade", "websocket")
     }
 
     /// None where RFC 6455 §4.2.1 does not allow it, or there is no endpoint for it.
     fn upgrade(&self) -> Option<Upgrade> {
-        let has = |name: &str, wanted: &str| self.list(name).iter().any(|token| token.eq_ignore_ascii_case(wanted));
-        let present = |name: &str| self.headers.iter().any(|(known, _)| known == name);
         let is_upgrade = self.method == "GET"
             && self.version == "HTTP/1.1"
-            && present("host")
-            && has("upgrade", "websocket")
-            && has("connection", "upgrade")
+            && self.names("upgrade", "websocket")
+            && self.names("connection", "upgrade")
             && self.list("sec-websocket-version") == ["13"]
-            && !present("transfer-encoding")
+            && !self.has("transfer-encoding")
             && self.list("content-length").iter().all(|length| *length == "0");
         let [key] = self.list("sec-websocket-key")[..] else { return None };
         // 16 bytes in base64 are 22 digits and two that fill up.
@@ -195,13 +235,25 @@ impl<'a> Request<'a> {
         texts.flat_map(|text| text.split(',').map(|element| element.trim_matches([' ', '\t']))).collect()
     }
 
+    /// A path with its query, as it is or behind a scheme and an authority. The authority ends with a slash, a query or
+    /// the whole (RFC 3986 §3.2), and is not looked at any further.
+    fn path_and_query(&self) -> Option<(&'a str, &'a str)> {
+        let target = self.target;
+        if target == "*" || target.starts_with('/') {
+            return Some(target.split_once('?').unwrap_or((target, "")));
+        }
+        let (scheme, rest) = target.split_once("://")?;
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let is_known = ["http", "https", "ws", "wss"].contains(&scheme.to_ascii_lowercase().as_str());
+        if !is_known || end == 0 || !is_authority(rest[..end].as_bytes()) {
+            return None;
+        }
+        let (path, query) = rest[end..].split_once('?').unwrap_or((&rest[end..], ""));
+        Some((if path.is_empty() { "/" } else { path }, query))
+    }
+
     fn target(&self) -> Option<Target> {
-        // The absolute form names an authority, which ends with a slash, a query or the whole (RFC 3986 §3.2).
-        let target = match self.target.strip_prefix("http://") {
-            Some(rest) => &rest[rest.find(['/', '?']).unwrap_or(rest.len())..],
-            None => self.target,
-        };
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let (path, query) = self.path_and_query()?;
         let pairs: Vec<(&str, &str)> =
             query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
         let first = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
@@ -209,10 +261,8 @@ impl<'a> Request<'a> {
             Some(user) => Some(decoded(user, USER_ID_BYTES_MAX)?),
             None => None,
         };
-        let is_absolute = self.target.starts_with("http://");
         match path {
             "/" | "/ws" => Some(Target::Json { user }),
-            "" if is_absolute => Some(Target::Json { user }),
             _ => {
                 let room = path.strip_prefix("/raw/").filter(|room| !room.contains('/'))?;
                 let room = decoded(room, ROOM_ID_BYTES_MAX)?;
@@ -225,6 +275,12 @@ impl<'a> Request<'a> {
 fn is_token(bytes: &[u8]) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(is_part)
+}
+
+/// A host and a port, as far as single bytes tell (RFC 3986 §3.2.2).
+fn is_authority(bytes: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
+    bytes.iter().all(is_part)
 }
 
 /// A field's value without the white space around it (RFC 9110 §5.6.3).

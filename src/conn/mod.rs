@@ -11,16 +11,17 @@ mod handshake;
 mod mask;
 mod outbox;
 mod rate;
+mod target;
 mod utf8;
 
 pub use close::{CloseReason, PeerError, close_payload, parse_close};
 pub use decoder::{Decoder, Event, MessageLimits};
 pub use frame::{Header, parse_header};
 pub use handshake::{
-    Head, HeadLimits, HeadReader, HttpRefusal, Target, Upgrade, field_elements, parse_head, write_refusal,
-    write_upgrade,
+    Head, HeadLimits, HeadReader, HttpRefusal, Upgrade, field_elements, parse_head, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
 pub use outbox::{Audience, Chunk, Frames, Ledger, Outbox, Replay, Segment, Unit};
 pub use rate::TokenBucket;
+pub use target::Target;
 pub use utf8::{InvalidUtf8, Utf8Stream, validate};
