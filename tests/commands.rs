@@ -47,6 +47,37 @@ fn presence_says_how_many_and_who() {
 }
 
 #[test]
+fn names_that_others_chose_stay_on_their_line() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let mut members: Vec<Client> =
+        ["\u{9b}2J", "a\u{2028}b", "\u{202e}eve\u{7f}"].iter().map(|user| Client::connect(&server, user)).collect();
+    for member in &mut members {
+        member.join("den");
+    }
+    let ran = fanfare(&["presence", "den", "--url", &url]);
+    assert_eq!(ran.out, "3\na\\u{2028}b\n\\u{9b}2J\n\\u{202e}eve\\u{7f}\n");
+    let ran = fanfare(&["presence", "den", "--url", &url, "--json"]);
+    let line = ran.out.strip_suffix('\n').expect("a line");
+    assert!(!line.chars().any(|letter| letter.is_control() || "\u{2028}\u{202e}".contains(letter)), "{line:?}");
+    let reply: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!(reply["users"].as_array().map(Vec::len), Some(3));
+}
+
+/// A deadline is one, whatever comes meanwhile.
+#[test]
+fn an_answer_that_does_not_come_is_not_waited_for_longer_because_of_pings() {
+    let stage = peer::Stage::new();
+    let presence = running::Running::start(&["presence", "den", "--url", &stage.url()]);
+    let mut server = stage.welcome();
+    server.recv();
+    let _flood = server.flood(b"", &[0x89, 0]);
+    let ran = presence.end();
+    assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+    assert!(ran.err.contains("no answer within 10s"), "{}", ran.err);
+}
+
+#[test]
 fn a_unix_socket_is_a_server_too() {
     let path = socket_path();
     let listen = format!("unix:{}", path.display());

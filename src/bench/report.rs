@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Options;
 use super::ledger::Faults;
+use crate::config::{one_json_line, one_line};
 
 /// One figure: its unit stands last in its name.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,7 @@ impl Report {
     pub fn table(&self) -> String {
         let mut out = String::new();
         let settings: Vec<_> = self.settings.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect();
-        let _ = writeln!(out, "{}: {}\n", self.scenario, settings.join(", "));
+        let _ = writeln!(out, "{}: {}\n", self.scenario, one_line(&settings.join(", ")));
         let median = self.median();
         let width = median.iter().map(|figure| figure.name.len()).max().unwrap_or(0);
         let several = self.rounds.len() > 1;
@@ -91,10 +92,10 @@ impl Report {
         let found: Vec<_> = self.faults.counts().iter().map(|(name, count)| format!("{name} {count}")).collect();
         let _ = writeln!(out, "\n  {}", found.join(", "));
         for told in &self.faults.told {
-            let _ = writeln!(out, "  fault: {told}");
+            let _ = writeln!(out, "  fault: {}", one_line(told));
         }
         for warning in &self.warnings {
-            let _ = writeln!(out, "  warning: {warning}");
+            let _ = writeln!(out, "  warning: {}", one_line(warning));
         }
         out
     }
@@ -118,7 +119,7 @@ impl Report {
             "faults": faults,
             "warnings": self.warnings,
         });
-        format!("{report}\n")
+        format!("{}\n", one_json_line(&report.to_string()))
     }
 
     fn median(&self) -> Round {

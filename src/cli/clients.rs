@@ -81,14 +81,14 @@ fn subscribing() -> Command {
         .arg(number(LAST, LAST_MESSAGES, "Begin with so many of the newest messages, as far as the room keeps them"))
         .arg(number(COUNT, COUNTED_MESSAGES, "End after so many messages; notices do not count"))
         .arg(switch(MESSAGES_ONLY).help("Leave out notices (* alice joined)"))
-        .arg(switch(JSON).help("Print the server's JSON as it is, one message a line, notices and gaps too"))
+        .arg(switch(JSON).help("Print the server's JSON, one message a line whatever it holds, notices and gaps too"))
 }
 
 fn asking() -> Command {
     client(PRESENCE)
         .about("Print how many users are in a room of a running server, and who, one a line")
         .after_help(EXIT_CODES)
-        .arg(switch(JSON).help("Print the server's reply as it is"))
+        .arg(switch(JSON).help("Print the server's reply, JSON on one line"))
 }
 
 /// What all of them take.

@@ -1,7 +1,7 @@
 //! One connection of the user dialect, waited on together with one descriptor more.
 
 use std::cmp;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,13 @@ const PARTING: Duration = Duration::from_secs(1);
 /// Bytes of a message that is read: what any server may be configured to pass on, and an envelope around it.
 const RECEIVED_BYTES_MAX: usize = 257 * 1024 * 1024;
 
+/// Bytes that are taken from the socket before its turn is over, and what else is waited for has its own: a server that
+/// never stops sending keeps neither a signal nor a deadline from being seen.
+const TURN_BYTES: usize = 64 * 1024;
+
+/// Bytes of pongs that may wait for a server that does not read them; beyond it the newest ping is answered, later.
+const UNSENT_BYTES_MAX: usize = 256 * 1024;
+
 /// What to do where there is no welcome.
 const NO_WELCOME: &str = "name a server of this dialect, and / or /ws as the path";
 
@@ -36,7 +43,7 @@ const BODY_CHARS_MAX: usize = 200;
 
 /// A connection that was welcomed.
 pub(super) struct Link {
-    socket: WebSocket<Socket>,
+    socket: WebSocket<Turn>,
     /// How long nothing may come. The server pings (`heartbeat` in the welcome).
     silence_max: Option<Duration>,
     heard_at: Instant,
@@ -78,6 +85,9 @@ impl Link {
 
     /// Sends a command. What goes wrong is told by [`next`](Link::next), behind what the server still had to say.
     pub(super) fn send(&mut self, command: String) {
+        // Pongs that wait leave room for one command, however long it is.
+        let unsent_bytes_max = UNSENT_BYTES_MAX.saturating_add(command.len());
+        self.socket.set_config(|config| config.max_write_buffer_size = unsent_bytes_max);
         let sent = self.socket.write(tungstenite::Message::text(command));
         self.took(sent);
         self.flush();
@@ -113,8 +123,14 @@ impl Link {
             if let Some(loss) = self.broken.take() {
                 return Err(loss);
             }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Ok(Event::Late);
+            }
             match self.wait(other, until)? {
-                Readiness::Socket => self.heard_at = Instant::now(),
+                Readiness::Socket => {
+                    self.heard_at = Instant::now();
+                    self.socket.get_mut().begin();
+                }
                 Readiness::Other => return Ok(Event::Other),
                 Readiness::Late if until.is_some_and(|until| until <= Instant::now()) => return Ok(Event::Late),
                 Readiness::Late => {
@@ -136,7 +152,7 @@ impl Link {
         let silent_at = self.silence_max.and_then(|silence_max| self.heard_at.checked_add(silence_max));
         let until = [until, silent_at].into_iter().flatten().reduce(cmp::min);
         let flags = if self.is_unflushed { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        wait(Some((self.socket.get_ref().as_fd(), flags)), other, until)
+        wait(Some((self.socket.get_ref().socket.as_fd(), flags)), other, until)
             .map_err(|error| Loss::lasting(format!("cannot wait for the connection: {error}")))
     }
 
@@ -153,6 +169,46 @@ impl Link {
                 self.broken.get_or_insert_with(|| broken(&error));
             }
         }
+    }
+}
+
+/// A socket that has no more to read once a turn's bytes were taken from it.
+#[derive(Debug)]
+struct Turn {
+    socket: Socket,
+    left_bytes: usize,
+}
+
+impl Turn {
+    fn of(socket: Socket) -> Turn {
+        Turn { socket, left_bytes: TURN_BYTES }
+    }
+
+    /// The next turn begins.
+    fn begin(&mut self) {
+        self.left_bytes = TURN_BYTES;
+    }
+}
+
+impl Read for Turn {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left_bytes == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let room = buffer.len().min(self.left_bytes);
+        let read = self.socket.read(&mut buffer[..room])?;
+        self.left_bytes -= read;
+        Ok(read)
+    }
+}
+
+impl Write for Turn {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
     }
 }
 
@@ -224,22 +280,25 @@ fn connect(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn shake_hands(Target { url, user }: &Target, socket: Socket) -> Result<WebSocket<Socket>, Loss> {
+fn shake_hands(Target { url, user }: &Target, socket: Socket) -> Result<WebSocket<Turn>, Loss> {
     let request = url.request(user.as_deref()).map_err(Loss::lasting)?;
-    let config =
-        WebSocketConfig::default().max_message_size(Some(RECEIVED_BYTES_MAX)).max_frame_size(Some(RECEIVED_BYTES_MAX));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(RECEIVED_BYTES_MAX))
+        .max_frame_size(Some(RECEIVED_BYTES_MAX))
+        .max_write_buffer_size(UNSENT_BYTES_MAX);
     let until = Instant::now() + PATIENCE;
-    let mut step = tungstenite::client::client_with_config(request, socket, Some(config));
+    let mut step = tungstenite::client::client_with_config(request, Turn::of(socket), Some(config));
     loop {
-        let half = match step {
+        let mut half = match step {
             Ok((socket, _)) => return Ok(socket),
             Err(HandshakeError::Interrupted(half)) => half,
             Err(HandshakeError::Failure(error)) => return Err(no_upgrade(url, &error)),
         };
-        let socket = half.get_ref().get_ref();
-        match wait(Some((socket.as_fd(), PollFlags::IN)), None, Some(until)) {
-            Ok(Readiness::Socket | Readiness::Other) => step = half.handshake(),
-            Ok(Readiness::Late) => {
+        let turn = half.get_mut().get_mut();
+        turn.begin();
+        match wait(Some((turn.socket.as_fd(), PollFlags::IN)), None, Some(until)) {
+            Ok(Readiness::Socket | Readiness::Other) if Instant::now() < until => step = half.handshake(),
+            Ok(_) => {
                 return Err(Loss::passing(format!("{url} did not answer the handshake within {PATIENCE:?}")));
             }
             Err(error) => return Err(Loss::lasting(format!("cannot wait for the connection: {error}"))),

@@ -35,7 +35,7 @@ pub use publish::{Content, Publish, publish};
 pub use subscribe::{Format, Start, Subscribe, subscribe};
 pub use url::Url;
 
-use crate::config::one_line;
+use crate::config::{one_json_line, one_line};
 
 /// Whose connection it is, and with whom.
 #[derive(Clone, Debug)]
@@ -51,8 +51,23 @@ fn note(err: &mut dyn Write, what: impl Display) {
     let _ = writeln!(err, "fanfare: {}", one_line(&what.to_string()));
 }
 
+/// What was asked for, of what others wrote: one line, whatever it holds.
+struct Line(String);
+
+impl Line {
+    /// For people.
+    fn of_text(text: &str) -> Line {
+        Line(one_line(text))
+    }
+
+    /// Valid JSON, for programs.
+    fn of_json(json: &str) -> Line {
+        Line(one_json_line(json))
+    }
+}
+
 /// A line of what was asked for. The answer says whether anybody still reads.
-fn print(out: &mut dyn Write, line: &str) -> Result<bool, ClientError> {
+fn print(out: &mut dyn Write, Line(line): &Line) -> Result<bool, ClientError> {
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

@@ -8,8 +8,7 @@ use serde_json::json;
 use super::error::Loss;
 use super::link::{Event, Link, PATIENCE};
 use super::message::Message;
-use super::{ClientError, Target, note, print};
-use crate::config::one_line;
+use super::{ClientError, Line, Target, note, print};
 
 /// What to ask, and how to print the answer.
 #[derive(Clone, Debug)]
@@ -55,7 +54,7 @@ fn show(
     err: &mut dyn Write,
 ) -> Result<(), ClientError> {
     if json {
-        return print(out, text).map(drop);
+        return print(out, &Line::of_json(text)).map(drop);
     }
     let count = message.number("count").unwrap_or_default();
     let mut users = message.strings("users");
@@ -66,9 +65,9 @@ fn show(
     if message.flag("truncated") == Some(true) {
         note(err, format_args!("the server names only {} of the {count} users", users.len()));
     }
-    let lines = [count.to_string()].into_iter().chain(users.iter().map(|user| one_line(user)));
+    let lines = [count.to_string()].into_iter().chain(users);
     for line in lines {
-        if !print(out, &line)? {
+        if !print(out, &Line::of_text(&line))? {
             break;
         }
     }

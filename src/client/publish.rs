@@ -13,8 +13,7 @@ use serde_json::value::RawValue;
 use super::error::Loss;
 use super::link::{Event, Link, PATIENCE};
 use super::message::Message;
-use super::{ClientError, Target, note, print};
-use crate::config::one_line;
+use super::{ClientError, Line, Target, note, print};
 
 /// Messages that may wait for their acks.
 const IN_FLIGHT_MAX: usize = 64;
@@ -153,9 +152,9 @@ impl Publisher<'_> {
             ("ack", Some(number)) => {
                 self.in_flight.remove(&number);
                 if let Some(position) = message.position() {
-                    let epoch = one_line(&position.epoch);
                     // Where nobody reads it the messages are published all the same.
-                    print(self.out, &format!("offset {} epoch {epoch}", position.offset))?;
+                    let place = format!("offset {} epoch {}", position.offset, position.epoch);
+                    print(self.out, &Line::of_text(&place))?;
                 }
             }
             ("error", Some(number)) => {

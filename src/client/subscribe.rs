@@ -19,7 +19,7 @@ use super::error::Loss;
 use super::interrupt::Interrupt;
 use super::link::{Event, Link, PATIENCE};
 use super::message::{Message, Position, Refusal};
-use super::{ClientError, Target, note, print};
+use super::{ClientError, Line, Target, note, print};
 use crate::config::one_line;
 
 /// What to listen to, and how to print it.
@@ -55,7 +55,7 @@ pub enum Format {
     People,
     /// Messages alone, for people.
     MessagesOnly,
-    /// All that the server sends of the room, as it is.
+    /// All that the server sends of the room, each on one line.
     Json,
 }
 
@@ -224,9 +224,9 @@ impl Subscriber<'_> {
             self.gap(message);
         }
         let line = match (self.options.format, kind) {
-            (Format::Json, _) => Some(text.to_owned()),
-            (Format::People | Format::MessagesOnly, "room_msg") => Some(shown(message)),
-            (Format::People, "system") => Some(format!("* {}", message.shown("content"))),
+            (Format::Json, _) => Some(Line::of_json(text)),
+            (Format::People | Format::MessagesOnly, "room_msg") => Some(Line::of_text(&shown(message))),
+            (Format::People, "system") => Some(Line::of_text(&format!("* {}", message.shown("content")))),
             (Format::People | Format::MessagesOnly, _) => None,
         };
         if let Some(line) = line

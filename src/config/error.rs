@@ -107,13 +107,60 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
-/// A line for a message or a comment: control characters escaped, so that it stays on its line.
+/// A line for a message or a comment: what would end it, act on a terminal or turn the rest around is escaped.
 pub fn one_line(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_default());
-            let plain = (!c.is_control()).then_some(c);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match acts_on_its_line(letter) {
+            true => line.extend(letter.escape_default()),
+            false => line.push(letter),
+        }
+    }
+    line
+}
+
+/// Valid JSON on one line, without what acts on a terminal: the same value. White space between its parts becomes a space;
+/// all else stays as it was written, digits and escapes included.
+pub fn one_json_line(json: &str) -> String {
+    let mut line = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            // Not inside of a string: there it would not be valid (RFC 8259 §7).
+            '\n' | '\r' | '\t' => line.push(' '),
+            // All of them are in the basic plane, so that four digits are enough.
+            letter if acts_on_its_line(letter) => line.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            letter => line.push(letter),
+        }
+    }
+    line
+}
+
+/// Whether it ends a line or commands a terminal (C0, DEL, C1, the separators of lines and paragraphs), or turns what
+/// follows around (Unicode's bidirectional formatting characters, UAX #9 §2).
+fn acts_on_its_line(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every character by itself: what it becomes is one line of harmless characters, and as JSON still means the same.
+    #[test]
+    fn every_character_stays_on_its_line() {
+        for letter in '\0'..=char::MAX {
+            let harmless = |line: &str| !line.chars().any(acts_on_its_line);
+            assert!(harmless(&one_line(&letter.to_string())), "{letter:?}");
+            let json = serde_json::to_string(&letter.to_string()).expect("a text");
+            let line = one_json_line(&json);
+            assert!(harmless(&line), "{letter:?}");
+            assert_eq!(serde_json::from_str::<String>(&line).expect("still JSON"), letter.to_string());
+        }
+        assert_eq!(one_line("\u{9b}2J\u{7f}\u{2028}\u{202e}ü"), r"\u{9b}2J\u{7f}\u{2028}\u{202e}ü");
+        assert_eq!(
+            one_json_line("{\n\t\"a\":\r\n\"\u{9b}\u{2028}\",\"b\":1e400}"),
+            r#"{  "a":  "\u009b\u2028","b":1e400}"#
+        );
+    }
 }

@@ -34,7 +34,7 @@ mod values;
 use std::time::Duration;
 
 pub use effective::Effective;
-pub use error::{ConfigError, Problem, one_line};
+pub use error::{ConfigError, Problem, one_json_line, one_line};
 pub use kind::{Bounds, Kind, Value};
 pub use listen::Listen;
 pub use pattern::Pattern;

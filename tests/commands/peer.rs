@@ -1,8 +1,9 @@
 //! What stands between a command and the server, or in the server's place: a proxy that can be cut, and a server whose
 //! every message the test itself writes.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Bytes, Message, WebSocket};
 
-use crate::common::PATIENCE;
+use crate::common::{PATIENCE, eventually};
 
 /// Passes bytes on to a server until it is cut; then it refuses everyone until it is mended.
 pub struct Proxy {
@@ -116,6 +117,17 @@ impl Stage {
     }
 }
 
+/// What is written without an end.
+pub struct Flood(Arc<AtomicU64>);
+
+impl Flood {
+    /// Waits until so many bytes were taken.
+    #[track_caller]
+    pub fn await_bytes(&self, bytes: u64) {
+        eventually("the client reads", || self.0.load(Ordering::Relaxed) >= bytes);
+    }
+}
+
 /// The server's end of a connection.
 pub struct Peer(WebSocket<TcpStream>);
 
@@ -147,6 +159,23 @@ impl Peer {
                 other => panic!("a pong should come, not {other:?}"),
             }
         }
+    }
+
+    /// From now on writes `first` and then `rest` again and again, and reads nothing. Ends with the connection.
+    pub fn flood(self, first: &'static [u8], rest: &'static [u8]) -> Flood {
+        let written = Arc::new(AtomicU64::new(0));
+        let of_thread = Arc::clone(&written);
+        thread::spawn(move || {
+            let stream = self.0.get_ref();
+            let mut stream = stream.try_clone().expect("a descriptor");
+            let piece = rest.repeat(8 * 1024 / rest.len());
+            let mut next = stream.write_all(first);
+            while next.is_ok() {
+                of_thread.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                next = stream.write_all(&piece);
+            }
+        });
+        Flood(written)
     }
 
     /// Closes with a code and a reason.

@@ -70,6 +70,13 @@ impl Running {
         self.stdin.as_mut().expect("stdin is open")
     }
 
+    /// The most memory it has had, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") * 1024
+    }
+
     /// The next line on stdout.
     #[track_caller]
     pub fn line(&self) -> String {

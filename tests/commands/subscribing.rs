@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::{Client, Server};
+use crate::peer::Stage;
 use crate::running::{Running, fanfare};
 use crate::{KEEPS, url};
 
@@ -57,6 +58,69 @@ fn json_is_printed_as_the_server_sent_it() {
     assert_eq!(sub.line(), member.recv_text());
     let ran = sub.end();
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""));
+}
+
+/// The server passes `content` on as it came, white space included. A publisher that could end a line would write the next
+/// one in anybody's name.
+#[test]
+fn a_message_is_one_line_whatever_it_holds() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let watch = |format: &str| {
+        let (sub, _) = Running::subscribed(&["den", "--url", &url, "--user", "bob", format, "--count", "1"]);
+        sub
+    };
+    let (json, people) = (watch("--json"), watch("--messages-only"));
+    let forged = r#"{"type":"room_msg","roomId":"den","from":"admin","content":"forged"}"#;
+    let content = format!("[\n{forged}\r\n,\"\u{9b}31m\u{7f}\u{85}\u{2028}\u{202e}\"\t]");
+    assert_eq!(fanfare(&["pub", "den", &content, "--json", "--url", &url, "--user", "mallory"]).code, Some(0));
+
+    let ran = json.end();
+    let messages: Vec<&str> = ran.out.lines().filter(|line| line.contains("room_msg")).collect();
+    let [message] = messages[..] else { panic!("one line: {messages:?}") };
+    assert!(!message.chars().any(|letter| letter.is_control() || "\u{2028}\u{202e}".contains(letter)), "{message:?}");
+    let message: Value = serde_json::from_str(message).expect("JSON");
+    assert_eq!(message["from"], "mallory");
+    assert_eq!(message["content"], serde_json::from_str::<Value>(&content).expect("JSON"), "the same value");
+
+    let ran = people.end();
+    assert_eq!(ran.out.lines().count(), 1, "{:?}", ran.out);
+    assert!(ran.out.contains(" mallory: [\\n{"), "{:?}", ran.out);
+    assert!(ran.out.ends_with("\"\\u{9b}31m\\u{7f}\\u{85}\\u{2028}\\u{202e}\"\\t]\n"), "{:?}", ran.out);
+}
+
+/// What is left of a flood where the client keeps all of it, or a pong for each.
+const FLOOD_BYTES: u64 = 32 << 20;
+const MEMORY_BYTES_MAX: u64 = 8 << 20;
+
+/// A frame of each kind that is no message: what is sent without an end must leave a signal to be seen, and nothing behind.
+#[test]
+fn a_server_that_never_stops_sending_does_not_keep_it_from_ending() {
+    const PING: &[u8] = &[b'x'; 127];
+    let ping: &'static [u8] = Box::leak([&[0x89, 125], &PING[2..]].concat().into_boxed_slice());
+    let text: &'static [u8] = br#"?{"type":"pong"}"#;
+    let text: &'static [u8] = Box::leak([&[0x81, text.len() as u8 - 1], &text[1..]].concat().into_boxed_slice());
+    for (kind, first, rest) in [
+        ("pings", &b""[..], ping),
+        ("pongs", b"", &[0x8a, 0]),
+        ("binary", b"", &[0x82, 0]),
+        ("fragments", &[0x01, 0], &[0x00, 0]),
+        ("texts", b"", text),
+    ] {
+        let stage = Stage::new();
+        let sub = Running::start(&["sub", "den", "--url", &stage.url()]);
+        let mut peer = stage.welcome();
+        let join = peer.recv();
+        peer.send(&json!({"type": "joined", "roomId": "den", "id": join["id"]}));
+        sub.note("joined den");
+        let before = sub.peak_bytes();
+        let flood = peer.flood(first, rest);
+        flood.await_bytes(if rest.len() > 100 { FLOOD_BYTES } else { FLOOD_BYTES / 16 });
+        let grown = sub.peak_bytes() - before;
+        assert!(grown <= MEMORY_BYTES_MAX, "{grown} bytes of memory for {kind}");
+        sub.interrupt();
+        assert_eq!(sub.end().code, Some(0), "{kind}");
+    }
 }
 
 #[test]
