@@ -15,6 +15,7 @@
 //! conn    → compress                   handshake, frames, assembly, outbox: sans-IO
 //! compress, protocol                   RFC 7692; JSON commands and events
 //! frame, time, ids, limits, metrics    frames on the wire, clocks, identities, every bound, counters
+//! descriptors                          what they are for
 //! ```
 //!
 //! `ARCHITECTURE.md` tells the life of a message; `tests/layers.rs` checks the arrows.
@@ -30,6 +31,7 @@ pub mod compress;
 pub mod config;
 pub mod conn;
 pub mod control;
+pub mod descriptors;
 pub mod doctor;
 pub mod frame;
 pub mod ids;

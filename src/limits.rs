@@ -19,8 +19,8 @@ pub const REACTORS_MAX: usize = 256;
 /// others had theirs.
 pub const READ_BYTES: usize = 64 * 1024;
 
-/// Descriptors a node needs for itself: standard streams, epoll, wakers, listeners, the reserve. Those beyond are for
-/// connections.
+/// Descriptors a node needs for itself beside its reactors': standard streams, signals, its other threads, Redis. How those
+/// beyond are divided stands in `descriptors`.
 pub const OWN_DESCRIPTORS: u64 = 64;
 
 /// Bytes of answers that a connection may have waiting before what it sends is decoded no further: it goes on when its
@@ -38,6 +38,9 @@ pub const OWN_BATCH_BYTES_MAX: usize = 16 << 20;
 /// Bytes of messages in one page of history, of which one message may go beyond: what a client asks for beyond is not
 /// sent.
 pub const HISTORY_PAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Descriptors a reactor needs beside its sockets and one listener for each address: epoll, a waker, the reserve.
+pub const REACTOR_DESCRIPTORS: u64 = 3;
 
 /// Readiness events taken from the kernel in one turn; the rest come in the next.
 pub const EVENTS_PER_TURN: usize = 1024;
@@ -109,8 +112,8 @@ pub const INFLATE_STEP_BYTES: usize = 4 * 1024;
 /// Compressed streams in one message (RFC 7692 §7.2.3.4): each costs a new start. So many are malformed.
 pub const DEFLATE_STREAMS_MAX: u32 = 16;
 
-/// Sockets beyond `limits.connections_max` that may be in their handshake, in plain HTTP or being refused. One more
-/// is answered 503 without its request being read.
+/// Sockets beyond `limits.connections_max` that may be in their handshake or being refused, where descriptors allow so
+/// many. One more goes to the health thread, which answers 503 unless it asks about health.
 pub const HANDSHAKES_SPARE: usize = 1024;
 
 /// How long the last words and the closing handshake may take, in milliseconds; then the socket is dropped.
@@ -265,6 +268,9 @@ pub const DRAIN_PACE_MS: u64 = 10;
 /// Width of the reconnect hint in a 1001 close, in milliseconds: each client gets a random one below it.
 pub const RETRY_MS_MAX: u64 = 5_000;
 
+/// What a client that is refused with 503 is told to wait, at most, in seconds: each gets a random time.
+pub const RETRY_AFTER_S_MAX: u32 = 10;
+
 /// Messages over the rate that are answered `rate_limited` before the connection is closed with 1008. The count
 /// starts anew after [`RATE_FORGIVEN_MS`] within the rate.
 pub const RATE_STRIKES_MAX: u32 = 100;
@@ -272,9 +278,20 @@ pub const RATE_STRIKES_MAX: u32 = 100;
 /// How long a connection must keep within its rate for earlier excesses to be forgotten, in milliseconds.
 pub const RATE_FORGIVEN_MS: u64 = 1_000;
 
-/// Plain HTTP connections the control thread serves at once. As many again wait for their turn; one more is closed
-/// unanswered.
+/// Plain HTTP connections the control thread serves at once, health aside, where descriptors allow so many. One more is
+/// answered 503.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Requests about health that are served at once, where descriptors allow so many, and as many that wait for that. The same
+/// again holds for sockets for which the node had no place: they are read to see whether they ask about health. When one
+/// more comes of either, the one that has been there for longest is answered 503.
+pub const HEALTH_CONNECTIONS_MAX: usize = 32;
+
+/// How long one of these may live, in milliseconds.
+pub const HEALTH_MS_MAX: u64 = 2_000;
+
+/// How long the client may take nothing of an answer to plain HTTP, in milliseconds; then its socket is dropped.
+pub const HTTP_STALL_MS_MAX: u64 = 2_000;
 
 /// How long one plain HTTP connection may live, in milliseconds.
 pub const HTTP_MS_MAX: u64 = 30_000;

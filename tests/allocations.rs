@@ -75,7 +75,6 @@ impl Driver for Feed {
     fn detach(&mut self, _slot: u32) -> Option<()> {
         None
     }
-    fn refuse(&mut self, (): (), _response: &[u8]) {}
     fn set_reading(&mut self, _reading: bool) {}
 
     fn pause(&mut self, _slot: u32) {}
@@ -118,6 +117,7 @@ const ROUNDS: usize = 1_000;
 fn cost_of(join: bool, message: &str) -> (usize, usize, usize) {
     let settings = Settings {
         connections_max: 1_000,
+        handshakes_max: 1_024,
         message: MessageLimits { bytes_max: 1 << 20, fragments_max: 131_072 },
         deflate: None,
         head: HeadLimits { bytes_max: 8192, headers_max: 64 },

@@ -68,8 +68,8 @@ fn a_tuned_server_carries_a_million() {
     let findings = examine(&recorded("tuned-server"), &config(1_000_000));
     assert!(!bites(&findings), "{}", table(&findings, &config(1_000_000), false));
     let expected = [
-        ("descriptors_hard", (Good, Some(2_097_089))),
-        ("descriptors_nr_open", (Good, Some(2_097_089))),
+        ("descriptors_hard", (Good, Some(2_095_649))),
+        ("descriptors_nr_open", (Good, Some(2_095_649))),
         ("ports", (Note, None)),
         ("tcp_mem", (Good, Some(4_000_001))),
         ("memory", (Good, Some(8_512_753))),
@@ -82,9 +82,9 @@ fn a_tuned_server_carries_a_million() {
 fn the_defaults_of_a_distribution_bite_early() {
     let findings = examine(&recorded("distribution-defaults"), &config(50_000));
     let expected = [
-        ("descriptors_hard", (Bites, Some(4_033))),
-        ("descriptors_nr_open", (Good, Some(1_048_513))),
-        ("descriptors_file_max", (Bites, Some(30_625))),
+        ("descriptors_hard", (Bites, Some(3_013))),
+        ("descriptors_nr_open", (Good, Some(1_047_089))),
+        ("descriptors_file_max", (Bites, Some(29_201))),
         ("backlog", (Bites, Some(513))),
         ("syn_backlog", (Note, None)),
         ("ports", (Note, None)),
@@ -105,7 +105,7 @@ fn the_defaults_of_a_distribution_bite_early() {
         findings.iter().filter_map(|finding| Some((finding.check, finding.mend.as_deref()?))).collect();
     assert_eq!(
         mends["descriptors_hard"],
-        "ulimit -Hn 51088   # in the shell that starts it; LimitNOFILE=51088 in a systemd unit"
+        "ulimit -Hn 51488   # in the shell that starts it; LimitNOFILE=51488 in a systemd unit"
     );
     assert_eq!(mends["backlog"], "sysctl -w net.core.somaxconn=4096");
     assert_eq!(mends["tcp_mem"], "sysctl -w net.ipv4.tcp_mem=\"100000 150000 200000\"");
@@ -119,8 +119,8 @@ fn a_small_container_has_memory_quota_and_threads_of_its_own() {
     let machine = recorded("small-container");
     let findings = examine(&machine, &config(100_000));
     let expected = [
-        ("descriptors_hard", (Good, Some(1_048_513))),
-        ("descriptors_nr_open", (Good, Some(1_048_513))),
+        ("descriptors_hard", (Good, Some(1_047_089))),
+        ("descriptors_nr_open", (Good, Some(1_047_089))),
         ("ports", (Note, None)),
         ("tcp_mem", (Note, None)),
         ("send_buffers", (Note, None)),
@@ -152,8 +152,8 @@ fn a_virtual_machine_is_held_by_its_descriptors() {
         let findings = examine(&machine, &config(connections_max));
         findings.iter().filter(|finding| finding.level == Bites).map(|finding| finding.check).collect::<Vec<_>>()
     };
-    assert_eq!(biting(19_936), [""; 0]);
-    assert_eq!(biting(19_937), ["descriptors_hard"]);
+    assert_eq!(biting(18_520), [""; 0]);
+    assert_eq!(biting(18_521), ["descriptors_hard"]);
     assert_eq!(biting(262_145), ["descriptors_hard", "conntrack"]);
     assert_eq!(biting(575_803), ["descriptors_hard", "tcp_mem", "conntrack"]);
     assert_eq!(

@@ -75,7 +75,10 @@ suite! {
             bad_user_ids_are_refused,
             other_paths_are_not_found,
             only_our_subprotocol_is_echoed,
-            http_is_served_on_the_same_port;
+            http_is_served_on_the_same_port,
+            options_is_a_check,
+            a_handshake_without_its_upgrade_is_told_of_proxies,
+            a_request_has_one_host;
         direct:
             private_msg_reaches_every_connection_of_a_user,
             private_msg_to_oneself_reaches_the_sender_too,

@@ -11,6 +11,8 @@ mod floods;
 mod framing;
 #[path = "hostile/handshakes.rs"]
 mod handshakes;
+#[path = "hostile/health.rs"]
+mod health;
 #[path = "hostile/lifetime.rs"]
 mod lifetime;
 #[path = "hostile/silence.rs"]
@@ -60,7 +62,11 @@ suite! {
     handshakes:
         half_a_handshake_is_ended,
         silence_before_the_handshake_is_ended,
-        broken_requests_are_refused;
+        broken_requests_are_refused,
+        what_is_no_head_is_refused_at_once;
+    health:
+        pages_that_nobody_reads_do_not_silence_health,
+        connections_that_use_everything_do_not_silence_health;
     framing:
         protocol_errors_close_with_1002,
         a_bad_sequence_of_fragments_closes_with_1002,

@@ -10,12 +10,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["bench", "client", "cluster", "config", "doctor", "server"]),
     ("bench", &["client", "config", "frame"]),
     ("client", &["config"]),
-    ("doctor", &["config", "cgroup", "limits"]),
+    ("doctor", &["config", "cgroup", "descriptors", "limits"]),
     (
         "server",
         &[
-            "cgroup", "cluster", "config", "control", "reactor", "router", "conn", "compress", "ids", "limits",
-            "metrics", "time",
+            "cgroup",
+            "cluster",
+            "config",
+            "control",
+            "descriptors",
+            "reactor",
+            "router",
+            "conn",
+            "compress",
+            "ids",
+            "limits",
+            "metrics",
+            "time",
         ],
     ),
     ("control", &["limits", "metrics"]),
@@ -30,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("frame", &["limits"]),
     ("ids", &["limits"]),
     ("time", &["limits"]),
+    ("descriptors", &["limits"]),
     ("cgroup", &[]),
     ("limits", &[]),
 ];
@@ -84,7 +96,8 @@ fn the_pure_layers_see_no_descriptor_clock_or_thread() {
         "fastrand",
         "std::fs",
     ];
-    let pure = ["conn", "router", "protocol", "time", "frame.rs", "ids.rs", "cgroup.rs", "doctor/checks"];
+    let pure =
+        ["conn", "router", "protocol", "time", "frame.rs", "ids.rs", "cgroup.rs", "descriptors.rs", "doctor/checks"];
     for layer in
         pure.into_iter().chain(["cluster/core", "cluster/follower.rs", "cluster/record.rs", "cluster/names.rs"])
     {

@@ -1,29 +1,26 @@
 //! Plain HTTP on the reactors' own port: the console page, health, statistics, metrics.
 //!
 //! A reactor hands over a socket whose request is no upgrade, with the bytes it has read; from there a well-kept HTTP
-//! library serves it on one thread of its own. Every response closes its connection, so that a client's next request,
-//! which may be an upgrade, meets a reactor again. May import `metrics` and `limits`; it never touches a reactor.
+//! library serves it on a thread of its own, health on another (`lanes`). Every response closes its connection, so that a
+//! client's next request, which may be an upgrade, meets a reactor again. May import `metrics` and `limits`; it never
+//! touches a reactor.
 
+mod lanes;
 mod metrics;
 mod stats;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
-use socket2::{Domain, Socket};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc};
+use axum::routing::{MethodRouter, get};
 
-use crate::limits::{HTTP_CONNECTIONS_MAX, HTTP_MS_MAX};
+pub use lanes::{Handoff, Places, start};
+
 use crate::metrics::NodeMetrics;
 
 const CONSOLE: &str = include_str!("console.html");
@@ -43,85 +40,42 @@ pub struct Node {
     pub ready: Arc<AtomicBool>,
 }
 
-/// Hands sockets to the control thread; clone it for every reactor.
-#[derive(Clone, Debug)]
-pub struct Handoff(mpsc::Sender<(Socket, Vec<u8>)>);
-
-impl Handoff {
-    /// Gives up a socket with the bytes already read from it. Where the control thread is overwhelmed the socket is
-    /// closed.
-    pub fn give(&self, socket: Socket, read: Vec<u8>) {
-        if self.0.try_send((socket, read)).is_err() {
-            tracing::warn!("plain HTTP request dropped: too many at once");
-        }
-    }
-}
-
-/// Starts the control thread; it ends with the process.
-///
-/// # Errors
-/// Where the thread or its event loop cannot be made.
-pub fn start(node: Node) -> io::Result<Handoff> {
-    let (sender, receiver) = mpsc::channel(HTTP_CONNECTIONS_MAX);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("control".into()).spawn(move || runtime.block_on(serve(node, receiver)))?;
-    Ok(Handoff(sender))
-}
-
-async fn serve(node: Node, mut sockets: mpsc::Receiver<(Socket, Vec<u8>)>) {
-    let routes = routes(node);
-    let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
-    while let Some((socket, read)) = sockets.recv().await {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let routes = routes.clone();
-        tokio::spawn(async move {
-            let served = tokio::time::timeout(Duration::from_millis(HTTP_MS_MAX), serve_socket(routes, socket, read));
-            match served.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "plain HTTP connection failed"),
-                Err(_) => tracing::debug!("plain HTTP connection took too long"),
-            }
-            drop(place);
-        });
-    }
-}
-
-fn routes(node: Node) -> Router {
+/// Everything but what is about health.
+fn pages(node: Node) -> Router {
     Router::new()
-        .route("/", get(console))
-        .route("/ws", get(|| async { upgrade_required() }))
-        .route("/health/live", get(|| async { "live\n" }))
-        .route("/health/ready", get(ready))
-        .route("/stats", get(stats))
-        .route("/metrics", get(metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "nothing here: / is the console\n") })
+        .route("/", page(get(console)))
+        .route("/ws", page(get(upgrade_required)))
+        .route("/raw/{room}", page(get(upgrade_required)))
+        .route("/stats", page(get(stats)))
+        .route("/metrics", page(get(metrics)))
+        .fallback(nothing)
         .with_state(node)
 }
 
-async fn serve_socket(routes: Router, socket: Socket, read: Vec<u8>) -> io::Result<()> {
-    if socket.domain()? == Domain::UNIX {
-        let stream = tokio::net::UnixStream::from_std(std::os::fd::OwnedFd::from(socket).into())?;
-        let (reader, writer) = stream.into_split();
-        serve_stream(routes, read, reader, writer).await
-    } else {
-        let stream = tokio::net::TcpStream::from_std(std::os::fd::OwnedFd::from(socket).into())?;
-        let (reader, writer) = stream.into_split();
-        serve_stream(routes, read, reader, writer).await
-    }
+/// What balancers and supervisors ask. Some do it with `OPTIONS`, and mean the same.
+fn health(node: Node) -> Router {
+    Router::new()
+        .route("/health/live", get(live).options(live))
+        .route("/health/ready", get(ready).options(ready))
+        .fallback(nothing)
+        .with_state(node)
 }
 
-async fn serve_stream(
-    routes: Router,
-    read: Vec<u8>,
-    reader: impl AsyncRead + Unpin + 'static,
-    writer: impl AsyncWrite + Unpin + 'static,
-) -> io::Result<()> {
-    let stream = tokio::io::join(io::Cursor::new(read).chain(reader), writer);
-    hyper::server::conn::http1::Builder::new()
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
-        .await
-        .map_err(io::Error::other)
+/// A balancer's check may be an `OPTIONS` of any page.
+fn page(get: MethodRouter<Node>) -> MethodRouter<Node> {
+    get.options(options)
+}
+
+async fn options() -> Response {
+    (StatusCode::OK, [(header::ALLOW, "GET, HEAD, OPTIONS")]).into_response()
+}
+
+async fn nothing(method: Method, uri: Uri) -> Response {
+    // About the server as a whole (RFC 9110 §9.3.7).
+    if method == Method::OPTIONS && uri.path() == "*" {
+        return options().await;
+    }
+    (StatusCode::NOT_FOUND, "nothing here: / is the console\n").into_response()
 }
 
 async fn console() -> impl IntoResponse {
@@ -134,9 +88,14 @@ async fn console() -> impl IntoResponse {
     (headers, Html(CONSOLE))
 }
 
-fn upgrade_required() -> Response {
-    let headers: [(HeaderName, &str); 1] = [(header::UPGRADE, "websocket")];
-    (StatusCode::UPGRADE_REQUIRED, headers, "this is a WebSocket endpoint\n").into_response()
+async fn upgrade_required() -> Response {
+    let headers = [(header::UPGRADE, "websocket"), (header::CONNECTION, "close, Upgrade")];
+    let body = "this is a WebSocket endpoint: connect with a WebSocket client, and let proxies pass on Upgrade\n";
+    (StatusCode::UPGRADE_REQUIRED, headers, body).into_response()
+}
+
+async fn live() -> &'static str {
+    "live\n"
 }
 
 async fn ready(State(node): State<Node>) -> (StatusCode, &'static str) {

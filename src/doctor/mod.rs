@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Owns what is known about a kernel's settings. Changes nothing, and reads nothing but those two trees, in one place.
-//! May import `config`, `limits` and `cgroup`.
+//! May import `config`, `descriptors`, `limits` and `cgroup`.
 
 mod checks;
 mod machine;

@@ -68,11 +68,8 @@ pub trait Driver {
     /// Closes the socket in a slot.
     fn release(&mut self, slot: u32);
 
-    /// Takes the socket out of its slot, for the control thread.
+    /// Takes the socket out of its slot, for the threads of plain HTTP.
     fn detach(&mut self, slot: u32) -> Option<Self::Stream>;
-
-    /// Sends what the kernel takes at once of a last word to a socket that gets no slot, and closes it.
-    fn refuse(&mut self, stream: Self::Stream, response: &[u8]);
 
     /// Stops or resumes taking bytes from clients; accepting goes on.
     fn set_reading(&mut self, reading: bool);

@@ -235,7 +235,7 @@ impl Epoll {
             self.reserve = None;
             let Some(listener) = self.listeners.iter_mut().find(|listener| listener.ready) else { break };
             match listener.socket.accept() {
-                Ok((socket, _)) => self.refuse(socket, &response),
+                Ok((socket, _)) => refuse(&socket, &response),
                 Err(error) => {
                     listener.ready = error.kind() != io::ErrorKind::WouldBlock;
                     break;
@@ -287,6 +287,14 @@ impl ReadInto for Socket {
         let mut socket = self;
         socket.read(buffer)
     }
+}
+
+/// Sends what the kernel takes at once of a last word to a socket that gets no slot. A client that is not told here finds
+/// the connection closed: that is all there is to do for it.
+fn refuse(mut socket: &Socket, response: &[u8]) {
+    let _ = socket.set_nonblocking(true);
+    let _ = socket.write(response);
+    let _ = socket.shutdown(std::net::Shutdown::Write);
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
@@ -388,14 +396,6 @@ impl Driver for Epoll {
         let connected = self.sockets.get_mut(slot as usize)?.take()?;
         self.poll.registry().deregister(&mut SourceFd(&connected.socket.as_raw_fd())).ok()?;
         Some(connected.socket)
-    }
-
-    fn refuse(&mut self, stream: Socket, response: &[u8]) {
-        // A client that is not told here finds the connection closed: that is all there is to do for it.
-        let _ = stream.set_nonblocking(true);
-        let mut socket = &stream;
-        let _ = socket.write(response);
-        let _ = stream.shutdown(std::net::Shutdown::Write);
     }
 
     fn set_reading(&mut self, reading: bool) {

@@ -12,22 +12,17 @@ use crate::conn::{
     CloseReason, Decoder, Event, Head, HttpRefusal, PeerError, Target, TokenBucket, Upgrade, parse_head, write_refusal,
 };
 use crate::frame::Opcode;
-use crate::limits::{CLOSE_MS_MAX, HANDSHAKES_SPARE, READ_BYTES, RETRY_MS_MAX};
+use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
 use crate::metrics::{Ending, NodeMetrics};
 use crate::time::Millis;
-
-/// What a client at a full node is told to wait, at most, in seconds.
-const RETRY_AFTER_S_MAX: u32 = 10;
 
 impl<D: Driver> Worker<D> {
     /// A client has connected; its request is awaited.
     pub(super) fn accept(&mut self, stream: D::Stream) {
-        let sockets_max = self.settings.connections_max.saturating_add(HANDSHAKES_SPARE);
+        let sockets_max = self.settings.connections_max.saturating_add(self.settings.handshakes_max);
         if !NodeMetrics::take_place(&self.node.metrics.sockets, sockets_max) {
-            let mut response = Vec::new();
-            write_refusal(&mut response, self.at_capacity());
-            self.driver.refuse(stream, &response);
-            return;
+            // It may ask about health, for which descriptors are kept back. Nothing else is answered there.
+            return (self.http)(stream, Vec::new());
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
         let id = self.connections.insert(until);

@@ -289,6 +289,7 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
     let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
     let settings = Settings {
         connections_max: 0,
+        handshakes_max: 1_024,
         message: MessageLimits { bytes_max: 0, fragments_max: 0 },
         deflate: None,
         head: HeadLimits { bytes_max: 0, headers_max: 0 },
@@ -346,10 +347,6 @@ impl Driver for Clientless {
 
     fn detach(&mut self, _: u32) -> Option<Infallible> {
         None
-    }
-
-    fn refuse(&mut self, stream: Infallible, _: &[u8]) {
-        match stream {}
     }
 
     fn set_reading(&mut self, _: bool) {}

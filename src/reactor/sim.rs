@@ -467,13 +467,6 @@ impl Driver for SimDriver {
         self.world.0.borrow_mut().doors[self.reactor].slots.remove(&slot).map(|(_, client)| client)
     }
 
-    fn refuse(&mut self, stream: Client, response: &[u8]) {
-        let inner = &mut *self.world.0.borrow_mut();
-        let wire = &mut inner.wires[stream.0];
-        wire.to_client.extend(response);
-        wire.end(inner.now);
-    }
-
     fn set_reading(&mut self, reading: bool) {
         self.world.0.borrow_mut().doors[self.reactor].reading = reading;
     }

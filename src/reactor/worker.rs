@@ -26,6 +26,8 @@ use crate::time::{Millis, wheel::Wheel};
 pub struct Settings {
     /// WebSocket connections of the whole node.
     pub connections_max: usize,
+    /// Sockets of the whole node beyond that many: in their handshake, or being refused.
+    pub handshakes_max: usize,
     /// Bounds of one message of a client.
     pub message: MessageLimits,
     /// Compression; `None` agrees on none.

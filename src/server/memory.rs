@@ -5,7 +5,6 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cgroup;
-use crate::limits::OWN_DESCRIPTORS;
 
 /// Raises the soft descriptor limit to the hard one; the limit that is in force then, and what the kernel said.
 pub(super) fn raise_descriptor_limit() -> (u64, io::Result<()>) {
@@ -17,17 +16,12 @@ pub(super) fn raise_descriptor_limit() -> (u64, io::Result<()>) {
 /// Lets the kernel's descriptor table grow to its final size now. It doubles as descriptors come, and in a process with
 /// threads each doubling stops whoever opens one for a grace period of the kernel's: some 15 ms in the middle of a crowd
 /// that connects.
-pub(super) fn grow_descriptor_table(descriptors: u64, connections_max: usize) {
-    let last = descriptors.min(connections_max as u64 + OWN_DESCRIPTORS).saturating_sub(1);
+pub(super) fn grow_descriptor_table(descriptors: u64, wanted: u64) {
+    let last = descriptors.min(wanted).saturating_sub(1);
     if let (Ok(null), Ok(last)) = (std::fs::File::open("/dev/null"), i32::try_from(last)) {
         // Where it fails the table grows later.
         let _ = rustix::io::fcntl_dupfd_cloexec(&null, last);
     }
-}
-
-/// How many connections so many descriptors allow.
-pub(super) fn connections_possible(descriptors: u64) -> u64 {
-    descriptors.saturating_sub(OWN_DESCRIPTORS)
 }
 
 /// The memory this process may use, in bytes: the machine's, or its control group's limit where that is less.

@@ -29,6 +29,7 @@ use crate::compress::WindowBits;
 use crate::config::{Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::control;
+use crate::descriptors::{self, Shares};
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
@@ -59,6 +60,13 @@ pub enum ServeError {
     },
     /// A core that was asked for is not there.
     Core(usize),
+    /// The process may have too few descriptors for a single connection.
+    Descriptors {
+        /// How many it may have.
+        limit: u64,
+        /// How many the configuration asks for.
+        wanted: u64,
+    },
     /// The operating system refused something else.
     Io {
         /// What was being done.
@@ -85,6 +93,12 @@ impl fmt::Display for ServeError {
             ServeError::Core(core) => {
                 write!(f, "core {core} is not available to this process: choose others with --pin, or --pin none")
             }
+            ServeError::Descriptors { limit, wanted } => {
+                write!(
+                    f,
+                    "a limit of {limit} open files leaves none for connections: raise it, best to {wanted} (ulimit -Hn)"
+                )
+            }
             ServeError::Io { what, error } => write!(f, "{what}: {error}"),
         }
     }
@@ -107,18 +121,24 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 }
 
 fn serve(config: Config) -> Result<(), ServeError> {
+    let cores = cores::assign(&config)?;
     let (descriptors, raised) = memory::raise_descriptor_limit();
+    let own = descriptors::own(cores.len() as u64, config.listen.len() as u64);
+    let connections_max = config.limits.connections_max as u64;
+    let wanted = descriptors::wanted(connections_max, own);
     // Before the first thread: alone, the process does not wait for anybody.
-    memory::grow_descriptor_table(descriptors, config.limits.connections_max);
+    memory::grow_descriptor_table(descriptors, wanted);
     log::init(config.log).map_err(io_error("cannot start the log's thread"))?;
     end_process_if_a_reactor_panics();
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the soft descriptor limit to the hard one");
     }
+    let shares = descriptors::divide(descriptors, own, connections_max);
+    if shares.connections == 0 {
+        return Err(ServeError::Descriptors { limit: descriptors, wanted });
+    }
     let requests = signals::catch()?;
-    let possible = memory::connections_possible(descriptors);
-    let cores = cores::assign(&config)?;
-    let mut node = Node::new(&config, cores.len())?;
+    let mut node = Node::new(&config, cores.len(), shares)?;
     let Listeners { sockets, addresses, unix } = listen::bind(&config.listen, cores.len(), &config.tcp, &config.unix)?;
     let reactors = node.spawn(sockets, cores)?;
     node.ready.store(true, Ordering::Relaxed);
@@ -127,16 +147,17 @@ fn serve(config: Config) -> Result<(), ServeError> {
         reactors = reactors.count,
         driver = "epoll",
         descriptors,
-        connections_possible = possible,
         connections_max = node.settings.connections_max,
         queue_budget_bytes = node.settings.outbox_node_bytes_max,
         "serving"
     );
-    if possible < node.settings.connections_max as u64 {
+    if shares.connections < connections_max {
         tracing::warn!(
-            possible,
-            connections_max = node.settings.connections_max,
-            "the descriptor limit allows fewer connections than limits.connections_max: raise it (ulimit -Hn)"
+            configured = connections_max,
+            connections_max = shares.connections,
+            descriptors,
+            wanted,
+            "limits.connections_max is cut to what the descriptor limit allows: raise it (ulimit -Hn), or configure less"
         );
     }
     announce(&addresses)?;
@@ -162,6 +183,7 @@ fn announce(addresses: &[String]) -> Result<(), ServeError> {
 /// What all reactors of this process share.
 struct Node {
     settings: Settings,
+    shares: Shares,
     state: NodeState,
     /// The other nodes, if there are any.
     cluster: Option<ClusterSettings>,
@@ -180,7 +202,7 @@ struct Reactors {
 }
 
 impl Node {
-    fn new(config: &Config, reactors: usize) -> Result<Node, ServeError> {
+    fn new(config: &Config, reactors: usize, shares: Shares) -> Result<Node, ServeError> {
         let mut secrets = [0; 42];
         getrandom::fill(&mut secrets).map_err(|error| ServeError::Io {
             what: "cannot get random bytes from the operating system",
@@ -212,7 +234,8 @@ impl Node {
         });
         let ready = Arc::new(AtomicBool::new(false));
         let jitter_seed = u64::from_ne_bytes(*jitter_seed);
-        Ok(Node { settings: settings(config), state, cluster, jitter_seed, started: Instant::now(), ready })
+        let settings = settings(config, shares);
+        Ok(Node { settings, shares, state, cluster, jitter_seed, started: Instant::now(), ready })
     }
 
     fn spawn(
@@ -220,12 +243,11 @@ impl Node {
         listeners: Vec<Vec<Socket>>,
         cores: Vec<Option<core_affinity::CoreId>>,
     ) -> Result<Reactors, ServeError> {
-        let http = control::start(control::Node {
-            metrics: self.state.metrics.clone(),
-            started: self.started,
-            ready: self.ready.clone(),
-        })
-        .map_err(io_error("cannot start the control thread"))?;
+        let node =
+            control::Node { metrics: self.state.metrics.clone(), started: self.started, ready: self.ready.clone() };
+        let Shares { pages, health, .. } = self.shares;
+        let http = control::start(node, control::Places { pages: pages as usize, health: health as usize })
+            .map_err(io_error("cannot start the threads of plain HTTP"))?;
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<Arc<dyn Wake>>::new());
         for sockets in listeners {
             let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
@@ -283,10 +305,11 @@ impl Node {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, shares: Shares) -> Settings {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Settings {
-        connections_max: config.limits.connections_max,
+        connections_max: shares.connections as usize,
+        handshakes_max: shares.handshakes as usize,
         message: MessageLimits {
             bytes_max: config.limits.message_bytes_max,
             fragments_max: config.limits.fragments_max,

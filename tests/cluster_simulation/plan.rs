@@ -118,6 +118,7 @@ impl Plan {
         let policy_of = move |room: &str| room.starts_with(KEPT).then_some(policy);
         Settings {
             connections_max: 10_000,
+            handshakes_max: 1_024,
             message: MessageLimits { bytes_max: 256 * 1024, fragments_max: 131_072 },
             deflate: None,
             head: HeadLimits { bytes_max: 8 * 1024, headers_max: 64 },

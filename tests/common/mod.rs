@@ -10,6 +10,7 @@ pub mod client;
 pub mod cluster;
 pub mod deflate;
 pub mod inflate;
+pub mod nginx;
 pub mod raw;
 pub mod redis;
 
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 pub use client::Client;
 pub use cluster::{Cluster, Way};
 pub use redis::{Data, Redis};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit, setrlimit};
 
 pub use rustix::process::Signal;
 
@@ -99,6 +100,12 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Server::run(limited, settings)
+    }
+
+    /// From now on the process may have so many descriptors. What it has already stays.
+    pub fn limit_descriptors(&self, descriptors: u64) {
+        let limit = Rlimit { current: Some(descriptors), maximum: Some(descriptors) };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("our own child can be limited");
     }
 
     /// Like [`Server::start`], with `RUST_LOG` set to `filter`.

@@ -51,6 +51,19 @@ impl RawConn {
         RawConn { stream, unread: Vec::new() }
     }
 
+    /// Connects with room for so many bytes that are not read, as far as the kernel goes so low; nothing is sent.
+    #[track_caller]
+    pub fn narrow(server: &dyn Entrance, receive_bytes: usize) -> RawConn {
+        let addr = server.next_addr();
+        let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None);
+        let socket = socket.expect("a descriptor");
+        socket.set_recv_buffer_size(receive_bytes).expect("a buffer");
+        socket.connect(&addr.into()).expect("the server should accept");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        RawConn { stream, unread: Vec::new() }
+    }
+
     /// Connects and upgrades to `target`, with no extension and no subprotocol.
     #[track_caller]
     pub fn upgrade(server: &dyn Entrance, target: &str) -> RawConn {
@@ -114,6 +127,33 @@ impl RawConn {
                 Ok(0) => panic!("the connection ended inside the head: {:?}", self.unread),
                 Ok(_) => {}
                 Err(error) => panic!("no response head: {error}"),
+            }
+        }
+    }
+
+    /// The next so many bytes.
+    #[track_caller]
+    pub fn read_bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count {
+            match self.fill() {
+                Ok(0) => panic!("the connection ended after {} of {count} bytes", self.unread.len()),
+                Ok(_) => {}
+                Err(error) => panic!("{} of {count} bytes: {error}", self.unread.len()),
+            }
+        }
+        let rest = self.unread.split_off(count);
+        std::mem::replace(&mut self.unread, rest)
+    }
+
+    /// How many bytes come until the connection ends or breaks, those that have been read ahead included.
+    #[track_caller]
+    pub fn read_until_it_breaks(&mut self) -> usize {
+        loop {
+            match self.fill() {
+                Ok(0) => return self.unread.len(),
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => panic!("the connection should end"),
+                Err(_) => return self.unread.len(),
             }
         }
     }

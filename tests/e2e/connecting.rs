@@ -137,7 +137,62 @@ pub fn http_is_served_on_the_same_port(way: Way) {
     let stats = http_get(&server, "/stats");
     serde_json::from_str::<Value>(&stats.body).expect("GET /stats is JSON");
     assert_eq!(http_get(&server, "/nope").status, 404);
+    // What is only there for WebSocket says so, and the absolute form is its path alone (RFC 9112 §3.2.2).
+    for target in ["/ws", "/raw/den", "wss://x/ws", "HTTPS://x/raw/den"] {
+        let answer = http_get(&server, target);
+        assert_eq!(answer.status, 426, "GET {target}: {}", answer.head);
+        assert!(answer.head.to_ascii_lowercase().contains("upgrade: websocket"), "{}", answer.head);
+    }
+    for target in ["https://x/health/live", "ws://x:80", "HTTP://x?a/ws", "hTTp://x/stats"] {
+        assert_eq!(http_get(&server, target).status, 200, "GET {target}");
+    }
     alice.barrier();
+}
+
+/// A balancer's check is often an `OPTIONS`, and of HTTP/1.0, which has no hosts.
+pub fn options_is_a_check(way: Way) {
+    let server = way.start(&[]);
+    for line in ["OPTIONS / HTTP/1.0", "OPTIONS * HTTP/1.1\r\nHost: x", "OPTIONS /raw/den HTTP/1.1\r\nHost: x"] {
+        let mut conn = RawConn::connect(&server);
+        conn.send(format!("{line}\r\n\r\n").as_bytes());
+        let head = conn.read_head();
+        assert_eq!((status_of(&head), header_of(&head, "Allow")), (200, Some("GET, HEAD, OPTIONS")), "{line}");
+        assert_eq!(conn.read_to_end("an answer without a body"), b"");
+    }
+    for (line, status) in [("OPTIONS /health/ready HTTP/1.0", 200), ("OPTIONS /nope HTTP/1.0", 404)] {
+        let mut conn = RawConn::connect(&server);
+        conn.send(format!("{line}\r\n\r\n").as_bytes());
+        assert_eq!(status_of(&conn.read_head()), status, "{line}");
+    }
+}
+
+/// A proxy that passes on a handshake without what makes it one gets no page of the console in answer.
+pub fn a_handshake_without_its_upgrade_is_told_of_proxies(way: Way) {
+    let server = way.start(&[]);
+    for target in ["/", "/ws", "/raw/den", "/nope"] {
+        let good = upgrade_request(target, &[]);
+        for lost in [
+            good.replace("Upgrade: websocket\r\n", ""),
+            good.replace("Connection: Upgrade\r\n", "Connection: close\r\n"),
+            good.replace("Connection: Upgrade\r\nUpgrade: websocket\r\n", "").replace("HTTP/1.1", "HTTP/1.0"),
+        ] {
+            let mut conn = RawConn::connect(&server);
+            conn.send(lost.as_bytes());
+            let head = conn.read_head();
+            assert_eq!((status_of(&head), header_of(&head, "Upgrade")), (426, Some("websocket")), "{lost}");
+            let body = String::from_utf8(conn.read_to_end("a refusal")).expect("text");
+            assert!(body.contains("proxy"), "{body}");
+        }
+    }
+}
+
+pub fn a_request_has_one_host(way: Way) {
+    let server = way.start(&[]);
+    for request in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), upgrade_request("/", &[])] {
+        let mut conn = RawConn::connect(&server);
+        conn.send(request.replace("Host: ", "Host: y\r\nHost: ").as_bytes());
+        assert_eq!(status_of(&conn.read_head()), 400, "{request}");
+    }
 }
 
 #[track_caller]

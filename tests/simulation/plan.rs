@@ -107,6 +107,7 @@ impl Plan {
         let calm_or = |ms| if self.jumpy { ms } else { NEVER_MS };
         Settings {
             connections_max: self.connections_max,
+            handshakes_max: 1_024,
             message: MessageLimits { bytes_max: 256 * 1024, fragments_max: 131_072 },
             deflate: self.deflates.then_some(DeflateSettings {
                 level: 6,

@@ -204,6 +204,7 @@ fn settings(hard: Hard) -> Settings {
     let calm_or = |ms| if hard.jumpy { ms } else { NEVER_MS };
     Settings {
         connections_max: if hard.few_places { 3 } else { 10_000 },
+        handshakes_max: 1_024,
         message: MessageLimits { bytes_max: 20_000, fragments_max: 131_072 },
         deflate: None,
         head: HeadLimits { bytes_max: 1_000, headers_max: 16 },

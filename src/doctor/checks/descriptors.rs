@@ -1,8 +1,8 @@
 //! Descriptors: every connection is one.
 
 use super::{Node, capacity, good, grouped, sysctl, unreadable};
+use crate::descriptors as shares;
 use crate::doctor::{Descriptors, Finding};
-use crate::limits::{HANDSHAKES_SPARE, OWN_DESCRIPTORS};
 
 pub(super) fn check(descriptors: &Descriptors, node: &Node<'_>) -> Vec<Finding> {
     vec![soft(descriptors), hard(descriptors, node), nr_open(descriptors, node), file_max(descriptors, node)]
@@ -10,7 +10,19 @@ pub(super) fn check(descriptors: &Descriptors, node: &Node<'_>) -> Vec<Finding> 
 
 /// What is to be asked for: the connections, those that are only in their handshake, and the node's own.
 fn wanted(node: &Node<'_>) -> u64 {
-    node.connections + HANDSHAKES_SPARE as u64 + OWN_DESCRIPTORS
+    shares::wanted(node.connections, own(node))
+}
+
+fn own(node: &Node<'_>) -> u64 {
+    shares::own(node.reactors, node.config.listen.len() as u64)
+}
+
+/// How many connections so many descriptors allow.
+fn carries(descriptors: u64, node: &Node<'_>) -> u64 {
+    match descriptors {
+        u64::MAX => u64::MAX,
+        descriptors => shares::divide(descriptors, own(node), u64::MAX).connections,
+    }
 }
 
 fn shown(limit: u64) -> String {
@@ -29,11 +41,10 @@ fn soft(descriptors: &Descriptors) -> Finding {
 fn hard(descriptors: &Descriptors, node: &Node<'_>) -> Finding {
     let check = "descriptors_hard";
     let Some(hard) = descriptors.hard else { return unreadable(check, "the hard limit of open files") };
-    let carries = if hard == u64::MAX { hard } else { hard.saturating_sub(OWN_DESCRIPTORS) };
-    let then = "the process has no descriptor for a new connection: it is answered 503 or waits in the backlog";
+    let then = "limits.connections_max is cut to that when the node starts: one connection more is answered 503";
     let wanted = wanted(node);
     let mend = format!("ulimit -Hn {wanted}   # in the shell that starts it; LimitNOFILE={wanted} in a systemd unit");
-    capacity(check, format!("ulimit -Hn {}", shown(hard)), carries, node, then, mend)
+    capacity(check, format!("ulimit -Hn {}", shown(hard)), carries(hard, node), node, then, mend)
 }
 
 fn nr_open(descriptors: &Descriptors, node: &Node<'_>) -> Finding {
@@ -42,7 +53,7 @@ fn nr_open(descriptors: &Descriptors, node: &Node<'_>) -> Finding {
     let read = format!("fs.nr_open {}", grouped(nr_open));
     let then = "no process may have more descriptors, whatever its limits say";
     let mend = sysctl("fs.nr_open", wanted(node).next_power_of_two());
-    capacity(check, read, nr_open.saturating_sub(OWN_DESCRIPTORS), node, then, mend)
+    capacity(check, read, carries(nr_open, node), node, then, mend)
 }
 
 fn file_max(descriptors: &Descriptors, node: &Node<'_>) -> Finding {
@@ -50,7 +61,7 @@ fn file_max(descriptors: &Descriptors, node: &Node<'_>) -> Finding {
     let Some(file_max) = descriptors.file_max else { return unreadable(check, "fs.file-max") };
     let open = descriptors.files_open.unwrap_or(0);
     let read = format!("fs.file-max {}, {} open", shown_file_max(file_max), grouped(open));
-    let carries = if is_unlimited(file_max) { u64::MAX } else { file_max.saturating_sub(open + OWN_DESCRIPTORS) };
+    let carries = if is_unlimited(file_max) { u64::MAX } else { carries(file_max.saturating_sub(open), node) };
     let then = "the whole machine is out of open files, other programs too";
     capacity(check, read, carries, node, then, sysctl("fs.file-max", 2 * (wanted(node) + open)))
 }

@@ -1,0 +1,90 @@
+//! A real nginx in front of a server: `nginx` on a free port, in a folder of its own, with nothing of this machine's
+//! configuration, ended with the test.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::{Entrance, eventually, free_addr, temporary_path};
+
+/// An `nginx`, killed when dropped. At `/` it does what it does by itself, which is to pass on requests without their
+/// upgrade; at `/push/` it does what `examples/cluster/nginx.conf` says.
+pub struct Nginx {
+    process: Child,
+    addr: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Nginx {
+    /// In front of this server. Returns once it listens.
+    ///
+    /// # Panics
+    ///
+    /// Where it is not installed, or does not start.
+    #[track_caller]
+    pub fn before(server: &dyn Entrance) -> Nginx {
+        let folder = temporary_path("nginx");
+        fs::create_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let addr = free_addr();
+        let settings = folder.join("nginx.conf");
+        let text = configuration(addr, server.next_addr(), &folder.display().to_string());
+        fs::write(&settings, text).unwrap_or_else(|error| panic!("{}: {error}", settings.display()));
+        let process = Command::new("nginx")
+            .arg("-e")
+            .arg(folder.join("error.log"))
+            .arg("-c")
+            .arg(&settings)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("`nginx` does not start ({error}): run tests/run, which installs it"));
+        let nginx = Nginx { process, addr, folder };
+        eventually("nginx listens", || TcpStream::connect(addr).is_ok());
+        nginx
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // One process: it is master and worker at once.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn configuration(addr: SocketAddr, server: SocketAddr, folder: &str) -> String {
+    format!(
+        "daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+events {{ worker_connections 512; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  map $http_upgrade $connection_header {{ default upgrade; '' close; }}
+  server {{
+    listen {addr};
+    location / {{ proxy_pass http://{server}; }}
+    location /push/ {{
+      proxy_pass http://{server}/;
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_header;
+      proxy_set_header Host $host;
+      proxy_buffering off;
+    }}
+  }}
+}}
+"
+    )
+}
