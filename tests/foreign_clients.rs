@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use common::nginx::Nginx;
 use common::{Client, PATIENCE, Server, Signal, await_metric, metric};
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
@@ -36,6 +37,8 @@ suite! {
     node_ws,
     python_websockets,
     chromium_console,
+    chromium_console_behind_a_path_of_nginx,
+    chromium_console_on_narrow_screens,
     example_node,
     example_python,
     example_rust,
@@ -90,7 +93,25 @@ fn compressed_as_it_should_be(server: &Server, counts: &mut Value) {
 fn chromium_console(reactors: usize) {
     let _alone = one_browser_at_a_time();
     let server = Server::with_reactors(reactors, &[]);
-    let counts = run(node_script("console.mjs").arg(format!("http://{}", server.addr())));
+    console_works_at(&format!("http://{}", server.addr()));
+    // A browser always offers compression, and compresses whatever it sends. One message was worth it for the server.
+    await_metric(&server, "fanfare_compressions_total", 1);
+    let inflated_bytes: u64 = metric(&server, "fanfare_inflated_bytes_total");
+    assert!(inflated_bytes > 1_500, "{inflated_bytes} bytes came compressed");
+}
+
+/// The page finds its server beside itself, wherever a proxy has put both.
+fn chromium_console_behind_a_path_of_nginx(reactors: usize) {
+    let _alone = one_browser_at_a_time();
+    let server = Server::with_reactors(reactors, &[]);
+    let nginx = Nginx::before(&server);
+    console_works_at(&format!("http://{}/push", nginx.addr()));
+    await_metric(&server, "fanfare_compressions_total", 1);
+}
+
+#[track_caller]
+fn console_works_at(base: &str) {
+    let counts = run(node_script("console.mjs").arg(base));
     assert_eq!(
         counts,
         json!({
@@ -98,10 +119,13 @@ fn chromium_console(reactors: usize) {
             "between_tabs": 2
         })
     );
-    // A browser always offers compression, and compresses whatever it sends. One message was worth it for the server.
-    await_metric(&server, "fanfare_compressions_total", 1);
-    let inflated_bytes: u64 = metric(&server, "fanfare_inflated_bytes_total");
-    assert!(inflated_bytes > 1_500, "{inflated_bytes} bytes came compressed");
+}
+
+fn chromium_console_on_narrow_screens(reactors: usize) {
+    let _alone = one_browser_at_a_time();
+    let server = Server::with_reactors(reactors, &[]);
+    let counts = run(node_script("console_narrow.mjs").arg(format!("http://{}", server.addr())));
+    assert_eq!(counts, json!({"widths": 9, "cut": 0}));
 }
 
 fn example_node(reactors: usize) {
