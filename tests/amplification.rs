@@ -164,6 +164,7 @@ fn settings(deflates: bool) -> Settings {
     let policy = HistoryPolicy { messages_max: MANY as u32, ttl_ms: 1 << 40 };
     Settings {
         connections_max: 10_000,
+        handshakes_max: 1_024,
         message: MessageLimits { bytes_max: 1 << 20, fragments_max: 1_000 },
         deflate: deflates.then_some(DeflateSettings {
             level: 6,
