@@ -263,6 +263,10 @@ impl Sink for Counter {
 
     fn recover(&mut self, _: ConnId, _: Slice) {}
 
+    fn reply(&mut self, to: ConnId, frame: &[u8]) {
+        self.direct(to, frame);
+    }
+
     fn direct(&mut self, _: ConnId, _: &[u8]) {
         self.deliveries += 1;
     }

@@ -101,7 +101,7 @@ pub struct Counts {
     /// Messages queued for clients, each receiver counted, answers included.
     pub messages_out: u64,
     /// Messages queued for the members of their topic or for one connection, each receiver counted: `messages_out`
-    /// without the welcome and the answers to a connection's own commands, but for `presence`.
+    /// without the welcome and the answers to a connection's own commands.
     pub deliveries: u64,
     /// Bytes received from sockets.
     pub bytes_in: u64,

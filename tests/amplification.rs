@@ -70,7 +70,8 @@ impl Node {
         let (office, mailboxes) = post_office_of(wakes, 1_024);
         let metrics = Arc::new(NodeMetrics::new(reactors));
         let state = NodeState { metrics: metrics.clone(), codec: ClientIdCodec::new([7; 16], 0), seed: 7, run: 7 };
-        let seats = Seats::new(world, mailboxes, bells, &settings(deflates), &state, 7);
+        let mut seats = Seats::new(world, mailboxes, bells, &settings(deflates), &state, 7);
+        seats.permit_answers_of(UNDER_WAY * (HISTORY_PAGE_BYTES_MAX + KEPT_BYTES));
         let random = fastrand::Rng::with_seed(7);
         Node { seats, _office: office, metrics, random, held_bytes_max: 0, turn_bytes_max: 0 }
     }
@@ -284,6 +285,26 @@ fn a_command_for_many_rooms_repeats_no_long_id() {
     attack(Scene::Empty, &vec![join; 10], 10 * 1_001);
     let too_long = json!({"type": "join_room", "roomIds": rooms, "id": "x".repeat(64)});
     attack(Scene::Empty, &[too_long], 1);
+}
+
+#[test]
+fn joins_and_leaves_of_new_rooms_are_not_far_ahead_of_their_homes() {
+    let mut node = Node::new(2, false);
+    let mut attacker = node.connect(0, "attacker", NARROW);
+    let pairs = 5_000;
+    for at in 0..pairs {
+        let room = format!("r{at}");
+        node.say(&mut attacker, &json!({"type": "join_room", "roomId": room}));
+        node.say(&mut attacker, &json!({"type": "leave_room", "roomId": room}));
+    }
+    node.say(&mut attacker, &json!({"type": "ping"}));
+    node.send(&mut attacker);
+    node.run();
+    node.read(&mut attacker, usize::MAX);
+    assert_eq!(*attacker.heard.borrow(), [json!({"type": "pong"})]);
+    // A pause for each share's worth of subscriptions that the homes have not confirmed.
+    let pauses = node.metrics.reactors[0].read().pauses;
+    assert!(pauses >= 2 * pairs * 128 / INTAKE_BYTES_MAX as u64, "{pauses} pauses");
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub use handshake::{
     Head, HeadLimits, HeadReader, HttpRefusal, Upgrade, field_elements, parse_head, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
-pub use outbox::{Audience, Chunk, Frames, Ledger, Outbox, Replay, Segment, Unit};
+pub use outbox::{Cause, Chunk, Frames, Ledger, Outbox, Replay, Segment, Unit};
 pub use rate::TokenBucket;
 pub use target::Target;
 pub use utf8::{InvalidUtf8, Utf8Stream, validate};

@@ -38,17 +38,17 @@ impl Ledger {
 pub struct Segment {
     body: Body,
     unit: Unit,
-    audience: Audience,
+    cause: Cause,
     ledger: Ledger,
 }
 
-/// For whom a segment's frames are.
+/// Who has caused a segment's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// The members of a topic.
-    Topic,
-    /// One connection: answers to its commands, and what was sent to it alone.
-    Connection,
+pub enum Cause {
+    /// Others, who published or sent them.
+    Others,
+    /// The connection that gets them: answers to its commands.
+    Own,
 }
 
 /// Where a segment may be cut.
@@ -70,13 +70,13 @@ enum Body {
 
 impl Segment {
     /// A segment built on this reactor.
-    pub fn local(bytes: Vec<u8>, unit: Unit, audience: Audience, ledger: &Ledger) -> Rc<Segment> {
-        Segment::count(Body::Local(bytes), unit, audience, ledger)
+    pub fn local(bytes: Vec<u8>, unit: Unit, cause: Cause, ledger: &Ledger) -> Rc<Segment> {
+        Segment::count(Body::Local(bytes), unit, cause, ledger)
     }
 
     /// A segment of one frame that other reactors may share.
     pub fn shared(frame: SharedFrame, ledger: &Ledger) -> Rc<Segment> {
-        Segment::count(Body::Shared(frame), Unit::Frames, Audience::Topic, ledger)
+        Segment::count(Body::Shared(frame), Unit::Frames, Cause::Others, ledger)
     }
 
     /// The frames.
@@ -97,8 +97,8 @@ impl Segment {
         }
     }
 
-    fn count(body: Body, unit: Unit, audience: Audience, ledger: &Ledger) -> Rc<Segment> {
-        let segment = Segment { body, unit, audience, ledger: ledger.clone() };
+    fn count(body: Body, unit: Unit, cause: Cause, ledger: &Ledger) -> Rc<Segment> {
+        let segment = Segment { body, unit, cause, ledger: ledger.clone() };
         ledger.0.set(ledger.0.get() + segment.bytes().len());
         Rc::new(segment)
     }
@@ -144,14 +144,14 @@ impl Chunk {
     fn copy(&self, range: Range<usize>, unit: Unit, ledger: &Ledger) -> Chunk {
         let bytes = self.segment.bytes()[range].to_vec();
         let len = bytes.len();
-        Chunk::new(Segment::local(bytes, unit, self.segment.audience, ledger), 0, len)
+        Chunk::new(Segment::local(bytes, unit, self.segment.cause, ledger), 0, len)
     }
 
-    /// Its bytes where they are for this connection alone.
+    /// Its bytes where the connection caused them itself.
     fn own_bytes(&self) -> usize {
-        match self.segment.audience {
-            Audience::Connection => self.len(),
-            Audience::Topic => 0,
+        match self.segment.cause {
+            Cause::Own => self.len(),
+            Cause::Others => 0,
         }
     }
 }
@@ -260,8 +260,8 @@ impl Outbox {
         self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
 
-    /// Bytes that this connection caused itself: answers to its commands, what was sent to it alone, and references to
-    /// messages of a history. What its topics' members get is not among them.
+    /// Bytes that this connection caused itself: answers to its commands, and references to messages of a history that
+    /// it wants. What others publish and send is not among them.
     #[inline]
     pub fn own_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.own_bytes)
@@ -401,7 +401,7 @@ impl Outbox {
                 Some(front).filter(|front| front.len() > 0)
             }
             Some(Item::Replay(replay)) => replay.begun().map(|rest| {
-                let segment = Segment::local(rest.to_vec(), Unit::Whole, Audience::Connection, ledger);
+                let segment = Segment::local(rest.to_vec(), Unit::Whole, Cause::Own, ledger);
                 Chunk::new(segment, 0, rest.len())
             }),
             None => None,
@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn bytes_are_counted_once_however_many_refer_to_them() {
         let ledger = Ledger::default();
-        let segment = Segment::local(frames(&[100]), Unit::Frames, Audience::Topic, &ledger);
+        let segment = Segment::local(frames(&[100]), Unit::Frames, Cause::Others, &ledger);
         let mut outboxes: Vec<Outbox> = (0..50).map(|_| Outbox::default()).collect();
         for outbox in &mut outboxes {
             outbox.push(Chunk::new(segment.clone(), 0, 102), Millis(0));
@@ -456,7 +456,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let bytes = frames(&[5_000, 10, 20]);
         let len = bytes.len();
-        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Audience::Topic, &ledger), 0, len), Millis(0));
+        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Cause::Others, &ledger), 0, len), Millis(0));
         assert_eq!(outbox.bytes_behind_first(), 34);
         outbox.advance(4_000, Millis(1));
         assert_eq!(outbox.bytes_behind_first(), 34);
@@ -471,11 +471,11 @@ mod tests {
         for (sent, left) in [(0, 0), (1, 51), (51, 1), (52, 0), (53, 61)] {
             let mut outbox = Outbox::default();
             outbox.push(
-                Chunk::new(Segment::local(bytes.clone(), Unit::Frames, Audience::Topic, &ledger), 0, bytes.len()),
+                Chunk::new(Segment::local(bytes.clone(), Unit::Frames, Cause::Others, &ledger), 0, bytes.len()),
                 Millis(0),
             );
             outbox.push(
-                Chunk::new(Segment::local(bytes.clone(), Unit::Frames, Audience::Topic, &ledger), 0, bytes.len()),
+                Chunk::new(Segment::local(bytes.clone(), Unit::Frames, Cause::Others, &ledger), 0, bytes.len()),
                 Millis(0),
             );
             outbox.advance(sent, Millis(0));
@@ -494,13 +494,11 @@ mod tests {
         for sent in [0, 5] {
             let mut outbox = Outbox::default();
             outbox.push(
-                Chunk::new(Segment::local(response.clone(), Unit::Whole, Audience::Topic, &ledger), 0, len),
+                Chunk::new(Segment::local(response.clone(), Unit::Whole, Cause::Others, &ledger), 0, len),
                 Millis(0),
             );
-            outbox.push(
-                Chunk::new(Segment::local(frames(&[7]), Unit::Frames, Audience::Topic, &ledger), 0, 9),
-                Millis(0),
-            );
+            outbox
+                .push(Chunk::new(Segment::local(frames(&[7]), Unit::Frames, Cause::Others, &ledger), 0, 9), Millis(0));
             outbox.advance(sent, Millis(0));
             assert_eq!(outbox.bytes_behind_first(), 9);
             outbox.truncate_to_frame(&ledger);
@@ -513,7 +511,7 @@ mod tests {
         let ledger = Ledger::default();
         let bytes = frames(&[10, 50_000, 10]);
         let len = bytes.len();
-        let segment = Segment::local(bytes.clone(), Unit::Frames, Audience::Topic, &ledger);
+        let segment = Segment::local(bytes.clone(), Unit::Frames, Cause::Others, &ledger);
         let mut outboxes: [Outbox; 2] = Default::default();
         for outbox in &mut outboxes {
             outbox.push(Chunk::new(segment.clone(), 0, 12), Millis(0));
@@ -541,7 +539,7 @@ mod tests {
         let bytes = frames(&[50_000, 10, 20]);
         let len = bytes.len();
         let mut outbox = Outbox::default();
-        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Audience::Topic, &ledger), 0, len), Millis(0));
+        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Cause::Others, &ledger), 0, len), Millis(0));
         outbox.advance(49_000, Millis(0));
         let left = outbox.bytes();
         outbox.copy_scraps(&ledger);
@@ -574,7 +572,7 @@ mod tests {
                 let bytes = frames(group);
                 expected.extend_from_slice(&bytes);
                 let len = bytes.len();
-                outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Audience::Topic, &ledger), 0, len), Millis(0));
+                outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Cause::Others, &ledger), 0, len), Millis(0));
             }
             let mut got = Vec::new();
             for send in sends.iter().cycle().take(10_000) {

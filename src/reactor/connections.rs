@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::connection::{Connection, NO_BATCH, Phase};
 use crate::compress::{Agreement, Deflater, SharedFrame, WindowBits};
-use crate::conn::{Audience, Chunk, Decoder, Ledger, Segment, Target, Unit, write_upgrade};
+use crate::conn::{Cause, Chunk, Decoder, Ledger, Segment, Target, Unit, write_upgrade};
 use crate::frame::{FRAME_HEADER_BYTES_MIN, FrameBuilder, Opcode, frame_boundary};
 use crate::ids::{ClientIdCodec, ConnId, ReactorId, Slot};
 use crate::limits::{BATCH_POOL_BYTES_MAX, OWN_BATCH_BYTES_MAX};
@@ -33,9 +33,10 @@ const GENERATIONS_MASK: u32 = 0x7FFF_FFFF;
 /// Frames on their way in this turn.
 pub(super) struct TurnBatch {
     body: TurnBody,
-    /// The connection whose answers these are.
+    /// The connection whose frames these are.
     owner: u32,
     unit: Unit,
+    cause: Cause,
 }
 
 enum TurnBody {
@@ -54,11 +55,7 @@ impl TurnBatch {
 
     fn segment(&mut self, ledger: &Ledger) -> Rc<Segment> {
         if let TurnBody::Local(bytes) = &mut self.body {
-            let audience = match self.owner {
-                NOBODY | COMPRESSED => Audience::Topic,
-                _ => Audience::Connection,
-            };
-            self.body = TurnBody::Segment(Segment::local(std::mem::take(bytes), self.unit, audience, ledger));
+            self.body = TurnBody::Segment(Segment::local(std::mem::take(bytes), self.unit, self.cause, ledger));
         }
         match &self.body {
             TurnBody::Segment(segment) => segment.clone(),
@@ -352,24 +349,26 @@ impl Connections {
 
     /// Where this connection's own frames of this turn go, behind everything that is queued for it.
     pub(super) fn words(&mut self, slot: u32) -> &mut Vec<u8> {
-        self.own_batch(slot, Unit::Frames)
+        self.own_batch(slot, Unit::Frames, Cause::Own)
     }
 
     /// Where an HTTP response to this connection goes, with what belongs to it, behind everything that is queued for it.
     pub(super) fn response(&mut self, slot: u32) -> &mut Vec<u8> {
-        self.own_batch(slot, Unit::Whole)
+        self.own_batch(slot, Unit::Whole, Cause::Own)
     }
 
-    fn own_batch(&mut self, slot: u32, unit: Unit) -> &mut Vec<u8> {
+    fn own_batch(&mut self, slot: u32, unit: Unit, cause: Cause) -> &mut Vec<u8> {
         self.mark_dirty(slot);
         let batch = self.slab[slot as usize].batch;
-        let fits =
-            |batch: &TurnBatch| batch.owner == slot && batch.unit == unit && batch.bytes().len() < OWN_BATCH_BYTES_MAX;
+        let fits = |batch: &TurnBatch| {
+            let has_room = batch.bytes().len() < OWN_BATCH_BYTES_MAX;
+            batch.owner == slot && batch.unit == unit && batch.cause == cause && has_room
+        };
         if batch == NO_BATCH || !fits(&self.batches[batch as usize]) {
             self.queue_batch(slot, 0);
             self.slab[slot as usize].batch = self.batches.len() as u32;
             let buffer = self.spare.pop().unwrap_or_default();
-            self.batches.push(TurnBatch { body: TurnBody::Local(buffer), owner: slot, unit });
+            self.batches.push(TurnBatch { body: TurnBody::Local(buffer), owner: slot, unit, cause });
         }
         let batch = self.slab[slot as usize].batch;
         match &mut self.batches[batch as usize].body {
@@ -381,15 +380,15 @@ impl Connections {
     /// Queues one whole frame for one connection.
     pub(super) fn frame(&mut self, slot: u32, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) {
         let mut frames = std::mem::take(&mut self.frames);
-        self.own_frame(slot, frames.build(opcode, write));
+        self.own_frame(slot, frames.build(opcode, write), Cause::Own);
         self.frames = frames;
     }
 
     /// Queues a whole frame for one connection, compressed where that is agreed on and worth it.
-    pub(super) fn own_frame(&mut self, slot: u32, frame: &[u8]) {
+    pub(super) fn own_frame(&mut self, slot: u32, frame: &[u8], cause: Cause) {
         let bits = self.slab[slot as usize].agreement.map(|agreement| agreement.server_bits);
         let mut deflater = self.deflater.take();
-        let words = self.words(slot);
+        let words = self.own_batch(slot, Unit::Frames, cause);
         let before = words.len();
         match (bits, &mut deflater) {
             (Some(bits), Some(deflater)) => {
@@ -399,7 +398,9 @@ impl Connections {
         }
         let queued = words.len() - before;
         self.turn_bytes += queued;
-        self.work_bytes += frame.len() as u64;
+        if cause == Cause::Own {
+            self.work_bytes += frame.len() as u64;
+        }
         self.deflater = deflater;
     }
 
@@ -412,7 +413,7 @@ impl Connections {
                 TurnBody::Segment(Segment::shared(frame, &self.ledger))
             }
         };
-        self.batches.push(TurnBatch { body, owner: NOBODY, unit: Unit::Frames });
+        self.batches.push(TurnBatch { body, owner: NOBODY, unit: Unit::Frames, cause: Cause::Others });
         self.batches.len() as u32 - 1
     }
 
@@ -451,7 +452,12 @@ impl Connections {
             at = end;
         }
         self.turn_bytes += out.len();
-        self.batches.push(TurnBatch { body: TurnBody::Local(out), owner: COMPRESSED, unit: Unit::Frames });
+        self.batches.push(TurnBatch {
+            body: TurnBody::Local(out),
+            owner: COMPRESSED,
+            unit: Unit::Frames,
+            cause: Cause::Others,
+        });
         self.batches.len() as u32 - 1
     }
 

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::connections::Connections;
 use crate::compress::{SharedFrame, WindowBits};
-use crate::conn::{Audience, Chunk, Frames, Replay, Segment, Unit};
+use crate::conn::{Cause, Chunk, Frames, Replay, Segment, Unit};
 use crate::ids::{ConnId, Slot};
 use crate::limits::SCRAP_FACTOR;
 use crate::protocol::{self, ErrorCode};
@@ -108,7 +108,15 @@ impl Sink for Connections {
         if here && self.get(to.slot.0).is_some_and(|connection| connection.is_json()) {
             self.counts.messages_out += 1;
             self.counts.deliveries += 1;
-            self.own_frame(to.slot.0, frame);
+            self.own_frame(to.slot.0, frame, Cause::Others);
+        }
+    }
+
+    fn reply(&mut self, to: ConnId, frame: &[u8]) {
+        let here = self.is_here(to.slot.0, to.generation);
+        if here && self.get(to.slot.0).is_some_and(|connection| connection.is_json()) {
+            self.counts.messages_out += 1;
+            self.own_frame(to.slot.0, frame, Cause::Own);
         }
     }
 
@@ -233,7 +241,7 @@ impl Connections {
         }
         bytes.extend_from_slice(&batch[from..]);
         let (now, end) = (self.now, bytes.len());
-        let segment = Segment::local(bytes, Unit::Frames, Audience::Topic, &self.ledger);
+        let segment = Segment::local(bytes, Unit::Frames, Cause::Others, &self.ledger);
         if let Some(connection) = self.get_mut(slot) {
             connection.outbox.push(Chunk::new(segment, 0, end), now);
         }

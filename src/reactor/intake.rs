@@ -27,6 +27,9 @@ use crate::protocol::{Command, Request, Rooms};
 /// Pages of history and lists of users that may be under way to a connection: more are asked for when they are here.
 const PAGES_UNDER_WAY: usize = 4;
 
+/// What a join or a leave under way is estimated as, in bytes.
+const SUBSCRIPTION_BYTES: usize = 256;
+
 /// What a recovery that another reactor sends is estimated as, in bytes: its frames are the history's.
 const RECOVERY_BYTES: usize = 4 * 1024;
 
@@ -164,13 +167,17 @@ impl<D: Driver> Worker<D> {
             Command::JoinRoom { rooms: Rooms::Many(rooms), position: Some(_) } => {
                 rooms.len() * (RECOVERY_BYTES + id_bytes)
             }
-            Command::JoinRoom { rooms: Rooms::Many(rooms), position: None } => rooms.len() * id_bytes,
+            // Until the home has confirmed them, the connection keeps a subscription for each.
+            Command::JoinRoom { rooms: Rooms::Many(rooms), position: None } => {
+                rooms.len() * (SUBSCRIPTION_BYTES + id_bytes)
+            }
+            Command::JoinRoom { rooms: Rooms::One(_), position: None } | Command::LeaveRoom { .. } => {
+                SUBSCRIPTION_BYTES
+            }
             // Their answers are not much larger than they are.
-            Command::JoinRoom { rooms: Rooms::One(_), position: None }
-            | Command::PrivateMsg { .. }
+            Command::PrivateMsg { .. }
             | Command::Private { .. }
             | Command::Broadcast(_)
-            | Command::LeaveRoom { .. }
             | Command::RoomMsg { .. }
             | Command::Ping => 0,
         };

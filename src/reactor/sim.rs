@@ -290,6 +290,8 @@ pub struct Inside {
     pub held_bytes: u64,
     /// Most bytes that wait for one open connection behind the message being sent.
     pub backlog_bytes: usize,
+    /// Most bytes that wait for one open connection and that it caused itself.
+    pub own_bytes: usize,
 }
 
 impl Worker<SimDriver> {
@@ -318,12 +320,13 @@ impl Worker<SimDriver> {
 
     /// The sizes of its tables and queues now.
     pub fn inside(&self) -> Inside {
-        let open = self.connections.iter().filter(|(_, connection)| connection.is_open());
+        let open = || self.connections.iter().filter(|(_, connection)| connection.is_open());
         Inside {
             topics: self.router.topics_count(),
             connections: self.connections.len(),
             held_bytes: self.connections.held_bytes(),
-            backlog_bytes: open.map(|(_, connection)| connection.outbox.bytes_behind_first()).max().unwrap_or(0),
+            backlog_bytes: open().map(|(_, connection)| connection.outbox.bytes_behind_first()).max().unwrap_or(0),
+            own_bytes: open().map(|(_, connection)| connection.outbox.own_bytes()).max().unwrap_or(0),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::crowd::{Crowd, CrowdKey};
 use super::history::{HistoryPolicy, Place};
 use super::mail::{Ack, Content, Mail};
+use super::replies::Counted;
 use super::topic::TopicKey;
 use crate::compress::SharedFrame;
 use crate::ids::{ClientId, ConnId, ReactorId};
@@ -356,7 +357,7 @@ impl Mail {
 
     /// A reply that several connections get, each with the end that its own id makes of it.
     pub fn counted(to: ConnId, id: Option<Box<str>>, head: Arc<[u8]>) -> Mail {
-        Mail(Content::Counted { to, id, head })
+        Mail(Content::Counted(Box::new(Counted { to, id, head })))
     }
 
     /// What the cluster says with it to a home, or else what it is, a reply with its id first; for tests.
@@ -364,7 +365,8 @@ impl Mail {
     pub(crate) fn news_or_reply(self) -> Result<FromCluster, String> {
         match self.0 {
             Content::FromCluster(news) => Ok(*news),
-            Content::Counted { id, head, .. } => {
+            Content::Counted(counted) => {
+                let Counted { id, head, .. } = *counted;
                 Err(format!("{} {}", id.unwrap_or_default(), String::from_utf8_lossy(&head)))
             }
             Content::Unavailable { .. } => Err("unavailable".to_owned()),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::cluster::{Older, Rest};
 use super::history::{History, HistoryPolicy, Place};
-use super::mail::{Ask, Content, HistoryOf, Mail, Publish, Resume, Resumed};
+use super::mail::{Ask, Content, HistoryOf, Publish, Resume, Resumed};
+use super::replies::Page;
 use super::slice::Slice;
 #[cfg(any(test, debug_assertions))]
 use super::topic::TopicTable;
@@ -108,6 +109,11 @@ impl Histories {
             true => None,
             false => self.settings.policy(topic),
         }
+    }
+
+    /// Messages that no history has.
+    pub(super) fn slice_of(&self, frames: Vec<SharedFrame>) -> Slice {
+        Slice::apart(frames, &self.account.owed)
     }
 
     /// A history that is the newest part of a stream.
@@ -367,29 +373,12 @@ impl Router {
                 history.tell();
             });
         }
-        let history = found.and_then(|index| self.topics.history(index));
-        let place = history.map(History::place);
         let aside = self.aside.as_ref().zip(found).and_then(|(aside, index)| aside.page(index, before, limit));
-        let frame = self.frames.build(Opcode::Text, |out| {
-            let (id, place) = (id.as_deref(), place.as_ref().map(Place::in_epoch));
-            match aside {
-                Some(frames) => {
-                    let messages = frames.iter().map(|frame| split_frame(frame.plain()).1);
-                    protocol::history(out, id, &room.name, place, messages);
-                }
-                None => {
-                    let messages = history.into_iter().flat_map(|history| history.page(before, limit));
-                    protocol::history(out, id, &room.name, place, messages);
-                }
-            }
-        });
-        match from == self.me {
-            true => sink.direct(asker, frame),
-            false => {
-                let content = Content::Direct { to: asker, frame: frame.into(), ack: None };
-                self.outgoing.push((from, Mail(content)));
-            }
-        }
+        let history = found.and_then(|index| self.topics.history_mut(index));
+        let place = history.as_deref().map(History::place);
+        let here = || history.map_or_else(Slice::default, |history| history.page(before, limit));
+        let messages = aside.unwrap_or_else(here);
+        self.send(from, Content::Page(Box::new(Page { to: asker, id, room, place, messages })), sink);
     }
 
     /// At home: what an inbox has of what came before a welcome.

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use super::kept::{Kept, Noted};
 use super::slice::Slice;
 use crate::compress::{Account, SharedFrame};
-use crate::frame::split_frame;
 use crate::limits::{ALLOCATION_BYTES, CLUSTER_LOAD_AGAIN_MS, HISTORY_PAGE_BYTES_MAX};
 use crate::protocol::InEpoch;
 use crate::time::Millis;
@@ -271,18 +270,17 @@ impl History {
         self.slice(from, self.last_offset)
     }
 
-    /// The payloads of the newest messages in front of offset `before`, oldest first: at most `limit`, and together no
-    /// more than `limits::HISTORY_PAGE_BYTES_MAX` unless the newest alone is larger.
-    pub(super) fn page(&self, before: Option<u64>, limit: usize) -> impl Iterator<Item = &[u8]> {
-        let end = before.unwrap_or(u64::MAX).clamp(self.first_offset(), self.last_offset + 1);
-        let end = (end - self.first_offset()) as usize;
-        let ring = self.kept.iter().map(|kept| kept.ring());
-        let page = ring.flat_map(move |ring| {
-            let newest = ring.range(end.saturating_sub(limit)..end).map(|entry| &entry.frame);
-            let count = newest_within(newest, HISTORY_PAGE_BYTES_MAX);
-            ring.range(end - count..end)
+    /// The newest messages in front of offset `before`: at most `limit`, and together no more than
+    /// `limits::HISTORY_PAGE_BYTES_MAX` unless the newest alone is larger.
+    pub(super) fn page(&mut self, before: Option<u64>, limit: usize) -> Slice {
+        let first = self.first_offset();
+        let end = before.unwrap_or(u64::MAX).clamp(first, self.last_offset + 1);
+        let count = self.kept.as_ref().map_or(0, |kept| {
+            let end = (end - first) as usize;
+            let newest = kept.ring().range(end.saturating_sub(limit)..end).map(|entry| &entry.frame);
+            newest_within(newest, HISTORY_PAGE_BYTES_MAX)
         });
-        page.map(|entry| split_frame(entry.frame.plain()).1)
+        self.slice(end - 1 - count as u64, end - 1)
     }
 
     fn place_of(&self, offset: u64) -> Place {
@@ -316,7 +314,7 @@ mod tests {
 
     use super::super::slice::SNAPSHOT_BYTES;
     use super::*;
-    use crate::frame::{FrameBuilder, Opcode};
+    use crate::frame::{FrameBuilder, Opcode, split_frame};
     use crate::limits::{PUBLISH_KEY_MS_MAX, PUBLISH_KEYS_MAX};
 
     fn frame(offset: u64) -> SharedFrame {
@@ -496,7 +494,7 @@ mod tests {
                         let before = (b > 0).then_some(a);
                         let kept: Vec<u64> = model.iter().map(|(offset, _)| *offset)
                             .filter(|&offset| before.is_none_or(|before| offset < before)).collect();
-                        let page: Vec<u64> = history.page(before, 3).map(number).collect();
+                        let page = offsets(&history.page(before, 3));
                         prop_assert_eq!(page, kept[kept.len().saturating_sub(3)..].to_vec());
                     }
                 }

@@ -34,6 +34,10 @@ impl Sink for Told {
     fn recover(&mut self, _: ConnId, slice: Slice) {
         self.frames.extend_from_slice(slice.frames());
     }
+    fn reply(&mut self, to: ConnId, frame: &[u8]) {
+        self.direct(to, frame);
+    }
+
     fn direct(&mut self, _: ConnId, _: &[u8]) {}
     fn answer(&mut self, _: ConnId, answer: Answer<'_>) {
         let owned = |place: InEpoch<'_>| Place { epoch: place.epoch.into(), offset: place.offset };

@@ -62,12 +62,7 @@ impl Home {
         self.users.as_ref().map_or(0, |users| users.len())
     }
 
-    /// The users in the room, in no order.
-    pub(super) fn users(&self) -> impl Iterator<Item = &str> {
-        self.users_shared().map(|name| &**name)
-    }
-
-    /// The same, each to be shared.
+    /// The users in the room, in no order, each to be shared.
     pub(super) fn users_shared(&self) -> impl Iterator<Item = &Arc<str>> + Clone {
         self.users.iter().flat_map(|users| users.iter())
     }
@@ -165,7 +160,7 @@ mod tests {
                     home.remove(ReactorId(reactor), Some(&name));
                 }
                 model.retain(|_, count| *count > 0);
-                let mut users: Vec<&str> = home.users().collect();
+                let mut users: Vec<&str> = home.users_shared().map(|name| &**name).collect();
                 users.sort_unstable();
                 let mut expected: Vec<String> = model.keys().map(|(user, _)| format!("user{user}")).collect();
                 expected.sort_unstable();

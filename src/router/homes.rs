@@ -1,13 +1,14 @@
 //! What a topic's home does with joins, leaves and questions: it gives them their place in the topic's order.
 
 use super::cluster::ToCluster;
-use super::mail::{Content, Departure, Expulsion, Join, Joined, Leave, Left, Mail, Outcome, PresenceOf};
+use super::mail::{Content, Departure, Expulsion, Join, Joined, Leave, Left, Outcome, PresenceOf};
+use super::replies::Users;
 use super::topic::{Kind, TopicKey};
 use super::{Router, Sink};
 use crate::frame::Opcode;
 use crate::ids::{ConnId, ReactorId};
 use crate::limits::PRESENCE_USERS_MAX;
-use crate::protocol::{self, Notice, UserCount};
+use crate::protocol::{self, Notice};
 
 impl Router {
     /// Asks a room's home who is in it; `asker` gets the reply as a message.
@@ -88,18 +89,10 @@ impl Router {
             return self.ask_cluster(ToCluster::Presence { topic: room, asker, id });
         }
         let home = self.topics.find(hash, room.borrow()).map(|index| &self.topics.get(index).home);
-        let count = home.map_or(0, |home| home.users_count());
-        let users = home.into_iter().flat_map(|home| home.users()).take(PRESENCE_USERS_MAX);
-        let frame = self.frames.build(Opcode::Text, |out| {
-            protocol::presence(out, id.as_deref(), &room.name, UserCount::Exact(count as u64), users);
-        });
-        match from == self.me {
-            true => sink.direct(asker, frame),
-            false => {
-                let content = Content::Direct { to: asker, frame: frame.into(), ack: None };
-                self.outgoing.push((from, Mail(content)));
-            }
-        }
+        let count = home.map_or(0, |home| home.users_count()) as u64;
+        let users = home.into_iter().flat_map(|home| home.users_shared());
+        let names = users.take(PRESENCE_USERS_MAX).cloned().collect();
+        self.send(from, Content::Users(Box::new(Users { to: asker, id, room, count, names })), sink);
     }
 
     /// An operator's order: it goes to every reactor that has members.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::cluster::{FromCluster, ToCluster};
 use super::histories::Recovery;
 use super::history::Place;
+use super::replies::{Counted, Page, Users};
 use super::slice::Slice;
 use super::topic::{TopicKey, TopicRef};
 use crate::compress::SharedFrame;
@@ -25,7 +26,9 @@ impl Mail {
             Content::Publish(published) => published.frame.plain().len(),
             Content::Deliver { frame, .. } | Content::Direct { frame, .. } => frame.plain().len(),
             Content::DeliverMany { frames, .. } => frames.len(),
-            Content::Counted { head, .. } => head.len(),
+            Content::Counted(counted) => counted.head.len(),
+            Content::Page(page) => size_of_val(page.messages.frames()),
+            Content::Users(users) => size_of_val(&users.names[..]),
             Content::ToCluster(request) => request.bytes(),
             Content::FromCluster(news) => news.bytes(),
             Content::Join(_)
@@ -95,12 +98,9 @@ pub(super) enum Content {
         ack: Option<Box<Ack>>,
     },
     Acked(Box<Ack>),
-    /// Who is in a room, but for the end of the message.
-    Counted {
-        to: ConnId,
-        id: Option<Box<str>>,
-        head: Arc<[u8]>,
-    },
+    Page(Box<Page>),
+    Users(Box<Users>),
+    Counted(Box<Counted>),
     /// What the command asked for needs Redis, which does not answer.
     Unavailable {
         to: ConnId,

@@ -29,6 +29,7 @@ mod link;
 mod mail;
 mod members;
 mod needs;
+mod replies;
 mod sketch;
 mod slice;
 mod subscriber;
@@ -62,10 +63,10 @@ use subscriber::Subscribers;
 use subscriber::{NO_PLACE, Subscriber};
 use topic::{TopicHasher, TopicIndex, TopicTable};
 
-use crate::frame::{FrameBuilder, Opcode};
+use crate::frame::FrameBuilder;
 use crate::ids::{ConnId, ReactorId, Slot};
 use crate::limits::CLUSTER_FENCE_ROUNDS;
-use crate::protocol::{self, InEpoch};
+use crate::protocol::InEpoch;
 use crate::time::Millis;
 
 /// Where the router puts what concerns this reactor's own connections, in order.
@@ -76,8 +77,12 @@ pub trait Sink {
     /// One connection gets messages of a history, if it is still there.
     fn recover(&mut self, to: ConnId, slice: Slice);
 
-    /// One connection gets one frame, if it is still there.
+    /// One connection gets one frame that another one sent to it, if it is still there.
     fn direct(&mut self, to: ConnId, frame: &[u8]);
+
+    /// One connection gets an answer as a whole frame, if it is still there.
+    fn reply(&mut self, to: ConnId, frame: &[u8]);
+
     /// A connection gets an answer, if it is still there.
     fn answer(&mut self, to: ConnId, answer: Answer<'_>);
 }
@@ -263,13 +268,9 @@ impl Router {
                     self.send(from, Content::Acked(ack), sink);
                 }
             }
-            Content::Counted { to, id, head } => {
-                let frame = self.frames.build(Opcode::Text, |out| {
-                    out.extend_from_slice(&head);
-                    protocol::presence_end(out, id.as_deref());
-                });
-                sink.direct(to, frame);
-            }
+            Content::Page(page) => self.reply_page(&page, sink),
+            Content::Users(users) => self.reply_users(&users, sink),
+            Content::Counted(counted) => self.reply_counted(&counted, sink),
             Content::Fence { from: member } if self.cluster.is_some() => {
                 self.ask_cluster(ToCluster::Fence { member, rounds_left: CLUSTER_FENCE_ROUNDS });
             }

@@ -7,9 +7,9 @@ use super::cluster::{Older, Opening, Rest, ToCluster, Wanted};
 use super::history::{History, newest_within};
 use super::link::Link;
 use super::mail::Content;
+use super::slice::Slice;
 use super::topic::{TopicIndex, TopicKey};
 use super::{Router, Sink, Wish};
-use crate::compress::SharedFrame;
 use crate::limits::{HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MAX};
 
 /// What the cluster has to say before a home can go on.
@@ -61,15 +61,15 @@ pub(super) struct Aside {
     topic: TopicIndex,
     from: u64,
     before: u64,
-    frames: Vec<SharedFrame>,
+    messages: Slice,
 }
 
 impl Aside {
     /// The page in front of offset `before`, if it is this one.
-    pub(super) fn page(&self, topic: TopicIndex, before: Option<u64>, limit: usize) -> Option<&[SharedFrame]> {
+    pub(super) fn page(&self, topic: TopicIndex, before: Option<u64>, limit: usize) -> Option<Slice> {
         let before = before.filter(|&before| before == self.before)?;
         let is_this = topic == self.topic && page_from(before, limit) == self.from;
-        is_this.then_some(&self.frames)
+        is_this.then(|| self.messages.clone())
     }
 }
 
@@ -157,7 +157,8 @@ impl Router {
         if let (Need::Page { from, before }, Link::Waiting(waiting)) = (need, &mut self.topics.get_mut(index).link) {
             let mut frames = std::mem::take(&mut waiting.page);
             frames.drain(..frames.len() - newest_within(frames.iter(), HISTORY_PAGE_BYTES_MAX));
-            self.aside = Some(Aside { topic: index, from, before, frames });
+            let messages = self.histories.slice_of(frames);
+            self.aside = Some(Aside { topic: index, from, before, messages });
         }
         self.answered(index, topic, opening, Answered::All(need), sink);
         self.aside = None;

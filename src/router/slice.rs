@@ -15,6 +15,13 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// Messages that no history has.
+    pub(super) fn apart(frames: Vec<SharedFrame>, owed: &Arc<HeldBytes>) -> Slice {
+        let to = frames.len();
+        // No slicer knows it, so nothing is looked up in it by offset.
+        Slice { snapshot: Some(Arc::new(Snapshot::new(0, frames.into(), owed.clone()))), from: 0, to }
+    }
+
     /// The messages' frames.
     pub fn frames(&self) -> &[SharedFrame] {
         match &self.snapshot {

@@ -67,6 +67,10 @@ impl Sink for Told {
         }
     }
 
+    fn reply(&mut self, to: ConnId, frame: &[u8]) {
+        self.direct(to, frame);
+    }
+
     fn direct(&mut self, to: ConnId, frame: &[u8]) {
         for payload in payloads(frame) {
             self.tell(to.slot.0, payload);

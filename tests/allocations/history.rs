@@ -38,6 +38,10 @@ impl Sink for &Told {
     fn recover(&mut self, _: ConnId, slice: Slice) {
         self.recovered.set(self.recovered.get() + slice.frames().len());
     }
+    fn reply(&mut self, to: ConnId, frame: &[u8]) {
+        self.direct(to, frame);
+    }
+
     fn direct(&mut self, _: ConnId, _: &[u8]) {}
     fn answer(&mut self, _: ConnId, answer: Answer<'_>) {
         if let Answer::Connected { inbox: Some(_) } | Answer::Joined { place: Some(_), .. } = answer {

@@ -106,6 +106,11 @@ impl Seats {
         }
     }
 
+    /// As much as this may be under way to a connection that has used up its share.
+    pub fn permit_answers_of(&mut self, bytes: usize) {
+        self.share_bytes += bytes as u64;
+    }
+
     /// How many reactors there are, ended ones included.
     pub fn reactors(&self) -> usize {
         self.seats.len()
@@ -174,6 +179,8 @@ impl Seats {
         let backlog_bytes = inside.backlog_bytes;
         assert!(backlog_bytes <= self.outbox_bytes_max, "reactor {at}: {backlog_bytes} bytes wait for one connection");
         seat.held_bytes = inside.held_bytes;
+        let own_bytes = inside.own_bytes as u64;
+        assert!(own_bytes <= self.share_bytes, "reactor {at}: {own_bytes} bytes of answers wait for one connection");
         match turned {
             Turn::Goes => {
                 if seat.turns.is_multiple_of(TURNS_PER_CHECK) {

@@ -368,7 +368,7 @@ impl Run {
                 _ => self.say_presence(at, &room),
             }
         }
-        self.guests[at].reads = self.random.bool() || self.guests[at].is_wide;
+        self.guests[at].reads = self.guests[at].is_wide;
     }
 
     fn say_ping(&mut self, at: GuestAt) {
@@ -461,8 +461,11 @@ fn json(text: &str) -> String {
 fn user_name(at: usize) -> String {
     match at {
         1 => "Zoë + \"Q\" \\".into(),
-        // As long as a name may be: who is in a room is a long answer to a short question.
-        2.. => format!("{at:0>USER_ID_BYTES_MAX$}"),
+        // As long as a name may be, and nothing to compress: who is in a room is a long answer to a short question.
+        2.. => {
+            let mut random = fastrand::Rng::with_seed(at as u64);
+            (0..USER_ID_BYTES_MAX).map(|_| random.alphanumeric()).collect()
+        }
         at => format!("user{at}"),
     }
 }

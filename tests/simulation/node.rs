@@ -39,7 +39,7 @@ impl Node {
     /// Checks that nothing is left of anybody.
     pub fn check_empty(&self) {
         for (at, worker) in self.workers() {
-            let expected = Inside { topics: 1, connections: 0, held_bytes: 0, backlog_bytes: 0 };
+            let expected = Inside { topics: 1, connections: 0, held_bytes: 0, backlog_bytes: 0, own_bytes: 0 };
             assert_eq!(worker.inside(), expected, "reactor {at}: everybody is gone, only everyone's topic is left");
         }
         self.check_places(0);
