@@ -11,7 +11,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -189,8 +189,9 @@ impl World {
     pub fn receive(&self, client: Client, bytes_max: usize) -> Vec<u8> {
         let mut inner = self.0.borrow_mut();
         let wire = &mut inner.wires[client.0];
-        let bytes = wire.to_client.len().min(bytes_max);
-        wire.to_client.drain(..bytes).collect()
+        let mut bytes = vec![0; wire.to_client.len().min(bytes_max)];
+        wire.to_client.read_exact(&mut bytes).expect("so many bytes are there");
+        bytes
     }
 
     /// The client is gone without a word.
@@ -376,7 +377,7 @@ impl SimDriver {
                 if reads == Reads::All && !wire.to_server.is_empty() {
                     let most = wire.to_server.len().min(wire.link.read_bytes_max).min(buffer.len());
                     let got = inner.random.usize(1..=most);
-                    buffer.iter_mut().zip(wire.to_server.drain(..got)).for_each(|(to, byte)| *to = byte);
+                    wire.to_server.read_exact(&mut buffer[..got]).expect("so many bytes are there");
                     wire.heard_at = inner.now;
                     return Some(Completion::Received(token, got));
                 }

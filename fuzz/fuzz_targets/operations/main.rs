@@ -11,6 +11,10 @@
 //! - Workers are turned only where they have a reason. So a wake that is lost shows as a reply that never comes.
 //! - When all have gone, no connection, topic, byte or place is left, and what opened has ended.
 //!
+//! Nothing of that is sampled: every input is checked so, after every turn. What is saved is the engine's own work:
+//! `fuzz/run` looks for inputs in a build without AddressSanitizer and without a record of comparisons, and then runs
+//! the corpus once in a build with both.
+//!
 //! Input: [`fanfare_seeds::script`]. With `FUZZ_WORDS` set, a replay tells in words what happens.
 
 #![no_main]
