@@ -201,6 +201,53 @@ fn attackers_are_counted_until_the_last_is_gone() {
     }
 }
 
+/// What greedy clients ask for is what they are told to, and what they get is counted whole.
+#[test]
+fn greedy_clients_are_counted() {
+    // The frame of a command: its header, its mask, its text.
+    let frame_bytes = |text: &str| (2 + 4 + text.len()) as u64;
+    let history = frame_bytes(r#"{"type":"history","roomId":"greedy"}"#);
+    let presence = frame_bytes(r#"{"type":"presence","roomId":"greedy"}"#);
+    for (attack, replies, sent_bytes, received_bytes_min) in [
+        ("history --attack-commands 1", 1, history, 100 * history),
+        ("presence --members 30 --attack-commands 4", 4, 4 * presence, 4 * 30 * 128),
+        ("presence --members 30 --attack-commands 4 --attack-deflate", 4, 4 * presence, 1),
+    ] {
+        let server = Server::start(&["--room", "match=greedy,history.size=1000"]);
+        let ran = run(&format!(
+            "hostile --connections 5 --rate 100 --duration 300ms --timeout 30s --json --server-pid {} --url ws://{} \
+             --attack {attack}",
+            server.pid(),
+            server.addr(),
+        ));
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{attack}: {}", ran.out);
+        let median = &ran.report()["median"];
+        let count = |figure: &str| median[figure].as_f64().unwrap_or_else(|| panic!("no {figure}: {median}")) as u64;
+        assert_eq!(count("attackers_sent_bytes"), sent_bytes, "{attack}: {median}");
+        let became = ["attackers_replies", "attackers_refused", "attackers_closed", "attackers_cut", "attackers_left"];
+        assert_eq!(became.map(count), [replies, 0, 0, 0, 1], "{attack}: {median}");
+        assert!(count("attackers_received_bytes") >= received_bytes_min, "{attack}: {median}");
+        assert!(median["attacked_resident_grown_bytes"].is_number(), "{attack}: {median}");
+    }
+}
+
+#[test]
+fn busy_clients_always_have_more_to_send() {
+    let server = Server::start(&[]);
+    let ran = run(&format!(
+        "hostile --connections 5 --rate 100 --duration 300ms --timeout 30s --json --attack busy --attackers 2 --url ws://{}",
+        server.addr(),
+    ));
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{}", ran.out);
+    let median = &ran.report()["median"];
+    let count = |figure: &str| median[figure].as_f64().unwrap_or_else(|| panic!("no {figure}: {median}")) as u64;
+    assert!(count("attackers_sent_bytes") > 2 * 128 * 1024, "{median}");
+    assert!(count("attackers_replies") > 1_000, "{median}");
+    assert_eq!([count("attackers_cut"), count("attackers_left")], [0, 2], "{median}");
+    let ran = run("hostile --attack busy --peer-url ws://127.0.0.1:1");
+    assert_eq!(ran.err, "fanfare: --peer-url is for --attack presence; leave it out\n");
+}
+
 #[test]
 fn faults_are_told_to_people_too() {
     let ran = bench(faulty::start(Fault::Double), &FANOUT.replace("--json", ""));

@@ -10,6 +10,7 @@ use mio::{Events, Poll};
 
 use super::bombers::{Blasts, Bombers, Charge};
 use super::dribblers::Dribblers;
+use super::greedy::{Greedy, Spoils};
 use super::handshake::Handshake;
 use super::limits::{ATTACK_TICK_MS, EVENTS_PER_TURN};
 use super::{BenchError, Options};
@@ -25,6 +26,10 @@ pub(super) struct Tally {
     pub(super) bombs: Blasts,
     /// The messages of empty fragments.
     pub(super) fragments: Blasts,
+    /// What greedy clients got.
+    pub(super) spoils: Spoils,
+    /// Greedy clients whose connection was open at the end.
+    pub(super) greedy_left: usize,
 }
 
 /// An attack under way.
@@ -36,9 +41,14 @@ pub(super) struct Attack {
 
 impl Attack {
     /// Starts it, to last about as long as a round.
-    pub(super) fn start(options: &Options, bomb: &Charge, fragments: &Charge) -> Result<Attack, BenchError> {
+    pub(super) fn start(
+        options: &Options,
+        bomb: &Charge,
+        fragments: &Charge,
+        mask: [u8; 4],
+    ) -> Result<Attack, BenchError> {
         let ending = Arc::new(AtomicBool::new(false));
-        let siege = Siege::new(options, bomb, fragments, Arc::clone(&ending))?;
+        let siege = Siege::new(options, bomb, fragments, mask, Arc::clone(&ending))?;
         let thread = std::thread::Builder::new().name("attack".to_owned()).spawn(|| siege.run())?;
         Ok(Attack { ending, thread })
     }
@@ -65,12 +75,19 @@ struct Siege {
     dribblers: Dribblers,
     bombers: Bombers,
     fragmenters: Bombers,
+    greedy: Greedy,
     timeout: Duration,
     ending: Arc<AtomicBool>,
 }
 
 impl Siege {
-    fn new(options: &Options, bomb: &Charge, fragments: &Charge, ending: Arc<AtomicBool>) -> Result<Siege, BenchError> {
+    fn new(
+        options: &Options,
+        bomb: &Charge,
+        fragments: &Charge,
+        mask: [u8; 4],
+        ending: Arc<AtomicBool>,
+    ) -> Result<Siege, BenchError> {
         let handshake = Handshake::new(options.target.clone());
         let start = Instant::now();
         let bombers = |count, charge: &Charge, token| Bombers::new(options, count, charge.clone(), token, start);
@@ -79,6 +96,7 @@ impl Siege {
             dribblers: Dribblers::new(options.dribblers, &handshake),
             bombers: bombers(options.bombers, bomb, options.dribblers),
             fragmenters: bombers(options.fragmenters, fragments, options.dribblers + options.bombers),
+            greedy: Greedy::new(options, options.dribblers + options.bombers + options.fragmenters, mask),
             handshake,
             timeout: options.timeout,
             ending,
@@ -103,7 +121,9 @@ impl Siege {
             }
             for event in &events {
                 let at = event.token().0;
-                if !self.dribblers.ready(at) {
+                if self.greedy.holds(at) {
+                    self.greedy.ready(at, event.is_writable(), &self.handshake)?;
+                } else if !self.dribblers.ready(at) {
                     let is_bomber = self.bombers.holds(at);
                     let group = if is_bomber { &mut self.bombers } else { &mut self.fragmenters };
                     group.ready(at, event.is_writable(), &self.handshake)?;
@@ -111,14 +131,18 @@ impl Siege {
             }
             if deadline.is_none() && self.ending.load(Ordering::Relaxed) {
                 deadline = Some(Instant::now() + self.timeout);
+                self.greedy.stop();
             }
-            let is_over = self.dribblers.left() == 0 && self.bombers.is_over() && self.fragmenters.is_over();
+            let siege_is_over = self.dribblers.left() == 0 && self.bombers.is_over() && self.fragmenters.is_over();
+            let is_over = siege_is_over && self.greedy.is_over();
             if deadline.is_some_and(|deadline| is_over || Instant::now() >= deadline) {
                 return Ok(Tally {
                     dribblers_left: self.dribblers.left(),
                     dribbled_bytes: self.dribblers.sent_bytes(),
                     bombs: self.bombers.blasts(),
                     fragments: self.fragmenters.blasts(),
+                    spoils: self.greedy.spoils(),
+                    greedy_left: self.greedy.left(),
                 });
             }
         }
@@ -128,6 +152,7 @@ impl Siege {
         let address = self.handshake.target().address;
         self.dribblers.tick(address, self.poll.registry())?;
         self.bombers.tick(now, address, self.poll.registry())?;
-        self.fragmenters.tick(now, address, self.poll.registry())
+        self.fragmenters.tick(now, address, self.poll.registry())?;
+        self.greedy.tick(address, self.poll.registry())
     }
 }

@@ -45,10 +45,15 @@ pub(super) trait Receiver {
 pub(super) struct Seat {
     /// The user id: plain letters and digits.
     pub(super) user: String,
-    /// The room it joins before it counts as open.
-    pub(super) room: Option<u32>,
+    /// The room it joins before it counts as open: plain letters and digits.
+    pub(super) room: Option<String>,
     /// Whether it offers permessage-deflate, and insists on it.
     pub(super) deflate: bool,
+}
+
+/// The name of a room of the load, by its number.
+pub(super) fn room_name(room: usize) -> String {
+    format!("r{room:06}")
 }
 
 /// ```text
@@ -334,8 +339,8 @@ impl Crowd {
             }
             let link = &mut self.links[at];
             link.state = State::Entering { welcomed: false, joined: link.seat.room.is_none() };
-            if let Some(room) = link.seat.room {
-                let join = format!(r#"{{"type":"join_room","roomId":"r{room:06}","id":1}}"#);
+            if let Some(room) = &link.seat.room {
+                let join = format!(r#"{{"type":"join_room","roomId":"{room}","id":1}}"#);
                 link.send(&masked(Opcode::Text, join.as_bytes(), self.mask));
             }
         }

@@ -1,33 +1,35 @@
 //! `hostile`: what those who behave notice of those who do not.
 //!
 //! The open loop of `latency` runs on, and is measured twice in each round: in calm, and beside attackers. The
-//! difference is what the attack costs the others.
+//! difference is what the attack costs the others. What the server's memory grows by is its peak beside attackers less
+//! what was resident before they came.
 
 use super::attack::{Attack, Tally};
 use super::bombers::{Blasts, Charge};
 use super::crowd::Crowd;
+use super::greedy::Spoils;
+use super::limits::BOMB_BYTES_MIN;
 use super::load::{self, Load, seats};
-use super::process::resident_peak_bytes;
+use super::process::{forget_resident_peak, resident_bytes, resident_peak_bytes};
 use super::progress::Progress;
 use super::report::{Figure, Report, Round};
 use super::runner::Runner;
 use super::schedule::Schedule;
+use super::stage::{fill_history, members, peer_members};
 use super::{BenchError, Options};
 
 /// Runs the scenario.
 pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, BenchError> {
-    let mut report = load::report(options);
-    let counts = [("dribblers", options.dribblers), ("bombers", options.bombers), ("fragmenters", options.fragmenters)];
-    for (name, count) in counts {
-        report.setting(name, count as u64);
-    }
-    report.setting("bombs", options.bombs as u64);
-    report.setting("bomb_bytes", options.bomb_bytes);
-    let mut crowd = Crowd::new(options, seats(options))?;
+    let mut report = report(options);
+    let mut crowd = Crowd::new(options, seats(options).chain(members(options, 'a')))?;
     let mask = crowd.mask();
     let mut load = Load::new(options, mask);
-    crowd.open(options.connections + options.publishers, &mut load, progress)?;
-    let (bomb, fragments) = (Charge::bomb(options.bomb_bytes, mask), Charge::empty_fragments());
+    crowd.open(options.connections + options.publishers + options.members, &mut load, progress)?;
+    let peers = peer_members(options, &mut load, progress)?;
+    fill_history(options, mask)?;
+    // A bomb that nobody sends need not be made.
+    let bomb_bytes = if options.bombers > 0 { options.bomb_bytes } else { BOMB_BYTES_MIN };
+    let (bomb, fragments) = (Charge::bomb(bomb_bytes, mask), Charge::empty_fragments());
     load.open_loop(Schedule::start(options.rate_per_s, &mut crowd)?);
     let mut runner = Runner::new(options, crowd, load, progress);
     for number in 1..=options.rounds {
@@ -36,16 +38,37 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
         if runner.is_over() {
             break;
         }
-        let attack = Attack::start(options, &bomb, &fragments)?;
-        let attacked = Half::measure(&mut runner, options, &format!("round {number} beside attackers"), &mut report)?;
+        let attack = Attack::start(options, &bomb, &fragments, mask)?;
+        let mut attacked =
+            Half::measure(&mut runner, options, &format!("round {number} beside attackers"), &mut report)?;
         attack.end();
         runner.while_waiting("waiting for the attackers' end", || attack.is_running())?;
+        // What the attack has kept from arriving in time counts as well.
+        attacked.replace(&runner.timed());
         let mut round = Half::pair(&calm, &attacked);
         tell(&attack.tally()?, &mut round);
         report.round(round);
     }
     report.faults(runner.settle()?.close());
+    drop(peers);
     Ok(report)
+}
+
+fn report(options: &Options) -> Report {
+    let mut report = load::report(options);
+    report.setting("attack", options.attack.name());
+    let siege = [("dribblers", options.dribblers), ("bombers", options.bombers), ("fragmenters", options.fragmenters)];
+    for (name, count) in siege {
+        report.setting(name, count as u64);
+    }
+    report.setting("bombs", options.bombs as u64);
+    report.setting("bomb_bytes", options.bomb_bytes);
+    report.setting("attackers", options.attackers as u64);
+    report.setting("attack_commands", options.attack_commands as u64);
+    report.setting("attack_deflate", options.attack_deflate);
+    report.setting("attack_deaf", options.attack_deaf);
+    report.setting("members", options.members as u64);
+    report
 }
 
 /// The figures that stand in a report twice, and their two names.
@@ -65,7 +88,11 @@ const TWICE: [(&str, &str, &str); 10] = [
 const PEAK: &str = "resident_peak_bytes";
 
 /// One half of a round.
-struct Half(Round);
+struct Half {
+    figures: Round,
+    /// What the server had resident at its beginning.
+    resident_bytes: Option<u64>,
+}
 
 impl Half {
     fn measure(
@@ -74,16 +101,27 @@ impl Half {
         title: &str,
         report: &mut Report,
     ) -> Result<Half, BenchError> {
+        let before = options.server_pid.map(resident_bytes).transpose().ok().flatten();
+        options.server_pid.into_iter().for_each(forget_resident_peak);
         let mut figures = runner.round(title, report)?;
         // A process that an attack has ended has no memory; that its connections ended is a fault and told as one.
         if let Some(Ok(bytes)) = options.server_pid.map(resident_peak_bytes) {
             figures.push(Figure { name: PEAK, value: bytes as f64 });
         }
-        Ok(Half(figures))
+        Ok(Half { figures, resident_bytes: before })
     }
 
     fn value(&self, name: &str) -> Option<f64> {
-        self.0.iter().find(|figure| figure.name == name).map(|figure| figure.value)
+        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
+    }
+
+    /// Puts these figures in place of those with their names.
+    fn replace(&mut self, newer: &Round) {
+        for figure in &mut self.figures {
+            if let Some(newer) = newer.iter().find(|newer| newer.name == figure.name) {
+                figure.value = newer.value;
+            }
+        }
     }
 
     fn pair(calm: &Half, attacked: &Half) -> Round {
@@ -95,12 +133,15 @@ impl Half {
         }
         let p99 = |half: &Half| half.value("p99_us").unwrap_or_default().max(1.0);
         round.push(Figure { name: "p99_attacked_by_calm", value: p99(attacked) / p99(calm) });
+        if let (Some(peak), Some(before)) = (attacked.value(PEAK), attacked.resident_bytes) {
+            round.push(Figure { name: "attacked_resident_grown_bytes", value: (peak - before as f64).max(0.0) });
+        }
         round
     }
 }
 
 fn tell(tally: &Tally, round: &mut Round) {
-    let Tally { dribblers_left, dribbled_bytes, bombs, fragments } = tally;
+    let Tally { dribblers_left, dribbled_bytes, bombs, fragments, spoils, greedy_left } = tally;
     let mut push = |name, value| round.push(Figure { name, value });
     push("dribblers_left", *dribblers_left as f64);
     push("dribbled_bytes", *dribbled_bytes as f64);
@@ -113,4 +154,13 @@ fn tell(tally: &Tally, round: &mut Round) {
             push(name, value);
         }
     }
+    let Spoils { sent_bytes, received_bytes, replies, refused, closed, code, cut } = spoils;
+    push("attackers_sent_bytes", *sent_bytes as f64);
+    push("attackers_received_bytes", *received_bytes as f64);
+    push("attackers_replies", *replies as f64);
+    push("attackers_refused", *refused as f64);
+    push("attackers_closed", *closed as f64);
+    push("attackers_close_code", f64::from(*code));
+    push("attackers_cut", *cut as f64);
+    push("attackers_left", *greedy_left as f64);
 }

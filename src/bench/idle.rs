@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::crowd::{Crowd, Receiver, Seat};
+use super::crowd::{Crowd, Receiver, Seat, room_name};
 use super::inbox::Inbox;
 use super::meter::Stretch;
 use super::process::{Sample, resident_bytes};
@@ -22,7 +22,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     ];
     let mut report = Report::new(options, &settings);
     let rooms = options.rooms;
-    let seat = |at| Seat { user: format!("u{at:06}"), room: Some((at % rooms) as u32), deflate: options.deflate };
+    let seat = |at| Seat { user: format!("u{at:06}"), room: Some(room_name(at % rooms)), deflate: options.deflate };
     let seats = (0..options.connections).map(seat);
     let mut crowd = Crowd::new(options, seats)?;
     let tags = (0..options.connections).map(|at| Tag::new((at % rooms) as u32));

@@ -40,6 +40,30 @@ pub(super) const BOMB_BYTES_MIN: u64 = 1 << 20;
 /// And at most. The options refuse more.
 pub(super) const BOMB_BYTES_MAX: u64 = 64 << 30;
 
+/// Commands that an attacker sends in one write. The options refuse more.
+pub(super) const COMMANDS_MAX: u64 = 1_000_000;
+
+/// Messages in the room whose history is asked for, and the bytes of each one's content.
+pub(super) const HISTORY_MESSAGES: usize = 1_000;
+
+/// See [`HISTORY_MESSAGES`].
+pub(super) const HISTORY_CONTENT_BYTES: usize = 4_096;
+
+/// Bytes of the user ids that members of a crowded room have: the longest that a server takes.
+pub(super) const LONG_USER_BYTES: usize = 128;
+
+/// The send buffer of an attacker that always has more to send: what waits lies in the server's socket, not in its own.
+pub(super) const BUSY_SEND_BYTES: usize = 128 * 1024;
+
+/// Bytes that such an attacker hands to the kernel at once.
+pub(super) const BUSY_PART_BYTES: usize = 256 * 1024;
+
+/// How often it does so before it waits for the next tick, where the server takes everything at once.
+pub(super) const BUSY_PARTS_MAX: usize = 16;
+
+/// Bytes of a message's beginning that an attacker looks at.
+pub(super) const START_BYTES: usize = 24;
+
 /// How often each dribbler sends a byte, in milliseconds.
 pub(super) const DRIBBLE_MS: u64 = 1_000;
 

@@ -8,7 +8,7 @@
 //! even inflated: they count as the next message of their connection.
 
 use super::body::Bodies;
-use super::crowd::{Crowd, Receiver, Seat};
+use super::crowd::{Crowd, Receiver, Seat, room_name};
 use super::inbox::Inbox;
 use super::ledger::Faults;
 use super::limits::{COMPARED_EVERY, COMPARED_FIRST, SEQUENCE_MAX};
@@ -69,7 +69,7 @@ pub(super) fn report(options: &Options) -> Report {
 pub(super) fn seats(options: &Options) -> impl Iterator<Item = Seat> {
     let rooms = options.rooms;
     let deflate = options.deflate;
-    let subscriber = move |at: usize| Seat { user: format!("u{at:06}"), room: Some((at % rooms) as u32), deflate };
+    let subscriber = move |at: usize| Seat { user: format!("u{at:06}"), room: Some(room_name(at % rooms)), deflate };
     let publisher = |at: usize| Seat { user: format!("p{at:06}"), room: None, deflate: false };
     (0..options.connections).map(subscriber).chain((0..options.publishers).map(publisher))
 }

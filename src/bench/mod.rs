@@ -14,7 +14,7 @@
 //! options ─► scenario (load, private, idle, connect, storm, hostile) ─► report ─► table or JSON
 //!               │ bytes in and out     │ stamps, bytes    │ a thread of its own
 //!               ▼                      ▼                  ▼
-//!             crowd ─► wire, deflate  ledger, body       attack ─► dribblers, bombers
+//!             crowd ─► wire, deflate  ledger, body       attack ─► dribblers, bombers, greedy
 //! ```
 
 mod attack;
@@ -25,6 +25,7 @@ mod crowd;
 mod deflate;
 mod dribblers;
 mod error;
+mod greedy;
 mod handshake;
 mod hostile;
 mod idle;
@@ -40,6 +41,8 @@ mod progress;
 mod report;
 mod runner;
 mod schedule;
+mod skim;
+mod stage;
 mod storm;
 mod times;
 mod wire;
@@ -47,7 +50,7 @@ mod wire;
 use std::io::{IsTerminal, Write};
 
 pub use error::BenchError;
-pub use options::{FLAGS, Flag, Options, SCENARIO, SCENARIOS, Scenario};
+pub use options::{AttackKind, FLAGS, Flag, Options, SCENARIO, SCENARIOS, Scenario};
 pub use report::Report;
 
 use progress::Progress;

@@ -8,8 +8,8 @@ use clap::ArgMatches;
 
 use super::BenchError;
 use super::limits::{
-    ATTACKERS_MAX, BOMB_BYTES_MAX, BOMB_BYTES_MIN, BOMBS_MAX, CONNECTIONS_MAX, JSON_PAYLOAD_BYTES_MIN, OUTSTANDING_MAX,
-    OUTSTANDING_TOTAL_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX,
+    ATTACKERS_MAX, BOMB_BYTES_MAX, BOMB_BYTES_MIN, BOMBS_MAX, COMMANDS_MAX, CONNECTIONS_MAX, JSON_PAYLOAD_BYTES_MIN,
+    OUTSTANDING_MAX, OUTSTANDING_TOTAL_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX,
 };
 use crate::client::Url;
 use crate::config::{Bounds, Kind, Value, nearest};
@@ -50,9 +50,26 @@ pub const SCENARIOS: &[(Scenario, &str, &str)] = &[
     (
         Scenario::Hostile,
         "hostile",
-        "latency in calm and then beside slow handshakes, deflate bombs and empty fragments",
+        "latency in calm and then beside slow handshakes, deflate bombs and empty fragments, or another --attack",
     ),
 ];
+
+/// What `hostile` measures beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttackKind {
+    /// Slow handshakes, deflate bombs and empty fragments together.
+    Siege,
+    /// Clients that ask for pages of a room's history, many in one write.
+    History,
+    /// Clients that ask who is in a crowded room, many times in one write.
+    Presence,
+    /// Clients that always have more waiting in their socket than the server reads at once.
+    Busy,
+}
+
+const ATTACKS: [AttackKind; 4] = [AttackKind::Siege, AttackKind::History, AttackKind::Presence, AttackKind::Busy];
+
+const ATTACK_NAMES: &[&str] = &[ATTACKS[0].name(), ATTACKS[1].name(), ATTACKS[2].name(), ATTACKS[3].name()];
 
 /// What messages carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +201,34 @@ pub const FLAGS: &[Flag] = &[
         "hostile: what one bomb inflates to; it is sent as about a thousandth of that.",
     ),
     flag("fragmenters", count_or_zero(ATTACKERS_MAX), "4", "hostile: connections that send endless empty fragments."),
+    flag(
+        "attack",
+        Kind::Choice(ATTACK_NAMES),
+        "siege",
+        "hostile: slow handshakes, bombs and fragments; or clients that ask for history or presence many times in one \
+         write; or clients whose socket always has more to read.",
+    ),
+    flag("attackers", integer(1, ATTACKERS_MAX), "1", "hostile: clients of an attack by history, presence or busy."),
+    flag(
+        "attack-commands",
+        integer(1, COMMANDS_MAX),
+        "1700",
+        "hostile: commands that each of them sends in one write.",
+    ),
+    flag("attack-deflate", Kind::Bool, "false", "hostile: they offer permessage-deflate and insist on it."),
+    flag("attack-deaf", Kind::Bool, "false", "hostile: they read nothing of what they are sent."),
+    flag(
+        "members",
+        integer(1, STREAMS_MAX),
+        "1000",
+        "hostile: members with long user ids of the room whose presence is asked for.",
+    ),
+    flag(
+        "peer-url",
+        Kind::Text { bytes_max: 1024 },
+        "none",
+        "hostile: another node of the cluster, where the room whose presence is asked for has as many members more.",
+    ),
     flag("handshakes", integer(1, 10_000), "64", "Connections that are being opened at any time."),
     flag(
         "timeout",
@@ -249,6 +294,20 @@ pub struct Options {
     pub bombs: usize,
     /// What a deflate bomb inflates to.
     pub bomb_bytes: u64,
+    /// What `hostile` measures beside.
+    pub attack: AttackKind,
+    /// Clients of an attack that keep the rules; none in a siege.
+    pub attackers: usize,
+    /// Commands that each of them sends in one write.
+    pub attack_commands: usize,
+    /// Whether they offer permessage-deflate and insist on it.
+    pub attack_deflate: bool,
+    /// Whether they read nothing.
+    pub attack_deaf: bool,
+    /// Members of the room whose presence is asked for, on each node.
+    pub members: usize,
+    /// Another node, where more of them sit.
+    pub peer: Option<Target>,
     /// How long a round measures.
     pub duration: Duration,
     /// Messages after which a round ends, in place of the duration.
@@ -284,6 +343,18 @@ impl Scenario {
             Some(near) => format!("unknown scenario {name:?}; did you mean {near}?"),
             None => format!("unknown scenario {name:?}; there are {}", names().collect::<Vec<_>>().join(", ")),
         }))
+    }
+}
+
+impl AttackKind {
+    /// Its name on the command line and in reports.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            AttackKind::Siege => "siege",
+            AttackKind::History => "history",
+            AttackKind::Presence => "presence",
+            AttackKind::Busy => "busy",
+        }
     }
 }
 
@@ -338,6 +409,8 @@ impl Options {
             | Scenario::Latency
             | Scenario::Storm => 5_000,
         };
+        let attack = given.attack()?;
+        let siege = |count| if attack == AttackKind::Siege { count } else { 0 };
         let deflate = given.is_set("deflate")?;
         let payload = given.payload()?.unwrap_or(if deflate { Payload::Json } else { Payload::Filler });
         let payload_bytes = match payload {
@@ -347,7 +420,7 @@ impl Options {
         let millis = |name, default| given.integer(name).map(|ms| Duration::from_millis(ms.unwrap_or(default)));
         let options = Options {
             scenario,
-            target: Target::parse(given.text("url").unwrap_or("ws://127.0.0.1:8080"))?,
+            target: Target::parse("url", given.text("url").unwrap_or("ws://127.0.0.1:8080"))?,
             connections,
             base: given.count("base")?.unwrap_or(connections.div_ceil(3)),
             rooms: given.count("rooms")?.unwrap_or(rooms),
@@ -357,11 +430,18 @@ impl Options {
             payload_bytes: given.count("payload-bytes")?.unwrap_or(payload_bytes),
             payload,
             deflate,
-            dribblers: given.count("dribblers")?.unwrap_or(10_000),
-            bombers: given.count("bombers")?.unwrap_or(4),
-            fragmenters: given.count("fragmenters")?.unwrap_or(4),
+            dribblers: given.count("dribblers")?.unwrap_or(siege(10_000)),
+            bombers: given.count("bombers")?.unwrap_or(siege(4)),
+            fragmenters: given.count("fragmenters")?.unwrap_or(siege(4)),
             bombs: given.count("bombs")?.unwrap_or(100),
             bomb_bytes: given.integer("bomb-bytes")?.unwrap_or(1 << 30),
+            attack,
+            attackers: if attack == AttackKind::Siege { 0 } else { given.count("attackers")?.unwrap_or(1) },
+            attack_commands: given.count("attack-commands")?.unwrap_or(1_700),
+            attack_deflate: given.is_set("attack-deflate")?,
+            attack_deaf: given.is_set("attack-deaf")?,
+            members: if attack == AttackKind::Presence { given.count("members")?.unwrap_or(1_000) } else { 0 },
+            peer: given.text("peer-url").map(|url| Target::parse("peer-url", url)).transpose()?,
             duration: millis("duration", duration_ms)?,
             messages,
             warmup: millis("warmup", if messages.is_some() { 0 } else { 500 })?,
@@ -382,7 +462,11 @@ impl Options {
                 self.connections + self.publishers
             }
             Scenario::Private | Scenario::Idle | Scenario::Connect => self.connections,
-            Scenario::Hostile => self.connections + self.publishers + self.dribblers + self.bombers + self.fragmenters,
+            Scenario::Hostile => {
+                let siege = self.dribblers + self.bombers + self.fragmenters;
+                let crowds = if self.peer.is_some() { 2 } else { 1 };
+                self.connections + self.publishers + siege + self.attackers + self.members * crowds
+            }
         }
     }
 
@@ -411,6 +495,9 @@ impl Options {
             Scenario::Hostile if self.messages.is_some() => {
                 wrong("--messages: hostile takes its time; write --duration instead".into())
             }
+            Scenario::Hostile if self.peer.is_some() && self.attack != AttackKind::Presence => {
+                wrong("--peer-url is for --attack presence; leave it out".into())
+            }
             Scenario::Private if outstanding > connections * 100 => wrong(format!(
                 "--outstanding {outstanding} is more than 100 for each of {connections} users; write less"
             )),
@@ -431,8 +518,8 @@ impl Options {
 }
 
 impl Target {
-    fn parse(text: &str) -> Result<Target, BenchError> {
-        let wrong = |why: &dyn Display| BenchError::Options(format!("--url: {why}"));
+    fn parse(flag: &str, text: &str) -> Result<Target, BenchError> {
+        let wrong = |why: &dyn Display| BenchError::Options(format!("--{flag}: {why}"));
         let url: Url = text.parse().map_err(|why: String| wrong(&why))?;
         if url.socket().is_some() {
             return Err(wrong(&format_args!("{url} is a Unix socket; bench needs ws://HOST:PORT")));
@@ -487,6 +574,12 @@ impl Given<'_> {
         Ok(matches!(self.value(name)?, Some(Value::Bool(true))))
     }
 
+    fn attack(&self) -> Result<AttackKind, BenchError> {
+        let value = self.value("attack")?;
+        let named = |attack: &AttackKind| matches!(&value, Some(Value::Word(word)) if *word == attack.name());
+        Ok(ATTACKS.into_iter().find(named).unwrap_or(AttackKind::Siege))
+    }
+
     fn payload(&self) -> Result<Option<Payload>, BenchError> {
         Ok(match self.value("payload")? {
             Some(Value::Word(JSON)) => Some(Payload::Json),
@@ -502,12 +595,12 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        let target = Target::parse("ws://127.0.0.1:81/ws").unwrap();
+        let target = Target::parse("url", "ws://127.0.0.1:81/ws").unwrap();
         assert_eq!((target.authority.as_str(), target.path.as_str()), ("127.0.0.1:81", "/ws"));
-        assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
-        assert_eq!(Target::parse("ws://[::1]:9").unwrap().path, "/");
+        assert_eq!(Target::parse("url", "ws://127.0.0.1").unwrap().address.port(), 80);
+        assert_eq!(Target::parse("url", "ws://[::1]:9").unwrap().path, "/");
         for url in ["http://127.0.0.1", "ws://127.0.0.1:1/?a=b", "ws://", "unix:/run/f.sock"] {
-            assert!(matches!(Target::parse(url), Err(BenchError::Options(_))), "{url}");
+            assert!(matches!(Target::parse("url", url), Err(BenchError::Options(_))), "{url}");
         }
     }
 }

@@ -93,6 +93,13 @@ impl<'a, W: Workload> Runner<'a, W> {
         Ok(round)
     }
 
+    /// What was timed since the last round began, what came behind its end included.
+    pub(super) fn timed(&mut self) -> Round {
+        let mut timed = Round::new();
+        self.workload.figures(&mut timed);
+        timed
+    }
+
     /// Runs for so long, or until so many more messages are done. A fault or a stall ends it early.
     fn until(&mut self, title: &str, duration: Duration, messages: Option<u64>) -> Result<(), BenchError> {
         let start = Instant::now();
