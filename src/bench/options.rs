@@ -334,6 +334,27 @@ impl Scenario {
         SCENARIOS.iter().find(|(scenario, ..)| *scenario == self).map_or("", |(_, name, _)| name)
     }
 
+    fn usual_connections(self) -> usize {
+        match self {
+            Scenario::Fanout | Scenario::Private | Scenario::Latency | Scenario::Storm | Scenario::Hostile => 1000,
+            Scenario::Rooms | Scenario::Connect => 10_000,
+            Scenario::Idle => 15_000,
+        }
+    }
+
+    fn usual_duration_ms(self) -> u64 {
+        match self {
+            Scenario::Idle => 2_000,
+            Scenario::Hostile => 10_000,
+            Scenario::Fanout
+            | Scenario::Rooms
+            | Scenario::Private
+            | Scenario::Connect
+            | Scenario::Latency
+            | Scenario::Storm => 5_000,
+        }
+    }
+
     fn from_name(name: &str) -> Result<Scenario, BenchError> {
         let names = || SCENARIOS.iter().map(|(_, name, _)| *name);
         if let Some((scenario, ..)) = SCENARIOS.iter().find(|(_, known, _)| *known == name) {
@@ -391,24 +412,9 @@ impl Options {
             | Scenario::Storm
             | Scenario::Hostile => (1, 1),
         };
-        let connections = match scenario {
-            Scenario::Fanout | Scenario::Private | Scenario::Latency | Scenario::Storm | Scenario::Hostile => 1000,
-            Scenario::Rooms | Scenario::Connect => 10_000,
-            Scenario::Idle => 15_000,
-        };
-        let connections = given.count("connections")?.unwrap_or(connections);
+        let connections = given.count("connections")?.unwrap_or(scenario.usual_connections());
         let messages = given.integer("messages")?;
         let outstanding = if scenario == Scenario::Private { connections } else { 1 };
-        let duration_ms = match scenario {
-            Scenario::Idle => 2_000,
-            Scenario::Hostile => 10_000,
-            Scenario::Fanout
-            | Scenario::Rooms
-            | Scenario::Private
-            | Scenario::Connect
-            | Scenario::Latency
-            | Scenario::Storm => 5_000,
-        };
         let attack = given.attack()?;
         let siege = |count| if attack == AttackKind::Siege { count } else { 0 };
         let deflate = given.is_set("deflate")?;
@@ -442,7 +448,7 @@ impl Options {
             attack_deaf: given.is_set("attack-deaf")?,
             members: if attack == AttackKind::Presence { given.count("members")?.unwrap_or(1_000) } else { 0 },
             peer: given.text("peer-url").map(|url| Target::parse("peer-url", url)).transpose()?,
-            duration: millis("duration", duration_ms)?,
+            duration: millis("duration", scenario.usual_duration_ms())?,
             messages,
             warmup: millis("warmup", if messages.is_some() { 0 } else { 500 })?,
             rounds: given.count("rounds")?.unwrap_or(1),

@@ -20,7 +20,16 @@ pub fn cost_of<T>(work: impl FnOnce() -> T) -> (Cost, T) {
 
 /// The most memory the server's process ever had in use, in bytes.
 pub fn peak_bytes(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells the peak");
-    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") * 1024
+    memory(server, "status", "VmHWM:")
+}
+
+/// The memory that the server's process has in use now, in bytes, exactly.
+pub fn resident_bytes(server: &Server) -> u64 {
+    memory(server, "smaps_rollup", "Rss:")
+}
+
+fn memory(server: &Server, file: &str, key: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/{file}", server.pid())).expect("the server runs");
+    let found = text.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel tells how much");
+    found.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") * 1024
 }
