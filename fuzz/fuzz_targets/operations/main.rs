@@ -7,6 +7,7 @@
 //! - After every turn the worker's tables agree with each other.
 //! - What comes to any client is one response and then whole frames of RFC 6455, and ends between two of them.
 //! - Every command with an id has exactly one reply of its kind, wild clients or not.
+//! - Answers that wait for a connection are bounded, however many questions it asks, wild clients too.
 //! - Every message reaches whom it must, and nobody twice or for nothing (`model`).
 //! - Workers are turned only where they have a reason. So a wake that is lost shows as a reply that never comes.
 //! - When all have gone, no connection, topic, byte or place is left, and what opened has ended.

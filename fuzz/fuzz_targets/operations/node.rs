@@ -14,6 +14,12 @@ use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
 use fanfare::time::Millis;
 use fanfare_seeds::script::{Hard, Script};
 
+/// Bytes of answers that a connection may cause before they are sent.
+const SHARE_BYTES: usize = 1_024;
+
+/// Bytes of the answers that may go beyond: five of the largest, which repeats a long id.
+const ANSWERS_BYTES_MAX: usize = 5 * 2_000;
+
 /// Longer than any clock goes where it is calm.
 const NEVER_MS: u64 = 1_000_000_000;
 
@@ -134,6 +140,7 @@ impl Node {
         worker.check_invariants();
         let inside = worker.inside();
         assert!(inside.backlog_bytes <= self.outbox_bytes_max, "reactor {at}: {inside:?}");
+        assert!(inside.own_bytes <= SHARE_BYTES + ANSWERS_BYTES_MAX, "reactor {at}: {inside:?}");
         match turned {
             Turn::Goes => {
                 seat.rest = Rest::Awake;
@@ -168,7 +175,7 @@ impl Node {
     pub fn check_empty(&self) {
         for (at, seat) in self.seats.iter().enumerate() {
             if let Some(worker) = &seat.worker {
-                let expected = Inside { topics: 1, connections: 0, held_bytes: 0, backlog_bytes: 0 };
+                let expected = Inside { topics: 1, connections: 0, held_bytes: 0, backlog_bytes: 0, own_bytes: 0 };
                 assert_eq!(worker.inside(), expected, "reactor {at}: only everyone's topic is left");
             }
             let counts = self.metrics.reactors[at].read();
@@ -215,7 +222,7 @@ fn settings(hard: Hard) -> Settings {
         outbox_node_bytes_max: if hard.tight_node { 4_000 } else { ENDLESS_BYTES as u64 },
         messages_per_second: 0,
         bytes_per_second: 0,
-        intake_bytes_max: 1024,
+        intake_bytes_max: SHARE_BYTES,
         router: RouterSettings {
             rooms_max: if hard.few_rooms { 2 } else { 1_000 },
             notices: NoticeSettings {

@@ -62,10 +62,8 @@ impl Run {
                 let change = self.model.leave(Topic::Room(room.clone()), at);
                 self.command(at, &text, has_id.then_some(Awaited::Left(room, change)));
             }
-            "presence" => {
-                let text = format!(r#""type":"presence","roomId":{}"#, json(&room));
-                self.command(at, &text, Some(Awaited::Presence(room)));
-            }
+            "presence" => self.say_presence(at, room),
+            "presence many times" => (0..=size).for_each(|_| self.say_presence(at, room.clone())),
             "ping" => self.command(at, r#""type":"ping""#, Some(Awaited::Pong)),
             _ => {
                 let (text, code) = match about % 3 {
@@ -76,6 +74,11 @@ impl Run {
                 self.command(at, text, Some(Awaited::Error(code)));
             }
         }
+    }
+
+    fn say_presence(&mut self, at: GuestAt, room: String) {
+        let text = format!(r#""type":"presence","roomId":{}"#, json(&room));
+        self.command(at, &text, Some(Awaited::Presence(room)));
     }
 
     fn say_raw(&mut self, at: GuestAt, topic: Topic, echo: bool, size: u8) {

@@ -140,7 +140,7 @@ pub enum Who {
 }
 
 /// What a tame client says; one in a raw room sends a message, whatever the word.
-pub const WORDS: [&str; 12] = [
+pub const WORDS: [&str; 13] = [
     "room_msg",
     "private_msg",
     "private",
@@ -151,6 +151,7 @@ pub const WORDS: [&str; 12] = [
     "join_room of many",
     "leave_room",
     "presence",
+    "presence many times",
     "ping",
     "nonsense",
 ];
