@@ -371,6 +371,22 @@ fn the_help_lists_scenarios_and_flags() {
     }
 }
 
+/// The campaign against hostile clients runs and has a row for each attack. What it says does not matter here.
+#[test]
+fn the_campaign_runs() {
+    let ran = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/hostile/run"))
+        .args(["--smoke", "--only", "history", "--only", "presence-cluster", "--only", "busy-5"])
+        .env("FANFARE_BIN", env!("CARGO_BIN_EXE_fanfare"))
+        .output()
+        .expect("Python runs");
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{out}{err}");
+    for attack in ["(`history`) |", "(`presence-cluster`) |", "(`busy-5`) |"] {
+        assert_eq!(out.matches(attack).count(), 1, "{attack}: {out}{err}");
+    }
+    assert!(!out.contains("**"), "who behaves gets everything: {out}");
+}
+
 /// The comparison with the floor runs and writes its page and chart. What they say does not matter here.
 #[test]
 fn the_comparison_runs() {
