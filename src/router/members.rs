@@ -138,10 +138,13 @@ impl Router {
     }
 
     pub(super) fn check_join(&mut self, conn: ConnId, rooms: &[&str], resumes: bool) -> Result<(), JoinError> {
+        // Before anything else, so that the answer does not depend on the order of the rooms.
+        if resumes && rooms.iter().any(|name| self.is_member(conn, name)) {
+            return Err(JoinError::AlreadyJoined);
+        }
         let mut fresh: Vec<&str> = Vec::new();
         for &name in rooms {
             match self.is_member(conn, name) {
-                true if resumes => return Err(JoinError::AlreadyJoined),
                 true => {}
                 false if fresh.contains(&name) => {}
                 false if fresh.len() == self.rooms_max => return Err(JoinError::TooManyRooms),

@@ -288,6 +288,10 @@ fn many_rooms_are_all_joined_or_none() {
     node.with(0, |router, told| router.join_many(bob, &["a", "b", "a"], many("2", 3), false, told)).unwrap();
     let again = node.with(0, |router, told| router.join(bob, "a", joined(), true, told));
     assert_eq!(again, Err(JoinError::AlreadyJoined));
+    for names in [[&names[..], &["a".into()]].concat(), [&["a".into()], &names[..]].concat()] {
+        let again = node.with(0, |router, told| router.join_many(bob, &names, many("3", 10), true, told));
+        assert_eq!(again, Err(JoinError::AlreadyJoined), "in whatever order they are named");
+    }
     node.carry_all();
     assert_eq!(node.told(bob), ["connected", "joined a", "joined b", "joined a", "ack 2"]);
 }
