@@ -245,7 +245,7 @@ impl<'a> Request<'a> {
         let (scheme, rest) = target.split_once("://")?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let is_known = ["http", "https", "ws", "wss"].contains(&scheme.to_ascii_lowercase().as_str());
-        if !is_known || end == 0 || !is_authority(rest[..end].as_bytes()) {
+        if !is_known || end == 0 || !is_authority(&rest.as_bytes()[..end]) {
             return None;
         }
         let (path, query) = rest[end..].split_once('?').unwrap_or((&rest[end..], ""));
