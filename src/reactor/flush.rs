@@ -29,8 +29,11 @@ impl<D: Driver> Worker<D> {
                 continue;
             }
             connection.dirty = false;
+            let is_paused = connection.intake.is_paused();
             self.flush(slot);
-            self.resume_if_drained(slot);
+            if is_paused {
+                self.resume_if_drained(slot);
+            }
         }
         self.connections.give_back_dirty(dirty);
     }
