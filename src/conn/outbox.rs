@@ -220,7 +220,7 @@ pub struct Outbox {
 
 #[derive(Debug)]
 struct Queue {
-    items: VecDeque<Item>,
+    entries: VecDeque<Entry>,
     /// Of chunks: what a replay holds is its history's.
     bytes: usize,
     /// Bytes of answers among them, and of references to what is replayed.
@@ -230,16 +230,16 @@ struct Queue {
 }
 
 #[derive(Debug)]
-enum Item {
+enum Entry {
     Chunk(Chunk),
     Replay(Box<Replay>),
 }
 
-const _: () = assert!(size_of::<Item>() == 16);
+const _: () = assert!(size_of::<Entry>() == 16);
 
 impl Queue {
     fn new(now: Millis) -> Box<Queue> {
-        Box::new(Queue { items: VecDeque::with_capacity(4), bytes: 0, own_bytes: 0, replays: 0, progress_at: now })
+        Box::new(Queue { entries: VecDeque::with_capacity(4), bytes: 0, own_bytes: 0, replays: 0, progress_at: now })
     }
 }
 
@@ -278,9 +278,9 @@ impl Outbox {
         let Some(queue) = &mut self.queue else { return };
         let is_scrap = |chunk: &Chunk| chunk.pinned_bytes() > SCRAP_FACTOR * chunk.len();
         let mut begun = None;
-        for item in &mut queue.items {
-            match item {
-                Item::Chunk(chunk) if is_scrap(chunk) => {
+        for entry in &mut queue.entries {
+            match entry {
+                Entry::Chunk(chunk) if is_scrap(chunk) => {
                     // Only at the front is it not where a frame begins.
                     let cut = chunk.segment.boundary(chunk.start as usize).min(chunk.end as usize);
                     let (start, end) = (chunk.start as usize, chunk.end as usize);
@@ -290,18 +290,18 @@ impl Outbox {
                     let (from, unit) = if cut < end { (cut, chunk.segment.unit) } else { (start, Unit::Whole) };
                     *chunk = chunk.copy(from..end, unit, ledger);
                 }
-                Item::Chunk(_) | Item::Replay(_) => {}
+                Entry::Chunk(_) | Entry::Replay(_) => {}
             }
         }
         if let Some(begun) = begun {
-            queue.items.push_front(Item::Chunk(begun));
+            queue.entries.push_front(Entry::Chunk(begun));
         }
     }
 
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        self.queue.iter().flat_map(|queue| &queue.items).filter_map(|item| match item {
-            Item::Chunk(chunk) => Some(chunk),
-            Item::Replay(_) => None,
+        self.queue.iter().flat_map(|queue| &queue.entries).filter_map(|entry| match entry {
+            Entry::Chunk(chunk) => Some(chunk),
+            Entry::Replay(_) => None,
         })
     }
 
@@ -318,7 +318,7 @@ impl Outbox {
         let queue = self.queue.get_or_insert_with(|| Queue::new(now));
         queue.bytes += chunk.len();
         queue.own_bytes += chunk.own_bytes();
-        queue.items.push_back(Item::Chunk(chunk));
+        queue.entries.push_back(Entry::Chunk(chunk));
     }
 
     /// Appends messages of a history.
@@ -329,16 +329,16 @@ impl Outbox {
         let queue = self.queue.get_or_insert_with(|| Queue::new(now));
         queue.replays += 1;
         queue.own_bytes += replay.frames.reference_bytes();
-        queue.items.push_back(Item::Replay(Box::new(replay)));
+        queue.entries.push_back(Entry::Replay(Box::new(replay)));
     }
 
     /// The waiting bytes from the front, at most `slices_max` slices.
     pub fn slices(&self, slices_max: usize) -> impl Iterator<Item = &[u8]> {
-        let items = self.queue.iter().flat_map(|queue| queue.items.iter());
-        let slices = items.flat_map(|item| {
-            let (chunk, replay) = match item {
-                Item::Chunk(chunk) => (Some(chunk.bytes()), None),
-                Item::Replay(replay) => (None, Some(replay.slices())),
+        let entries = self.queue.iter().flat_map(|queue| queue.entries.iter());
+        let slices = entries.flat_map(|entry| {
+            let (chunk, replay) = match entry {
+                Entry::Chunk(chunk) => (Some(chunk.bytes()), None),
+                Entry::Replay(replay) => (None, Some(replay.slices())),
             };
             chunk.into_iter().chain(replay.into_iter().flatten())
         });
@@ -351,21 +351,21 @@ impl Outbox {
         if sent > 0 {
             queue.progress_at = now;
         }
-        while let Some(front) = queue.items.front_mut() {
+        while let Some(front) = queue.entries.front_mut() {
             match front {
-                Item::Chunk(chunk) if sent < chunk.len() => {
+                Entry::Chunk(chunk) if sent < chunk.len() => {
                     let own_bytes = chunk.own_bytes();
                     chunk.start += sent as u32;
                     queue.bytes -= sent;
                     queue.own_bytes -= own_bytes - chunk.own_bytes();
                     return;
                 }
-                Item::Chunk(chunk) => {
+                Entry::Chunk(chunk) => {
                     sent -= chunk.len();
                     queue.bytes -= chunk.len();
                     queue.own_bytes -= chunk.own_bytes();
                 }
-                Item::Replay(replay) => {
+                Entry::Replay(replay) => {
                     sent = replay.advance(sent);
                     if !replay.is_over() {
                         return;
@@ -374,7 +374,7 @@ impl Outbox {
                     queue.own_bytes -= replay.frames.reference_bytes();
                 }
             }
-            queue.items.pop_front();
+            queue.entries.pop_front();
         }
         assert!(sent == 0, "the kernel cannot take more than there was");
         self.queue = None;
@@ -384,9 +384,9 @@ impl Outbox {
     /// outbox takes one message of any permitted size.
     pub fn bytes_behind_first(&self) -> usize {
         let Some(queue) = &self.queue else { return 0 };
-        match queue.items.front() {
-            Some(Item::Chunk(front)) => queue.bytes - (first_frame_end(front) - front.start as usize),
-            Some(Item::Replay(_)) | None => queue.bytes,
+        match queue.entries.front() {
+            Some(Entry::Chunk(front)) => queue.bytes - (first_frame_end(front) - front.start as usize),
+            Some(Entry::Replay(_)) | None => queue.bytes,
         }
     }
 
@@ -394,13 +394,13 @@ impl Outbox {
     /// frames.
     pub fn truncate_to_frame(&mut self, ledger: &Ledger) {
         let Some(queue) = &mut self.queue else { return };
-        let front = match queue.items.pop_front() {
-            Some(Item::Chunk(mut front)) => {
+        let front = match queue.entries.pop_front() {
+            Some(Entry::Chunk(mut front)) => {
                 let cut = front.segment.boundary(front.start as usize);
                 front.end = front.end.min(cut as u32);
                 Some(front).filter(|front| front.len() > 0)
             }
-            Some(Item::Replay(replay)) => replay.begun().map(|rest| {
+            Some(Entry::Replay(replay)) => replay.begun().map(|rest| {
                 let segment = Segment::local(rest.to_vec(), Unit::Whole, Cause::Own, ledger);
                 Chunk::new(segment, 0, rest.len())
             }),
@@ -410,9 +410,9 @@ impl Outbox {
             self.queue = None;
             return;
         };
-        queue.items.clear();
+        queue.entries.clear();
         (queue.bytes, queue.own_bytes, queue.replays) = (front.len(), front.own_bytes(), 0);
-        queue.items.push_back(Item::Chunk(front));
+        queue.entries.push_back(Entry::Chunk(front));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::connection::{LastWord, Phase};
+use super::connection::{CloseCause, Phase};
 use super::driver::Driver;
 use super::worker::Worker;
 use crate::conn::{PeerError, validate};
@@ -41,18 +41,18 @@ impl<D: Driver> Worker<D> {
         self.connections.counts.messages_in += 1;
         let within_rate = match self.within_rate(slot, message.bytes().len()) {
             Ok(within_rate) => within_rate,
-            Err(error) => return self.part(slot, LastWord::Error(error)),
+            Err(error) => return self.quiesce(slot, CloseCause::Error(error)),
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.has_spoken = true;
+        connection.has_published = true;
         match connection.phase {
             // A raw room has no words for an error: over the rate there is only the end.
-            Phase::Raw { .. } if !within_rate => self.part(slot, LastWord::Error(PeerError::RateAbuse)),
+            Phase::Raw { .. } if !within_rate => self.quiesce(slot, CloseCause::Error(PeerError::RateAbuse)),
             Phase::Raw { echo } => self.raw_message(slot, echo, message),
             Phase::Json => self.json_message(slot, within_rate, message),
             Phase::Handshake(_)
             | Phase::Opening(_)
-            | Phase::Parting(_)
+            | Phase::Quiescing(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
             | Phase::Lingering { .. } => {}

@@ -3,7 +3,7 @@
 //! ```text
 //!  accept ─► Handshake ─┬─► Opening ─► Json | Raw ─┬─► Closing ─► Leaving ─► released
 //!                       │   (the home confirms)    │   (our close frame first)   ▲
-//!                       │                          └─► Parting ─┬────────────────┘ (the peer's close frame first)
+//!                       │                          └─► Quiescing ┬────────────────┘ (the peer's close frame first)
 //!                       │            (what it published comes   └─► Leaving ─► Lingering ─► released
 //!                       │             back from other reactors)                      (protocol errors)
 //!                       ├─► Leaving ─► Lingering ─► released                            (refused requests)
@@ -41,11 +41,11 @@ pub(super) struct Connection {
     /// Whether the kernel took less than it was given, and has not said since that it takes more.
     pub(super) blocked: bool,
     /// Whether it is passed over in the batch being delivered.
-    pub(super) passed_over: bool,
+    pub(super) excluded_from_batch: bool,
     /// Whether it holds one of the node's places for connections.
-    pub(super) placed: bool,
+    pub(super) admitted: bool,
     /// Whether it has sent a message.
-    pub(super) has_spoken: bool,
+    pub(super) has_published: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
@@ -62,7 +62,7 @@ pub(super) enum Phase {
     Raw { echo: bool },
     /// Nothing the peer sends counts any more; what it had sent before is still on its way through other reactors, and is
     /// answered first. It is a member of its topics until then.
-    Parting(Box<Parting>),
+    Quiescing(Box<Quiescing>),
     /// Our close frame is on its way; the peer's is awaited.
     Closing { until: Millis },
     /// Once the outbox is empty, it ends.
@@ -72,8 +72,8 @@ pub(super) enum Phase {
 }
 
 #[derive(Debug)]
-pub(super) struct Parting {
-    pub(super) word: LastWord,
+pub(super) struct Quiescing {
+    pub(super) cause: CloseCause,
     /// Whether it speaks JSON.
     pub(super) json: bool,
     /// Reactors through which something may still come.
@@ -83,14 +83,14 @@ pub(super) struct Parting {
 
 /// What ended a peer's side of the conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LastWord {
+pub(super) enum CloseCause {
     /// Its close frame, with the code it gave.
     Close(Option<u16>),
     /// It broke a rule.
     Error(PeerError),
 }
 
-/// What follows when the last words are out.
+/// What follows when the outbox is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
     /// Both close frames are exchanged: close at once.
@@ -149,16 +149,16 @@ impl Connection {
             rate: None,
             dirty: false,
             blocked: false,
-            passed_over: false,
-            placed: false,
-            has_spoken: false,
+            excluded_from_batch: false,
+            admitted: false,
+            has_published: false,
         }
     }
 
     /// Whether messages go to it, and it counts as a connection.
     pub(super) fn is_open(&self) -> bool {
         match self.phase {
-            Phase::Json | Phase::Raw { .. } | Phase::Parting(_) => true,
+            Phase::Json | Phase::Raw { .. } | Phase::Quiescing(_) => true,
             Phase::Handshake(_)
             | Phase::Opening(_)
             | Phase::Closing { .. }
@@ -171,7 +171,7 @@ impl Connection {
     pub(super) fn is_json(&self) -> bool {
         match &self.phase {
             Phase::Json => true,
-            Phase::Parting(parting) => parting.json,
+            Phase::Quiescing(quiescing) => quiescing.json,
             Phase::Handshake(_)
             | Phase::Opening(_)
             | Phase::Raw { .. }

@@ -81,7 +81,7 @@ pub(super) struct Connections {
     /// Connections that opened in this turn, with what they sent behind their request head.
     opened: Vec<(u32, Vec<u8>)>,
     /// Connections to which nothing more comes of what they have sent.
-    parted: Vec<u32>,
+    quiesced: Vec<u32>,
     /// Connections that an operator ends.
     disconnected: Vec<u32>,
     frames: FrameBuilder,
@@ -118,7 +118,7 @@ impl Connections {
             deflater,
             deflating: 0,
             opened: Vec::new(),
-            parted: Vec::new(),
+            quiesced: Vec::new(),
             disconnected: Vec::new(),
             frames: FrameBuilder::default(),
             ledger: Ledger::default(),
@@ -254,7 +254,7 @@ impl Connections {
     #[inline]
     pub(super) fn note_batch(&mut self, slot: u32, batch: u32) -> bool {
         let connection = &mut self.slab[slot as usize];
-        if connection.batch != NO_BATCH || connection.passed_over {
+        if connection.batch != NO_BATCH || connection.excluded_from_batch {
             return false;
         }
         connection.batch = batch;
@@ -268,10 +268,10 @@ impl Connections {
     /// A reactor has sent all that it had of what this connection has sent.
     pub(super) fn fenced(&mut self, slot: u32) {
         let connection = &mut self.slab[slot as usize];
-        if let Phase::Parting(parting) = &mut connection.phase {
-            parting.awaited -= 1;
-            if parting.awaited == 0 {
-                self.parted.push(slot);
+        if let Phase::Quiescing(quiescing) = &mut connection.phase {
+            quiescing.awaited -= 1;
+            if quiescing.awaited == 0 {
+                self.quiesced.push(slot);
             }
         } else if connection.intake.fenced() {
             self.mark_dirty(slot);
@@ -279,8 +279,8 @@ impl Connections {
     }
 
     /// A connection that has had all it is to have before it ends.
-    pub(super) fn next_parted(&mut self) -> Option<u32> {
-        self.parted.pop()
+    pub(super) fn next_quiesced(&mut self) -> Option<u32> {
+        self.quiesced.pop()
     }
 
     /// An operator ends it; [`Connections::next_disconnected`] says so to the worker.
@@ -348,7 +348,7 @@ impl Connections {
     }
 
     /// Where this connection's own frames of this turn go, behind everything that is queued for it.
-    pub(super) fn words(&mut self, slot: u32) -> &mut Vec<u8> {
+    pub(super) fn own_frames(&mut self, slot: u32) -> &mut Vec<u8> {
         self.own_batch(slot, Unit::Frames, Cause::Own)
     }
 
@@ -388,15 +388,15 @@ impl Connections {
     pub(super) fn own_frame(&mut self, slot: u32, frame: &[u8], cause: Cause) {
         let bits = self.slab[slot as usize].agreement.map(|agreement| agreement.server_bits);
         let mut deflater = self.deflater.take();
-        let words = self.own_batch(slot, Unit::Frames, cause);
-        let before = words.len();
+        let frames = self.own_batch(slot, Unit::Frames, cause);
+        let before = frames.len();
         match (bits, &mut deflater) {
             (Some(bits), Some(deflater)) => {
-                deflater.append(bits, frame, words);
+                deflater.append(bits, frame, frames);
             }
-            (_, _) => words.extend_from_slice(frame),
+            (_, _) => frames.extend_from_slice(frame),
         }
-        let queued = words.len() - before;
+        let queued = frames.len() - before;
         self.turn_bytes += queued;
         if cause == Cause::Own {
             self.work_bytes += frame.len() as u64;

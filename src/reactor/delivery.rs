@@ -64,7 +64,7 @@ impl Sink for Connections {
         let deliveries = u64::from(frames) * members.len() as u64;
         self.counts.messages_out += deliveries;
         self.counts.deliveries += deliveries;
-        self.pass_over(&excluded, true);
+        self.mark_excluded(&excluded, true);
         let mut forms = Forms { plain: Form { batch: plain, excluded }, deflated: SmallVec::new(), shared };
         for &Slot(slot) in members {
             let form = match compressible {
@@ -74,7 +74,7 @@ impl Sink for Connections {
             if self.note_batch(slot, form.batch) {
                 continue;
             }
-            match self.get(slot).is_some_and(|connection| connection.passed_over) {
+            match self.get(slot).is_some_and(|connection| connection.excluded_from_batch) {
                 true => self.deliver_parts(slot, form),
                 false => {
                     self.queue_batch(slot, 0);
@@ -82,7 +82,7 @@ impl Sink for Connections {
                 }
             }
         }
-        self.pass_over(&forms.plain.excluded, false);
+        self.mark_excluded(&forms.plain.excluded, false);
     }
 
     fn recover(&mut self, to: ConnId, slice: Slice) {
@@ -190,13 +190,13 @@ impl Connections {
     }
 
     /// Notes which connections get only parts of a batch, or forgets it again.
-    fn pass_over(&mut self, excluded: &[Excluded], passed_over: bool) {
+    fn mark_excluded(&mut self, excluded: &[Excluded], excluded_from_batch: bool) {
         for excluded in excluded {
             if excluded.conn.reactor == self.me
                 && let Some(connection) = self.get_mut(excluded.conn.slot.0)
                 && connection.generation == excluded.conn.generation
             {
-                connection.passed_over = passed_over;
+                connection.excluded_from_batch = excluded_from_batch;
             }
         }
     }

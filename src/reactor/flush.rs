@@ -83,7 +83,7 @@ impl<D: Driver> Worker<D> {
     fn flush(&mut self, slot: u32) {
         match self.send_queued(slot) {
             Flushed::Broken => self.release(slot),
-            Flushed::Empty => self.after_last_word(slot),
+            Flushed::Empty => self.on_drained(slot),
             Flushed::Waiting => {
                 let Some(connection) = self.connections.get(slot) else { return };
                 let bytes_max = self.settings.outbox_bytes_max;
@@ -156,7 +156,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Everything is out: a connection that was only waiting for that ends.
-    fn after_last_word(&mut self, slot: u32) {
+    fn on_drained(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match connection.phase {
             Phase::Leaving { then: Then::Release, .. } => self.release(slot),
@@ -167,7 +167,7 @@ impl<D: Driver> Worker<D> {
             }
             Phase::Handshake(_)
             | Phase::Opening(_)
-            | Phase::Parting(_)
+            | Phase::Quiescing(_)
             | Phase::Json
             | Phase::Raw { .. }
             | Phase::Closing { .. }

@@ -281,7 +281,7 @@ impl<D: Driver> Worker<D> {
             // What it sent has no meaning any more.
             Phase::Handshake(_)
             | Phase::Opening(_)
-            | Phase::Parting(_)
+            | Phase::Quiescing(_)
             | Phase::Leaving { .. }
             | Phase::Lingering { .. } => {}
         }

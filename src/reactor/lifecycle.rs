@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::commands::Message;
-use super::connection::{Connection, Handshake, Heartbeat, LastWord, Opening, Parting, Phase, Rate, Then};
+use super::connection::{CloseCause, Connection, Handshake, Heartbeat, Opening, Phase, Quiescing, Rate, Then};
 use super::driver::{Driver, Token};
 use super::intake::Decoded;
 use super::worker::{DeflateSettings, Worker};
@@ -54,7 +54,7 @@ impl<D: Driver> Worker<D> {
                     self.refuse(slot, HttpRefusal::Bad("frames were sent before the handshake was complete"));
                 }
             }
-            Phase::Parting(_) | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
+            Phase::Quiescing(_) | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
         }
     }
 
@@ -88,11 +88,11 @@ impl<D: Driver> Worker<D> {
             Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } if *until <= now => {
                 self.release(slot);
             }
-            Phase::Parting(parting) if parting.until <= now => self.parted(slot),
+            Phase::Quiescing(quiescing) if quiescing.until <= now => self.quiesced(slot),
             Phase::Json | Phase::Raw { .. } => self.heartbeat(slot),
             Phase::Handshake(_)
             | Phase::Opening(_)
-            | Phase::Parting(_)
+            | Phase::Quiescing(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
             | Phase::Lingering { .. } => self.arm(slot),
@@ -115,7 +115,7 @@ impl<D: Driver> Worker<D> {
         if reason == CloseReason::SlowConsumer {
             self.connections.drop_queue(slot);
         }
-        reason.encode(self.connections.words(slot));
+        reason.encode(self.connections.own_frames(slot));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match reason {
@@ -148,7 +148,7 @@ impl<D: Driver> Worker<D> {
                 let refusal = self.at_capacity();
                 self.refuse(slot, refusal);
             }
-            Phase::Parting(_) | Phase::Closing { .. } | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
+            Phase::Quiescing(_) | Phase::Closing { .. } | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
         }
     }
 
@@ -222,7 +222,7 @@ impl<D: Driver> Worker<D> {
             Target::Raw { room, .. } => (String::new(), Some(room.clone())),
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.placed = true;
+        connection.admitted = true;
         let offer = upgrade.offer;
         connection.phase = Phase::Opening(Box::new(Opening { upgrade, user: user.clone(), early, until }));
         if let Some(agreement) = offer.and_then(|offer| self.agree(offer)) {
@@ -279,7 +279,7 @@ impl<D: Driver> Worker<D> {
                 Phase::Closing { .. } => false,
                 Phase::Handshake(_)
                 | Phase::Opening(_)
-                | Phase::Parting(_)
+                | Phase::Quiescing(_)
                 | Phase::Leaving { .. }
                 | Phase::Lingering { .. } => return Decoded::All,
             };
@@ -307,7 +307,7 @@ impl<D: Driver> Worker<D> {
                 }
                 Ok(Some(Event::Text(_) | Event::Binary(_) | Event::Ping(_) | Event::Pong)) => {}
                 Ok(Some(Event::Close(code))) if open => {
-                    self.part(slot, LastWord::Close(code));
+                    self.quiesce(slot, CloseCause::Close(code));
                     return Decoded::All;
                 }
                 Ok(Some(Event::Close(code))) => {
@@ -315,7 +315,7 @@ impl<D: Driver> Worker<D> {
                     return Decoded::All;
                 }
                 Err(error) if open => {
-                    self.part(slot, LastWord::Error(error));
+                    self.quiesce(slot, CloseCause::Error(error));
                     return Decoded::All;
                 }
                 Err(_) => {
@@ -326,35 +326,35 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The peer has said its last word. What it sent before may still be on its way through other reactors: it gets what
+    /// The peer has closed or broken a rule. What it sent before may still be on its way through other reactors: it gets what
     /// comes of that first (RFC 6455 §5.5.1 allows an endpoint to finish what it is sending).
-    pub(super) fn part(&mut self, slot: u32, word: LastWord) {
+    pub(super) fn quiesce(&mut self, slot: u32, cause: CloseCause) {
         let id = self.connections.id(slot);
-        let has_spoken = self.connections.get(slot).is_some_and(|connection| connection.has_spoken);
-        let awaited = if has_spoken { self.router.fence(id, &mut self.connections) } else { 0 };
+        let has_published = self.connections.get(slot).is_some_and(|connection| connection.has_published);
+        let awaited = if has_published { self.router.fence(id, &mut self.connections) } else { 0 };
         if awaited == 0 {
-            return self.last_word(slot, word);
+            return self.end_because(slot, cause);
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.decoder = Decoder::default();
         let until = self.now.saturating_add(CLOSE_MS_MAX);
-        connection.phase = Phase::Parting(Box::new(Parting { word, json: connection.is_json(), awaited, until }));
+        connection.phase = Phase::Quiescing(Box::new(Quiescing { cause, json: connection.is_json(), awaited, until }));
         self.connections.count_partial(slot);
         self.arm(slot);
     }
 
     /// All it sent has been answered, or took too long.
-    pub(super) fn parted(&mut self, slot: u32) {
-        if let Some(Connection { phase: Phase::Parting(parting), .. }) = self.connections.get(slot) {
-            let word = parting.word;
-            self.last_word(slot, word);
+    pub(super) fn quiesced(&mut self, slot: u32) {
+        if let Some(Connection { phase: Phase::Quiescing(quiescing), .. }) = self.connections.get(slot) {
+            let cause = quiescing.cause;
+            self.end_because(slot, cause);
         }
     }
 
-    fn last_word(&mut self, slot: u32, word: LastWord) {
-        match word {
-            LastWord::Close(code) => self.peer_closed(slot, true, code),
-            LastWord::Error(error) => self.close(slot, CloseReason::Peer(error)),
+    fn end_because(&mut self, slot: u32, cause: CloseCause) {
+        match cause {
+            CloseCause::Close(code) => self.peer_closed(slot, true, code),
+            CloseCause::Error(error) => self.close(slot, CloseReason::Peer(error)),
         }
     }
 
@@ -362,10 +362,10 @@ impl<D: Driver> Worker<D> {
     fn peer_closed(&mut self, slot: u32, first: bool, code: Option<u16>) {
         self.ended(slot, Ending::Client);
         if first {
-            let words = self.connections.words(slot);
+            let frames = self.connections.own_frames(slot);
             match code {
-                Some(code) => crate::conn::close_payload(words, code, ""),
-                None => crate::frame::encode_header(words, Opcode::Close, 0),
+                Some(code) => crate::conn::close_payload(frames, code, ""),
+                None => crate::frame::encode_header(frames, Opcode::Close, 0),
             }
         }
         self.connections.mark_dirty(slot);
@@ -381,7 +381,7 @@ impl<D: Driver> Worker<D> {
         match &connection.phase {
             Phase::Handshake(handshake) => handshake.until,
             Phase::Opening(opening) => opening.until,
-            Phase::Parting(parting) => parting.until,
+            Phase::Quiescing(quiescing) => quiescing.until,
             Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } => *until,
             Phase::Json | Phase::Raw { .. } => {
                 let Heartbeat { ping_at, unanswered, .. } = connection.heartbeat;

@@ -89,7 +89,7 @@ pub type HttpHandoff<S> = Box<dyn FnMut(S, Vec<u8>)>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// There will be more.
-    Goes,
+    Continues,
     /// Drained: every connection is gone.
     Ended,
 }
@@ -170,7 +170,7 @@ impl<D: Driver> Worker<D> {
     /// # Errors
     /// Where the driver cannot go on.
     pub fn run(&mut self) -> io::Result<()> {
-        while self.turn()? == Turn::Goes {}
+        while self.turn()? == Turn::Continues {}
         Ok(())
     }
 
@@ -200,7 +200,7 @@ impl<D: Driver> Worker<D> {
         // Not before the others: their connections may need a topic that is at home here.
         match self.draining.is_some() && self.node.metrics.sockets.load(Ordering::Relaxed) == 0 && !self.spilled {
             true => Ok(Turn::Ended),
-            false => Ok(Turn::Goes),
+            false => Ok(Turn::Continues),
         }
     }
 
@@ -296,8 +296,8 @@ impl<D: Driver> Worker<D> {
         while let Some((slot, mut early)) = self.connections.next_opened() {
             self.opened(slot, &mut early);
         }
-        while let Some(slot) = self.connections.next_parted() {
-            self.parted(slot);
+        while let Some(slot) = self.connections.next_quiesced() {
+            self.quiesced(slot);
         }
         while let Some(slot) = self.connections.next_disconnected() {
             // The order may come twice, or to one that is about to end by itself.
@@ -390,7 +390,7 @@ impl<D: Driver> Worker<D> {
 
     /// Gives back what a connection that is gone had of the node's places.
     pub(super) fn give_places(&self, connection: &Connection) {
-        if connection.placed {
+        if connection.admitted {
             NodeMetrics::give_place(&self.node.metrics.connections);
         }
         if let Some(agreement) = connection.agreement.filter(|agreement| agreement.client_takeover) {

@@ -32,7 +32,7 @@ impl Router {
     }
 
     /// The connection is gone, or about to be: it leaves everything at once. What was published so far still goes to
-    /// it, so that its last words come behind it.
+    /// it, so that its close frame comes behind it.
     pub fn disconnect(&mut self, conn: ConnId, sink: &mut impl Sink) {
         let Some(subscriber) = self.subscribers.remove(conn) else { return };
         if subscriber.everyone != NO_PLACE {

@@ -182,7 +182,7 @@ impl Seats {
         let own_bytes = inside.own_bytes as u64;
         assert!(own_bytes <= self.share_bytes, "reactor {at}: {own_bytes} bytes of answers wait for one connection");
         match turned {
-            Turn::Goes => {
+            Turn::Continues => {
                 if seat.turns.is_multiple_of(TURNS_PER_CHECK) {
                     check_tables(worker);
                 }

@@ -142,7 +142,7 @@ impl Node {
         assert!(inside.backlog_bytes <= self.outbox_bytes_max, "reactor {at}: {inside:?}");
         assert!(inside.own_bytes <= SHARE_BYTES + ANSWERS_BYTES_MAX, "reactor {at}: {inside:?}");
         match turned {
-            Turn::Goes => {
+            Turn::Continues => {
                 seat.rest = Rest::Awake;
                 seat.has_lain_down = false;
                 if self.dice.bool() {
