@@ -234,13 +234,10 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let generation = connection.generation;
         let Intake::Paused(paused) = &mut connection.intake else { return };
-        paused.until = match std::mem::replace(&mut paused.until, Until::Turn) {
-            Until::Answered(_) | Until::Drained => {
-                self.resumable.push(slot, generation);
-                Until::Turn
-            }
-            Until::Turn => Until::Turn,
-        };
+        if paused.until != Until::Turn {
+            paused.until = Until::Turn;
+            self.resumable.push(slot, generation);
+        }
     }
 
     /// Connections that waited for their turn go on, until together they have caused their part of this turn.
