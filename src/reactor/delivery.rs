@@ -1,5 +1,7 @@
 //! What the router has for this reactor's connections: batches to members, frames and answers to one connection.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::connections::Connections;
@@ -14,6 +16,15 @@ use crate::router::{Answer, Batch, BatchBody, Excluded, Sink, Slice};
 struct Form {
     batch: u32,
     excluded: SmallVec<[Excluded; 1]>,
+}
+
+impl Form {
+    /// The parts of a batch of `end` bytes that a connection has not sent itself, some of them empty.
+    fn others(&self, conn: ConnId, end: usize) -> impl Iterator<Item = Range<usize>> {
+        let own = self.excluded.iter().filter(move |excluded| excluded.conn == conn);
+        let cuts = own.map(|own| (own.start as usize, own.end as usize)).chain([(end, end)]);
+        cuts.scan(0, |from, (start, next)| Some(std::mem::replace(from, next)..start))
+    }
 }
 
 /// All forms of a batch that were needed: plain, and compressed for each window that a member has.
@@ -220,12 +231,9 @@ impl Connections {
         };
         let now = self.now;
         let Some(connection) = self.get_mut(slot) else { return };
-        let mut from = 0;
-        for own in own() {
-            connection.outbox.push(Chunk::new(segment.clone(), from, own.start as usize), now);
-            from = own.end as usize;
+        for others in form.others(id, end) {
+            connection.outbox.push(Chunk::new(segment.clone(), others.start, others.end), now);
         }
-        connection.outbox.push(Chunk::new(segment, from, end), now);
         self.mark_dirty(slot);
     }
 
@@ -234,12 +242,9 @@ impl Connections {
         let id = self.id(slot);
         let batch = self.batch_bytes(form.batch);
         let mut bytes = Vec::new();
-        let mut from = 0;
-        for own in form.excluded.iter().filter(|excluded| excluded.conn == id) {
-            bytes.extend_from_slice(&batch[from..own.start as usize]);
-            from = own.end as usize;
+        for others in form.others(id, batch.len()) {
+            bytes.extend_from_slice(&batch[others]);
         }
-        bytes.extend_from_slice(&batch[from..]);
         let (now, end) = (self.now, bytes.len());
         let segment = Segment::local(bytes, Unit::Frames, Cause::Others, &self.ledger);
         if let Some(connection) = self.get_mut(slot) {

@@ -29,14 +29,17 @@ impl Node {
 
     /// Connected, with its own channels subscribed and its first commands answered.
     fn connected() -> Node {
-        let mut node = Node::new();
-        node.core.handle_time(Millis(0));
-        node.core.handle(Input::CommandsUp);
-        node.core.handle(Input::SubscriberUp);
-        node.confirm();
-        node.answer_published(1);
-        node.mail();
-        node
+        Node::new().connect()
+    }
+
+    fn connect(mut self) -> Node {
+        self.core.handle_time(Millis(0));
+        self.core.handle(Input::CommandsUp);
+        self.core.handle(Input::SubscriberUp);
+        self.confirm();
+        self.answer_published(1);
+        self.mail();
+        self
     }
 
     fn at(&mut self, ms: u64) {

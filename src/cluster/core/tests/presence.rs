@@ -27,14 +27,7 @@ impl Node {
     fn of_run(run: u64) -> Node {
         let key = [run as u8; 16];
         let me = Identity { run, codec: ClientIdCodec::new(key, run as u16), key, reactors: 1 };
-        let mut node = Node { core: Core::new(me, "p"), ..Node::new() };
-        node.core.handle_time(Millis(0));
-        node.core.handle(Input::CommandsUp);
-        node.core.handle(Input::SubscriberUp);
-        node.confirm();
-        node.answer_published(1);
-        node.mail();
-        node
+        Node { core: Core::new(me, "p"), ..Node::new() }.connect()
     }
 
     fn ask(&mut self, id: &str) {
