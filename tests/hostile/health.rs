@@ -29,7 +29,8 @@ pub fn pages_that_nobody_reads_do_not_silence_health(reactors: usize) {
     let answers: Vec<u16> = readers.iter_mut().map(|reader| status_of(&reader.read_head())).collect();
     let refused = answers.iter().filter(|status| **status == 503).count();
     assert_eq!(answers.iter().filter(|status| **status == 200).count() + refused, READERS);
-    assert!(refused <= READERS - PAGES, "{refused} of {READERS} refused");
+    // The page that was read whole above may hold its place for a moment longer than its reader knows.
+    assert!(refused <= READERS - PAGES + 1, "{refused} of {READERS} refused");
     health_is_answered(&server);
     bystanders.are_served();
 
