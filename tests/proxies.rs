@@ -1,5 +1,5 @@
 //! A real nginx in front of the built server: one that passes on no upgrade, and one that puts it under a path of its own.
-//! The console behind it is looked at in `foreign_clients`.
+//! The console behind it is looked at in `interop`.
 
 mod common;
 

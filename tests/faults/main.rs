@@ -9,25 +9,17 @@
 //!    └─────► common::Cluster ◄── link ───────┘
 //! ```
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "faults/audit.rs"]
 mod audit;
-#[path = "faults/director.rs"]
 mod director;
-#[path = "faults/judge.rs"]
 mod judge;
-#[path = "faults/link.rs"]
 mod link;
-#[path = "faults/plan.rs"]
 mod plan;
-#[path = "faults/proof.rs"]
 mod proof;
-#[path = "faults/publisher.rs"]
 mod publisher;
-#[path = "faults/report.rs"]
 mod report;
-#[path = "faults/subscriber.rs"]
 mod subscriber;
 
 use std::process::ExitCode;

@@ -1,25 +1,18 @@
 //! What only a cluster has: two and three nodes around a real Redis, some of which end, stop and come back.
 //!
-//! Clients connect to the node that a case names. Everything else that clients may rely on is in `tests/e2e.rs`, which
-//! runs on two nodes as well. What happens when faults come one after another under load is in `tests/faults.rs`.
+//! Clients connect to the node that a case names. Everything else that clients may rely on is in `tests/e2e/main.rs`, which
+//! runs on two nodes as well. What happens when faults come one after another under load is in `tests/faults/main.rs`.
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "cluster/delivery.rs"]
 mod delivery;
-#[path = "cluster/history.rs"]
 mod history;
-#[path = "cluster/orders.rs"]
 mod orders;
-#[path = "cluster/outages.rs"]
 mod outages;
-#[path = "cluster/presence.rs"]
 mod presence;
-#[path = "cluster/repair.rs"]
 mod repair;
-#[path = "cluster/requests.rs"]
 mod requests;
-#[path = "cluster/subscriptions.rs"]
 mod subscriptions;
 
 use common::{Client, eventually};

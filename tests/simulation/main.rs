@@ -4,23 +4,16 @@
 //! `SIM_SEEDS=N` runs the seeds from 0 to N; `SIM_SEED=K` replays one with everything that happened in words.
 //! The same seed is the same run.
 
+#[path = "../simulated/mod.rs"]
 mod simulated;
 
-#[path = "simulation/act.rs"]
 mod act;
-#[path = "simulation/hear.rs"]
 mod hear;
-#[path = "simulation/node.rs"]
 mod node;
-#[path = "simulation/notices.rs"]
 mod notices;
-#[path = "simulation/oracle.rs"]
 mod oracle;
-#[path = "simulation/plan.rs"]
 mod plan;
-#[path = "simulation/replies.rs"]
 mod replies;
-#[path = "simulation/run.rs"]
 mod run;
 
 use simulated::seeds::sweep;

@@ -6,31 +6,20 @@
 //! `SIM_SEEDS=N` runs the seeds from 0 to N; `SIM_SEED=K` replays one with everything that happened in words.
 //! The same seed is the same run.
 
+#[path = "../simulated/mod.rs"]
 mod simulated;
 
-#[path = "cluster_simulation/act.rs"]
 mod act;
-#[path = "cluster_simulation/chronicle.rs"]
 mod chronicle;
-#[path = "cluster_simulation/hear.rs"]
 mod hear;
-#[path = "cluster_simulation/kept.rs"]
 mod kept;
-#[path = "cluster_simulation/node.rs"]
 mod node;
-#[path = "cluster_simulation/plain.rs"]
 mod plain;
-#[path = "cluster_simulation/plan.rs"]
 mod plan;
-#[path = "cluster_simulation/redis.rs"]
 mod redis;
-#[path = "cluster_simulation/run.rs"]
 mod run;
-#[path = "cluster_simulation/said.rs"]
 mod said;
-#[path = "cluster_simulation/server.rs"]
 mod server;
-#[path = "cluster_simulation/weather.rs"]
 mod weather;
 
 use simulated::seeds::sweep;

@@ -1,21 +1,15 @@
 //! Peers that break the rules, stop answering or never read, each beside clients that keep being served; and
-//! what the process itself does at its start and its end. Failures that other servers are known for are in the museum.
+//! what the process itself does at its start and its end. Failures that other servers are known for are in `tests/regressions`.
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "hostile/deflate.rs"]
 mod deflate;
-#[path = "hostile/floods.rs"]
 mod floods;
-#[path = "hostile/framing.rs"]
 mod framing;
-#[path = "hostile/handshakes.rs"]
 mod handshakes;
-#[path = "hostile/health.rs"]
 mod health;
-#[path = "hostile/lifetime.rs"]
 mod lifetime;
-#[path = "hostile/silence.rs"]
 mod silence;
 
 use common::{Client, Server};

@@ -1,7 +1,7 @@
 //! The load generator finds what a server does wrong, and finds nothing where it does right.
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "bench/faulty.rs"]
 mod faulty;
 
 use std::fs;

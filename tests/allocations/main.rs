@@ -1,7 +1,6 @@
 //! Allocations on the steady path, counted: a worker over a driver that feeds it prepared bytes and takes everything.
 //! And what history holds in the end.
 
-#[path = "allocations/history.rs"]
 mod history;
 
 use std::alloc::System;

@@ -1,19 +1,14 @@
 //! Redis of every kind behind two nodes: with TLS, behind a socket, as a user of its access control list, found through
 //! Sentinels, as a Redis Cluster; what works with each, and what happens when primaries fail.
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "redis_kinds/access.rs"]
 mod access;
-#[path = "redis_kinds/mistakes.rs"]
 mod mistakes;
-#[path = "redis_kinds/sentinel.rs"]
 mod sentinel;
-#[path = "redis_kinds/servers.rs"]
 mod servers;
-#[path = "redis_kinds/shards.rs"]
 mod shards;
-#[path = "redis_kinds/tls.rs"]
 mod tls;
 
 use common::{Client, Cluster, eventually};

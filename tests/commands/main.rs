@@ -1,15 +1,11 @@
 //! `fanfare pub`, `sub` and `presence` against the built server, and against servers that do what it seldom does.
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "commands/peer.rs"]
 mod peer;
-#[path = "commands/publishing.rs"]
 mod publishing;
-#[path = "commands/returning.rs"]
 mod returning;
-#[path = "commands/running.rs"]
 mod running;
-#[path = "commands/subscribing.rs"]
 mod subscribing;
 
 use std::net::TcpListener;

@@ -5,33 +5,21 @@
 //! Every case is a function of the way it is served; the list at the end makes three tests of each. What is by nature
 //! about one process is a function of its reactors, and stands in a list of its own with the reason.
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "e2e/compression.rs"]
 mod compression;
-#[path = "e2e/connecting.rs"]
 mod connecting;
-#[path = "e2e/content.rs"]
 mod content;
-#[path = "e2e/decompression.rs"]
 mod decompression;
-#[path = "e2e/direct.rs"]
 mod direct;
-#[path = "e2e/frames.rs"]
 mod frames;
-#[path = "e2e/history.rs"]
 mod history;
-#[path = "e2e/offers.rs"]
 mod offers;
-#[path = "e2e/order.rs"]
 mod order;
-#[path = "e2e/parting.rs"]
 mod parting;
-#[path = "e2e/raw_rooms.rs"]
 mod raw_rooms;
-#[path = "e2e/replies.rs"]
 mod replies;
-#[path = "e2e/rooms.rs"]
 mod rooms;
 
 use common::Way;
