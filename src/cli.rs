@@ -357,7 +357,7 @@ fn refuse(err: &mut dyn Write, what: impl Display) -> u8 {
     EXIT_REFUSED
 }
 
-/// One line on stderr. Where even that cannot be written there is nobody left to tell.
+/// One line on stderr. Where even that cannot be written, no one is there to read it.
 fn complain(err: &mut dyn Write, line: impl Display) {
     let _ = writeln!(err, "{}", one_line(&line.to_string()));
 }

@@ -19,7 +19,7 @@ pub struct ReactorId(pub u16);
 pub struct Slot(pub u32);
 
 /// A connection of this node. A slot is used again by later connections; `generation` tells them
-/// apart, so every lookup compares it and late mail finds nobody.
+/// apart, so every lookup compares it and late mail finds no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     /// The reactor that owns the connection.
@@ -44,7 +44,7 @@ pub struct Decoded {
 pub struct ClientId([u8; TEXT_BYTES]);
 
 impl ClientId {
-    /// What has the form of a client id, whether it is anybody's or not.
+    /// What has the form of a client id, whether a connection has it or not.
     #[must_use]
     pub fn parse(text: &str) -> Option<ClientId> {
         let uuid = uuid_from_text(text)?;

@@ -113,6 +113,8 @@ pub struct Counts {
     pub pauses: u64,
     /// Messages compressed, each once however many connections get it.
     pub compressions: u64,
+    /// Messages that another reactor had compressed first, at the same moment.
+    pub compressions_discarded: u64,
     /// Bytes that compressed messages from clients held.
     pub inflated_bytes: u64,
     /// Bytes held for connections now: segments that queues refer to, shared ones once, and incomplete messages.
@@ -136,6 +138,7 @@ pub struct ReactorMetrics {
     sends: AtomicU64,
     pauses: AtomicU64,
     compressions: AtomicU64,
+    compressions_discarded: AtomicU64,
     inflated_bytes: AtomicU64,
     queue_bytes: AtomicU64,
     turns: AtomicU64,
@@ -158,6 +161,7 @@ impl ReactorMetrics {
         set(&self.sends, counts.sends);
         set(&self.pauses, counts.pauses);
         set(&self.compressions, counts.compressions);
+        set(&self.compressions_discarded, counts.compressions_discarded);
         set(&self.inflated_bytes, counts.inflated_bytes);
         set(&self.queue_bytes, counts.queue_bytes);
         set(&self.turns, counts.turns);
@@ -178,6 +182,7 @@ impl ReactorMetrics {
             sends: get(&self.sends),
             pauses: get(&self.pauses),
             compressions: get(&self.compressions),
+            compressions_discarded: get(&self.compressions_discarded),
             inflated_bytes: get(&self.inflated_bytes),
             queue_bytes: get(&self.queue_bytes),
             turns: get(&self.turns),
@@ -252,7 +257,7 @@ cluster_counts! {
     unreadable: true,
 }
 
-/// What the reactors of a node share: the counts that bound it, and everybody's metrics.
+/// What the reactors of a node share: the counts that bound it, and the metrics of each reactor.
 #[derive(Debug)]
 pub struct NodeMetrics {
     /// WebSocket connections of the node, those in their handshake included from the moment they are let in.
@@ -341,7 +346,7 @@ mod tests {
     fn what_is_published_is_read() {
         let mut counts = Counts { connections: 1, opened: 2, messages_in: 3, messages_out: 4, ..Counts::default() };
         counts = Counts { deliveries: 5, bytes_in: 6, bytes_out: 7, sends: 8, queue_bytes: 9, turns: 10, ..counts };
-        counts = Counts { compressions: 11, inflated_bytes: 12, ..counts };
+        counts = Counts { compressions: 11, compressions_discarded: 14, inflated_bytes: 12, ..counts };
         counts.endings.count(Ending::Silent);
         counts.endings.count(Ending::SlowConsumer);
         let metrics = ReactorMetrics::default();

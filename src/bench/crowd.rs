@@ -117,7 +117,7 @@ pub(super) struct Crowd {
 const TIMER: Token = Token(usize::MAX);
 
 impl Crowd {
-    /// Nobody is connected yet.
+    /// No client is connected yet.
     pub(super) fn new(options: &Options, seats: impl IntoIterator<Item = Seat>) -> Result<Crowd, BenchError> {
         let now = Instant::now();
         let vacant = |seat| Link {
@@ -353,7 +353,7 @@ impl Crowd {
                 }
                 Parsed::Partial => break,
                 Parsed::Malformed => {
-                    self.fail(at, "the server sent a frame that nobody asked for", receiver);
+                    self.fail(at, "the server sent a frame that was not asked for", receiver);
                     used = bytes.len();
                     break;
                 }
@@ -412,7 +412,7 @@ impl Crowd {
                 self.inflated = inflated;
                 return receiver.unread(at);
             }
-            Reading::Forbidden => Err("the server sent a compressed message that nobody asked for".to_owned()),
+            Reading::Forbidden => Err("the server sent a compressed message without an agreement".to_owned()),
             Reading::Alone => {
                 self.inflater.reset();
                 self.inflater.inflate(payload, &mut inflated)

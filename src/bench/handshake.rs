@@ -74,7 +74,7 @@ impl Handshake {
             (true, answer) => Some(Agreement::parse(&answer)?),
             (false, answer) if answer.is_empty() => None,
             (false, answer) => {
-                return Err(format!("the server agrees to {answer:?}, which nobody offered (RFC 6455 §4.1)"));
+                return Err(format!("the server agrees to {answer:?}, which was not offered (RFC 6455 §4.1)"));
             }
         };
         Ok(Some(Consent { head_bytes, deflate }))
@@ -118,7 +118,7 @@ mod tests {
         let agreed = answer(&handshake, "sec-websocket-extensions: permessage-deflate\r\n");
         let consent = handshake.consent(agreed.as_bytes(), true).unwrap().unwrap();
         assert_eq!(consent.deflate, Some(Agreement { keeps_window: true }));
-        assert!(handshake.consent(agreed.as_bytes(), false).unwrap_err().contains("nobody offered"));
+        assert!(handshake.consent(agreed.as_bytes(), false).unwrap_err().contains("not offered"));
         let plain = answer(&handshake, "");
         assert!(handshake.consent(plain.as_bytes(), true).unwrap_err().contains("does not agree"));
     }

@@ -27,7 +27,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     crowd.open(options.connections + options.publishers + options.members, &mut load, progress)?;
     let peers = peer_members(options, &mut load, progress)?;
     fill_history(options, mask)?;
-    // A bomb that nobody sends need not be made.
+    // Without bombers no bomb need be made.
     let bomb_bytes = if options.bombers > 0 { options.bomb_bytes } else { BOMB_BYTES_MIN };
     let (bomb, fragments) = (Charge::bomb(bomb_bytes, mask), Charge::empty_fragments());
     load.open_loop(Schedule::start(options.rate_per_s, &mut crowd)?);

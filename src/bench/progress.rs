@@ -33,7 +33,7 @@ impl Progress {
         self.drawn = Some(Instant::now());
         let full = (done.clamp(0.0, 1.0) * BAR_COLUMNS as f64) as usize;
         let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR_COLUMNS - full));
-        // A terminal that is gone has nobody before it.
+        // A terminal that is gone has no reader.
         let _ = write!(std::io::stderr(), "\r\x1b[K{} {bar} {what}", self.title);
     }
 

@@ -21,7 +21,7 @@ pub(super) fn members(options: &Options, node: char) -> impl Iterator<Item = Sea
     (0..options.members).map(move |at| Seat { user: user(at), room: Some(GREEDY_ROOM.to_owned()), deflate: false })
 }
 
-/// Members who sit at another node. Nobody reads what they are sent, which is next to nothing.
+/// Members at another node. What they are sent, which is next to nothing, is not read.
 pub(super) fn peer_members(
     options: &Options,
     receiver: &mut impl Receiver,

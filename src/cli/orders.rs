@@ -63,7 +63,7 @@ pub(super) fn run(name: &str, matches: &ArgMatches, env: Env, out: &mut dyn Writ
     };
     match give(&config.redis, order) {
         Ok(0) => {
-            let nobody = match order {
+            let unheard = match order {
                 Order::Disconnect { .. } => {
                     "no node has heard it: none is connected to this Redis with this redis.prefix"
                 }
@@ -71,7 +71,7 @@ pub(super) fn run(name: &str, matches: &ArgMatches, env: Env, out: &mut dyn Writ
                     "no node has heard it: none with this Redis and this redis.prefix has a member of the room"
                 }
             };
-            complain(err, format_args!("fanfare: {nobody}"));
+            complain(err, format_args!("fanfare: {unheard}"));
             EXIT_FAULTS
         }
         Ok(1) => print(out, err, "1 node has heard it\n"),

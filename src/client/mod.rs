@@ -42,11 +42,11 @@ use crate::config::{one_json_line, one_line};
 pub struct Target {
     /// The server.
     pub url: Url,
-    /// The user id; without one the connection is anonymous, or whoever the URL's own query says.
+    /// The user id; without one the connection is anonymous, or of the user that the URL's own query names.
     pub user: Option<String>,
 }
 
-/// What was not asked for and should be known: one line. Where even that cannot be written there is nobody to tell.
+/// What was not asked for and should be known: one line. Where even that cannot be written, no one is there to read it.
 fn note(err: &mut dyn Write, what: impl Display) {
     let _ = writeln!(err, "fanfare: {}", one_line(&what.to_string()));
 }
@@ -66,7 +66,7 @@ impl Line {
     }
 }
 
-/// A line of what was asked for. The answer says whether anybody still reads.
+/// A line of what was asked for. Returns whether stdout still has a reader.
 fn print(out: &mut dyn Write, Line(line): &Line) -> Result<bool, ClientError> {
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),

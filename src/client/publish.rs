@@ -152,7 +152,7 @@ impl Publisher<'_> {
             ("ack", Some(number)) => {
                 self.in_flight.remove(&number);
                 if let Some(position) = message.position() {
-                    // Where nobody reads it the messages are published all the same.
+                    // Where stdout has no reader the messages are published all the same.
                     let place = format!("offset {} epoch {}", position.offset, position.epoch);
                     print(self.out, &Line::of_text(&place))?;
                 }

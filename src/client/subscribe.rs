@@ -209,7 +209,7 @@ impl Subscriber<'_> {
             return Ok(());
         }
         match refusal.code.as_str() {
-            // These pass, and whoever was in the room before waits for it.
+            // These pass, and a client that was in the room before waits for it.
             "unavailable" | "rate_limited" => Err(Loss::passing(refusal.to_string()).into()),
             _ => Err(ClientError::from(refusal).into()),
         }

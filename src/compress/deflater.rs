@@ -17,12 +17,20 @@ pub struct Deflater {
     states: [Option<Compress>; WindowBits::COUNT],
     scratch: Vec<u8>,
     runs: u64,
+    discarded: u64,
 }
 
 impl Deflater {
     /// Compresses at `level` (1 to 9) messages of at least `min_bytes`.
     pub fn new(level: u32, min_bytes: usize) -> Deflater {
-        Deflater { level: Compression::new(level), min_bytes, states: Default::default(), scratch: Vec::new(), runs: 0 }
+        Deflater {
+            level: Compression::new(level),
+            min_bytes,
+            states: Default::default(),
+            scratch: Vec::new(),
+            runs: 0,
+            discarded: 0,
+        }
     }
 
     /// Bytes of payload from which a message is compressed.
@@ -33,6 +41,16 @@ impl Deflater {
     /// How many messages it has compressed, those included that did not become smaller.
     pub fn runs(&self) -> u64 {
         self.runs
+    }
+
+    /// How many of them are never sent: another reactor had the same message ready first.
+    pub fn discarded(&self) -> u64 {
+        self.discarded
+    }
+
+    /// The last run was for nothing.
+    pub(super) fn discard(&mut self) {
+        self.discarded += 1;
     }
 
     /// Appends `frame`, a whole unfragmented server frame, as a connection with this window gets it: compressed where

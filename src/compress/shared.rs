@@ -3,24 +3,26 @@
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use once_cell::race::OnceBox;
+
 use super::{Deflater, WindowBits};
 use crate::limits::ALLOCATION_BYTES;
 
 /// A whole server frame, shared by the reactors of a node.
 ///
-/// The first reactor that needs it compressed compresses it; one that needs the same form meanwhile waits for it, which
-/// takes no longer than doing it a second time.
+/// The first reactor that needs it compressed compresses it for all. One that needs the same form at that moment does not
+/// wait, which no reactor ever does: it compresses the frame as well, and the form that is complete first is kept.
 #[derive(Clone, Debug)]
 pub struct SharedFrame(Arc<Forms>);
 
 #[derive(Debug)]
 struct Forms {
     plain: Box<[u8]>,
-    /// For the window nearly everybody has.
+    /// For the window of nearly all connections.
     common: Form,
     /// For the smaller ones.
-    rare: OnceLock<Box<[Form; WindowBits::COUNT - 1]>>,
-    /// Where its bytes are counted, once a history has kept it.
+    rare: OnceBox<[Form; WindowBits::COUNT - 1]>,
+    /// Where its bytes are counted, once a history has kept it. Only its topic's home sets it: no reactor waits here.
     account: OnceLock<Arc<Account>>,
     state: State,
 }
@@ -106,6 +108,18 @@ impl Forms {
         self.plain.len() + size_of::<Forms>() + 2 * size_of::<usize>() + 2 * ALLOCATION_BYTES
     }
 
+    /// Puts into a cell what was made for it, and counts its bytes, unless another reactor was first.
+    fn fill<T>(&self, cell: &OnceBox<T>, made: Box<T>, bytes: impl FnOnce(&T) -> usize) -> Filled {
+        let bytes = bytes(&made);
+        match cell.set(made) {
+            Ok(()) => {
+                self.count_made(bytes);
+                Filled::Here
+            }
+            Err(_) => Filled::Elsewhere,
+        }
+    }
+
     /// A form was made, or the table of the rare ones.
     fn count_made(&self, bytes: usize) {
         let stage = self.state.made(bytes);
@@ -128,8 +142,20 @@ impl Drop for Forms {
     }
 }
 
+/// Who filled a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    /// This reactor.
+    Here,
+    /// Another one, while this one made the same.
+    Elsewhere,
+}
+
 /// A compressed form, once it was needed.
-type Form = OnceLock<Box<[u8]>>;
+type Form = OnceBox<Box<[u8]>>;
+
+/// Bytes that a form takes beside its frame.
+const FORM_BYTES: usize = size_of::<Box<[u8]>>() + 2 * ALLOCATION_BYTES;
 
 impl SharedFrame {
     /// The frame as it was made.
@@ -143,19 +169,24 @@ impl SharedFrame {
         let form = match bits {
             WindowBits::MAX => &self.0.common,
             bits => {
-                let forms = self.0.rare.get_or_init(|| {
-                    self.0.count_made(size_of::<[Form; WindowBits::COUNT - 1]>() + ALLOCATION_BYTES);
-                    Box::default()
-                });
-                &forms[bits.index()]
+                let rare = &self.0.rare;
+                if rare.get().is_none() {
+                    self.0
+                        .fill(rare, Box::default(), |_| size_of::<[Form; WindowBits::COUNT - 1]>() + ALLOCATION_BYTES);
+                }
+                &rare.get().expect("it was filled, here or elsewhere")[bits.index()]
             }
         };
-        form.get_or_init(|| {
-            let mut out = Vec::new();
-            deflater.append(bits, self.plain(), &mut out);
-            self.0.count_made(out.len() + ALLOCATION_BYTES);
-            out.into_boxed_slice()
-        })
+        if let Some(made) = form.get() {
+            return made;
+        }
+        let mut out = Vec::new();
+        deflater.append(bits, self.plain(), &mut out);
+        match self.0.fill(form, Box::new(out.into_boxed_slice()), |made| made.len() + FORM_BYTES) {
+            Filled::Here => {}
+            Filled::Elsewhere => deflater.discard(),
+        }
+        form.get().expect("it was filled, here or elsewhere")
     }
 
     /// What it takes without compressed forms, in bytes.
@@ -197,8 +228,8 @@ impl From<&[u8]> for SharedFrame {
     fn from(frame: &[u8]) -> SharedFrame {
         SharedFrame(Arc::new(Forms {
             plain: frame.into(),
-            common: OnceLock::new(),
-            rare: OnceLock::new(),
+            common: OnceBox::new(),
+            rare: OnceBox::new(),
             account: OnceLock::new(),
             state: State::default(),
         }))
@@ -219,22 +250,47 @@ mod tests {
         let (account, mut deflater) = (Arc::<Account>::default(), Deflater::new(6, 1));
         let frame: SharedFrame =
             FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(&[b'a'; 1_000])).into();
-        let common = frame.deflated(WindowBits::MAX, &mut deflater).len() + ALLOCATION_BYTES;
+        let common = frame.deflated(WindowBits::MAX, &mut deflater).len() + FORM_BYTES;
         frame.keep(&account);
         assert_eq!(bytes_of(&account), (common as u64, 0), "what was there when it was kept");
 
-        let rare = frame.deflated(WindowBits::new(9).unwrap(), &mut deflater).len() + ALLOCATION_BYTES;
+        let rare = frame.deflated(WindowBits::new(9).unwrap(), &mut deflater).len() + FORM_BYTES;
         let table = size_of::<[Form; WindowBits::COUNT - 1]>() + ALLOCATION_BYTES;
         let kept = common + rare + table;
         assert_eq!(bytes_of(&account), (kept as u64, 0), "what was made while it was kept");
 
         let reader = frame.clone();
         frame.give_up();
-        assert_eq!(bytes_of(&account), (0, (reader.bytes() + kept) as u64), "somebody has not sent it yet");
-        let late = reader.deflated(WindowBits::new(10).unwrap(), &mut deflater).len() + ALLOCATION_BYTES;
+        assert_eq!(bytes_of(&account), (0, (reader.bytes() + kept) as u64), "a reader has not sent it yet");
+        let late = reader.deflated(WindowBits::new(10).unwrap(), &mut deflater).len() + FORM_BYTES;
         assert_eq!(bytes_of(&account), (0, (reader.bytes() + kept + late) as u64));
         drop(reader);
         assert_eq!(bytes_of(&account), (0, 0));
+    }
+
+    #[test]
+    fn reactors_that_need_a_form_at_once_do_not_wait_for_each_other() {
+        let account = Arc::<Account>::default();
+        let frame: SharedFrame =
+            FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(&[b'a'; 10_000])).into();
+        frame.keep(&account);
+        let (first, second) = (Deflater::new(6, 1), Deflater::new(6, 1));
+        let start = std::sync::Barrier::new(2);
+        let deflated = std::thread::scope(|scope| {
+            let both = [first, second].map(|mut deflater| {
+                let (frame, start) = (frame.clone(), &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let address = frame.deflated(WindowBits::MAX, &mut deflater).as_ptr().addr();
+                    (address, deflater.runs() - deflater.discarded())
+                })
+            });
+            both.map(|thread| thread.join().expect("it does not panic"))
+        });
+        assert_eq!(deflated[0].0, deflated[1].0, "both send the form that was complete first");
+        assert_eq!(deflated[0].1 + deflated[1].1, 1, "one run counts, whether the other was spared or was in vain");
+        let kept = frame.made(WindowBits::MAX).expect("it was made").len() + FORM_BYTES;
+        assert_eq!(bytes_of(&account), (kept as u64, 0), "it is counted once");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::source::Source;
 
-/// Longest piece of somebody's input repeated in a message, in characters. The rest is cut.
+/// Longest piece of the input repeated in a message, in characters. The rest is cut.
 const SHOWN_CHARS_MAX: usize = 60;
 
 /// Why a configuration cannot be used. The operator is to blame, and every message says for what.
@@ -99,7 +99,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A piece of somebody's input for a message: quoted, on one line, cut where it is long.
+/// A piece of the input for a message: quoted, on one line, cut where it is long.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{:?}…", &text[..end]),

@@ -2,7 +2,7 @@
 //!
 //! Owns the table ([`SETTINGS`]), the reading of values, the order of the sources (default, file, environment, flag:
 //! later ones win) and every message about a wrong value. Turns them into a [`Config`] in which each value is within
-//! its bounds and fits the others, so that nobody behind it checks again.
+//! its bounds and fits the others, so that no module behind it checks again.
 //!
 //! Never reads the process environment or the command line itself: sources come in as values ([`Sources`]). The one
 //! thing it touches is the file it is told to read ([`SourceFile::read`]).

@@ -1,4 +1,4 @@
-//! Where Redis is: a URL that may hold a password, which is shown to nobody.
+//! Where Redis is: a URL that may hold a password, which is never shown.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Who waits for whom: nobody who asks about health, for anybody else.
+//! Who waits for whom: a request for health waits for no other client.
 //!
 //! ```text
 //!                 ┌─ /health/… ─────────────────► newest ─┐
@@ -188,7 +188,7 @@ fn spawn(name: &str, task: impl Future<Output = ()> + Send + 'static) -> io::Res
     std::thread::Builder::new().name(name.into()).spawn(move || runtime.block_on(task)).map(drop)
 }
 
-/// Serves whoever comes.
+/// Serves every guest.
 async fn serve(routes: Router, mut guests: mpsc::UnboundedReceiver<Guest>) {
     while let Some(Guest { socket, read, place }) = guests.recv().await {
         let routes = routes.clone();
@@ -204,7 +204,7 @@ async fn serve(routes: Router, mut guests: mpsc::UnboundedReceiver<Guest>) {
     }
 }
 
-/// Serves whoever comes; where all places are taken, the oldest goes.
+/// Serves every guest; where all places are taken, the oldest goes.
 async fn serve_newest(routes: Router, guests: &Newest) {
     let places = Arc::new(Semaphore::new(guests.places));
     let mut open: VecDeque<oneshot::Sender<()>> = VecDeque::new();

@@ -126,8 +126,14 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "fanfare_compressions_total",
         kind: Type::Counter,
-        help: "Messages compressed, each once however many connections get it.",
+        help: "Messages compressed, each once for each window however many connections get it.",
         value: |counts| counts.compressions,
+    },
+    Family {
+        name: "fanfare_compressions_discarded_total",
+        kind: Type::Counter,
+        help: "Compressed at the same moment as by another reactor, which was first.",
+        value: |counts| counts.compressions_discarded,
     },
     Family {
         name: "fanfare_inflated_bytes_total",

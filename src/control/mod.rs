@@ -32,7 +32,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inl
 /// What the control thread knows of the node.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Everybody's counters.
+    /// The counters of all reactors.
     pub metrics: Arc<NodeMetrics>,
     /// When the node started.
     pub started: Instant,

@@ -33,6 +33,7 @@ fn reactor_json(counts: &Counts) -> String {
         sends,
         pauses,
         compressions,
+        compressions_discarded,
         inflated_bytes,
         queue_bytes,
         turns,
@@ -43,6 +44,7 @@ fn reactor_json(counts: &Counts) -> String {
         "{{\"connections\":{connections},\"opened\":{opened},\"closed\":{closed},\"messages_in\":{messages_in},\
          \"messages_out\":{messages_out},\"deliveries\":{deliveries},\"bytes_in\":{bytes_in},\
          \"bytes_out\":{bytes_out},\"sends\":{sends},\"pauses\":{pauses},\"compressions\":{compressions},\
+         \"compressions_discarded\":{compressions_discarded},\
          \"inflated_bytes\":{inflated_bytes},\"queue_bytes\":{queue_bytes},\
          \"slow_consumers\":{slow_consumers},\"turns\":{turns}}}"
     )

@@ -343,7 +343,8 @@ impl Connections {
         self.turn_bytes = 0;
         if let Some(deflater) = &mut self.deflater {
             deflater.shrink(BATCH_POOL_BYTES_MAX);
-            self.counts.compressions = deflater.runs();
+            self.counts.compressions = deflater.runs() - deflater.discarded();
+            self.counts.compressions_discarded = deflater.discarded();
         }
     }
 

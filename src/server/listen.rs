@@ -44,7 +44,7 @@ pub(super) fn bind(listen: &[Listen], reactors: usize, tcp: &Tcp, unix: &Unix) -
 
 /// The same address once a reactor (SO_REUSEPORT), and where it really is: port 0 becomes a port.
 fn bind_tcp(address: SocketAddr, reactors: &mut [Vec<Socket>], tcp: &Tcp) -> io::Result<SocketAddr> {
-    // A port that anybody listens on, even with SO_REUSEPORT, is in use: two servers would each get half the clients.
+    // A port with a listener, even one with SO_REUSEPORT, is in use: two servers would each get half the clients.
     if address.port() != 0 {
         let probe = tcp_socket(address)?;
         probe.bind(&address.into())?;

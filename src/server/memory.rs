@@ -14,7 +14,7 @@ pub(super) fn raise_descriptor_limit() -> (u64, io::Result<()>) {
 }
 
 /// Lets the kernel's descriptor table grow to its final size now. It doubles as descriptors come, and in a process with
-/// threads each doubling stops whoever opens one for a grace period of the kernel's: some 15 ms in the middle of a crowd
+/// threads each doubling stops the thread that opens one for a grace period of the kernel's: some 15 ms in the middle of a crowd
 /// that connects.
 pub(super) fn grow_descriptor_table(descriptors: u64, wanted: u64) {
     let last = descriptors.min(wanted).saturating_sub(1);

@@ -126,7 +126,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let own = descriptors::own(cores.len() as u64, config.listen.len() as u64);
     let connections_max = config.limits.connections_max as u64;
     let wanted = descriptors::wanted(connections_max, own);
-    // Before the first thread: alone, the process does not wait for anybody.
+    // Before the first thread: with one thread the process waits for no lock.
     memory::grow_descriptor_table(descriptors, wanted);
     log::init(config.log).map_err(io_error("cannot start the log's thread"))?;
     end_process_if_a_reactor_panics();
@@ -294,7 +294,7 @@ impl Node {
             }
             let http = Box::new(move |socket, read| http.give(socket, read));
             let mut worker = Worker::new(me, count as u16, driver, mailbox, settings, state, http, jitter_seed);
-            // Nobody listens any more where the process leaves at once.
+            // The receiver is gone where the process leaves at once.
             let _ = end.send(worker.run());
         };
         std::thread::Builder::new()

@@ -1,8 +1,8 @@
 //! Unix sockets and their files: whose they are, who may open them, and when they go.
 //!
 //! Who serves a path holds a lock beside it (`PATH.lock`), from before it looks at the path until its own socket is gone
-//! from there. So of two servers that start at once one finds the path in use, and nobody removes a socket but its own
-//! or one that nobody listens on.
+//! from there. So of two servers that start at once one finds the path in use, and a server removes no socket but its own
+//! or one without a listener.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -30,10 +30,10 @@ pub(super) struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Listens on a path, as it is configured for all of them. A socket there that nobody listens on is replaced.
+    /// Listens on a path, as it is configured for all of them. A socket there without a listener is replaced.
     ///
     /// # Errors
-    /// Where somebody serves the path, a file that is no socket stands there, or the kernel refuses.
+    /// Where another process serves the path, a file that is no socket stands there, or the kernel refuses.
     pub(super) fn bind(path: &Path, unix: &Unix, backlog: i32) -> Result<UnixSocket, ServeError> {
         let address = || format!("unix:{}", path.display());
         let fail = |error| ServeError::Listen { address: address(), error };
@@ -44,7 +44,7 @@ impl UnixSocket {
             lchown(path, None, Some(group)).map_err(fail)?;
         }
         fs::set_permissions(path, Permissions::from_mode(unix.mode)).map_err(fail)?;
-        // Not before: nobody gets in with other rights than those.
+        // Not before: no client connects with other rights than those.
         bound.socket.listen(backlog).map_err(fail)?;
         Ok(bound)
     }
@@ -138,7 +138,7 @@ fn remove_if(path: &Path, is_ours: impl FnOnce(&Metadata) -> bool) {
     }
 }
 
-/// Makes room where a socket stands that nobody listens on.
+/// Removes a socket without a listener.
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,

@@ -158,7 +158,7 @@ fn an_altered_message_is_found_without_compression_too() {
 #[test]
 fn compression_has_to_be_agreed_on() {
     let refused = "connection 0: the server does not agree to permessage-deflate; turn compression on there\n";
-    let unasked = "connection 0: the server sent a compressed message that nobody asked for\n";
+    let unasked = "connection 0: the server sent a compressed message without an agreement\n";
     for (deflate, arguments, why) in
         [(Deflate::Never, DEFLATED.to_owned(), refused), (Deflate::Unasked, DEFLATED.replace("--deflate", ""), unasked)]
     {

@@ -155,6 +155,6 @@ fn io_uring(cores: &Cores) -> Finding {
     match disabled {
         0 => good(check, read, "information only: io_uring is allowed"),
         1 => good(check, read, "information only: io_uring is allowed to privileged processes"),
-        _ => good(check, read, "information only: io_uring is allowed to nobody"),
+        _ => good(check, read, "information only: io_uring is allowed to no process"),
     }
 }

@@ -44,7 +44,7 @@ fn fatal(check: &'static str, read: String, means: impl Into<String>, mend: Stri
 }
 
 fn unreadable(check: &'static str, what: &str) -> Finding {
-    note(check, format!("{what} cannot be read here"), "ask whoever runs the machine or the container", None)
+    note(check, format!("{what} cannot be read here"), "ask the operator of the machine or the container", None)
 }
 
 /// A setting that is enough for `carries` connections; with one more, `then` happens.

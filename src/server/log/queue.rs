@@ -278,7 +278,7 @@ mod tests {
         for _ in 0..sent {
             queue.send(line(&text));
         }
-        assert!(!queue.flush(Duration::from_millis(1)), "nobody reads");
+        assert!(!queue.flush(Duration::from_millis(1)), "the pipe has no reader");
         let lost = dropped(&queue);
         assert!((1..=sent - LOG_QUEUE_LINES_MAX).contains(&lost), "{lost} of {sent}");
         let came = lines(queue, reader);
