@@ -21,8 +21,8 @@ use fanfare::limits::MAILBOX_PARCELS;
 use fanfare::metrics::{Counts, Ending, ReactorMetrics};
 use fanfare::protocol;
 use fanfare::router::{
-    Answer, Ask, Batch, BatchBody, HistoryPolicy, HistorySettings, Kind, Mail, NoticeSettings, Publish, RoomPolicies,
-    Router, RouterSettings, Sink, Slice, TopicRef, Wish,
+    Answer, Batch, BatchBody, HistoryPolicy, HistorySettings, JoinReply, Kind, Mail, NoticeSettings, Publish,
+    RecoverFrom, RoomPolicies, Router, RouterSettings, Sink, Slice, TopicRef,
 };
 use fanfare::time::{Millis, wheel::Wheel};
 use serde::{Deserialize, Serialize};
@@ -297,7 +297,7 @@ impl Routers {
             let conn = ConnId { reactor: ReactorId(0), slot: Slot(slot), generation: 0 };
             routers.routers[0].connect(conn, &format!("u{slot}"), &mut routers.sinks[0]);
             routers.carry_mail();
-            routers.routers[0].join(conn, &room, Ask::Silent, false, &mut routers.sinks[0]).unwrap();
+            routers.routers[0].join(conn, &room, JoinReply::Silent, &mut routers.sinks[0]).unwrap();
             routers.carry_mail();
         }
         routers.sinks = [Counter::new(), Counter::new()];
@@ -425,8 +425,8 @@ fn history(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("publish_and_join_last_1", messages), |bencher| {
             bencher.iter(|| {
                 router.publish(black_box(publish), None, &mut sink);
-                let last = Ask::Joined { id: None, wish: Some(Wish::Last(1)) };
-                router.join(NOBODY, "room", last, false, &mut sink).unwrap();
+                let last = JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(1)) };
+                router.join(NOBODY, "room", last, &mut sink).unwrap();
                 router.leave(NOBODY, "room", None, &mut sink);
             });
         });

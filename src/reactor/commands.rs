@@ -9,7 +9,7 @@ use crate::conn::{PeerError, validate};
 use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::{ClientId, ConnId};
 use crate::protocol::{self, Body, Command, ErrorCode, Position, Rejection, Request, Rooms};
-use crate::router::{Ask, JoinError, Kind, ManyJoin, Publish, TopicRef, Wish};
+use crate::router::{JoinError, JoinReply, Kind, ManyJoin, Publish, RecoverFrom, TopicRef};
 
 /// A whole message of a client.
 #[derive(Clone, Copy, Debug)]
@@ -199,26 +199,25 @@ impl<D: Driver> Worker<D> {
         position: Option<Position<'_>>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
-        let resumes = matches!(position, Some(Position::Since { .. }));
-        let wish = position.map(|position| match position {
-            Position::Since { epoch, offset } => Wish::Since { epoch: epoch.into(), offset },
-            Position::Last(count) => Wish::Last(count),
+        let recover = position.map(|position| match position {
+            Position::Since { epoch, offset } => RecoverFrom::Since { epoch: epoch.into(), offset },
+            Position::Last(count) => RecoverFrom::Last(count),
         });
         let joined = match rooms {
             Rooms::One(room) => {
-                let ask = match id.is_some() || wish.is_some() {
-                    true => Ask::Joined { id: id.map(Into::into), wish },
-                    false => Ask::Silent,
+                let reply = match id.is_some() || recover.is_some() {
+                    true => JoinReply::Joined { id: id.map(Into::into), recover },
+                    false => JoinReply::Silent,
                 };
-                self.router.join(me, &room, ask, resumes, &mut self.connections)
+                self.router.join(me, &room, reply, &mut self.connections)
             }
             Rooms::Many(rooms) => {
-                let ask = match (id, wish) {
-                    (Some(id), wish) => Ask::Many(ManyJoin::new(id, wish, rooms.len() as u32)),
-                    (None, wish @ Some(_)) => Ask::Joined { id: None, wish },
-                    (None, None) => Ask::Silent,
+                let reply = match (id, recover) {
+                    (Some(id), recover) => JoinReply::Many(ManyJoin::new(id, recover, rooms.len() as u32)),
+                    (None, recover @ Some(_)) => JoinReply::Joined { id: None, recover },
+                    (None, None) => JoinReply::Silent,
                 };
-                self.router.join_many(me, &rooms, ask, resumes, &mut self.connections)
+                self.router.join_many(me, &rooms, reply, &mut self.connections)
             }
         };
         joined.map_err(|error| match error {

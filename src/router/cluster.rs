@@ -11,6 +11,8 @@
 
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 use super::crowd::{Crowd, CrowdKey};
 use super::history::{HistoryPolicy, Place};
 use super::mail::{Ack, Content, Mail};
@@ -19,9 +21,11 @@ use super::topic::TopicKey;
 use crate::compress::SharedFrame;
 use crate::ids::{ClientId, ConnId, ReactorId};
 
-/// Which opening of a topic.
+/// Which attachment of a topic to the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Opening(pub u64);
+pub struct AttachId(pub u64);
+
+pub use AttachId as Opening;
 
 /// Who asked who is in a room: a node, by its run, and its question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,7 +287,7 @@ pub enum FromCluster {
         /// The room or the inbox.
         topic: TopicKey,
         /// Whose connections.
-        user: Arc<str>,
+        user: ArcStr,
         /// Told to those who are removed from a room.
         reason: Box<str>,
     },

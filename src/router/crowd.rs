@@ -6,6 +6,7 @@
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use siphasher::sip::SipHasher13;
@@ -33,7 +34,7 @@ pub struct Crowd {
     /// How many, each once.
     pub users: u64,
     /// Some of them by name.
-    pub names: Vec<Arc<str>>,
+    pub names: Vec<ArcStr>,
     /// The rest.
     pub others: Others,
 }
@@ -49,8 +50,8 @@ pub enum Others {
 
 impl Crowd {
     /// `users` with as many names as are asked for, and no more hashes than [`PRESENCE_EXACT_MAX`].
-    pub fn of<'a>(users: impl Iterator<Item = &'a Arc<str>> + Clone, names_max: usize, key: CrowdKey) -> Crowd {
-        let names: Vec<Arc<str>> = users.clone().take(names_max.min(PRESENCE_USERS_MAX)).cloned().collect();
+    pub fn of<'a>(users: impl Iterator<Item = &'a ArcStr> + Clone, names_max: usize, key: CrowdKey) -> Crowd {
+        let names: Vec<ArcStr> = users.clone().take(names_max.min(PRESENCE_USERS_MAX)).cloned().collect();
         let others = users.clone().skip(names.len());
         let mut hashes: Vec<u64> = others.clone().take(PRESENCE_EXACT_MAX + 1).map(|user| key.hash(user)).collect();
         if names.len() + hashes.len() <= PRESENCE_EXACT_MAX {
@@ -197,7 +198,7 @@ mod tests {
 
     const KEY: CrowdKey = CrowdKey([3, 4]);
 
-    fn users(range: std::ops::Range<usize>) -> Vec<Arc<str>> {
+    fn users(range: std::ops::Range<usize>) -> Vec<ArcStr> {
         range.map(|at| format!("user-{at}").into()).collect()
     }
 
@@ -230,7 +231,7 @@ mod tests {
         ) {
             let mut census = Census::new(KEY);
             for node in &nodes {
-                let here: Vec<Arc<str>> = node.iter().map(|at| format!("user-{at}").into()).collect();
+                let here: Vec<ArcStr> = node.iter().map(|at| format!("user-{at}").into()).collect();
                 let names_max = if census.names().len() == 1_000 { 0 } else { 1_000 };
                 census.add_crowd(&Crowd::of(here.iter(), names_max, KEY));
             }

@@ -87,9 +87,9 @@ impl Node {
         self.router.begin_turn(Millis(self.now_ms));
     }
 
-    fn join(&mut self, who: u32, room: &str, ask: Ask) -> Told {
+    fn join(&mut self, who: u32, room: &str, reply: JoinReply) -> Told {
         let mut told = Told::default();
-        self.router.join(conn(who), room, ask, false, &mut told).unwrap();
+        self.router.join(conn(who), room, reply, &mut told).unwrap();
         told
     }
 
@@ -116,18 +116,18 @@ fn conn(slot: u32) -> ConnId {
     ConnId { reactor: ReactorId(0), slot: Slot(slot), generation: 0 }
 }
 
-fn wish(wish: Option<Wish>) -> Ask {
-    Ask::Joined { id: None, wish }
+fn recover(recover: Option<RecoverFrom>) -> JoinReply {
+    JoinReply::Joined { id: None, recover }
 }
 
-fn since(place: &Place) -> Ask {
-    wish(Some(Wish::Since { epoch: (*place.epoch).into(), offset: place.offset }))
+fn since(place: &Place) -> JoinReply {
+    recover(Some(RecoverFrom::Since { epoch: (*place.epoch).into(), offset: place.offset }))
 }
 
 #[test]
 fn a_position_of_a_room_that_nobody_is_in_is_known_for_a_while() {
     let mut node = Node::new(1 << 20);
-    let place = node.join(0, "r", wish(None)).place.unwrap();
+    let place = node.join(0, "r", recover(None)).place.unwrap();
     node.sleep(10 * TTL_MS);
     node.leave(0, "r");
     node.sleep(TTL_MS - 1);
@@ -145,10 +145,10 @@ fn a_position_of_a_room_that_nobody_is_in_is_known_for_a_while() {
 #[test]
 fn who_asks_for_a_page_is_told_a_position() {
     let mut node = Node::new(1 << 20);
-    node.join(0, "r", Ask::Silent);
+    node.join(0, "r", JoinReply::Silent);
     node.leave(0, "r");
     assert_eq!(node.router.history_bytes(), 0, "nobody was");
-    node.join(0, "r", Ask::Silent);
+    node.join(0, "r", JoinReply::Silent);
     assert!(node.router.history(conn(0), "r", None, None, None, &mut Told::default()));
     node.leave(0, "r");
     assert!(node.router.history_bytes() > 0);
@@ -159,13 +159,13 @@ fn what_is_compressed_later_counts_as_well() {
     let mut node = Node::new(1 << 20);
     node.publish("r", 1_000, None);
     let before = node.router.history_bytes();
-    let frames = node.join(0, "r", wish(Some(Wish::Last(1)))).frames;
+    let frames = node.join(0, "r", recover(Some(RecoverFrom::Last(1)))).frames;
     let occupied = node.router.history_bytes();
     assert!(occupied < before, "the room is there for its member");
     let deflated = frames[0].deflated(WindowBits::MAX, &mut Deflater::new(6, 1)).len();
     assert!(node.router.history_bytes() >= occupied + deflated);
 
-    node.router.histories.set_bytes_max(occupied);
+    node.router.retention.set_bytes_max(occupied);
     node.sleep(1);
     assert_eq!(node.router.history_bytes(), 0, "there is no room for it");
 }
@@ -179,7 +179,7 @@ fn many_that_are_too_old_go_in_several_turns_and_nobody_gets_them() {
     }
     node.sleep(TTL_MS);
     let topics = node.router.topics_count();
-    let left = node.join(0, &format!("r{}", rooms - 1), wish(Some(Wish::Last(1))));
+    let left = node.join(0, &format!("r{}", rooms - 1), recover(Some(RecoverFrom::Last(1))));
     assert_eq!((left.numbers(), left.place.map(|place| place.offset)), (vec![], Some(u64::from(MESSAGES_MAX))));
     assert!(node.router.history_bytes() > 0);
     node.sleep(0);
@@ -189,11 +189,27 @@ fn many_that_are_too_old_go_in_several_turns_and_nobody_gets_them() {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Join { who: u32, room: usize, place: Option<usize> },
-    JoinSilently { who: u32, room: usize },
-    Leave { who: u32, room: usize },
-    Publish { room: usize, bytes: usize, key: Option<u8> },
+    Join {
+        who: u32,
+        room: usize,
+        place: Option<usize>,
+    },
+    JoinSilently {
+        who: u32,
+        room: usize,
+    },
+    Leave {
+        who: u32,
+        room: usize,
+    },
+    Publish {
+        room: usize,
+        bytes: usize,
+        key: Option<u8>,
+    },
     Sleep(u64),
+    /// What can be built again is.
+    Rebuild,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -206,6 +222,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         4 => (room, 0_usize..600, proptest::option::of(0_u8..10))
             .prop_map(|(room, bytes, key)| Act::Publish { room, bytes, key }),
         2 => (0_u64..TTL_MS).prop_map(Act::Sleep),
+        1 => Just(Act::Rebuild),
     ];
     proptest::collection::vec(act, 1..80)
 }
@@ -249,13 +266,13 @@ fn run(node: &mut Node, model: &mut Model, has_room: bool, act: Act) {
             let position = place.zip(positions).map(|(at, positions)| positions[at % positions.len()].clone());
             // A position is for those who are not in the room.
             node.leave(who, &name(room));
-            let told = node.join(who, &name(room), position.as_ref().map_or_else(|| wish(None), |at| since(&at.0)));
+            let told = node.join(who, &name(room), position.as_ref().map_or_else(|| recover(None), |at| since(&at.0)));
             if let Some(position) = &position {
                 model.check(room, position, &told, has_room, node.now_ms);
             }
             model.tell(room, told.place, node.now_ms);
         }
-        Act::JoinSilently { who, room } => drop(node.join(who, &name(room), Ask::Silent)),
+        Act::JoinSilently { who, room } => drop(node.join(who, &name(room), JoinReply::Silent)),
         Act::Leave { who, room } => node.leave(who, &name(room)),
         Act::Publish { room, bytes, key } => {
             let key = key.map(|key| format!("5:alice{key}"));
@@ -269,6 +286,7 @@ fn run(node: &mut Node, model: &mut Model, has_room: bool, act: Act) {
             }
         }
         Act::Sleep(ms) => node.sleep(ms),
+        Act::Rebuild => node.router.rebuild(),
     }
 }
 

@@ -1,131 +1,294 @@
-//! What a topic's home does with joins, leaves and questions: it gives them their place in the topic's order.
+//! What the homes of topics know: which reactors have members, how many there are, and, for rooms, who they are.
+//!
+//! All of a [`Home`] is what it is, but for the table of a large room's users, which is built again by adding them.
 
-use super::cluster::ToCluster;
-use super::mail::{Content, Departure, Expulsion, Join, Joined, Leave, Left, Outcome, PresenceOf};
-use super::replies::Users;
-use super::topic::{Kind, TopicKey};
-use super::{Router, Sink};
-use crate::frame::Opcode;
-use crate::ids::{ConnId, ReactorId};
-use crate::limits::PRESENCE_USERS_MAX;
+use arcstr::ArcStr;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::cluster_subscription::ClusterSubscription;
+use super::history::History;
+use super::mail::HomeMail;
+use super::policy::{Policies, TopicPolicy};
+use super::topic::{HashedTopic, Kind, Topic};
+use super::users::Users;
+use super::{NoticeSettings, RouterSettings};
+use crate::frame::{FrameBuilder, Opcode};
+use crate::ids::ReactorId;
 use crate::protocol::{self, Notice};
 
-impl Router {
-    /// Asks a room's home who is in it; `asker` gets the reply as a message.
-    pub fn presence(&mut self, asker: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
-        let key = TopicKey { kind: Kind::Room, name: room.into() };
-        let question = PresenceOf { room: key.clone(), asker, id: id.map(Into::into) };
-        self.send_home(&key, Content::Presence(Box::new(question)), sink);
+/// What a topic's home knows. A user's inbox with members on one reactor, of which nothing is kept, needs no more than
+/// two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HomeState {
+    /// Nothing: this is another reactor, or there is no member.
+    Vacant,
+    /// Members on one reactor.
+    One { reactor: ReactorId, members: u32 },
+    /// All else, in this reactor's homes.
+    Open(u32),
+}
+
+/// A topic at its home.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// Members on each reactor that has any.
+    interest: SmallVec<[(ReactorId, u32); 2]>,
+    /// Who they are, where presence is kept.
+    users: Users,
+    pub(super) policy: TopicPolicy,
+    /// What is kept of its messages.
+    pub(super) history: Option<Box<History>>,
+    /// How it stands with the cluster, where there is one.
+    pub(super) subscription: ClusterSubscription<(ReactorId, HomeMail)>,
+}
+
+impl Home {
+    /// Bytes that it takes among the homes, which may be half empty.
+    pub(super) const OWN_BYTES: usize = 2 * (size_of::<Home>() + size_of::<usize>());
+
+    fn new(policy: TopicPolicy) -> Home {
+        Home {
+            interest: SmallVec::new(),
+            users: Users::default(),
+            policy,
+            history: None,
+            subscription: ClusterSubscription::Detached,
+        }
     }
 
-    pub(super) fn home_join(&mut self, from: ReactorId, join: Join, sink: &mut impl Sink) {
-        let Join { topic: key, member, user, fresh, ask } = join;
-        let hash = self.topics.hasher().hash(key.borrow());
-        let index = self.topics.find_or_insert(hash, &key);
-        self.home_topic(hash, key.borrow());
-        let room = key.kind == Kind::Room;
-        if fresh {
-            self.topics.get_mut(index).home.add(from, room.then_some(&user), self.seed);
+    /// Whether no reactor has a member.
+    pub(super) fn is_empty(&self) -> bool {
+        self.interest.is_empty()
+    }
+
+    /// Whether it knows nothing that is not known without it.
+    fn is_unused(&self) -> bool {
+        self.is_empty()
+            && self.subscription.is_detached()
+            && self.history.as_ref().is_none_or(|history| history.is_empty())
+    }
+
+    /// The users in the room, in no order, each once and to be shared.
+    pub(super) fn users(&self) -> impl Iterator<Item = &ArcStr> + Clone {
+        self.users.iter()
+    }
+
+    fn add(&mut self, reactor: ReactorId, user: Option<&ArcStr>, seed: u64) {
+        match self.interest.iter_mut().find(|(at, _)| *at == reactor) {
+            Some((_, members)) => *members += 1,
+            None => self.interest.push((reactor, 1)),
         }
-        let recovery = self.recovery(index, &ask);
-        let joined = Joined { topic: key.clone(), member, fresh, ask, outcome: Outcome::Member(recovery) };
-        self.send(from, Content::Joined(Box::new(joined)), sink);
-        if fresh && room {
-            self.notice(hash, &key, Notice::Join, &user, sink);
+        if let Some(user) = user {
+            self.users.add(user, seed);
         }
     }
 
-    /// The history of a room is out of reach. The member is counted as any other, and leaves when it hears of it: so
-    /// joins and leaves still come in pairs.
-    pub(super) fn home_refuse_join(&mut self, from: ReactorId, join: Join, sink: &mut impl Sink) {
-        let Join { topic, member, user, fresh, ask } = join;
-        let hash = self.topics.hasher().hash(topic.borrow());
-        let index = self.topics.find_or_insert(hash, &topic);
-        if fresh {
-            self.topics.get_mut(index).home.add(from, Some(&user), self.seed);
+    fn remove(&mut self, reactor: ReactorId, user: Option<&ArcStr>) {
+        let at = self.interest.iter().position(|(at, _)| *at == reactor).expect("a member leaves where it joined");
+        self.interest[at].1 -= 1;
+        if self.interest[at].1 == 0 {
+            self.interest.swap_remove(at);
         }
-        let joined = Joined { topic, member, fresh, ask, outcome: Outcome::Unavailable };
-        self.send(from, Content::Joined(Box::new(joined)), sink);
+        if let Some(user) = user {
+            self.users.remove(user);
+        }
+    }
+}
+
+/// The homes on one reactor.
+#[derive(Debug)]
+pub(super) struct Homes {
+    homes: Slab<Home>,
+    policies: Policies,
+    notices: NoticeSettings,
+    /// That of a large room's table.
+    seed: u64,
+    /// Whether every topic with a member has to be attached to the cluster.
+    clustered: bool,
+}
+
+impl Homes {
+    pub(super) fn new(settings: &RouterSettings, seed: u64) -> Homes {
+        let RouterSettings { notices, history, cluster, .. } = settings;
+        let policies = Policies::new(history.rooms.clone(), history.inbox, notices);
+        Homes { homes: Slab::new(), policies, notices: notices.clone(), seed, clustered: *cluster }
     }
 
-    pub(super) fn home_leave(&mut self, from: ReactorId, leave: Leave, sink: &mut impl Sink) {
-        let Leave { topic: key, member, user, counts, why } = leave;
-        let hash = self.topics.hasher().hash(key.borrow());
-        let room = key.kind == Kind::Room;
-        if counts {
-            let index = self.topics.find(hash, key.borrow()).expect("a topic with members is in its home's table");
-            self.topics.get_mut(index).home.remove(from, room.then_some(&user));
-            self.keep_position(index);
+    /// What is known of a topic beside its members on one reactor.
+    #[inline]
+    pub(super) fn get(&self, topic: &Topic) -> Option<&Home> {
+        match topic.home {
+            HomeState::Vacant | HomeState::One { .. } => None,
+            HomeState::Open(at) => Some(&self.homes[at as usize]),
         }
-        let noticed = match why {
-            Departure::Asked(id) => {
-                let left = Left { topic: key.clone(), member, counts, id, removed: None };
-                self.send(from, Content::Left(Box::new(left)), sink);
-                true
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, topic: &Topic) -> Option<&mut Home> {
+        match topic.home {
+            HomeState::Vacant | HomeState::One { .. } => None,
+            HomeState::Open(at) => Some(&mut self.homes[at as usize]),
+        }
+    }
+
+    /// The same for a topic of which more has to be known from now on: its policy is resolved now, if it is not yet.
+    pub(super) fn open(&mut self, topic: &mut Topic) -> &mut Home {
+        let at = match topic.home {
+            HomeState::Open(at) => at,
+            HomeState::Vacant | HomeState::One { .. } => {
+                let mut home = Home::new(self.policies.resolve(topic.key.hashed()));
+                if let HomeState::One { reactor, members } = topic.home {
+                    home.interest.push((reactor, members));
+                }
+                let at = u32::try_from(self.homes.insert(home)).expect("fewer homes than topics");
+                topic.home = HomeState::Open(at);
+                at
             }
-            Departure::Removed(reason) => {
-                let left = Left { topic: key.clone(), member, counts, id: None, removed: Some(reason) };
-                self.send(from, Content::Left(Box::new(left)), sink);
-                true
-            }
-            Departure::Refused => {
-                let left = Left { topic: key.clone(), member, counts, id: None, removed: None };
-                self.send(from, Content::Left(Box::new(left)), sink);
-                false
-            }
-            Departure::Gone => true,
         };
-        if counts && room && noticed {
-            self.notice(hash, &key, Notice::Leave, &user, sink);
-        }
-        self.close_if_unused(&key);
-        self.drop_topic_if_unused(&key);
+        &mut self.homes[at as usize]
     }
 
-    pub(super) fn home_presence(&mut self, from: ReactorId, question: PresenceOf, sink: &mut impl Sink) {
-        let PresenceOf { room, asker, id } = question;
-        let hash = self.topics.hasher().hash(room.borrow());
-        if self.cluster_reachable {
-            return self.ask_cluster(ToCluster::Presence { topic: room, asker, id });
-        }
-        let home = self.topics.find(hash, room.borrow()).map(|index| &self.topics.get(index).home);
-        let count = home.map_or(0, |home| home.users_count()) as u64;
-        let users = home.into_iter().flat_map(|home| home.users_shared());
-        let names = users.take(PRESENCE_USERS_MAX).cloned().collect();
-        self.send(from, Content::Users(Box::new(Users { to: asker, id, room, count, names })), sink);
-    }
-
-    /// An operator's order: it goes to every reactor that has members.
-    pub(super) fn home_expel(&mut self, expulsion: &Expulsion, sink: &mut impl Sink) {
-        let hash = self.topics.hasher().hash(expulsion.topic.borrow());
-        let Some(index) = self.topics.find(hash, expulsion.topic.borrow()) else { return };
-        let reactors: Vec<ReactorId> = self.topics.get(index).home.reactors().collect();
-        for reactor in reactors {
-            self.send(reactor, Content::Expel(Box::new(expulsion.clone())), sink);
+    /// Whether more has to be known of a topic with members than where they are.
+    pub(super) fn needs_open(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Room => true,
+            Kind::Inbox | Kind::Raw => self.clustered || !self.policies.keeps_none(kind),
+            Kind::Everyone => false,
         }
     }
 
-    /// A notice to the members a room has now, while it has few enough.
-    pub(super) fn notice(&mut self, hash: u64, room: &TopicKey, notice: Notice, user: &str, sink: &mut impl Sink) {
-        let members = match self.topics.find(hash, room.borrow()) {
-            Some(index) => self.topics.get(index).home.members(),
-            None => 0,
+    /// Whether no topic of this kind keeps history.
+    #[inline]
+    pub(super) fn keeps_none(&self, kind: Kind) -> bool {
+        self.policies.keeps_none(kind)
+    }
+
+    /// What holds for a topic, whether it is there or not.
+    #[inline]
+    pub(super) fn policy(&mut self, name: HashedTopic<'_>, topic: Option<&Topic>) -> TopicPolicy {
+        match topic.and_then(|topic| self.get(topic)) {
+            Some(home) => home.policy,
+            None => self.policies.of_absent(name),
+        }
+    }
+
+    /// One more member; a `user` where the topic keeps presence.
+    pub(super) fn add(&mut self, topic: &mut Topic, reactor: ReactorId, user: Option<&ArcStr>) {
+        let seed = self.seed;
+        match &mut topic.home {
+            HomeState::Open(at) => self.homes[*at as usize].add(reactor, user, seed),
+            HomeState::One { reactor: only, members } if *only == reactor && user.is_none() => *members += 1,
+            HomeState::Vacant if user.is_none() => topic.home = HomeState::One { reactor, members: 1 },
+            HomeState::Vacant | HomeState::One { .. } => self.open(topic).add(reactor, user, seed),
+        }
+    }
+
+    /// One member less.
+    pub(super) fn remove(&mut self, topic: &mut Topic, reactor: ReactorId, user: Option<&ArcStr>) {
+        match &mut topic.home {
+            HomeState::Open(at) => self.homes[*at as usize].remove(reactor, user),
+            HomeState::One { reactor: only, members } => {
+                assert_eq!(*only, reactor, "a member leaves where it joined");
+                *members -= 1;
+                if *members == 0 {
+                    topic.home = HomeState::Vacant;
+                }
+            }
+            HomeState::Vacant => panic!("a topic with members has a home"),
+        }
+    }
+
+    /// Whether no reactor has a member.
+    pub(super) fn is_empty(&self, topic: &Topic) -> bool {
+        match topic.home {
+            HomeState::Vacant => true,
+            HomeState::One { .. } => false,
+            HomeState::Open(at) => self.homes[at as usize].is_empty(),
+        }
+    }
+
+    /// Members on all reactors.
+    pub(super) fn members(&self, topic: &Topic) -> u64 {
+        match topic.home {
+            HomeState::Vacant => 0,
+            HomeState::One { members, .. } => u64::from(members),
+            HomeState::Open(at) => {
+                self.homes[at as usize].interest.iter().map(|(_, members)| u64::from(*members)).sum()
+            }
+        }
+    }
+
+    /// The reactors that have members.
+    #[inline]
+    pub(super) fn reactors(&self, topic: &Topic) -> impl Iterator<Item = ReactorId> {
+        let (one, more) = match topic.home {
+            HomeState::Vacant => (None, [].as_slice()),
+            HomeState::One { reactor, .. } => (Some(reactor), [].as_slice()),
+            HomeState::Open(at) => (None, self.homes[at as usize].interest.as_slice()),
         };
-        let members_max = self.notices.members_max;
-        if members > members_max || members_max == 0 || (members == 0 && self.cluster.is_none()) {
-            return;
+        one.into_iter().chain(more.iter().map(|(reactor, _)| *reactor))
+    }
+
+    /// Gives back what is not needed to know what is left of a topic.
+    pub(super) fn close_if_unused(&mut self, topic: &mut Topic) {
+        if let HomeState::Open(at) = topic.home
+            && self.homes[at as usize].is_unused()
+        {
+            self.homes.remove(at as usize);
+            topic.home = HomeState::Vacant;
+        }
+    }
+
+    /// Topics that wait for the cluster.
+    pub(super) fn pending(&self) -> usize {
+        self.homes.iter().filter(|(_, home)| home.subscription.is_pending()).count()
+    }
+
+    /// A notice as a whole frame, where the room's members are told: it has few enough.
+    pub(super) fn notice<'f>(
+        &self,
+        topic: &Topic,
+        notice: Notice,
+        user: &str,
+        frames: &'f mut FrameBuilder,
+    ) -> Option<&'f [u8]> {
+        let members_max = self.get(topic).map_or(0, |home| home.policy.notice_members_max);
+        let members = self.members(topic);
+        if members_max == 0 || members > members_max || (members == 0 && !self.clustered) {
+            return None;
         }
         let template = match notice {
             Notice::Join => &self.notices.join_text,
             Notice::Leave => &self.notices.leave_text,
         };
         let text = template.replace("{user}", user);
-        let mut frames = std::mem::take(&mut self.frames);
-        let frame = frames.build(Opcode::Text, |out| protocol::notice(out, &room.name, notice, user, &text));
-        if self.cluster.is_some() {
-            self.ask_cluster(ToCluster::Notice { topic: room.clone(), frame: frame.to_vec() });
+        Some(frames.build(Opcode::Text, |out| protocol::notice(out, &topic.key.name, notice, user, &text)))
+    }
+
+    /// Whether a notice of another node is for the members here: each node knows its own.
+    pub(super) fn takes_notice(&self, topic: &Topic) -> bool {
+        self.members(topic) <= self.notices.members_max
+    }
+
+    /// What can be built again is.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn rebuild(&mut self) {
+        self.policies.rebuild();
+        let seed = self.seed;
+        self.homes.iter_mut().for_each(|(_, home)| home.users.rebuild(seed));
+    }
+
+    /// Checks that each home has a topic, and is of use; for tests.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
+        let mut open = 0;
+        for topic in topics {
+            let Some(home) = self.get(topic) else { continue };
+            open += 1;
+            assert!(!home.is_unused(), "the home of {:?} is unused", topic.key);
+            assert_eq!(home.policy, self.policies.resolve(topic.key.hashed()), "the policy of {:?}", topic.key);
         }
-        self.fan_out(hash, room.borrow(), frame, None, None, sink);
-        self.frames = frames;
+        assert_eq!(open, self.homes.len(), "each home has a topic");
     }
 }

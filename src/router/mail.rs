@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use arcstr::ArcStr;
+
 use super::cluster::{FromCluster, ToCluster};
-use super::histories::Recovery;
 use super::history::Place;
 use super::replies::{Counted, Page, Users};
+use super::retention::Recovery;
 use super::slice::Slice;
 use super::topic::{TopicKey, TopicRef};
 use crate::compress::SharedFrame;
@@ -23,7 +25,7 @@ impl Mail {
     /// Bytes that it is counted as in a mailbox: its frames, and a fixed part for all else.
     pub(crate) fn bytes(&self) -> usize {
         let frame_bytes = match &self.0 {
-            Content::Publish(published) => published.frame.plain().len(),
+            Content::Home(HomeMail::Publish(published)) => published.frame.plain().len(),
             Content::Deliver { frame, .. } | Content::Direct { frame, .. } => frame.plain().len(),
             Content::DeliverMany { frames, .. } => frames.len(),
             Content::Counted(counted) => counted.head.len(),
@@ -31,11 +33,13 @@ impl Mail {
             Content::Users(users) => size_of_val(&users.names[..]),
             Content::ToCluster(request) => request.bytes(),
             Content::FromCluster(news) => news.bytes(),
-            Content::Join(_)
-            | Content::Leave(_)
-            | Content::Presence(_)
-            | Content::History(_)
-            | Content::Resume(_)
+            Content::Home(
+                HomeMail::Join(_)
+                | HomeMail::Leave(_)
+                | HomeMail::Presence(_)
+                | HomeMail::History(_)
+                | HomeMail::Resume(_),
+            )
             | Content::Resumed(_)
             | Content::Joined(_)
             | Content::Left(_)
@@ -74,12 +78,7 @@ impl Mail {
 
 #[derive(Debug)]
 pub(super) enum Content {
-    Join(Box<Join>),
-    Leave(Box<Leave>),
-    Publish(Box<Published>),
-    Presence(Box<PresenceOf>),
-    History(Box<HistoryOf>),
-    Resume(Box<Resume>),
+    Home(HomeMail),
     Resumed(Box<Resumed>),
     Joined(Box<Joined>),
     Left(Box<Left>),
@@ -118,22 +117,65 @@ pub(super) enum Content {
     },
 }
 
+/// There is much of it, and mailboxes are bounded by its number.
+const _: () = assert!(size_of::<Content>() <= 48);
+
+/// What a topic's home is asked for.
+#[derive(Debug)]
+pub(super) enum HomeMail {
+    Join(Box<Join>),
+    Leave(Box<Leave>),
+    Publish(Box<Published>),
+    Presence(Box<PresenceOf>),
+    History(Box<HistoryOf>),
+    Resume(Box<Resume>),
+}
+
+impl HomeMail {
+    /// The topic whose home it is for.
+    pub(super) fn topic(&self) -> &TopicKey {
+        match self {
+            HomeMail::Join(join) => &join.topic,
+            HomeMail::Leave(leave) => &leave.topic,
+            HomeMail::Publish(publish) => &publish.topic,
+            HomeMail::Presence(question) => &question.room,
+            HomeMail::History(question) => &question.room,
+            HomeMail::Resume(resume) => &resume.inbox,
+        }
+    }
+}
+
+/// Whether a join or a leave changes who is a member, as the member's own reactor sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Membership {
+    Changed,
+    Unchanged,
+}
+
+impl Membership {
+    pub(super) fn changed_if(changed: bool) -> Membership {
+        match changed {
+            true => Membership::Changed,
+            false => Membership::Unchanged,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Join {
     pub(super) topic: TopicKey,
     pub(super) member: ConnId,
-    pub(super) user: Arc<str>,
-    /// Whether it was no member, as its own reactor sees it.
-    pub(super) fresh: bool,
-    pub(super) ask: Ask,
+    pub(super) user: ArcStr,
+    pub(super) membership: Membership,
+    pub(super) reply: JoinReply,
 }
 
 #[derive(Debug)]
 pub(super) struct Joined {
     pub(super) topic: TopicKey,
     pub(super) member: ConnId,
-    pub(super) fresh: bool,
-    pub(super) ask: Ask,
+    pub(super) membership: Membership,
+    pub(super) reply: JoinReply,
     pub(super) outcome: Outcome,
 }
 
@@ -150,9 +192,8 @@ pub(super) enum Outcome {
 pub(super) struct Leave {
     pub(super) topic: TopicKey,
     pub(super) member: ConnId,
-    pub(super) user: Arc<str>,
-    /// Whether it was a member, as its own reactor sees it.
-    pub(super) counts: bool,
+    pub(super) user: ArcStr,
+    pub(super) membership: Membership,
     pub(super) why: Departure,
 }
 
@@ -173,7 +214,7 @@ pub(super) enum Departure {
 pub(super) struct Left {
     pub(super) topic: TopicKey,
     pub(super) member: ConnId,
-    pub(super) counts: bool,
+    pub(super) membership: Membership,
     pub(super) id: Option<Box<str>>,
     /// Why, where it was removed.
     pub(super) removed: Option<Box<str>>,
@@ -184,7 +225,7 @@ pub(super) struct Left {
 #[derive(Clone, Debug)]
 pub(super) struct Expulsion {
     pub(super) topic: TopicKey,
-    pub(super) user: Arc<str>,
+    pub(super) user: ArcStr,
     pub(super) reason: Box<str>,
 }
 
@@ -260,7 +301,7 @@ pub(super) struct Ack {
 
 /// What of a topic's history a joining connection wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum RecoverFrom {
     /// All behind a position.
     Since {
         /// The epoch in which the offset counts.
@@ -274,15 +315,15 @@ pub enum Wish {
 
 /// How a join is to be answered.
 #[derive(Clone, Debug)]
-pub enum Ask {
+pub enum JoinReply {
     /// Not at all: the notice says it.
     Silent,
-    /// With `joined`, behind what was wished for.
+    /// With `joined`, behind what it recovers.
     Joined {
         /// The command's id as JSON text.
         id: Option<Box<str>>,
         /// What of the room's history to send.
-        wish: Option<Wish>,
+        recover: Option<RecoverFrom>,
     },
     /// With `joined`, and after the last of several with `ack`.
     Many(Arc<ManyJoin>),
@@ -294,26 +335,26 @@ pub struct ManyJoin {
     /// The command's id as JSON text.
     pub id: Box<str>,
     /// What of each room's history to send.
-    pub wish: Option<Wish>,
+    pub recover: Option<RecoverFrom>,
     rooms_left: AtomicU32,
     failed: AtomicBool,
 }
 
-impl Ask {
+impl JoinReply {
     /// What of the history is to be sent.
-    pub(super) fn wish(&self) -> Option<&Wish> {
+    pub(super) fn recover_from(&self) -> Option<&RecoverFrom> {
         match self {
-            Ask::Silent => None,
-            Ask::Joined { wish, .. } => wish.as_ref(),
-            Ask::Many(many) => many.wish.as_ref(),
+            JoinReply::Silent => None,
+            JoinReply::Joined { recover, .. } => recover.as_ref(),
+            JoinReply::Many(many) => many.recover.as_ref(),
         }
     }
 }
 
 impl ManyJoin {
     /// A command for `rooms` rooms.
-    pub fn new(id: &str, wish: Option<Wish>, rooms: u32) -> Arc<ManyJoin> {
-        Arc::new(ManyJoin { id: id.into(), wish, rooms_left: AtomicU32::new(rooms), failed: AtomicBool::new(false) })
+    pub fn new(id: &str, recover: Option<RecoverFrom>, rooms: u32) -> Arc<ManyJoin> {
+        Arc::new(ManyJoin { id: id.into(), recover, rooms_left: AtomicU32::new(rooms), failed: AtomicBool::new(false) })
     }
 
     /// One room is answered; whether it was the last.

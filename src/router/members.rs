@@ -1,338 +1,387 @@
-//! Membership, on the side of the reactor that has the connection: what is wanted, and what the home has confirmed.
+//! Membership, on the side of the reactor that has the connection: what is wanted, what the home has confirmed, and the
+//! dense lists that fan-out walks.
+//!
+//! A [`Subscriber`] and what it asked for is what it is. The lists, the indices into them and the counts of subscriptions
+//! are built again from that.
 
-use std::sync::Arc;
+use arcstr::ArcStr;
+use slab::Slab;
+use smallvec::SmallVec;
 
-use super::histories::Recovery;
+use super::JoinError;
 use super::history::Place;
-use super::mail::{Ask, Content, Departure, Expulsion, Join, Joined, Leave, Left, Outcome};
-use super::subscriber::{NO_PLACE, Subscriber, Subscription};
-use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
-use super::{Answer, JoinError, Router, Sink};
-use crate::ids::ConnId;
+use super::mail::{Membership, RecoverFrom};
+use super::topic::{Kind, Topic, TopicIndex, TopicRef, Topics};
+use crate::ids::{ConnId, Slot};
 
-impl Router {
-    /// A connection that speaks JSON: it joins its user's inbox, and everyone once that is confirmed. Then it is
-    /// told [`Answer::Connected`].
-    pub fn connect(&mut self, conn: ConnId, user: &str, sink: &mut impl Sink) {
-        let user: Arc<str> = user.into();
-        self.subscribers.insert(conn, user.clone());
-        self.subscribe(conn, TopicKey { kind: Kind::Inbox, name: user }, Ask::Silent, sink);
+/// Not (yet, or any more) among a topic's members.
+const NOT_LISTED: u32 = u32::MAX;
+
+/// The slots of a topic's members, dense, in no order. Most topics have one member on a reactor, which needs no list.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum MemberList {
+    Empty,
+    One(Slot),
+    /// In this reactor's lists.
+    Listed(u32),
+}
+
+/// A connection's subscription to one topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    pub(super) topic: TopicIndex,
+    /// Its index in the topic's list of members, or [`NOT_LISTED`] until the home has confirmed.
+    member_index: u32,
+    /// Twice the joins and leaves the home has not confirmed, and one where a membership is wanted: in one number,
+    /// for there are many subscriptions.
+    asked: u32,
+}
+
+impl Subscription {
+    /// What the client last asked for: a member, or gone as soon as the home confirms.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.asked & 1 == 1
     }
 
-    /// A member of a raw room, and of nothing else. It is told [`Answer::Connected`] when it is one.
-    pub fn connect_raw(&mut self, conn: ConnId, room: &str, sink: &mut impl Sink) {
-        let room: Arc<str> = room.into();
-        self.subscribers.insert(conn, room.clone());
-        self.subscribe(conn, TopicKey { kind: Kind::Raw, name: room }, Ask::Silent, sink);
+    /// The client asks for a join; whether it was no member before.
+    fn ask_join(&mut self) -> Membership {
+        Membership::changed_if(!self.ask(1))
     }
 
+    /// The client asks for a leave; whether it was a member before.
+    pub(super) fn ask_leave(&mut self) -> Membership {
+        Membership::changed_if(self.ask(0))
+    }
+
+    fn ask(&mut self, wanted: u32) -> bool {
+        let before = self.is_wanted();
+        self.asked = ((self.asked & !1) + 2) | wanted;
+        before
+    }
+
+    /// The home has confirmed one of them.
+    pub(super) fn confirm(&mut self) {
+        self.asked -= 2;
+    }
+
+    /// Whether nothing is wanted and nothing is awaited.
+    fn is_over(&self) -> bool {
+        self.asked == 0
+    }
+
+    fn is_listed(&self) -> bool {
+        self.member_index != NOT_LISTED
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    generation: u32,
+    /// Its index among everyone, or [`NOT_LISTED`].
+    everyone_index: u32,
     /// The user of a JSON connection, the room of a raw one.
-    pub fn name(&self, conn: ConnId) -> Option<&Arc<str>> {
-        self.subscribers.get(conn).map(|subscriber| &subscriber.user)
+    pub(super) name: ArcStr,
+    /// Where its inbox was when it was welcomed, if that keeps history.
+    pub(super) welcomed_at: Option<Box<Place>>,
+    pub(super) subscriptions: SmallVec<[Subscription; 2]>,
+}
+
+impl Subscriber {
+    pub(super) fn find(&mut self, topic: TopicIndex) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.topic == topic)
+    }
+}
+
+/// The connections of a reactor as subscribers, and who is a member of what.
+#[derive(Debug)]
+pub(super) struct Members {
+    /// By slot.
+    subscribers: Vec<Option<Subscriber>>,
+    lists: Slab<Vec<Slot>>,
+    everyone: TopicIndex,
+    rooms_max: usize,
+}
+
+impl Members {
+    /// Nobody yet. `everyone` is everyone's topic.
+    pub(super) fn new(everyone: TopicIndex, rooms_max: usize) -> Members {
+        Members { subscribers: Vec::new(), lists: Slab::new(), everyone, rooms_max }
     }
 
-    /// The connection is gone, or about to be: it leaves everything at once. What was published so far still goes to
-    /// it, so that its close frame comes behind it.
-    pub fn disconnect(&mut self, conn: ConnId, sink: &mut impl Sink) {
-        let Some(subscriber) = self.subscribers.remove(conn) else { return };
-        if subscriber.everyone != NO_PLACE {
-            self.seal(self.everyone, sink);
-            self.take_from_members(self.everyone, subscriber.everyone);
+    /// A connection comes. The slot's earlier one is gone.
+    pub(super) fn insert(&mut self, conn: ConnId, name: ArcStr) {
+        let at = conn.slot.0 as usize;
+        if at >= self.subscribers.len() {
+            self.subscribers.resize_with(at + 1, || None);
         }
-        for subscription in subscriber.subscriptions {
-            if subscription.place != NO_PLACE {
-                self.seal(subscription.topic, sink);
-                self.take_from_members(subscription.topic, subscription.place);
-            }
-            let topic = self.topics.get_mut(subscription.topic);
-            topic.subscriptions -= 1;
-            let key = topic.key.clone();
-            if subscription.is_wanted() {
-                let user = subscriber.user.clone();
-                let leave = Leave { topic: key.clone(), member: conn, user, counts: true, why: Departure::Gone };
-                self.send_home(&key, Content::Leave(Box::new(leave)), sink);
-            }
-            self.drop_topic_if_unused(&key);
+        assert!(self.subscribers[at].is_none(), "a slot's connection was disconnected before the next");
+        self.subscribers[at] = Some(Subscriber {
+            generation: conn.generation,
+            everyone_index: NOT_LISTED,
+            name,
+            welcomed_at: None,
+            subscriptions: SmallVec::new(),
+        });
+    }
+
+    /// The subscriber, if this very connection is still there.
+    #[inline]
+    pub(super) fn get(&self, conn: ConnId) -> Option<&Subscriber> {
+        let subscriber = self.subscribers.get(conn.slot.0 as usize)?.as_ref();
+        subscriber.filter(|subscriber| subscriber.generation == conn.generation)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Subscriber> {
+        let subscriber = self.subscribers.get_mut(conn.slot.0 as usize)?.as_mut();
+        subscriber.filter(|subscriber| subscriber.generation == conn.generation)
+    }
+
+    /// The connection's subscription to a topic, if both are there.
+    pub(super) fn subscription(&mut self, conn: ConnId, topic: TopicIndex) -> Option<&mut Subscription> {
+        self.get_mut(conn)?.find(topic)
+    }
+
+    /// The generation and the name of the connection in a slot. A member's slot is always taken.
+    pub(super) fn at(&self, slot: Slot) -> (u32, &ArcStr) {
+        let subscriber = self.subscribers[slot.0 as usize].as_ref().expect("a member's slot is taken");
+        (subscriber.generation, &subscriber.name)
+    }
+
+    /// A topic's members here.
+    #[inline]
+    pub(super) fn of<'a>(&'a self, topic: &'a Topic) -> &'a [Slot] {
+        match &topic.members {
+            MemberList::Empty => &[],
+            MemberList::One(slot) => std::slice::from_ref(slot),
+            MemberList::Listed(list) => &self.lists[*list as usize],
         }
     }
 
-    /// Joins one room. `resumes` tells whether the client wants what came since a position.
+    /// Whether these rooms may be joined. Where the client wants all behind a position it may be in none of them.
     ///
     /// # Errors
-    /// [`JoinError`]; nothing has changed then.
-    pub fn join(
+    /// [`JoinError`].
+    pub(super) fn check_join(
         &mut self,
+        topics: &Topics,
         conn: ConnId,
-        room: &str,
-        ask: Ask,
-        resumes: bool,
-        sink: &mut impl Sink,
+        rooms: &[&str],
+        from: Option<&RecoverFrom>,
     ) -> Result<(), JoinError> {
-        self.check_join(conn, &[room], resumes)?;
-        self.subscribe(conn, TopicKey { kind: Kind::Room, name: room.into() }, ask, sink);
-        Ok(())
-    }
-
-    /// Joins several rooms, or none of them. With [`Ask::Many`] an empty list is acked at once.
-    ///
-    /// # Errors
-    /// [`JoinError`]; nothing has changed then.
-    pub fn join_many(
-        &mut self,
-        conn: ConnId,
-        rooms: &[impl AsRef<str>],
-        ask: Ask,
-        resumes: bool,
-        sink: &mut impl Sink,
-    ) -> Result<(), JoinError> {
-        let rooms: Vec<&str> = rooms.iter().map(AsRef::as_ref).collect();
-        self.check_join(conn, &rooms, resumes)?;
-        if let (Ask::Many(many), []) = (&ask, &rooms[..]) {
-            sink.answer(conn, Answer::Acked { id: &many.id, place: None });
+        let is_member: SmallVec<[bool; 8]> = rooms.iter().map(|name| self.is_member(topics, conn, name)).collect();
+        // Before anything else, so that the answer does not depend on the order of the rooms.
+        if matches!(from, Some(RecoverFrom::Since { .. })) && is_member.contains(&true) {
+            return Err(JoinError::AlreadyJoined);
         }
-        for room in rooms {
-            self.subscribe(conn, TopicKey { kind: Kind::Room, name: room.into() }, ask.clone(), sink);
-        }
-        Ok(())
-    }
-
-    /// Leaves a room; answered with an ack where there is an `id`: once what was asked for before is confirmed, at
-    /// once if it was no member.
-    pub fn leave(&mut self, conn: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
-        let room = TopicRef { kind: Kind::Room, name: room };
-        let found = self.topics.find(self.topics.hasher().hash(room), room);
-        let Some(subscriber) = self.subscribers.get_mut(conn) else { return };
-        let user = subscriber.user.clone();
-        let subscription = found.and_then(|topic| subscriber.find(topic));
-        match (subscription, id) {
-            (Some(subscription), _) => {
-                let counts = subscription.ask(false);
-                let key = self.topics.get(subscription.topic).key.clone();
-                let why = Departure::Asked(id.map(Into::into));
-                let leave = Leave { topic: key.clone(), member: conn, user, counts, why };
-                self.send_home(&key, Content::Leave(Box::new(leave)), sink);
+        let mut added: Vec<&str> = Vec::new();
+        for (&name, is_member) in rooms.iter().zip(is_member) {
+            match is_member {
+                true => {}
+                false if added.contains(&name) => {}
+                false if added.len() == self.rooms_max => return Err(JoinError::TooManyRooms),
+                false => added.push(name),
             }
-            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, place: None }),
-            (None, None) => {}
+        }
+        let wanted = |subscription: &&Subscription| {
+            subscription.is_wanted() && topics.get(subscription.topic).key.kind == Kind::Room
+        };
+        let joined = self.get(conn).map_or(0, |subscriber| subscriber.subscriptions.iter().filter(wanted).count());
+        match added.is_empty() || joined + added.len() <= self.rooms_max {
+            true => Ok(()),
+            false => Err(JoinError::TooManyRooms),
         }
     }
 
     /// Whether the connection wants to be, or is, a member of a room.
-    pub(super) fn is_member(&mut self, conn: ConnId, room: &str) -> bool {
+    pub(super) fn is_member(&mut self, topics: &Topics, conn: ConnId, room: &str) -> bool {
         let room = TopicRef { kind: Kind::Room, name: room };
-        let topic = self.topics.find(self.topics.hasher().hash(room), room);
-        let subscriber = self.subscribers.get_mut(conn);
-        topic
-            .zip(subscriber)
-            .and_then(|(topic, subscriber)| subscriber.find(topic))
-            .is_some_and(|subscription| subscription.is_wanted())
+        let topic = topics.find(topics.hashed(room));
+        topic.and_then(|topic| self.subscription(conn, topic)).is_some_and(|subscription| subscription.is_wanted())
     }
 
-    /// What was published to the connection's inbox so far is handed out.
-    pub(super) fn seal_inbox(&mut self, conn: ConnId, sink: &mut impl Sink) {
-        let Some(subscriber) = self.subscribers.get(conn) else { return };
-        let inbox = TopicRef { kind: Kind::Inbox, name: &subscriber.user };
-        if let Some(index) = self.topics.find(self.topics.hasher().hash(inbox), inbox) {
-            self.seal(index, sink);
+    /// Notes that the connection wants a topic; whether it did not before. `None` where it is gone.
+    pub(super) fn subscribe(&mut self, topics: &mut Topics, conn: ConnId, topic: TopicIndex) -> Option<Membership> {
+        let subscriber = self.get_mut(conn)?;
+        if let Some(subscription) = subscriber.find(topic) {
+            return Some(subscription.ask_join());
+        }
+        let mut subscription = Subscription { topic, member_index: NOT_LISTED, asked: 0 };
+        subscription.ask(1);
+        subscriber.subscriptions.push(subscription);
+        topics.get_mut(topic).subscriptions += 1;
+        Some(Membership::Changed)
+    }
+
+    /// Forgets a subscription of which nothing is wanted and nothing awaited; whether it is forgotten.
+    pub(super) fn forget_if_over(&mut self, topics: &mut Topics, conn: ConnId, topic: TopicIndex) -> bool {
+        let Some(subscriber) = self.get_mut(conn) else { return false };
+        if !subscriber.find(topic).is_some_and(|subscription| subscription.is_over()) {
+            return false;
+        }
+        subscriber.subscriptions.retain(|subscription| subscription.topic != topic);
+        topics.get_mut(topic).subscriptions -= 1;
+        true
+    }
+
+    /// Whether the connection is in a topic's list.
+    pub(super) fn is_listed(&mut self, conn: ConnId, topic: TopicIndex) -> bool {
+        self.subscription(conn, topic).is_some_and(|subscription| subscription.is_listed())
+    }
+
+    /// Puts a subscriber of a topic into its list.
+    pub(super) fn enlist(&mut self, topics: &mut Topics, conn: ConnId, topic: TopicIndex) {
+        let member_index = self.push(topics.get_mut(topic), conn.slot);
+        if let Some(subscription) = self.subscription(conn, topic) {
+            subscription.member_index = member_index;
         }
     }
 
-    pub(super) fn check_join(&mut self, conn: ConnId, rooms: &[&str], resumes: bool) -> Result<(), JoinError> {
-        // Before anything else, so that the answer does not depend on the order of the rooms.
-        if resumes && rooms.iter().any(|name| self.is_member(conn, name)) {
-            return Err(JoinError::AlreadyJoined);
+    /// Takes a subscriber of a topic out of its list.
+    pub(super) fn delist(&mut self, topics: &mut Topics, conn: ConnId, topic: TopicIndex) {
+        if let Some(subscription) = self.subscription(conn, topic) {
+            let member_index = std::mem::replace(&mut subscription.member_index, NOT_LISTED);
+            self.swap_remove(topics, topic, member_index);
         }
-        let mut fresh: Vec<&str> = Vec::new();
-        for &name in rooms {
-            match self.is_member(conn, name) {
-                true => {}
-                false if fresh.contains(&name) => {}
-                false if fresh.len() == self.rooms_max => return Err(JoinError::TooManyRooms),
-                false => fresh.push(name),
+    }
+
+    /// Whether the connection is still to be put among everyone.
+    pub(super) fn joins_everyone(&self, conn: ConnId) -> bool {
+        self.get(conn).is_some_and(|subscriber| subscriber.everyone_index == NOT_LISTED)
+    }
+
+    /// Puts a connection among everyone.
+    pub(super) fn enlist_in_everyone(&mut self, topics: &mut Topics, conn: ConnId) {
+        let index = self.push(topics.get_mut(self.everyone), conn.slot);
+        if let Some(subscriber) = self.get_mut(conn) {
+            subscriber.everyone_index = index;
+        }
+    }
+
+    /// In which lists a connection is.
+    pub(super) fn listed_in(&self, conn: ConnId) -> SmallVec<[TopicIndex; 4]> {
+        let Some(subscriber) = self.get(conn) else { return SmallVec::new() };
+        let everyone = (subscriber.everyone_index != NOT_LISTED).then_some(self.everyone);
+        let listed = subscriber.subscriptions.iter().filter(|subscription| subscription.is_listed());
+        everyone.into_iter().chain(listed.map(|subscription| subscription.topic)).collect()
+    }
+
+    /// A connection goes: it is taken out of all lists, and what is left of it is what it had asked for.
+    pub(super) fn remove(&mut self, topics: &mut Topics, conn: ConnId) -> Option<Subscriber> {
+        self.get(conn)?;
+        let subscriber = self.subscribers[conn.slot.0 as usize].take()?;
+        if subscriber.everyone_index != NOT_LISTED {
+            self.swap_remove(topics, self.everyone, subscriber.everyone_index);
+        }
+        for subscription in &subscriber.subscriptions {
+            if subscription.is_listed() {
+                self.swap_remove(topics, subscription.topic, subscription.member_index);
+            }
+            topics.get_mut(subscription.topic).subscriptions -= 1;
+        }
+        Some(subscriber)
+    }
+
+    /// The index of the new member.
+    fn push(&mut self, topic: &mut Topic, slot: Slot) -> u32 {
+        match topic.members {
+            MemberList::Empty => {
+                topic.members = MemberList::One(slot);
+                0
+            }
+            MemberList::One(first) => {
+                topic.members = MemberList::Listed(self.lists.insert(vec![first, slot]) as u32);
+                1
+            }
+            MemberList::Listed(list) => {
+                let list = &mut self.lists[list as usize];
+                list.push(slot);
+                list.len() as u32 - 1
             }
         }
-        let wanted = |subscription: &&Subscription| {
-            subscription.is_wanted() && self.topics.get(subscription.topic).key.kind == Kind::Room
-        };
-        let joined =
-            self.subscribers.get(conn).map_or(0, |subscriber| subscriber.subscriptions.iter().filter(wanted).count());
-        if !fresh.is_empty() && joined + fresh.len() > self.rooms_max {
-            return Err(JoinError::TooManyRooms);
-        }
-        Ok(())
     }
 
-    /// Notes what the connection wants and tells the topic's home.
-    pub(super) fn subscribe(&mut self, conn: ConnId, key: TopicKey, ask: Ask, sink: &mut impl Sink) {
-        let Some(subscriber) = self.subscribers.get_mut(conn) else { return };
-        let hash = self.topics.hasher().hash(key.borrow());
-        let index = self.topics.find_or_insert(hash, &key);
-        let topic = self.topics.get_mut(index);
-        let key = topic.key.clone();
-        let fresh = match subscriber.find(index) {
-            Some(subscription) => !subscription.ask(true),
-            None => {
-                topic.subscriptions += 1;
-                subscriber.subscriptions.push(Subscription::joining(index));
-                true
-            }
-        };
-        let join = Join { topic: key.clone(), member: conn, user: subscriber.user.clone(), fresh, ask };
-        self.send_home(&key, Content::Join(Box::new(join)), sink);
-    }
-
-    /// The home has confirmed a join.
-    pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
-        let Joined { topic: key, member, fresh, ask, outcome } = joined;
-        let Outcome::Member(Recovery { place, slice, recovered }) = outcome else {
-            return self.join_refused(&key, member, fresh, &ask, sink);
-        };
-        let hash = self.topics.hasher().hash(key.borrow());
-        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
-        let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
+    /// Takes a member out; the last one gets its index.
+    fn swap_remove(&mut self, topics: &mut Topics, index: TopicIndex, member_index: u32) {
+        let topic = topics.get_mut(index);
+        let MemberList::Listed(at) = topic.members else {
+            assert!(topic.members != MemberList::Empty && member_index == 0, "who is taken out is in");
+            topic.members = MemberList::Empty;
             return;
         };
-        subscription.confirm();
-        if fresh && subscription.place == NO_PLACE {
-            subscription.place = self.topics.get(index).members.len() as u32;
-            self.seal(index, sink);
-            self.topics.get_mut(index).members.push(member.slot);
-        }
-        if let Some(slice) = slice {
-            // What was published before this join goes to its members of then, and what it wished for behind that.
-            self.seal(index, sink);
-            sink.recover(member, slice);
-        }
-        let in_epoch = place.as_ref().map(Place::in_epoch);
-        match (key.kind, ask) {
-            (Kind::Inbox, _) => {
-                self.join_everyone(member, sink);
-                sink.answer(member, Answer::Connected { inbox: in_epoch });
-                if let (Some(place), Some(subscriber)) = (place, self.subscribers.get_mut(member)) {
-                    subscriber.inbox = Some(Box::new(place));
-                }
+        let list = &mut self.lists[at as usize];
+        list.swap_remove(member_index as usize);
+        if let Some(&moved) = list.get(member_index as usize) {
+            let subscriber = self.subscribers[moved.0 as usize].as_mut().expect("a member's slot is taken");
+            match index == self.everyone {
+                true => subscriber.everyone_index = member_index,
+                false => subscriber.find(index).expect("a member has a subscription").member_index = member_index,
             }
-            (Kind::Raw, _) => sink.answer(member, Answer::Connected { inbox: None }),
-            (Kind::Room | Kind::Everyone, Ask::Silent) => {}
-            (Kind::Room | Kind::Everyone, Ask::Joined { id, .. }) => {
-                let answer = Answer::Joined { id: id.as_deref(), room: &key.name, place: in_epoch, recovered };
-                sink.answer(member, answer);
-            }
-            (Kind::Room | Kind::Everyone, Ask::Many(many)) => {
-                let id = &*many.id;
-                let answer = Answer::Joined { id: Some(id), room: &key.name, place: in_epoch, recovered };
-                sink.answer(member, answer);
-                if many.answered() && !many.has_failed() {
-                    sink.answer(member, Answer::Acked { id, place: None });
-                }
-            }
-        }
-    }
-
-    /// The home could not let a connection in: it leaves again, if it is not about to anyway.
-    fn join_refused(&mut self, key: &TopicKey, member: ConnId, fresh: bool, ask: &Ask, sink: &mut impl Sink) {
-        let hash = self.topics.hasher().hash(key.borrow());
-        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
-        let Some(subscriber) = self.subscribers.get_mut(member) else { return };
-        let user = subscriber.user.clone();
-        let Some(subscription) = subscriber.find(index) else { return };
-        subscription.confirm();
-        if fresh && subscription.is_wanted() {
-            let counts = subscription.ask(false);
-            let leave = Leave { topic: key.clone(), member, user, counts, why: Departure::Refused };
-            self.send_home(key, Content::Leave(Box::new(leave)), sink);
-        }
-        let id = match ask {
-            Ask::Silent => None,
-            Ask::Joined { id, .. } => id.as_deref(),
-            Ask::Many(many) => {
-                // The rooms that could be joined are answered one by one; the command as a whole has failed once.
-                many.answered();
-                Some(&*many.id).filter(|_| many.fail())
-            }
-        };
-        if !matches!(ask, Ask::Many(_)) || id.is_some() {
-            sink.answer(member, Answer::Unavailable { id });
-        }
-    }
-
-    pub(super) fn join_everyone(&mut self, member: ConnId, sink: &mut impl Sink) {
-        self.seal(self.everyone, sink);
-        let Some(subscriber) = self.subscribers.get_mut(member) else { return };
-        if subscriber.everyone == NO_PLACE {
-            let members = &mut self.topics.get_mut(self.everyone).members;
-            subscriber.everyone = members.len() as u32;
-            members.push(member.slot);
-        }
-    }
-
-    /// The home has confirmed a leave.
-    pub(super) fn left(&mut self, left: Left, sink: &mut impl Sink) {
-        let Left { topic: key, member, counts, id, removed } = left;
-        let hash = self.topics.hasher().hash(key.borrow());
-        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
-        let Some(subscription) = self.subscribers.get_mut(member).and_then(|subscriber| subscriber.find(index)) else {
-            return;
-        };
-        subscription.confirm();
-        let over = subscription.is_over();
-        let place = if counts { std::mem::replace(&mut subscription.place, NO_PLACE) } else { NO_PLACE };
-        if place != NO_PLACE {
-            self.seal(index, sink);
-            self.take_from_members(index, place);
-        }
-        if over && let Some(subscriber) = self.subscribers.get_mut(member) {
-            subscriber.subscriptions.retain(|subscription| subscription.topic != index);
-            self.topics.get_mut(index).subscriptions -= 1;
-            self.drop_topic_if_unused(&key);
-        }
-        if let Some(id) = id {
-            sink.answer(member, Answer::Acked { id: &id, place: None });
-        }
-        if let Some(reason) = removed {
-            sink.answer(member, Answer::Left { room: &key.name, reason: &reason });
-        }
-    }
-
-    /// An operator's order for the members here.
-    pub(super) fn expel(&mut self, expulsion: &Expulsion, sink: &mut impl Sink) {
-        let Expulsion { topic: key, user, reason } = expulsion;
-        let hash = self.topics.hasher().hash(key.borrow());
-        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
-        for slot in self.topics.get(index).members.clone() {
-            let subscriber = self.subscribers.at(slot);
-            let member = ConnId { reactor: self.me, slot, generation: subscriber.generation };
-            match key.kind {
-                Kind::Inbox => sink.answer(member, Answer::Disconnected),
-                Kind::Room | Kind::Raw | Kind::Everyone if subscriber.user == *user => {
-                    let user = user.clone();
-                    let Some(subscription) = subscriber.find(index).filter(|found| found.is_wanted()) else { continue };
-                    let counts = subscription.ask(false);
-                    let leave =
-                        Leave { topic: key.clone(), member, user, counts, why: Departure::Removed(reason.clone()) };
-                    self.send_home(key, Content::Leave(Box::new(leave)), sink);
-                }
-                Kind::Room | Kind::Raw | Kind::Everyone => {}
-            }
-        }
-    }
-
-    /// Takes the member at `place` out; the last one takes its place.
-    pub(super) fn take_from_members(&mut self, index: TopicIndex, place: u32) {
-        let everyone = self.everyone;
-        let members = &mut self.topics.get_mut(index).members;
-        members.swap_remove(place as usize);
-        if let Some(&moved) = members.get(place as usize) {
-            let subscriber = self.subscribers.at(moved);
-            match index == everyone {
-                true => subscriber.everyone = place,
-                false => set_place(subscriber, index, place),
-            }
+        } else if list.is_empty() {
+            self.lists.remove(at as usize);
+            topic.members = MemberList::Empty;
         }
     }
 }
 
-fn set_place(subscriber: &mut Subscriber, topic: TopicIndex, place: u32) {
-    let subscription = subscriber.find(topic).expect("a member has a subscription");
-    subscription.place = place;
+#[cfg(any(test, debug_assertions))]
+impl Members {
+    /// The lists, the indices into them and the counts are built again, for topics with other indices than before.
+    pub(super) fn rebuild(&mut self, topics: &mut Topics, renamed: impl Fn(TopicIndex) -> TopicIndex) {
+        let all: Vec<TopicIndex> = topics.iter().map(|(index, _)| index).collect();
+        for index in all {
+            let topic = topics.get_mut(index);
+            (topic.members, topic.subscriptions) = (MemberList::Empty, 0);
+        }
+        self.lists = Slab::new();
+        self.everyone = renamed(self.everyone);
+        topics.get_mut(self.everyone).subscriptions = 1;
+        for slot in (0..self.subscribers.len()).rev() {
+            let Some(mut subscriber) = self.subscribers[slot].take() else { continue };
+            let slot = Slot(slot as u32);
+            if subscriber.everyone_index != NOT_LISTED {
+                subscriber.everyone_index = self.push(topics.get_mut(self.everyone), slot);
+            }
+            for subscription in &mut subscriber.subscriptions {
+                subscription.topic = renamed(subscription.topic);
+                let topic = topics.get_mut(subscription.topic);
+                topic.subscriptions += 1;
+                if subscription.is_listed() {
+                    subscription.member_index = self.push(topic, slot);
+                }
+            }
+            self.subscribers[slot.0 as usize] = Some(subscriber);
+        }
+    }
+
+    /// Checks lists, indices and counts against each other.
+    pub(super) fn check(&self, topics: &Topics) {
+        let taken = || self.subscribers.iter().enumerate().filter_map(|(at, slot)| Some((at as u32, slot.as_ref()?)));
+        let mut lists = 0;
+        for (slot, subscriber) in taken() {
+            if subscriber.everyone_index != NOT_LISTED {
+                assert_eq!(self.of(topics.get(self.everyone))[subscriber.everyone_index as usize], Slot(slot));
+            }
+            for subscription in subscriber.subscriptions.iter().filter(|subscription| subscription.is_listed()) {
+                let members = self.of(topics.get(subscription.topic));
+                assert_eq!(members[subscription.member_index as usize], Slot(slot));
+            }
+        }
+        for (index, topic) in topics.iter() {
+            lists += usize::from(matches!(topic.members, MemberList::Listed(_)));
+            let is_everyone = index == self.everyone;
+            let (mut listed, mut all) = (0, u32::from(is_everyone));
+            for (_, subscriber) in taken() {
+                listed += usize::from(is_everyone && subscriber.everyone_index != NOT_LISTED);
+                let mine = subscriber.subscriptions.iter().filter(|subscription| subscription.topic == index);
+                for subscription in mine {
+                    listed += usize::from(subscription.is_listed());
+                    all += 1;
+                }
+            }
+            assert_eq!(listed, self.of(topic).len(), "members of {:?}", topic.key);
+            assert_eq!(all, topic.subscriptions, "subscriptions of {:?}", topic.key);
+        }
+        assert_eq!(lists, self.lists.len(), "each list has a topic");
+    }
 }

@@ -15,30 +15,35 @@
 //! goes to `poll_mail`, and what concerns this reactor's own connections goes to the [`Sink`]. May import `compress`,
 //! `protocol`, `frame`, `ids`, `limits`.
 
-mod abroad;
+mod at_cluster;
+mod at_home;
+mod at_member;
 mod batch;
+mod batches;
 pub mod cluster;
+mod cluster_subscription;
 mod crowd;
-mod fanout;
-mod histories;
 mod history;
-mod home;
 mod homes;
 mod kept;
-mod link;
 mod mail;
 mod members;
 mod needs;
+mod policy;
+#[cfg(any(test, debug_assertions))]
+mod rebuild;
+mod remote_publish;
 mod replies;
+mod retention;
 mod sketch;
 mod slice;
-mod subscriber;
 mod topic;
+mod users;
 
 #[cfg(test)]
-mod history_tests;
+mod cluster_tests;
 #[cfg(test)]
-mod link_tests;
+mod history_tests;
 #[cfg(test)]
 mod tests;
 
@@ -46,26 +51,26 @@ use std::fmt;
 
 pub use batch::{Batch, BatchBody, Excluded};
 pub use crowd::{Census, Crowd, CrowdKey, Others};
-pub use histories::{HistorySettings, PolicyOfRoom, RoomPolicies};
 pub use history::{HistoryPolicy, Place};
-pub use mail::{Ask, Mail, ManyJoin, Publish, Wish};
+pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
+pub use policy::{PolicyOfRoom, RoomPolicies, TopicPolicy};
+pub use retention::HistorySettings;
 pub use sketch::{SKETCH_BYTES, Sketch};
 pub use slice::Slice;
 pub use topic::{Kind, TopicKey, TopicRef};
 
-use abroad::Abroad;
-use cluster::ToCluster;
-use histories::Histories;
-use mail::Content;
-use needs::Aside;
-use subscriber::Subscribers;
-#[cfg(any(test, debug_assertions))]
-use subscriber::{NO_PLACE, Subscriber};
-use topic::{TopicHasher, TopicIndex, TopicTable};
+use at_cluster::Cluster;
+use batches::{Batches, Delivery};
+use homes::Homes;
+use mail::{Ack, Content, HistoryOf, HomeMail, PresenceOf, Published, Resume};
+use members::Members;
+use needs::Answered;
+use retention::Retention;
+use topic::{HashedTopic, TopicIndex, Topics};
 
 use crate::frame::FrameBuilder;
-use crate::ids::{ConnId, ReactorId, Slot};
-use crate::limits::CLUSTER_FENCE_ROUNDS;
+use crate::ids::{ClientId, ConnId, ReactorId, Slot};
+use crate::limits::{BATCH_POOL_BYTES_MAX, HISTORY_PAGE_MAX};
 use crate::protocol::InEpoch;
 use crate::time::Millis;
 
@@ -173,93 +178,66 @@ pub enum JoinError {
     AlreadyJoined,
 }
 
-/// See the module's documentation.
+/// See the module's documentation. Its parts own what they are for; the front gives each input to them in order.
 pub struct Router {
     me: ReactorId,
     reactors: u16,
-    seed: u64,
-    rooms_max: usize,
-    notices: NoticeSettings,
-    topics: TopicTable,
+    /// Names, each hashed once, and what each part knows of a topic.
+    topics: Topics,
     everyone: TopicIndex,
-    subscribers: Subscribers,
-    /// Batches opened in this turn; a sealed or dropped one is `None`.
-    open: Vec<Option<(TopicIndex, Batch)>>,
-    open_bytes: usize,
-    pool: Vec<Vec<u8>>,
+    /// This reactor's connections, and of what they are members.
+    members: Members,
+    /// Topics at home here.
+    homes: Homes,
+    /// How much the histories of those hold.
+    retention: Retention,
+    /// The other nodes, if there are any.
+    cluster: Option<Cluster>,
+    /// What goes to members here at the end of the turn.
+    batches: Batches,
     outgoing: Vec<(ReactorId, Mail)>,
     frames: FrameBuilder,
-    compress_from_bytes: usize,
-    histories: Histories,
-    /// Where mail for the cluster goes, if there is one.
-    cluster: Option<ReactorId>,
-    cluster_reachable: bool,
-    abroad: Abroad,
-    /// A page for those who are answered now.
-    aside: Option<Aside>,
-    /// Topics that were opened in the cluster so far.
-    openings: u64,
-    /// The time of this turn.
-    now: Millis,
 }
 
 impl Router {
     /// The router of reactor `me` of `reactors`; `seed` is the same for all of a node and secret, `run` is that of no
     /// other run of a server.
     pub fn new(me: ReactorId, reactors: u16, seed: u64, run: u64, settings: RouterSettings) -> Router {
-        let RouterSettings { rooms_max, notices, history, cluster } = settings;
         assert!(me.0 < reactors);
-        let mut topics = TopicTable::new(TopicHasher::new(seed, reactors));
-        let hash = topics.hasher().hash(TopicRef::EVERYONE);
-        let everyone = topics.find_or_insert(hash, &TopicKey { kind: Kind::Everyone, name: "".into() });
+        let mut topics = Topics::new(seed, reactors);
+        let everyone = topics.find_or_insert(&TopicKey::everyone());
         topics.get_mut(everyone).subscriptions = 1;
         Router {
             me,
             reactors,
-            seed,
-            rooms_max,
-            notices,
             topics,
             everyone,
-            subscribers: Subscribers::default(),
-            open: Vec::new(),
-            open_bytes: 0,
-            pool: Vec::new(),
+            members: Members::new(everyone, settings.rooms_max),
+            homes: Homes::new(&settings, seed),
+            retention: Retention::new(&settings.history, run, me),
+            cluster: settings.cluster.then(|| Cluster::new(cluster::cluster_mailbox(reactors))),
+            batches: Batches::new(),
             outgoing: Vec::new(),
             frames: FrameBuilder::default(),
-            compress_from_bytes: usize::MAX,
-            histories: Histories::new(history, run, me),
-            cluster: cluster.then(|| cluster::cluster_mailbox(reactors)),
-            cluster_reachable: false,
-            abroad: Abroad::default(),
-            aside: None,
-            openings: 0,
-            now: Millis(0),
         }
     }
 
     /// Takes mail that reactor `from` sent.
     pub fn handle_mail(&mut self, from: ReactorId, mail: Mail, sink: &mut impl Sink) {
         match mail.0 {
-            content @ (Content::Join(_)
-            | Content::Leave(_)
-            | Content::Publish(_)
-            | Content::Presence(_)
-            | Content::History(_)
-            | Content::Resume(_)) => self.home_mail(from, content, sink),
+            Content::Home(mail) => self.home_mail(from, mail, sink),
             Content::Resumed(resumed) => self.resumed(*resumed, sink),
             Content::Joined(joined) => self.joined(*joined, sink),
             Content::Left(left) => self.left(*left, sink),
             Content::Deliver { topic, frame, exclude } => {
-                let hash = self.topics.hasher().hash(topic.borrow());
-                if let Some(index) = self.topics.find(hash, topic.borrow()) {
-                    self.deliver_here(index, frame.plain(), Some(&frame), exclude, sink);
+                if let Some(index) = self.topics.find(topic.hashed()) {
+                    let delivery = Delivery { frame: frame.plain(), shared: Some(&frame), exclude };
+                    self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
                 }
             }
             Content::DeliverMany { topic, frames } => {
-                let hash = self.topics.hasher().hash(topic.borrow());
-                if let Some(index) = self.topics.find(hash, topic.borrow()) {
-                    self.deliver_many_here(index, &frames, sink);
+                if let Some(index) = self.topics.find(topic.hashed()) {
+                    self.batches.deliver_many(&mut self.topics, &self.members, index, &frames, sink);
                 }
             }
             Content::Direct { to, frame, ack } => {
@@ -268,12 +246,10 @@ impl Router {
                     self.send(from, Content::Acked(ack), sink);
                 }
             }
-            Content::Page(page) => self.reply_page(&page, sink),
-            Content::Users(users) => self.reply_users(&users, sink),
-            Content::Counted(counted) => self.reply_counted(&counted, sink),
-            Content::Fence { from: member } if self.cluster.is_some() => {
-                self.ask_cluster(ToCluster::Fence { member, rounds_left: CLUSTER_FENCE_ROUNDS });
-            }
+            Content::Page(page) => page.reply(&mut self.frames, sink),
+            Content::Users(users) => users.reply(&mut self.frames, sink),
+            Content::Counted(counted) => counted.reply(&mut self.frames, sink),
+            Content::Fence { from: member } if self.cluster.is_some() => self.fence_cluster(member),
             Content::Fence { from: member } => self.send(from, Content::Fenced { to: member }, sink),
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
             Content::Acked(ack) => {
@@ -285,6 +261,122 @@ impl Router {
             Content::FromCluster(news) => self.cluster_news(*news, sink),
             Content::ToCluster(request) => unreachable!("{request:?} is for the cluster's thread"),
         }
+    }
+
+    /// A turn begins: what is due to go from history goes.
+    pub fn begin_turn(&mut self, now: Millis) {
+        self.retention.begin_turn(now);
+        while let Some(index) = self.retention.expire_next(&self.topics, &mut self.homes) {
+            self.drop_if_empty(index);
+        }
+        // What was compressed since is counted only now.
+        self.make_room();
+    }
+
+    /// The turn ends: hands every open batch to the members.
+    pub fn end_turn(&mut self, sink: &mut impl Sink) {
+        self.batches.end_turn(&mut self.topics, &self.members, sink);
+        self.post_remote();
+        self.frames.shrink(BATCH_POOL_BYTES_MAX);
+    }
+
+    /// Publishes to a topic. With an `id` the publisher is told when the topic's home has routed it, or when it is in
+    /// history.
+    #[inline]
+    pub fn publish(&mut self, publish: Publish<'_>, id: Option<&str>, sink: &mut impl Sink) {
+        let name = self.topics.hashed(publish.topic);
+        if self.topics.home(name) == self.me {
+            let found = self.topics.find(name);
+            if self.routes_at_once(name, found) {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.remote.push(name, publish.frame);
+                }
+                let place = self.keep_and_fan_out(name, found, &publish, None, sink);
+                if let Some(id) = id {
+                    let place = place.as_ref().map(Place::in_epoch);
+                    sink.answer(publish.publisher, Answer::Acked { id, place });
+                }
+                return;
+            }
+        }
+        let Publish { topic: _, frame, exclude, key, publisher } = publish;
+        let (key, id) = (key.map(Into::into), id.map(Into::into));
+        let published = Published { topic: name.to_key(), frame: frame.into(), exclude, key, publisher, id };
+        self.send_home(HomeMail::Publish(Box::new(published)), sink);
+    }
+
+    /// Whether a publish at the topic's home concerns the members only, here and elsewhere: Redis keeps nothing of it, and
+    /// nothing is being waited for.
+    #[inline]
+    fn routes_at_once(&mut self, name: HashedTopic<'_>, found: Option<TopicIndex>) -> bool {
+        if self.cluster.is_none() {
+            return true;
+        }
+        let topic = found.map(|index| self.topics.get(index));
+        let home = topic.and_then(|topic| self.homes.get(topic));
+        let is_pending = home.is_some_and(|home| home.subscription.is_pending());
+        !is_pending && self.homes.policy(name, topic).history.is_none()
+    }
+
+    /// Sends a whole frame to one connection, wherever it is.
+    pub fn direct(&mut self, to: ConnId, frame: &[u8], ack: Option<(ConnId, &str)>, sink: &mut impl Sink) {
+        if to.reactor == self.me {
+            sink.direct(to, frame);
+            if let Some((to, id)) = ack {
+                sink.answer(to, Answer::Acked { id, place: None });
+            }
+        } else if to.reactor.0 < self.reactors {
+            let ack = ack.map(|(to, id)| Box::new(Ack { to, id: id.into(), place: None }));
+            self.outgoing.push((to.reactor, Mail(Content::Direct { to, frame: frame.into(), ack })));
+        } else if let Some((to, id)) = ack {
+            sink.answer(to, Answer::Acked { id, place: None });
+        }
+    }
+
+    /// Whether there are other nodes.
+    pub fn is_clustered(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Sends a whole frame to a connection of another node of the cluster, if there is one with this id.
+    pub fn direct_elsewhere(&mut self, to: ClientId, frame: &[u8]) {
+        self.ask_cluster(cluster::ToCluster::Direct { to, frame: frame.into() });
+    }
+
+    /// Asks a room's home for a page of its history; `asker` gets the reply as a message. `false` where it is no member.
+    pub fn history(
+        &mut self,
+        asker: ConnId,
+        room: &str,
+        id: Option<&str>,
+        before: Option<u64>,
+        limit: Option<u64>,
+        sink: &mut impl Sink,
+    ) -> bool {
+        if !self.members.is_member(&self.topics, asker, room) {
+            return false;
+        }
+        let limit = limit.map_or(HISTORY_PAGE_MAX, |limit| limit.min(HISTORY_PAGE_MAX as u64) as usize);
+        let room = self.topics.key(Kind::Room, room.into());
+        let question = HistoryOf { room, asker, id: id.map(Into::into), before, limit };
+        self.send_home(HomeMail::History(Box::new(question)), sink);
+        true
+    }
+
+    /// Asks for what came to the connection's inbox between a position and its welcome.
+    pub fn resume(&mut self, conn: ConnId, epoch: &str, offset: u64, id: Option<&str>, sink: &mut impl Sink) {
+        let Some(subscriber) = self.members.get(conn) else { return };
+        let inbox = self.topics.key(Kind::Inbox, subscriber.name.clone());
+        let welcomed_at = subscriber.welcomed_at.as_deref().cloned();
+        let resume = Resume { inbox, to: conn, epoch: epoch.into(), offset, welcomed_at, id: id.map(Into::into) };
+        self.send_home(HomeMail::Resume(Box::new(resume)), sink);
+    }
+
+    /// Asks a room's home who is in it; `asker` gets the reply as a message.
+    pub fn presence(&mut self, asker: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
+        let room = self.topics.key(Kind::Room, room.into());
+        let question = PresenceOf { room, asker, id: id.map(Into::into) };
+        self.send_home(HomeMail::Presence(Box::new(question)), sink);
     }
 
     /// Whether every topic is at home here and nothing comes by mail.
@@ -309,6 +401,26 @@ impl Router {
         self.outgoing.drain(..)
     }
 
+    /// Takes back the buffer of a joined batch that nothing refers to any more.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        self.batches.recycle(buffer);
+    }
+
+    /// From which size on a frame is worth compressing for a connection here; `usize::MAX` where none agreed on that.
+    pub fn compress_from(&mut self, frame_bytes: usize) {
+        self.batches.compress_from(frame_bytes);
+    }
+
+    /// Bytes gathered in open batches, and for other nodes: beyond `limits::TURN_BYTES_MAX` the turn is to be flushed early.
+    pub fn open_bytes(&self) -> usize {
+        self.batches.bytes() + self.cluster.as_ref().map_or(0, |cluster| cluster.remote.bytes())
+    }
+
+    /// Bytes that all histories of this reactor hold.
+    pub fn history_bytes(&self) -> usize {
+        self.retention.held_bytes()
+    }
+
     /// Topics in this reactor's table, everyone's included.
     pub fn topics_count(&self) -> usize {
         self.topics.len()
@@ -316,13 +428,20 @@ impl Router {
 
     /// Topics at home here that wait for the cluster.
     pub fn waiting_topics(&self) -> usize {
-        self.topics.iter().filter(|(_, topic)| topic.link.is_waiting()).count()
+        self.homes.pending()
     }
 
-    fn send_home(&mut self, topic: &TopicKey, content: Content, sink: &mut impl Sink) {
-        let hash = self.topics.hasher().hash(topic.borrow());
-        let home = self.topics.hasher().home(topic.kind, hash);
-        self.send(home, content, sink);
+    /// Mail for a topic that is at home here.
+    fn home_mail(&mut self, from: ReactorId, mail: HomeMail, sink: &mut impl Sink) {
+        match self.cluster.is_some() {
+            true => self.arrived(from, mail, Answered::Nothing, sink),
+            false => self.home_act(from, mail, sink),
+        }
+    }
+
+    fn send_home(&mut self, mail: HomeMail, sink: &mut impl Sink) {
+        let home = self.topics.home(mail.topic().hashed());
+        self.send(home, Content::Home(mail), sink);
     }
 
     /// To another reactor by mail, to this one by a call.
@@ -330,55 +449,6 @@ impl Router {
         match to == self.me {
             true => self.handle_mail(to, Mail(content), sink),
             false => self.outgoing.push((to, Mail(content))),
-        }
-    }
-
-    fn drop_topic_if_unused(&mut self, key: &TopicKey) {
-        let hash = self.topics.hasher().hash(key.borrow());
-        let Some(index) = self.topics.find(hash, key.borrow()) else { return };
-        let topic = self.topics.get(index);
-        if topic.subscriptions == 0 && topic.home.is_empty() && topic.link.is_apart() && topic.keeps_nothing() {
-            if let Some(Batch { body: BatchBody::Joined(buffer), .. }) = self.take_batch(index) {
-                self.recycle(buffer);
-            }
-            self.topics.remove(index);
-        }
-    }
-
-    /// Checks the tables against each other; for tests.
-    ///
-    /// # Panics
-    /// Where they contradict each other.
-    #[cfg(any(test, debug_assertions))]
-    pub fn check_invariants(&self) {
-        self.histories.check(&self.topics);
-        for (slot, subscriber) in self.subscribers.iter() {
-            if subscriber.everyone != NO_PLACE {
-                assert_eq!(self.topics.get(self.everyone).members[subscriber.everyone as usize], slot);
-            }
-            for subscription in &subscriber.subscriptions {
-                let topic = self.topics.get(subscription.topic);
-                assert!(topic.subscriptions > 0);
-                if subscription.place != NO_PLACE {
-                    assert_eq!(topic.members[subscription.place as usize], slot);
-                }
-            }
-        }
-        for (index, topic) in self.topics.iter() {
-            let of = |(_, subscriber): (Slot, &Subscriber)| match index == self.everyone {
-                true => (u32::from(subscriber.everyone != NO_PLACE), 1),
-                false => {
-                    let mine = subscriber.subscriptions.iter().filter(|s| s.topic == index);
-                    mine.fold((0, 0), |(places, all), s| (places + u32::from(s.place != NO_PLACE), all + 1))
-                }
-            };
-            let (places, all) = self.subscribers.iter().map(of).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-            assert_eq!(places as usize, topic.members.len(), "members of {:?}", topic.key);
-            if index != self.everyone {
-                assert_eq!(all, topic.subscriptions, "subscriptions of {:?}", topic.key);
-                let needed = !topic.home.is_empty() || !topic.keeps_nothing() || !topic.link.is_apart();
-                assert!(all > 0 || needed, "{:?} is unused", topic.key);
-            }
         }
     }
 }

@@ -1,16 +1,15 @@
-//! What of a history is not at its home but in the cluster, and how it comes there: only what somebody asks for.
+//! What of a history is not at its home but in the cluster, and how it comes there: only what a client asks for.
 //!
 //! What joins on to the messages here is put in front of them, and kept with them. A page that lies further back is held
-//! [`Aside`] for those who wait for it, and gone with them.
+//! [`PageAside`] for those who wait for it, and gone with them.
 
-use super::cluster::{Older, Opening, Rest, ToCluster, Wanted};
-use super::history::{History, newest_within};
-use super::link::Link;
-use super::mail::Content;
+use super::cluster::{Older, Rest, ToCluster, Wanted};
+use super::history::History;
+use super::mail::{HomeMail, RecoverFrom};
 use super::slice::Slice;
 use super::topic::{TopicIndex, TopicKey};
-use super::{Router, Sink, Wish};
-use crate::limits::{HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MAX};
+use crate::limits::HISTORY_PAGE_MAX;
+use crate::time::Millis;
 
 /// What the cluster has to say before a home can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub(super) enum Need {
     Check,
 }
 
-/// What the cluster has said to those who wait, so that nobody asks for it again.
+/// What the cluster has said to those who wait, so that it is not asked for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     /// Nothing.
@@ -57,14 +56,14 @@ impl Answered {
 
 /// A page that does not join on to the messages here.
 #[derive(Debug)]
-pub(super) struct Aside {
-    topic: TopicIndex,
-    from: u64,
-    before: u64,
-    messages: Slice,
+pub(super) struct PageAside {
+    pub(super) topic: TopicIndex,
+    pub(super) from: u64,
+    pub(super) before: u64,
+    pub(super) messages: Slice,
 }
 
-impl Aside {
+impl PageAside {
     /// The page in front of offset `before`, if it is this one.
     pub(super) fn page(&self, topic: TopicIndex, before: Option<u64>, limit: usize) -> Option<Slice> {
         let before = before.filter(|&before| before == self.before)?;
@@ -78,90 +77,55 @@ fn page_from(before: u64, limit: usize) -> u64 {
     before.saturating_sub(limit.min(HISTORY_PAGE_MAX) as u64).max(1)
 }
 
-impl Router {
-    /// What is missing here for an answer out of history.
-    pub(super) fn need(&self, index: TopicIndex, content: &Content) -> Option<Need> {
-        let history = self.topics.history(index)?;
-        let place = history.place();
-        let end = place.offset + 1;
-        match content {
-            Content::Join(join) => match join.ask.wish()? {
-                Wish::Since { epoch, offset } if **epoch != *place.epoch || *offset > place.offset => Some(Need::Check),
-                Wish::Since { offset, .. } => self.load_of(history, offset + 1, Wanted::All),
-                Wish::Last(0) => None,
-                Wish::Last(count) => self.load_of(history, end.saturating_sub(*count).max(1), Wanted::Any),
-            },
-            Content::History(question) if question.limit == 0 => None,
-            Content::History(question) => {
-                let before = question.before.unwrap_or(u64::MAX).min(end);
-                let from = page_from(before, question.limit);
-                match before < history.first_offset() {
-                    true => (history.lacks(before.saturating_sub(1)) && from < before)
-                        .then_some(Need::Page { from, before }),
-                    false => self.load_of(history, from, Wanted::Any),
-                }
-            }
-            Content::Resume(resume) if *resume.epoch != *place.epoch || resume.offset > place.offset => {
+/// What is missing of a history for an answer out of it.
+pub(super) fn need_of(history: &History, mail: &HomeMail, now: Millis) -> Option<Need> {
+    let place = history.place();
+    let end = place.offset + 1;
+    match mail {
+        HomeMail::Join(join) => match join.reply.recover_from()? {
+            RecoverFrom::Since { epoch, offset } if **epoch != *place.epoch || *offset > place.offset => {
                 Some(Need::Check)
             }
-            Content::Resume(resume) => self.load_of(history, resume.offset + 1, Wanted::All),
-            _ => None,
+            RecoverFrom::Since { offset, .. } => load_of(history, offset + 1, Wanted::All, now),
+            RecoverFrom::Last(0) => None,
+            RecoverFrom::Last(count) => load_of(history, end.saturating_sub(*count).max(1), Wanted::Any, now),
+        },
+        HomeMail::History(question) if question.limit == 0 => None,
+        HomeMail::History(question) => {
+            let before = question.before.unwrap_or(u64::MAX).min(end);
+            let from = page_from(before, question.limit);
+            match before < history.first_offset() {
+                true => {
+                    (history.lacks(before.saturating_sub(1)) && from < before).then_some(Need::Page { from, before })
+                }
+                false => load_of(history, from, Wanted::Any, now),
+            }
         }
+        HomeMail::Resume(resume) if *resume.epoch != *place.epoch || resume.offset > place.offset => Some(Need::Check),
+        HomeMail::Resume(resume) => load_of(history, resume.offset + 1, Wanted::All, now),
+        HomeMail::Leave(_) | HomeMail::Publish(_) | HomeMail::Presence(_) => None,
     }
+}
 
-    /// What is missing of the messages from an offset on. Of those no more are wanted than are kept.
-    fn load_of(&self, history: &History, from: u64, wanted: Wanted) -> Option<Need> {
-        let before = history.first_offset();
-        let is_missing = history.lacks(from) && !history.had_no_room_for(from, self.now);
-        let from = match wanted {
-            Wanted::Any => from.max(history.kept_from()),
-            Wanted::All => from,
-        };
-        (is_missing && from < before).then_some(Need::Load { from, before, wanted })
-    }
+/// What is missing of the messages from an offset on. Of those no more are wanted than are kept.
+fn load_of(history: &History, from: u64, wanted: Wanted, now: Millis) -> Option<Need> {
+    let before = history.first_offset();
+    let is_missing = history.lacks(from) && !history.had_no_room_for(from, now);
+    let from = match wanted {
+        Wanted::Any => from.max(history.kept_from()),
+        Wanted::All => from,
+    };
+    (is_missing && from < before).then_some(Need::Load { from, before, wanted })
+}
 
-    /// What the cluster is asked for a need.
-    pub(super) fn ask_for(&mut self, topic: TopicKey, need: Need) {
-        self.ask_cluster(match need {
+impl Need {
+    /// What the cluster is asked for it.
+    pub(super) fn request(self, topic: TopicKey) -> ToCluster {
+        match self {
             Need::Load { from, before, wanted } => ToCluster::Load { topic, from, before, wanted },
             Need::Page { from, before } => ToCluster::Load { topic, from, before, wanted: Wanted::Any },
             Need::Check => ToCluster::Check { topic },
-        });
-    }
-
-    /// A piece of what a home waits for.
-    pub(super) fn loaded(&mut self, topic: &TopicKey, opening: Opening, piece: Piece, sink: &mut impl Sink) {
-        let Piece { before, older, rest } = piece;
-        let Some(index) = self.in_opening(topic, opening) else { return };
-        let Link::Waiting(waiting) = &mut self.topics.get_mut(index).link else { return };
-        if !matches!(waiting.need, Some(Need::Load { .. } | Need::Page { .. })) || waiting.next_before != before {
-            return;
         }
-        let (Some(need), Some(older)) = (waiting.need, older) else {
-            return self.answered(index, topic, opening, Answered::No, sink);
-        };
-        waiting.next_before = before - older.len() as u64;
-        let has_room = match need {
-            Need::Page { .. } => {
-                waiting.page.splice(0..0, older.into_iter().map(|older| older.frame));
-                // What is older would not fit into the page.
-                newest_within(waiting.page.iter(), HISTORY_PAGE_BYTES_MAX) == waiting.page.len()
-            }
-            Need::Load { .. } | Need::Check => self.put_older(index, before, older, rest),
-        };
-        match (rest, has_room) {
-            (Rest::More, true) => return,
-            (Rest::More, false) => self.ask_cluster(ToCluster::Enough { topic: topic.clone() }),
-            (Rest::Unread | Rest::Nothing, _) => {}
-        }
-        if let (Need::Page { from, before }, Link::Waiting(waiting)) = (need, &mut self.topics.get_mut(index).link) {
-            let mut frames = std::mem::take(&mut waiting.page);
-            frames.drain(..frames.len() - newest_within(frames.iter(), HISTORY_PAGE_BYTES_MAX));
-            let messages = self.histories.slice_of(frames);
-            self.aside = Some(Aside { topic: index, from, before, messages });
-        }
-        self.answered(index, topic, opening, Answered::All(need), sink);
-        self.aside = None;
     }
 }
 
@@ -169,6 +133,6 @@ impl Router {
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) before: u64,
-    pub(super) older: Option<Vec<Older>>,
+    pub(super) older: Vec<Older>,
     pub(super) rest: Rest,
 }

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
+use super::Sink;
 use super::history::Place;
 use super::slice::Slice;
 use super::topic::TopicKey;
-use super::{Router, Sink};
-use crate::frame::{Opcode, split_frame};
+use crate::frame::{FrameBuilder, Opcode, split_frame};
 use crate::ids::ConnId;
 use crate::protocol::{self, UserCount};
 
@@ -32,7 +34,7 @@ pub(super) struct Users {
     pub(super) room: TopicKey,
     pub(super) count: u64,
     /// As many as are listed.
-    pub(super) names: Vec<Arc<str>>,
+    pub(super) names: Vec<ArcStr>,
 }
 
 /// Who is in a room of a cluster: the message but for its end, for all who asked.
@@ -44,28 +46,32 @@ pub(super) struct Counted {
     pub(super) head: Arc<[u8]>,
 }
 
-impl Router {
-    pub(super) fn reply_page(&mut self, page: &Page, sink: &mut impl Sink) {
-        let Page { to, id, room, place, messages } = page;
-        let frame = self.frames.build(Opcode::Text, |out| {
+impl Page {
+    pub(super) fn reply(&self, frames: &mut FrameBuilder, sink: &mut impl Sink) {
+        let Page { to, id, room, place, messages } = self;
+        let frame = frames.build(Opcode::Text, |out| {
             let messages = messages.frames().iter().map(|frame| split_frame(frame.plain()).1);
             protocol::history(out, id.as_deref(), &room.name, place.as_ref().map(Place::in_epoch), messages);
         });
         sink.reply(*to, frame);
     }
+}
 
-    pub(super) fn reply_users(&mut self, users: &Users, sink: &mut impl Sink) {
-        let Users { to, id, room, count, names } = users;
-        let frame = self.frames.build(Opcode::Text, |out| {
+impl Users {
+    pub(super) fn reply(&self, frames: &mut FrameBuilder, sink: &mut impl Sink) {
+        let Users { to, id, room, count, names } = self;
+        let frame = frames.build(Opcode::Text, |out| {
             let names = names.iter().map(|name| &**name);
             protocol::presence(out, id.as_deref(), &room.name, UserCount::Exact(*count), names);
         });
         sink.reply(*to, frame);
     }
+}
 
-    pub(super) fn reply_counted(&mut self, counted: &Counted, sink: &mut impl Sink) {
-        let Counted { to, id, head } = counted;
-        let frame = self.frames.build(Opcode::Text, |out| {
+impl Counted {
+    pub(super) fn reply(&self, frames: &mut FrameBuilder, sink: &mut impl Sink) {
+        let Counted { to, id, head } = self;
+        let frame = frames.build(Opcode::Text, |out| {
             out.extend_from_slice(head);
             protocol::presence_end(out, id.as_deref());
         });

@@ -169,12 +169,12 @@ fn room(name: &str) -> TopicRef<'_> {
     TopicRef { kind: Kind::Room, name }
 }
 
-fn joined() -> Ask {
-    Ask::Joined { id: None, wish: None }
+fn joined() -> JoinReply {
+    JoinReply::Joined { id: None, recover: None }
 }
 
-fn many(id: &str, rooms: u32) -> Ask {
-    Ask::Many(ManyJoin::new(id, None, rooms))
+fn many(id: &str, recover: Option<RecoverFrom>, rooms: u32) -> JoinReply {
+    JoinReply::Many(ManyJoin::new(id, recover, rooms))
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_member_gets_exactly_what_the_home_ordered_between_join_and_leave() {
         node.carry_all();
         node.publish(alice, room("r"), "before", true);
         node.carry_all();
-        node.with(1, |router, told| router.join(bob, "r", joined(), false, told)).unwrap();
+        node.with(1, |router, told| router.join(bob, "r", joined(), told)).unwrap();
         node.carry_all();
         node.publish(alice, room("r"), "between", true);
         node.carry_all();
@@ -209,10 +209,10 @@ fn join_leave_join_in_one_breath_ends_as_a_member_once() {
         node.with(1, |router, told| router.connect(bob, "bob", told));
         node.carry_all();
         node.with(1, |router, told| {
-            router.join(bob, "r", joined(), false, told).unwrap();
+            router.join(bob, "r", joined(), told).unwrap();
             router.leave(bob, "r", Some("1"), told);
-            router.join(bob, "r", joined(), false, told).unwrap();
-            router.join(bob, "r", joined(), false, told).unwrap();
+            router.join(bob, "r", joined(), told).unwrap();
+            router.join(bob, "r", joined(), told).unwrap();
         });
         node.carry_all();
         node.publish(conn(0, 9), room("r"), "once", true);
@@ -230,7 +230,7 @@ fn every_join_and_leave_of_a_pipelined_series_is_answered_in_order() {
         node.carry_all();
         node.with(1, |router, told| {
             for id in ["1", "2", "3"] {
-                router.join(bob, "r", joined(), false, told).unwrap();
+                router.join(bob, "r", joined(), told).unwrap();
                 router.leave(bob, "r", Some(id), told);
             }
             router.leave(bob, "r", Some("4"), told);
@@ -249,10 +249,10 @@ fn a_message_published_before_a_join_of_the_same_turn_stays_away_from_the_joiner
     node.with(0, |router, told| {
         router.connect(alice, "alice", told);
         router.connect(bob, "bob", told);
-        router.join(alice, "r", joined(), false, told).unwrap();
+        router.join(alice, "r", joined(), told).unwrap();
     });
     node.publish(bob, room("r"), "early", true);
-    node.with(0, |router, told| router.join(bob, "r", joined(), false, told)).unwrap();
+    node.with(0, |router, told| router.join(bob, "r", joined(), told)).unwrap();
     node.publish(alice, room("r"), "late", false);
     node.carry_all();
     assert_eq!(node.told(alice), ["connected", "joined r", "early", "late"]);
@@ -266,7 +266,7 @@ fn notices_stop_where_a_room_grows_and_come_back_where_it_shrinks() {
     for (at, &member) in members.iter().enumerate() {
         node.with(0, |router, told| {
             router.connect(member, &format!("u{at}"), told);
-            router.join(member, "r", Ask::Silent, false, told).unwrap();
+            router.join(member, "r", JoinReply::Silent, told).unwrap();
         });
     }
     node.with(0, |router, told| router.disconnect(members[2], told));
@@ -283,13 +283,15 @@ fn many_rooms_are_all_joined_or_none() {
     let bob = conn(0, 0);
     node.with(0, |router, told| router.connect(bob, "bob", told));
     let names: Vec<String> = (0..9).map(|at| format!("r{at}")).collect();
-    let refused = node.with(0, |router, told| router.join_many(bob, &names, many("1", 9), false, told));
+    let refused = node.with(0, |router, told| router.join_many(bob, &names, many("1", None, 9), told));
     assert_eq!(refused, Err(JoinError::TooManyRooms));
-    node.with(0, |router, told| router.join_many(bob, &["a", "b", "a"], many("2", 3), false, told)).unwrap();
-    let again = node.with(0, |router, told| router.join(bob, "a", joined(), true, told));
+    node.with(0, |router, told| router.join_many(bob, &["a", "b", "a"], many("2", None, 3), told)).unwrap();
+    let since = || Some(RecoverFrom::Since { epoch: "e".into(), offset: 1 });
+    let resuming = JoinReply::Joined { id: None, recover: since() };
+    let again = node.with(0, |router, told| router.join(bob, "a", resuming, told));
     assert_eq!(again, Err(JoinError::AlreadyJoined));
     for names in [[&names[..], &["a".into()]].concat(), [&["a".into()], &names[..]].concat()] {
-        let again = node.with(0, |router, told| router.join_many(bob, &names, many("3", 10), true, told));
+        let again = node.with(0, |router, told| router.join_many(bob, &names, many("3", since(), 10), told));
         assert_eq!(again, Err(JoinError::AlreadyJoined), "in whatever order they are named");
     }
     node.carry_all();
@@ -303,7 +305,7 @@ fn a_large_frame_is_shared_and_keeps_its_place_in_the_order() {
     for member in members {
         node.with(member.reactor.0, |router, told| {
             router.connect(member, "u", told);
-            router.join(member, "r", Ask::Silent, false, told).unwrap();
+            router.join(member, "r", JoinReply::Silent, told).unwrap();
         });
     }
     node.carry_all();
@@ -328,6 +330,8 @@ enum Act {
     Private(u8, u8),
     Carry(u8),
     EndTurn(u8),
+    /// What can be built again is, on one reactor.
+    Rebuild(u8),
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -343,6 +347,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (who.clone(), who.clone()).prop_map(|(who, to)| Act::Private(who, to)),
         8 => any::<u8>().prop_map(Act::Carry),
         2 => (0_u8..3).prop_map(Act::EndTurn),
+        1 => (0_u8..3).prop_map(Act::Rebuild),
     ];
     proptest::collection::vec(act, 1..120)
 }
@@ -379,7 +384,7 @@ fn run(node: &mut Node, model: &mut Model, act: &Act, serial: usize) {
             if let Some(rooms) = model.rooms.get_mut(&who) {
                 rooms.insert(at);
                 let id = model.conn(who, reactors);
-                node.with(id.reactor.0, |router, told| router.join(id, &room_name(at), joined(), false, told)).unwrap();
+                node.with(id.reactor.0, |router, told| router.join(id, &room_name(at), joined(), told)).unwrap();
             }
         }
         Act::Leave(who, at) => {
@@ -404,6 +409,11 @@ fn run(node: &mut Node, model: &mut Model, act: &Act, serial: usize) {
         }
         Act::Carry(choice) => {
             node.carry(choice as usize);
+        }
+        Act::Rebuild(at) => {
+            let router = &mut node.routers[usize::from(u16::from(at) % reactors)];
+            router.rebuild();
+            router.check_invariants();
         }
         Act::EndTurn(at) => node.with(u16::from(at) % reactors, |router, told| router.end_turn(told)),
         Act::Connect(_) | Act::Disconnect(_) | Act::Publish(..) | Act::Broadcast(..) | Act::Private(..) => {}

@@ -7,8 +7,8 @@ use fanfare::frame::{FrameBuilder, Opcode};
 use fanfare::ids::{ConnId, ReactorId, Slot};
 use fanfare::limits::HISTORY_EXPIRIES_PER_TURN;
 use fanfare::router::{
-    Answer, Ask, Batch, HistoryPolicy, HistorySettings, Kind, NoticeSettings, Publish, RoomPolicies, Router,
-    RouterSettings, Sink, Slice, TopicRef, Wish,
+    Answer, Batch, HistoryPolicy, HistorySettings, JoinReply, Kind, NoticeSettings, Publish, RecoverFrom, RoomPolicies,
+    Router, RouterSettings, Sink, Slice, TopicRef,
 };
 use fanfare::time::Millis;
 use stats_alloc::Region;
@@ -86,8 +86,8 @@ impl Node {
         self.router.begin_turn(Millis(self.now_ms));
     }
 
-    fn visit(&mut self, room: &str, ask: Ask) {
-        self.router.join(ALICE, room, ask, false, &mut &self.told).unwrap();
+    fn visit(&mut self, room: &str, ask: JoinReply) {
+        self.router.join(ALICE, room, ask, &mut &self.told).unwrap();
         self.router.leave(ALICE, room, None, &mut &self.told);
     }
 
@@ -98,12 +98,12 @@ impl Node {
     }
 }
 
-fn told() -> Ask {
-    Ask::Joined { id: Some("1".into()), wish: None }
+fn told() -> JoinReply {
+    JoinReply::Joined { id: Some("1".into()), recover: None }
 }
 
-fn last(count: u64) -> Ask {
-    Ask::Joined { id: None, wish: Some(Wish::Last(count)) }
+fn last(count: u64) -> JoinReply {
+    JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(count)) }
 }
 
 /// Bytes that are allocated after some work and were not before.
@@ -167,7 +167,7 @@ pub fn nothing_is_kept_where_nobody_was_told_a_position() {
     let topics = node.router.topics_count();
     let held = held_after(|| {
         for number in 0..NAMES {
-            node.visit(&format!("room-{number}"), Ask::Silent);
+            node.visit(&format!("room-{number}"), JoinReply::Silent);
             node.turn();
         }
     });

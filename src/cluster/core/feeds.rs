@@ -447,10 +447,7 @@ impl Core {
         let is_everyone = *channel == *self.everyone;
         let (home, topic) = match self.feeds_by_name.get(channel) {
             Some(&at) => (self.feeds[at].home, self.feeds[at].topic.clone()),
-            None if is_everyone => {
-                let topic = Core::everyone_topic();
-                (ReactorId(0), TopicKey { kind: topic.kind, name: topic.name.into() })
-            }
+            None if is_everyone => (ReactorId(0), TopicKey::everyone()),
             // The subscription is about to end, but Redis has counted it among those that answer.
             None => {
                 return match record {
@@ -478,10 +475,10 @@ impl Core {
             }
             Record::Hello { node, key, asks } if is_everyone => self.heard_hello(run, node, key, asks),
             Record::Disconnect { user } if is_everyone => {
-                let inbox = TopicKey { kind: Kind::Inbox, name: user.into() };
-                if let Some(at) = self.feed(inbox.borrow()) {
-                    let (home, user, reason) = (self.feeds[at].home, inbox.name.clone(), "".into());
-                    self.tell(home, FromCluster::Expel { topic: inbox, user, reason });
+                if let Some(at) = self.feed(TopicRef { kind: Kind::Inbox, name: user }) {
+                    let (home, topic) = (self.feeds[at].home, self.feeds[at].topic.clone());
+                    let (user, reason) = (topic.name.clone(), "".into());
+                    self.tell(home, FromCluster::Expel { topic, user, reason });
                 }
             }
             Record::Kick { user, reason } if topic.kind == Kind::Room => {

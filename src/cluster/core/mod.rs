@@ -34,7 +34,7 @@ use crate::limits::{
 };
 use crate::metrics::ClusterCounts;
 use crate::router::cluster::{FromCluster, ToCluster, Wanted};
-use crate::router::{HistoryPolicy, Kind, Mail, Place, TopicRef};
+use crate::router::{HistoryPolicy, Mail, Place};
 use crate::time::Millis;
 
 use feeds::{Feed, Lingering};
@@ -557,10 +557,6 @@ impl Core {
             | Record::Disconnect { .. }
             | Record::Kick { .. } => self.counts.unreadable += 1,
         }
-    }
-
-    fn everyone_topic() -> TopicRef<'static> {
-        TopicRef { kind: Kind::Everyone, name: "" }
     }
 }
 

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
 use siphasher::sip::SipHasher13;
 
 use super::super::record::{self, Present, Record};
@@ -38,13 +39,13 @@ use crate::time::Millis;
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
-    rooms: HashMap<Arc<str>, Room>,
+    rooms: HashMap<ArcStr, Room>,
     /// Rooms that wait for their turn, in order, each since when.
-    turn: VecDeque<(Millis, Arc<str>)>,
+    turn: VecDeque<(Millis, ArcStr)>,
     /// Questions under way, by their numbers.
     asking: BTreeMap<u64, Asking>,
     /// Rooms that rest, by until when.
-    resting: BTreeSet<(Millis, Arc<str>)>,
+    resting: BTreeSet<(Millis, ArcStr)>,
     questions: u64,
     askers_bytes: usize,
     /// What may be on its way here, by questions.
@@ -84,7 +85,7 @@ impl Asker {
 /// A question that is being answered.
 #[derive(Debug)]
 struct Asking {
-    room: Arc<str>,
+    room: ArcStr,
     askers: Askers,
     census: Census,
     abroad: Abroad,
@@ -129,7 +130,7 @@ impl Presence {
         self.resting.first().map(|(at, _)| *at)
     }
 
-    fn take_rested(&mut self, now: Millis) -> Option<Arc<str>> {
+    fn take_rested(&mut self, now: Millis) -> Option<ArcStr> {
         self.resting.first().filter(|(at, _)| *at <= now)?;
         self.resting.pop_first().map(|(_, room)| room)
     }

@@ -4,8 +4,8 @@ mod presence;
 
 use super::*;
 use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_LOADS_MAX};
-use crate::router::TopicKey;
 use crate::router::cluster::{Append, Opening};
+use crate::router::{Kind, TopicKey};
 
 const HOME: ReactorId = ReactorId(0);
 const POLICY: HistoryPolicy = HistoryPolicy { messages_max: 10, ttl_ms: 60_000 };
@@ -125,7 +125,7 @@ impl Node {
 }
 
 fn room() -> TopicKey {
-    TopicKey { kind: Kind::Room, name: "r".into() }
+    TopicKey::unhashed(Kind::Room, "r")
 }
 
 fn conn() -> ConnId {
@@ -152,7 +152,7 @@ fn what_one_round_publishes_to_a_channel_is_one_command() {
         node.core.handle_mail(HOME, ToCluster::Publish { topic: room(), frames, messages: 1 });
     }
     for id in ["1", "2"] {
-        let other = TopicKey { kind: Kind::Room, name: "kept".into() };
+        let other = TopicKey::unhashed(Kind::Room, "kept");
         let append = Append {
             topic: other,
             policy: POLICY,
@@ -276,7 +276,7 @@ fn a_fence_comes_back_behind_what_was_asked() {
 fn fences_go_back_in_the_order_of_what_they_wait_for() {
     let mut node = Node::connected();
     for (at, name) in ["a", "b"].into_iter().enumerate() {
-        let topic = TopicKey { kind: Kind::Room, name: name.into() };
+        let topic = TopicKey::unhashed(Kind::Room, name);
         node.core.handle_mail(HOME, ToCluster::Open { topic, opening: Opening(at as u64), policy: None });
         let member = ConnId { generation: at as u32, ..conn() };
         node.core.handle_mail(HOME, ToCluster::Fence { member, rounds_left: 0 });
@@ -394,7 +394,7 @@ fn a_load_that_is_given_up_or_asked_for_anew_is_not_gone_on_with() {
 fn so_many_loads_wait_for_redis_and_no_more() {
     const ROOMS: usize = CLUSTER_LOADS_MAX * 2 + 1;
     let mut node = Node::connected();
-    let name = |at: usize| TopicKey { kind: Kind::Room, name: at.to_string().into() };
+    let name = |at: usize| TopicKey::unhashed(Kind::Room, &at.to_string());
     for at in 0..ROOMS {
         let open = ToCluster::Open { topic: name(at), opening: Opening(at as u64), policy: Some(POLICY) };
         node.core.handle_mail(HOME, open);

@@ -1,5 +1,7 @@
 //! Who is in a room: how often it is asked, and in which pieces it is answered.
 
+use arcstr::ArcStr;
+
 use super::*;
 use crate::limits::{
     CLUSTER_ASKER_BYTES, CLUSTER_ASKERS_BYTES_MAX, CLUSTER_PRESENCE_BYTES_PER_MS, CLUSTER_PRESENCE_MS_MAX,
@@ -14,7 +16,7 @@ const PIECE_OVERHEAD_BYTES: usize = 64;
 /// What home tells of who is in a room there.
 type Here<'a> = &'a dyn Fn(usize, CrowdKey) -> Crowd;
 
-fn users(range: std::ops::Range<usize>) -> Vec<Arc<str>> {
+fn users(range: std::ops::Range<usize>) -> Vec<ArcStr> {
     range.map(|at| format!("user-{at}").into()).collect()
 }
 
@@ -35,7 +37,7 @@ impl Node {
     }
 
     fn ask_about(&mut self, name: &str, id: &str) {
-        let topic = TopicKey { kind: Kind::Room, name: name.into() };
+        let topic = TopicKey::unhashed(Kind::Room, name);
         self.core.handle_mail(HOME, ToCluster::Presence { topic, asker: conn(), id: Some(id.into()) });
     }
 
@@ -117,7 +119,7 @@ fn two_nodes() -> [Node; 2] {
 fn presence_is_answered_when_every_node_has() {
     let mut node = Node::connected();
     node.ask("1");
-    let alice: Vec<Arc<str>> = vec!["alice".into()];
+    let alice: Vec<ArcStr> = vec!["alice".into()];
     let (_, asked) = node.home_answers(&|names, key| Crowd::of(alice.iter(), names, key));
     assert_eq!(asked, 1, "the home, first");
     node.answer_published(2);
@@ -176,7 +178,7 @@ fn who_asks_while_a_question_is_under_way_is_answered_by_the_next() {
     let (replies, _) = node.home_answers(&nobody);
     assert!(replies.len() == 1 && replies[0].starts_with("1 "), "{replies:?}");
     node.at(CLUSTER_PRESENCE_REST_MS);
-    let joined: Vec<Arc<str>> = vec!["joined".into()];
+    let joined: Vec<ArcStr> = vec!["joined".into()];
     let (_, asked) = node.home_answers(&|names, key| Crowd::of(joined.iter(), names, key));
     assert_eq!(asked, 1, "the home is asked again");
     while !node.sent.is_empty() {

@@ -90,7 +90,7 @@ fn what_was_loaded_for_an_end_that_a_gap_has_moved_is_not_put_in_front_of_anothe
     let (inbox, inbox_opening) = opening(&home.asked());
     home.tell(FromCluster::Reachable(true));
     home.tell(FromCluster::Opened { topic: inbox, opening: inbox_opening, place: Some(place("i", 0)) });
-    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
     let (topic, opening) = opening(&home.asked());
     home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", 5)) });
     home.told();
@@ -151,7 +151,7 @@ fn a_page_that_redis_would_have_to_give_is_unavailable_without_it() {
     home.router.connect(CONN, "alice", &mut home.told);
     home.asked();
     home.tell(FromCluster::Reachable(true));
-    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
     let (topic, opening) = opening(&home.asked());
     home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", 5)) });
     home.tell(FromCluster::Kept { topic, opening, offset: 6, frame: frame("6"), exclude: None });
@@ -169,7 +169,7 @@ fn what_could_not_be_loaded_is_asked_for_again() {
     home.router.connect(CONN, "alice", &mut home.told);
     home.asked();
     home.tell(FromCluster::Reachable(true));
-    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
     let (topic, opening) = opening(&home.asked());
     home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", 5)) });
     home.told();
@@ -187,14 +187,14 @@ fn nothing_overtakes_what_waits_however_much_that_is() {
     home.router.connect(CONN, "alice", &mut home.told);
     home.asked();
     home.tell(FromCluster::Reachable(true));
-    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
     let (topic, opening) = opening(&home.asked());
     for _ in 0..CLUSTER_WAITING_MAX {
         home.router.presence(CONN, "den", None, &mut home.told);
     }
     assert_eq!(home.told(), ["unavailable -"], "one too many");
     home.router.leave(CONN, "den", Some("1"), &mut home.told);
-    home.router.join(CONN, "den", Ask::Joined { id: Some("2".into()), wish: None }, false, &mut home.told).unwrap();
+    home.router.join(CONN, "den", JoinReply::Joined { id: Some("2".into()), recover: None }, &mut home.told).unwrap();
     home.tell(FromCluster::Opened { topic, opening, place: Some(place("e", 5)) });
     assert_eq!(home.told(), ["ack 1", "joined den"]);
 }
@@ -204,7 +204,7 @@ fn room_at(home: &mut Home, offset: u64) -> (TopicKey, Opening) {
     home.router.connect(CONN, "alice", &mut home.told);
     home.asked();
     home.tell(FromCluster::Reachable(true));
-    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
     let (topic, opening) = opening(&home.asked());
     home.tell(FromCluster::Opened { topic: topic.clone(), opening, place: Some(place("e", offset)) });
     home.router.leave(CONN, "den", None, &mut home.told);
@@ -214,8 +214,8 @@ fn room_at(home: &mut Home, offset: u64) -> (TopicKey, Opening) {
 }
 
 fn join_last(home: &mut Home, count: u64) {
-    let ask = Ask::Joined { id: None, wish: Some(Wish::Last(count)) };
-    home.router.join(CONN, "den", ask, false, &mut home.told).unwrap();
+    let ask = JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(count)) };
+    home.router.join(CONN, "den", ask, &mut home.told).unwrap();
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn more_than_was_loaded_is_loaded_for_who_wants_more() {
 fn a_page_further_back_is_given_to_who_waits_for_it_and_not_kept() {
     let mut home = Home::new();
     let (topic, opening) = room_at(&mut home, 70);
-    home.router.join(CONN, "den", Ask::Silent, false, &mut home.told).unwrap();
+    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
     for _ in 0..2 {
         home.router.history(CONN, "den", None, Some(60), Some(3), &mut home.told);
         assert!(matches!(home.asked()[..], [ToCluster::Load { from: 57, before: 60, .. }]));

@@ -1,0 +1,283 @@
+//! What the front does where the connection is: it tells homes what a connection wants, and the connection what they say.
+
+use arcstr::ArcStr;
+
+use super::history::Place;
+use super::mail::{Departure, Expulsion, HomeMail, Join, Joined, Leave, Left, Membership, Outcome, Resumed};
+use super::retention::Recovery;
+use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
+use super::{Answer, JoinError, JoinReply, Router, Sink};
+use crate::ids::ConnId;
+
+impl Router {
+    /// A connection that speaks JSON: it joins its user's inbox, and everyone once that is confirmed. Then it is
+    /// told [`Answer::Connected`].
+    pub fn connect(&mut self, conn: ConnId, user: &str, sink: &mut impl Sink) {
+        self.connect_to(conn, Kind::Inbox, user, sink);
+    }
+
+    /// A member of a raw room, and of nothing else. It is told [`Answer::Connected`] when it is one.
+    pub fn connect_raw(&mut self, conn: ConnId, room: &str, sink: &mut impl Sink) {
+        self.connect_to(conn, Kind::Raw, room, sink);
+    }
+
+    fn connect_to(&mut self, conn: ConnId, kind: Kind, name: &str, sink: &mut impl Sink) {
+        // A user's connections here share the name.
+        let name = self.topics.hashed(TopicRef { kind, name });
+        let topic = match self.topics.find(name) {
+            Some(index) => self.topics.get(index).key.clone(),
+            None => name.to_key(),
+        };
+        self.members.insert(conn, topic.name.clone());
+        self.subscribe(conn, &topic, JoinReply::Silent, sink);
+    }
+
+    /// The user of a JSON connection, the room of a raw one.
+    pub fn name(&self, conn: ConnId) -> Option<&ArcStr> {
+        self.members.get(conn).map(|subscriber| &subscriber.name)
+    }
+
+    /// The connection is gone, or about to be: it leaves everything at once. What was published so far still goes to
+    /// it, so that its close frame comes behind it.
+    pub fn disconnect(&mut self, conn: ConnId, sink: &mut impl Sink) {
+        for index in self.members.listed_in(conn) {
+            self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+        }
+        let Some(subscriber) = self.members.remove(&mut self.topics, conn) else { return };
+        for subscription in subscriber.subscriptions {
+            let topic = self.topics.get(subscription.topic).key.clone();
+            if subscription.is_wanted() {
+                self.send_leave(&topic, conn, &subscriber.name, Membership::Changed, Departure::Gone, sink);
+            }
+            if let Some(index) = self.topics.find(topic.hashed()) {
+                self.drop_if_unused(index);
+            }
+        }
+    }
+
+    /// Joins one room.
+    ///
+    /// # Errors
+    /// [`JoinError`]; nothing has changed then.
+    pub fn join(&mut self, conn: ConnId, room: &str, reply: JoinReply, sink: &mut impl Sink) -> Result<(), JoinError> {
+        self.members.check_join(&self.topics, conn, &[room], reply.recover_from())?;
+        self.join_room(conn, room, reply, sink);
+        Ok(())
+    }
+
+    /// Joins several rooms, or none of them. With [`JoinReply::Many`] an empty list is acked at once.
+    ///
+    /// # Errors
+    /// [`JoinError`]; nothing has changed then.
+    pub fn join_many(
+        &mut self,
+        conn: ConnId,
+        rooms: &[impl AsRef<str>],
+        reply: JoinReply,
+        sink: &mut impl Sink,
+    ) -> Result<(), JoinError> {
+        let rooms: Vec<&str> = rooms.iter().map(AsRef::as_ref).collect();
+        self.members.check_join(&self.topics, conn, &rooms, reply.recover_from())?;
+        if let (JoinReply::Many(many), []) = (&reply, &rooms[..]) {
+            sink.answer(conn, Answer::Acked { id: &many.id, place: None });
+        }
+        for room in rooms {
+            self.join_room(conn, room, reply.clone(), sink);
+        }
+        Ok(())
+    }
+
+    fn join_room(&mut self, conn: ConnId, room: &str, reply: JoinReply, sink: &mut impl Sink) {
+        let name = self.topics.hashed(TopicRef { kind: Kind::Room, name: room });
+        let topic = match self.topics.find(name) {
+            Some(index) => self.topics.get(index).key.clone(),
+            None => name.to_key(),
+        };
+        self.subscribe(conn, &topic, reply, sink);
+    }
+
+    /// Leaves a room; answered with an ack where there is an `id`: once what was asked for before is confirmed, at
+    /// once if it was no member.
+    pub fn leave(&mut self, conn: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
+        let found = self.topics.find(self.topics.hashed(TopicRef { kind: Kind::Room, name: room }));
+        let Some(subscriber) = self.members.get_mut(conn) else { return };
+        let user = subscriber.name.clone();
+        let subscription = found.and_then(|topic| subscriber.find(topic));
+        match (subscription, id) {
+            (Some(subscription), _) => {
+                let membership = subscription.ask_leave();
+                let topic = self.topics.get(subscription.topic).key.clone();
+                self.send_leave(&topic, conn, &user, membership, Departure::Asked(id.map(Into::into)), sink);
+            }
+            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, place: None }),
+            (None, None) => {}
+        }
+    }
+
+    fn send_leave(
+        &mut self,
+        topic: &TopicKey,
+        member: ConnId,
+        user: &ArcStr,
+        membership: Membership,
+        why: Departure,
+        sink: &mut impl Sink,
+    ) {
+        let leave = Leave { topic: topic.clone(), member, user: user.clone(), membership, why };
+        self.send_home(HomeMail::Leave(Box::new(leave)), sink);
+    }
+
+    /// Notes what the connection wants and tells the topic's home.
+    fn subscribe(&mut self, conn: ConnId, topic: &TopicKey, reply: JoinReply, sink: &mut impl Sink) {
+        let Some(user) = self.name(conn).cloned() else { return };
+        let index = self.topics.find_or_insert(topic);
+        let Some(membership) = self.members.subscribe(&mut self.topics, conn, index) else { return };
+        let join = Join { topic: topic.clone(), member: conn, user, membership, reply };
+        self.send_home(HomeMail::Join(Box::new(join)), sink);
+    }
+
+    /// The home has confirmed a join.
+    pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
+        let Joined { topic, member, membership, reply, outcome } = joined;
+        let Some(index) = self.topics.find(topic.hashed()) else { return };
+        let Some(subscription) = self.members.subscription(member, index) else { return };
+        subscription.confirm();
+        let Outcome::Member(Recovery { place, slice, recovered }) = outcome else {
+            return self.join_refused(&topic, index, member, membership, &reply, sink);
+        };
+        if membership == Membership::Changed && !self.members.is_listed(member, index) {
+            self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+            self.members.enlist(&mut self.topics, member, index);
+        }
+        self.topics.get_mut(index).key.name = topic.name.clone();
+        if let Some(slice) = slice {
+            // What was published before this join goes to its members of then, and what it recovers behind that.
+            self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+            sink.recover(member, slice);
+        }
+        let in_epoch = place.as_ref().map(Place::in_epoch);
+        match (topic.kind, reply) {
+            (Kind::Inbox, _) => {
+                self.join_everyone(member, sink);
+                sink.answer(member, Answer::Connected { inbox: in_epoch });
+                if let (Some(place), Some(subscriber)) = (place, self.members.get_mut(member)) {
+                    subscriber.welcomed_at = Some(Box::new(place));
+                }
+            }
+            (Kind::Raw, _) => sink.answer(member, Answer::Connected { inbox: None }),
+            (Kind::Room | Kind::Everyone, JoinReply::Silent) => {}
+            (Kind::Room | Kind::Everyone, JoinReply::Joined { id, .. }) => {
+                let answer = Answer::Joined { id: id.as_deref(), room: &topic.name, place: in_epoch, recovered };
+                sink.answer(member, answer);
+            }
+            (Kind::Room | Kind::Everyone, JoinReply::Many(many)) => {
+                let id = &*many.id;
+                let answer = Answer::Joined { id: Some(id), room: &topic.name, place: in_epoch, recovered };
+                sink.answer(member, answer);
+                if many.answered() && !many.has_failed() {
+                    sink.answer(member, Answer::Acked { id, place: None });
+                }
+            }
+        }
+    }
+
+    /// The home could not let a connection in: it leaves again, if it is not about to anyway.
+    fn join_refused(
+        &mut self,
+        topic: &TopicKey,
+        index: TopicIndex,
+        member: ConnId,
+        membership: Membership,
+        reply: &JoinReply,
+        sink: &mut impl Sink,
+    ) {
+        let Some(subscriber) = self.members.get_mut(member) else { return };
+        let user = subscriber.name.clone();
+        let wanted = subscriber.find(index).filter(|subscription| subscription.is_wanted());
+        if let (Membership::Changed, Some(subscription)) = (membership, wanted) {
+            let membership = subscription.ask_leave();
+            self.send_leave(topic, member, &user, membership, Departure::Refused, sink);
+        }
+        let id = match reply {
+            JoinReply::Silent => None,
+            JoinReply::Joined { id, .. } => id.as_deref(),
+            JoinReply::Many(many) => {
+                // The rooms that could be joined are answered one by one; the command as a whole has failed once.
+                many.answered();
+                Some(&*many.id).filter(|_| many.fail())
+            }
+        };
+        if !matches!(reply, JoinReply::Many(_)) || id.is_some() {
+            sink.answer(member, Answer::Unavailable { id });
+        }
+    }
+
+    fn join_everyone(&mut self, member: ConnId, sink: &mut impl Sink) {
+        self.batches.seal(self.topics.get_mut(self.everyone), &self.members, sink);
+        if self.members.joins_everyone(member) {
+            self.members.enlist_in_everyone(&mut self.topics, member);
+        }
+    }
+
+    /// The home has confirmed a leave.
+    pub(super) fn left(&mut self, left: Left, sink: &mut impl Sink) {
+        let Left { topic, member, membership, id, removed } = left;
+        let Some(index) = self.topics.find(topic.hashed()) else { return };
+        let Some(subscription) = self.members.subscription(member, index) else { return };
+        subscription.confirm();
+        if membership == Membership::Changed && self.members.is_listed(member, index) {
+            self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+            self.members.delist(&mut self.topics, member, index);
+        }
+        if self.members.forget_if_over(&mut self.topics, member, index) {
+            self.drop_if_unused(index);
+        }
+        if let Some(id) = id {
+            sink.answer(member, Answer::Acked { id: &id, place: None });
+        }
+        if let Some(reason) = removed {
+            sink.answer(member, Answer::Left { room: &topic.name, reason: &reason });
+        }
+    }
+
+    /// An operator's order for the members here.
+    pub(super) fn expel(&mut self, expulsion: &Expulsion, sink: &mut impl Sink) {
+        let Expulsion { topic, user, reason } = expulsion;
+        let Some(index) = self.topics.find(topic.hashed()) else { return };
+        for slot in self.members.of(self.topics.get(index)).to_vec() {
+            let (generation, name) = self.members.at(slot);
+            let member = ConnId { reactor: self.me, slot, generation };
+            match topic.kind {
+                Kind::Inbox => sink.answer(member, Answer::Disconnected),
+                Kind::Room | Kind::Raw | Kind::Everyone if name == user => {
+                    let subscription = self.members.subscription(member, index);
+                    let Some(subscription) = subscription.filter(|found| found.is_wanted()) else { continue };
+                    let membership = subscription.ask_leave();
+                    let why = Departure::Removed(reason.clone());
+                    self.send_leave(topic, member, user, membership, why, sink);
+                }
+                Kind::Room | Kind::Raw | Kind::Everyone => {}
+            }
+        }
+    }
+
+    /// The home has looked: what was missed, then the answer.
+    pub(super) fn resumed(&mut self, resumed: Resumed, sink: &mut impl Sink) {
+        let Resumed { to, place, slice, id } = resumed;
+        let recovered = slice.is_some();
+        if let Some(slice) = slice {
+            self.seal_inbox(to, sink);
+            sink.recover(to, slice);
+        }
+        sink.answer(to, Answer::Resumed { id: id.as_deref(), place: place.as_ref().map(Place::in_epoch), recovered });
+    }
+
+    /// What was published to the connection's inbox so far is handed out.
+    fn seal_inbox(&mut self, conn: ConnId, sink: &mut impl Sink) {
+        let Some(subscriber) = self.members.get(conn) else { return };
+        let inbox = self.topics.hashed(TopicRef { kind: Kind::Inbox, name: &subscriber.name });
+        if let Some(index) = self.topics.find(inbox) {
+            self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+        }
+    }
+}
