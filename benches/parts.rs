@@ -14,6 +14,7 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::bounded;
 use fanfare::compress::SharedFrame;
+use fanfare::config::Pattern;
 use fanfare::conn::{Chunk, Ledger, Outbox, Segment, parse_header, unmask, validate};
 use fanfare::frame::{FrameBuilder, Opcode, encode_header};
 use fanfare::ids::{ConnId, ReactorId, Slot};
@@ -50,7 +51,7 @@ fn settings() -> Criterion {
 criterion_group! {
     name = parts;
     config = settings();
-    targets = read_header, write_header, unmasking, utf8, command, event, fan_out, hop, history, mailbox, wheel, outbox, counters
+    targets = read_header, write_header, unmasking, utf8, command, event, fan_out, hop, history, room_tables, mailbox, wheel, outbox, counters
 }
 criterion_main!(parts);
 
@@ -434,6 +435,37 @@ fn history(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("copy_of_the_ring", messages), |bencher| {
             bencher.iter(|| black_box(&ring).iter().cloned().collect::<Box<[SharedFrame]>>());
         });
+    }
+}
+
+/// A message into a room with history, where it is the first of so many `[[room]]` tables that matches, and one into a
+/// room that keeps nothing and has no member.
+fn room_tables(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("room_tables");
+    let frame = [b"\x81\x7e\x00\x7e".as_slice(), &[b'x'; 125], b"}"].concat();
+    for tables in [1, 200] {
+        let pattern = |at: usize| format!("market{at:03}.*").parse::<Pattern>().unwrap();
+        let patterns: Vec<Pattern> = (0..tables).rev().map(pattern).collect();
+        let policy = HistoryPolicy { messages_max: 100, ttl_ms: u64::MAX };
+        let of = move |room: &str| patterns.iter().find(|pattern| pattern.matches(room)).map(|_| policy);
+        let history = HistorySettings {
+            rooms: Some(RoomPolicies(Arc::new(of))),
+            inbox: None,
+            bytes_max: usize::MAX,
+            owed: Arc::default(),
+            owed_bytes_max: u64::MAX,
+        };
+        let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
+        let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };
+        let (mut router, mut sink) = (Router::new(ReactorId(0), 1, 1, 1, settings), Counter::new());
+        for (what, name) in [("publish", "market000.gold"), ("publish_to_no_member", "den")] {
+            let topic = TopicRef { kind: Kind::Room, name };
+            let publish = Publish { topic, frame: &frame, exclude: None, key: None, publisher: NOBODY };
+            (0..100).for_each(|_| router.publish(publish, None, &mut sink));
+            group.bench_function(BenchmarkId::new(what, tables), |bencher| {
+                bencher.iter(|| router.publish(black_box(publish), None, &mut sink));
+            });
+        }
     }
 }
 

@@ -204,6 +204,12 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// What the router can build again from what it is, it builds again; for tests.
+    #[cfg(any(test, debug_assertions))]
+    pub fn rebuild(&mut self) {
+        self.router.rebuild();
+    }
+
     /// Checks the tables against each other; for tests.
     ///
     /// # Panics

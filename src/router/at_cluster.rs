@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::batches::Delivery;
 use super::cluster::{Append, AttachId, FromCluster, Older, Question, Rest, ToCluster};
-use super::cluster_subscription::{Arrival, ArrivalKind, Input, Output, Redis, Retention as Keeps};
+use super::cluster_subscription::{Arrival, ArrivalKind, Input, Output, Redis, Retained};
 use super::crowd::Crowd;
 use super::history::{History, Place, newest_within};
 use super::mail::{Content, Expulsion, HomeMail, Mail, Published};
@@ -17,7 +17,7 @@ use super::topic::{Kind, TopicIndex, TopicKey};
 use super::{Router, Sink};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
-use crate::ids::ReactorId;
+use crate::ids::{ConnId, ReactorId};
 use crate::limits::{CLUSTER_FENCE_ROUNDS, CLUSTER_SINGLE_FRAME_BYTES, HISTORY_PAGE_BYTES_MAX};
 use crate::protocol;
 
@@ -88,7 +88,7 @@ impl Router {
             mail: (from, mail),
             answered,
             redis: cluster.redis,
-            retention: if policy.history.is_some() { Keeps::Keeps } else { Keeps::None },
+            retained: if policy.history.is_some() { Retained::History } else { Retained::Nothing },
             next: AttachId(cluster.attachments + 1),
         };
         let output = home.subscription.handle(Input::Mail(arrival));
@@ -270,7 +270,7 @@ impl Router {
     }
 
     /// A connection's fence goes round through the cluster.
-    pub(super) fn fence_cluster(&mut self, member: crate::ids::ConnId) {
+    pub(super) fn fence_cluster(&mut self, member: ConnId) {
         self.ask_cluster(ToCluster::Fence { member, rounds_left: CLUSTER_FENCE_ROUNDS });
     }
 

@@ -110,8 +110,8 @@ impl Router {
         }
         let found = self.topics.find(room.hashed());
         let home = found.and_then(|index| self.homes.get(self.topics.get(index)));
+        let count = home.map_or(0, |home| home.users_count()) as u64;
         let users = home.into_iter().flat_map(|home| home.users());
-        let count = users.clone().count() as u64;
         let names = users.take(PRESENCE_USERS_MAX).cloned().collect();
         self.send(from, Content::Users(Box::new(Users { to: asker, id, room, count, names })), sink);
     }

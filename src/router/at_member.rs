@@ -5,7 +5,7 @@ use arcstr::ArcStr;
 use super::history::Place;
 use super::mail::{Departure, Expulsion, HomeMail, Join, Joined, Leave, Left, Membership, Outcome, Resumed};
 use super::retention::Recovery;
-use super::topic::{Kind, TopicIndex, TopicKey, TopicRef};
+use super::topic::{HashedTopic, Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, JoinError, JoinReply, Router, Sink};
 use crate::ids::ConnId;
 
@@ -23,11 +23,7 @@ impl Router {
 
     fn connect_to(&mut self, conn: ConnId, kind: Kind, name: &str, sink: &mut impl Sink) {
         // A user's connections here share the name.
-        let name = self.topics.hashed(TopicRef { kind, name });
-        let topic = match self.topics.find(name) {
-            Some(index) => self.topics.get(index).key.clone(),
-            None => name.to_key(),
-        };
+        let topic = self.shared_key(self.topics.hashed(TopicRef { kind, name }));
         self.members.insert(conn, topic.name.clone());
         self.subscribe(conn, &topic, JoinReply::Silent, sink);
     }
@@ -47,7 +43,9 @@ impl Router {
         for subscription in subscriber.subscriptions {
             let topic = self.topics.get(subscription.topic).key.clone();
             if subscription.is_wanted() {
-                self.send_leave(&topic, conn, &subscriber.name, Membership::Changed, Departure::Gone, sink);
+                let (topic, user) = (topic.clone(), subscriber.name.clone());
+                let (membership, why) = (Membership::Changed, Departure::Gone);
+                self.send_leave(Leave { topic, member: conn, user, membership, why }, sink);
             }
             if let Some(index) = self.topics.find(topic.hashed()) {
                 self.drop_if_unused(index);
@@ -60,6 +58,7 @@ impl Router {
     /// # Errors
     /// [`JoinError`]; nothing has changed then.
     pub fn join(&mut self, conn: ConnId, room: &str, reply: JoinReply, sink: &mut impl Sink) -> Result<(), JoinError> {
+        let room = self.topics.hashed(TopicRef { kind: Kind::Room, name: room });
         self.members.check_join(&self.topics, conn, &[room], reply.recover_from())?;
         self.join_room(conn, room, reply, sink);
         Ok(())
@@ -76,7 +75,8 @@ impl Router {
         reply: JoinReply,
         sink: &mut impl Sink,
     ) -> Result<(), JoinError> {
-        let rooms: Vec<&str> = rooms.iter().map(AsRef::as_ref).collect();
+        let named = |room| self.topics.hashed(TopicRef { kind: Kind::Room, name: room });
+        let rooms: Vec<HashedTopic<'_>> = rooms.iter().map(|room| named(room.as_ref())).collect();
         self.members.check_join(&self.topics, conn, &rooms, reply.recover_from())?;
         if let (JoinReply::Many(many), []) = (&reply, &rooms[..]) {
             sink.answer(conn, Answer::Acked { id: &many.id, place: None });
@@ -87,13 +87,17 @@ impl Router {
         Ok(())
     }
 
-    fn join_room(&mut self, conn: ConnId, room: &str, reply: JoinReply, sink: &mut impl Sink) {
-        let name = self.topics.hashed(TopicRef { kind: Kind::Room, name: room });
-        let topic = match self.topics.find(name) {
-            Some(index) => self.topics.get(index).key.clone(),
-            None => name.to_key(),
-        };
+    fn join_room(&mut self, conn: ConnId, room: HashedTopic<'_>, reply: JoinReply, sink: &mut impl Sink) {
+        let topic = self.shared_key(room);
         self.subscribe(conn, &topic, reply, sink);
+    }
+
+    /// The topic's key, with the name that is here already, if there is one.
+    fn shared_key(&self, topic: HashedTopic<'_>) -> TopicKey {
+        match self.topics.find(topic) {
+            Some(index) => self.topics.get(index).key.clone(),
+            None => topic.to_key(),
+        }
     }
 
     /// Leaves a room; answered with an ack where there is an `id`: once what was asked for before is confirmed, at
@@ -107,23 +111,15 @@ impl Router {
             (Some(subscription), _) => {
                 let membership = subscription.ask_leave();
                 let topic = self.topics.get(subscription.topic).key.clone();
-                self.send_leave(&topic, conn, &user, membership, Departure::Asked(id.map(Into::into)), sink);
+                let why = Departure::Asked(id.map(Into::into));
+                self.send_leave(Leave { topic, member: conn, user, membership, why }, sink);
             }
             (None, Some(id)) => sink.answer(conn, Answer::Acked { id, place: None }),
             (None, None) => {}
         }
     }
 
-    fn send_leave(
-        &mut self,
-        topic: &TopicKey,
-        member: ConnId,
-        user: &ArcStr,
-        membership: Membership,
-        why: Departure,
-        sink: &mut impl Sink,
-    ) {
-        let leave = Leave { topic: topic.clone(), member, user: user.clone(), membership, why };
+    fn send_leave(&mut self, leave: Leave, sink: &mut impl Sink) {
         self.send_home(HomeMail::Leave(Box::new(leave)), sink);
     }
 
@@ -138,12 +134,16 @@ impl Router {
 
     /// The home has confirmed a join.
     pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
-        let Joined { topic, member, membership, reply, outcome } = joined;
-        let Some(index) = self.topics.find(topic.hashed()) else { return };
-        let Some(subscription) = self.members.subscription(member, index) else { return };
+        let Some(index) = self.topics.find(joined.topic.hashed()) else { return };
+        let Some(subscription) = self.members.subscription(joined.member, index) else { return };
         subscription.confirm();
-        let Outcome::Member(Recovery { place, slice, recovered }) = outcome else {
-            return self.join_refused(&topic, index, member, membership, &reply, sink);
+        let Joined { topic, member, membership, reply, outcome } = joined;
+        let Recovery { place, slice, recovered } = match outcome {
+            Outcome::Member(recovery) => recovery,
+            Outcome::Unavailable => {
+                self.leave_refused(index, topic, member, membership, sink);
+                return refuse(member, &reply, sink);
+            }
         };
         if membership == Membership::Changed && !self.members.is_listed(member, index) {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
@@ -182,13 +182,12 @@ impl Router {
     }
 
     /// The home could not let a connection in: it leaves again, if it is not about to anyway.
-    fn join_refused(
+    fn leave_refused(
         &mut self,
-        topic: &TopicKey,
         index: TopicIndex,
+        topic: TopicKey,
         member: ConnId,
         membership: Membership,
-        reply: &JoinReply,
         sink: &mut impl Sink,
     ) {
         let Some(subscriber) = self.members.get_mut(member) else { return };
@@ -196,19 +195,7 @@ impl Router {
         let wanted = subscriber.find(index).filter(|subscription| subscription.is_wanted());
         if let (Membership::Changed, Some(subscription)) = (membership, wanted) {
             let membership = subscription.ask_leave();
-            self.send_leave(topic, member, &user, membership, Departure::Refused, sink);
-        }
-        let id = match reply {
-            JoinReply::Silent => None,
-            JoinReply::Joined { id, .. } => id.as_deref(),
-            JoinReply::Many(many) => {
-                // The rooms that could be joined are answered one by one; the command as a whole has failed once.
-                many.answered();
-                Some(&*many.id).filter(|_| many.fail())
-            }
-        };
-        if !matches!(reply, JoinReply::Many(_)) || id.is_some() {
-            sink.answer(member, Answer::Unavailable { id });
+            self.send_leave(Leave { topic, member, user, membership, why: Departure::Refused }, sink);
         }
     }
 
@@ -254,7 +241,8 @@ impl Router {
                     let Some(subscription) = subscription.filter(|found| found.is_wanted()) else { continue };
                     let membership = subscription.ask_leave();
                     let why = Departure::Removed(reason.clone());
-                    self.send_leave(topic, member, user, membership, why, sink);
+                    let (topic, user) = (topic.clone(), user.clone());
+                    self.send_leave(Leave { topic, member, user, membership, why }, sink);
                 }
                 Kind::Room | Kind::Raw | Kind::Everyone => {}
             }
@@ -278,6 +266,21 @@ impl Router {
         let inbox = self.topics.hashed(TopicRef { kind: Kind::Inbox, name: &subscriber.name });
         if let Some(index) = self.topics.find(inbox) {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+        }
+    }
+}
+
+/// A connection that could not be let into a room is told so: the rooms of one command that could be joined are answered
+/// one by one, and the command as a whole has failed once.
+fn refuse(member: ConnId, reply: &JoinReply, sink: &mut impl Sink) {
+    match reply {
+        JoinReply::Silent => sink.answer(member, Answer::Unavailable { id: None }),
+        JoinReply::Joined { id, .. } => sink.answer(member, Answer::Unavailable { id: id.as_deref() }),
+        JoinReply::Many(many) => {
+            many.answered();
+            if many.fail() {
+                sink.answer(member, Answer::Unavailable { id: Some(&many.id) });
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ pub struct Batch {
     pub excluded: SmallVec<[Excluded; 1]>,
     /// Whether a frame in it is worth compressing for those who agreed on that.
     pub compressible: bool,
-    /// Frames worth compressing that other reactors share, by where they start: whoever compresses one does it for all.
+    /// Frames worth compressing that other reactors share, by where they start: the reactor that compresses one does it for all.
     pub shared: Vec<(u32, SharedFrame)>,
 }
 

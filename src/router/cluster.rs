@@ -7,7 +7,7 @@
 //!
 //! It is mail like any other: what was sent first comes first. A topic is *open* while the cluster sends its home what
 //! the other nodes publish. Each time a home opens it, the opening has a new number, and what belongs to an earlier one
-//! is nobody's.
+//! changes nothing.
 
 use std::sync::Arc;
 

@@ -84,7 +84,7 @@ pub(super) struct Arrival<M> {
     /// What the cluster has said already.
     pub(super) answered: Answered,
     pub(super) redis: Redis,
-    pub(super) retention: Retention,
+    pub(super) retained: Retained,
     /// For a new attachment.
     pub(super) next: AttachId,
 }
@@ -107,11 +107,11 @@ pub(super) enum Redis {
     Unreachable,
 }
 
-/// Whether the topic keeps history.
+/// What is kept of the topic's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retention {
-    Keeps,
-    None,
+pub(super) enum Retained {
+    History,
+    Nothing,
 }
 
 /// What happens to a topic at its home.
@@ -261,7 +261,7 @@ impl<M> ClusterSubscription<M> {
     }
 
     fn arrived(&mut self, arrival: Arrival<M>) -> Output<M> {
-        let Arrival { mail, kind, need, answered, redis, retention, next } = arrival;
+        let Arrival { mail, kind, need, answered, redis, retained, next } = arrival;
         match self {
             ClusterSubscription::Pending(pending) => match kind {
                 ArrivalKind::Other if pending.mail.len() >= CLUSTER_WAITING_MAX => {
@@ -277,7 +277,7 @@ impl<M> ClusterSubscription<M> {
                 self.wait(next, Awaits::Attachment, mail);
                 Output::Attach(next)
             }
-            ClusterSubscription::LocalOnly(_) if retention == Retention::Keeps => Output::Act(mail, Answered::No),
+            ClusterSubscription::LocalOnly(_) if retained == Retained::History => Output::Act(mail, Answered::No),
             ClusterSubscription::Detached | ClusterSubscription::LocalOnly(_) => Output::Act(mail, answered),
             ClusterSubscription::Attached(attach) => {
                 let attach = *attach;
@@ -394,8 +394,8 @@ mod tests {
         }
     }
 
-    fn mail(kind: ArrivalKind, need: Option<Need>, redis: Redis, retention: Retention) -> Input<u32> {
-        Input::Mail(Arrival { mail: 3, kind, need, answered: Answered::Nothing, redis, retention, next: NEXT })
+    fn mail(kind: ArrivalKind, need: Option<Need>, redis: Redis, retained: Retained) -> Input<u32> {
+        Input::Mail(Arrival { mail: 3, kind, need, answered: Answered::Nothing, redis, retained, next: NEXT })
     }
 
     const WAITING: [(&str, &str); 3] = [
@@ -410,15 +410,15 @@ mod tests {
         let detached = ("attach 8", "pending attachment 8 [3]");
         let attached = ("act 3 nothing", "attached 7");
         check(
-            || mail(ArrivalKind::Join, None, Redis::Reachable, Retention::None),
+            || mail(ArrivalKind::Join, None, Redis::Reachable, Retained::Nothing),
             [detached, ("act 3 nothing", "local only 7"), attachment, page, checked, attached],
         );
         check(
-            || mail(ArrivalKind::Join, Some(LOAD), Redis::Reachable, Retention::Keeps),
+            || mail(ArrivalKind::Join, Some(LOAD), Redis::Reachable, Retained::History),
             [detached, ("act 3 no", "local only 7"), attachment, page, checked, ("ask page", "pending page 7 [3]")],
         );
         check(
-            || mail(ArrivalKind::Join, Some(LOAD), Redis::Unreachable, Retention::Keeps),
+            || mail(ArrivalKind::Join, Some(LOAD), Redis::Unreachable, Retained::History),
             [detached, ("act 3 no", "local only 7"), attachment, page, checked, ("act 3 no", "attached 7")],
         );
     }
@@ -428,7 +428,7 @@ mod tests {
         let [attachment, page, checked] = WAITING;
         for kind in [ArrivalKind::Leave, ArrivalKind::Other] {
             check(
-                || mail(kind, Some(Need::Check), Redis::Reachable, Retention::Keeps),
+                || mail(kind, Some(Need::Check), Redis::Reachable, Retained::History),
                 [
                     ("act 3 nothing", "detached"),
                     ("act 3 no", "local only 7"),
@@ -518,9 +518,9 @@ mod tests {
     fn what_waits_is_bounded_but_for_joins_and_leaves() {
         let mut state = Subscription::Detached;
         for _ in 0..CLUSTER_WAITING_MAX {
-            state.handle(mail(ArrivalKind::Join, None, Redis::Reachable, Retention::None));
+            state.handle(mail(ArrivalKind::Join, None, Redis::Reachable, Retained::Nothing));
         }
-        let next = |kind| mail(kind, None, Redis::Reachable, Retention::None);
+        let next = |kind| mail(kind, None, Redis::Reachable, Retained::Nothing);
         assert_eq!(told(state.handle(next(ArrivalKind::Other))), "refuse 3");
         assert_eq!(told(state.handle(next(ArrivalKind::Leave))), "-");
         assert_eq!(told(state.handle(next(ArrivalKind::Join))), "-");

@@ -105,7 +105,7 @@ enum Seen {
 }
 
 impl Census {
-    /// Nobody, and users are hashed with `key`.
+    /// No user yet; users are hashed with `key`.
     pub fn new(key: CrowdKey) -> Census {
         let seen = Seen::Each(HashSet::with_hasher(FixedState::default()));
         Census { key, names: Vec::new(), named: HashSet::with_hasher(FixedState::default()), seen }

@@ -26,7 +26,7 @@ pub struct HistoryPolicy {
     pub ttl_ms: u64,
 }
 
-/// A place in a topic's history.
+/// A position in a topic's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// New whenever continuity cannot be proven.
@@ -42,13 +42,13 @@ impl Place {
     }
 }
 
-/// The history of one topic.
+/// The history of one topic: all of it is what it is, but for the account and what is noted in `kept`.
 #[derive(Debug)]
 pub(super) struct History {
     epoch: Arc<str>,
     policy: HistoryPolicy,
     last_offset: u64,
-    told: Told,
+    position: Position,
     /// Whether there may be messages in front of those here, in the stream that this is the newest part of.
     older_elsewhere: bool,
     /// Where this began, if it is a part of a stream.
@@ -62,9 +62,9 @@ pub(super) struct History {
 
 /// Whether a client may come back with a position in this epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nobody,
-    Somebody,
+enum Position {
+    Untold,
+    Told,
 }
 
 impl History {
@@ -73,7 +73,7 @@ impl History {
             epoch,
             policy,
             last_offset: 0,
-            told: Told::Nobody,
+            position: Position::Untold,
             older_elsewhere: false,
             stream_from: None,
             account,
@@ -135,7 +135,7 @@ impl History {
         self.place_of(self.last_offset)
     }
 
-    /// Behind which place a member gets everything live that was told `place` when it came.
+    /// Behind which position a member gets everything live that was told `place` when it came.
     pub(super) fn live_from(&self, place: Option<&Place>) -> Option<Place> {
         match place {
             Some(place) if place.epoch == self.epoch => Some(place.clone()),
@@ -188,7 +188,7 @@ impl History {
 
     /// A client is told where the history is.
     pub(super) fn tell(&mut self) {
-        self.told = Told::Somebody;
+        self.position = Position::Told;
     }
 
     /// A member has come: as long as there is one, the epoch is known.
@@ -201,7 +201,7 @@ impl History {
     /// The last member has left. Where one was told a position the epoch is kept as long as a message, for it to come
     /// back.
     pub(super) fn left(&mut self, now: Millis) {
-        if self.told == Told::Somebody {
+        if self.position == Position::Told {
             self.kept.get_or_insert_default().set_told(Some(now));
         }
     }
@@ -211,7 +211,7 @@ impl History {
         self.kept.as_ref()?.expires_at(self.policy.ttl_ms)
     }
 
-    /// The place of the message that was published with this key already.
+    /// The position of the message that was published with this key already.
     pub(super) fn known(&self, key: &str) -> Option<Place> {
         self.kept.as_ref()?.known(key).map(|offset| self.place_of(offset))
     }
@@ -386,7 +386,7 @@ mod tests {
     fn a_position_is_known_as_long_as_a_message_from_when_the_last_member_leaves() {
         let mut history = history(10, 1_000);
         history.left(Millis(0));
-        assert!(history.is_empty(), "nobody was told");
+        assert!(history.is_empty(), "no client was told");
         history.tell();
         history.left(Millis(5_000));
         history.entered();
@@ -412,7 +412,7 @@ mod tests {
         for offset in 3..=5 {
             history.append(frame(offset), None, Millis(0));
         }
-        assert_eq!(owed.get(), snapshot_bytes + 2 * frame_bytes, "of the three dropped, nobody waits for the third");
+        assert_eq!(owed.get(), snapshot_bytes + 2 * frame_bytes, "of the three dropped, no slice holds the third");
         drop(slice);
         assert_eq!(owed.get(), snapshot_bytes + 2 * frame_bytes, "all of a snapshot lives as long as any of it");
         let others = history.last(2);

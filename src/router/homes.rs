@@ -74,6 +74,11 @@ impl Home {
         self.users.iter()
     }
 
+    /// How many users are in the room, each once.
+    pub(super) fn users_count(&self) -> usize {
+        self.users.count()
+    }
+
     fn add(&mut self, reactor: ReactorId, user: Option<&ArcStr>, seed: u64) {
         match self.interest.iter_mut().find(|(at, _)| *at == reactor) {
             Some((_, members)) => *members += 1,

@@ -14,13 +14,13 @@ use crate::compress::{HeldBytes, SharedFrame};
 use crate::limits::{ALLOCATION_BYTES, HISTORY_ORDER_BYTES, PUBLISH_KEY_MS_MAX, PUBLISH_KEYS_MAX};
 use crate::time::Millis;
 
-/// See the module's documentation.
+/// See the module's documentation. What is noted, the sum of bytes and the slicer's snapshot are built again.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     ring: VecDeque<Entry>,
     /// Of all messages.
     message_bytes: usize,
-    /// Since when nobody is in the topic who was told a position. It is kept as long as a message.
+    /// Since when no client is in the topic that was told a position. It is kept as long as a message.
     told_at: Option<Millis>,
     keys: Option<Box<Keys>>,
     slicer: Slicer,

@@ -55,16 +55,16 @@ impl Mail {
 
 #[cfg(test)]
 impl Mail {
-    /// Mail for nobody, with a frame of so many bytes.
+    /// Mail for no connection, with a frame of so many bytes.
     pub(crate) fn of_size(bytes: usize) -> Mail {
-        let nobody = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
-        Mail(Content::Direct { to: nobody, frame: vec![0; bytes][..].into(), ack: None })
+        let conn = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
+        Mail(Content::Direct { to: conn, frame: vec![0; bytes][..].into(), ack: None })
     }
 
-    /// Mail for nobody, told apart by its number.
+    /// Mail for no connection, told apart by its number.
     pub(crate) fn numbered(number: u8) -> Mail {
-        let nobody = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
-        Mail(Content::Direct { to: nobody, frame: [number][..].into(), ack: None })
+        let conn = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
+        Mail(Content::Direct { to: conn, frame: [number][..].into(), ack: None })
     }
 
     /// The number it was made with.
@@ -202,7 +202,7 @@ pub(super) struct Leave {
 pub(super) enum Departure {
     /// It said so and may want an answer with this id.
     Asked(Option<Box<str>>),
-    /// Its connection ended: nobody is left to answer.
+    /// Its connection ended: there is none to answer.
     Gone,
     /// Its join was refused.
     Refused,

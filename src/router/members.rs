@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::JoinError;
 use super::history::Place;
 use super::mail::{Membership, RecoverFrom};
-use super::topic::{Kind, Topic, TopicIndex, TopicRef, Topics};
+use super::topic::{HashedTopic, Kind, Topic, TopicIndex, Topics};
 use crate::ids::{ConnId, Slot};
 
 /// Not (yet, or any more) among a topic's members.
@@ -103,7 +103,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// Nobody yet. `everyone` is everyone's topic.
+    /// No connection yet. `everyone` is everyone's topic.
     pub(super) fn new(everyone: TopicIndex, rooms_max: usize) -> Members {
         Members { subscribers: Vec::new(), lists: Slab::new(), everyone, rooms_max }
     }
@@ -166,21 +166,21 @@ impl Members {
         &mut self,
         topics: &Topics,
         conn: ConnId,
-        rooms: &[&str],
+        rooms: &[HashedTopic<'_>],
         from: Option<&RecoverFrom>,
     ) -> Result<(), JoinError> {
-        let is_member: SmallVec<[bool; 8]> = rooms.iter().map(|name| self.is_member(topics, conn, name)).collect();
+        let is_member: SmallVec<[bool; 8]> = rooms.iter().map(|room| self.is_member(topics, conn, *room)).collect();
         // Before anything else, so that the answer does not depend on the order of the rooms.
         if matches!(from, Some(RecoverFrom::Since { .. })) && is_member.contains(&true) {
             return Err(JoinError::AlreadyJoined);
         }
-        let mut added: Vec<&str> = Vec::new();
-        for (&name, is_member) in rooms.iter().zip(is_member) {
+        let mut added: SmallVec<[HashedTopic<'_>; 8]> = SmallVec::new();
+        for (room, is_member) in rooms.iter().zip(is_member) {
             match is_member {
                 true => {}
-                false if added.contains(&name) => {}
+                false if added.contains(room) => {}
                 false if added.len() == self.rooms_max => return Err(JoinError::TooManyRooms),
-                false => added.push(name),
+                false => added.push(*room),
             }
         }
         let wanted = |subscription: &&Subscription| {
@@ -193,10 +193,9 @@ impl Members {
         }
     }
 
-    /// Whether the connection wants to be, or is, a member of a room.
-    pub(super) fn is_member(&mut self, topics: &Topics, conn: ConnId, room: &str) -> bool {
-        let room = TopicRef { kind: Kind::Room, name: room };
-        let topic = topics.find(topics.hashed(room));
+    /// Whether the connection wants to be, or is, a member of a topic.
+    pub(super) fn is_member(&mut self, topics: &Topics, conn: ConnId, topic: HashedTopic<'_>) -> bool {
+        let topic = topics.find(topic);
         topic.and_then(|topic| self.subscription(conn, topic)).is_some_and(|subscription| subscription.is_wanted())
     }
 

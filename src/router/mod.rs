@@ -11,9 +11,20 @@
 //! A join takes effect where the home put it in that order, so "joined" is answered exactly between what the member
 //! misses and what it gets. Where the home is this very reactor, the same steps are plain calls.
 //!
+//! The router is a thin front over parts that own their fields:
+//!
+//! ```text
+//!   topics      names, each hashed once; for every topic of this reactor what each part knows of it
+//!   members     this reactor's connections: what they want, what is confirmed, the lists that fan-out walks
+//!   homes       topics at home here: which reactors have members, who is there, the policy, the history
+//!   retention   how much those histories hold together, and which goes first
+//!   cluster     the other nodes: each home's ClusterSubscription, what is published for them
+//!   batches     what goes to members here at the end of the turn
+//! ```
+//!
 //! Owns topics, membership, fan-out batches and presence. Never sees sockets, clocks or threads: calls come in, mail
 //! goes to `poll_mail`, and what concerns this reactor's own connections goes to the [`Sink`]. May import `compress`,
-//! `protocol`, `frame`, `ids`, `limits`.
+//! `protocol`, `frame`, `ids`, `limits`, `time`.
 
 mod at_cluster;
 mod at_home;
@@ -353,11 +364,12 @@ impl Router {
         limit: Option<u64>,
         sink: &mut impl Sink,
     ) -> bool {
+        let room = self.topics.hashed(TopicRef { kind: Kind::Room, name: room });
         if !self.members.is_member(&self.topics, asker, room) {
             return false;
         }
         let limit = limit.map_or(HISTORY_PAGE_MAX, |limit| limit.min(HISTORY_PAGE_MAX as u64) as usize);
-        let room = self.topics.key(Kind::Room, room.into());
+        let room = room.to_key();
         let question = HistoryOf { room, asker, id: id.map(Into::into), before, limit };
         self.send_home(HomeMail::History(Box::new(question)), sink);
         true

@@ -25,7 +25,7 @@ impl fmt::Debug for RoomPolicies {
 pub struct TopicPolicy {
     /// What is kept of its messages.
     pub history: Option<HistoryPolicy>,
-    /// Up to how many members there are told of joins and leaves; 0 is nobody.
+    /// Rooms with more members are told of no joins and leaves; 0 turns notices off.
     pub notice_members_max: u64,
 }
 

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::Router;
+use super::homes::HomeState;
 use super::topic::TopicIndex;
+use crate::frame::FrameBuilder;
 
 impl Router {
     /// Everything that can be built again is thrown away and built again: indices, hashes, lists, counts, orders, caches.
@@ -19,7 +21,7 @@ impl Router {
         self.batches.rebuild(&mut self.topics, renamed);
         self.homes.rebuild();
         self.retention.rebuild(&self.topics, &mut self.homes);
-        self.frames = crate::frame::FrameBuilder::default();
+        self.frames = FrameBuilder::default();
     }
 
     /// Checks the parts against each other.
@@ -31,7 +33,7 @@ impl Router {
         self.homes.check(self.topics.iter().map(|(_, topic)| topic));
         self.retention.check(&self.topics, &self.homes);
         for (index, topic) in self.topics.iter() {
-            let needed = topic.subscriptions > 0 || topic.home != super::homes::HomeState::Vacant;
+            let needed = topic.subscriptions > 0 || topic.home != HomeState::Vacant;
             assert!(needed || index == self.everyone, "{:?} is unused", topic.key);
         }
     }

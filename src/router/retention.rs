@@ -8,6 +8,8 @@ use super::JoinReply;
 use super::cluster::{Older, Rest};
 use super::history::{History, HistoryPolicy, Place};
 use super::homes::{Home, Homes};
+#[cfg(any(test, debug_assertions))]
+use super::kept::Noted;
 use super::mail::{RecoverFrom, Resume};
 use super::needs::Piece;
 use super::policy::RoomPolicies;
@@ -312,7 +314,7 @@ impl Retention {
         for (index, topic) in topics.iter() {
             let Some(home) = homes.get_mut(topic) else { continue };
             if let Some(noted) = home.history.as_deref_mut().and_then(History::noted_mut) {
-                *noted = super::kept::Noted::default();
+                *noted = Noted::default();
             }
             self.note(index, topic, home);
         }

@@ -56,6 +56,14 @@ impl Users {
         }
     }
 
+    /// How many users, each once.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Users::Few(_) => self.iter().count(),
+            Users::Many(many) => many.len(),
+        }
+    }
+
     /// The users in no order, each once.
     pub(super) fn iter(&self) -> impl Iterator<Item = &ArcStr> + Clone {
         let (few, many) = match self {
@@ -114,6 +122,7 @@ mod tests {
                 names.sort_unstable();
                 let mut expected: Vec<String> = model.keys().map(|user| format!("user{user}")).collect();
                 expected.sort_unstable();
+                prop_assert_eq!(users.count(), expected.len());
                 prop_assert_eq!(names, expected);
             }
         }

@@ -1,7 +1,8 @@
 //! Allocations on the steady path, counted: a worker over a driver that feeds it prepared bytes and takes everything.
-//! And what history holds in the end.
+//! And what an idle member and history hold in the end.
 
 mod history;
+mod members;
 
 use std::alloc::System;
 use std::cell::{Cell, RefCell};
@@ -182,6 +183,8 @@ impl Feeder {
 fn main() {
     the_steady_path_allocates_nothing();
     println!("the_steady_path_allocates_nothing ... ok");
+    members::an_idle_member_is_small();
+    println!("an_idle_member_is_small ... ok");
     history::what_history_holds_is_bounded_and_counted();
     println!("what_history_holds_is_bounded_and_counted ... ok");
     history::nothing_is_kept_where_nobody_was_told_a_position();

@@ -25,6 +25,9 @@ const TURNS_PER_WINDOW: u64 = 300;
 /// Turns between two looks at a worker's tables.
 const TURNS_PER_CHECK: u64 = 16;
 
+/// Turns between two times that a router builds again what it can.
+const TURNS_PER_REBUILD: u64 = 75;
+
 /// Connections handed over as plain HTTP, with their bytes.
 pub type Handed = Rc<RefCell<Vec<(Client, Vec<u8>)>>>;
 
@@ -186,6 +189,9 @@ impl Seats {
                 if seat.turns.is_multiple_of(TURNS_PER_CHECK) {
                     check_tables(worker);
                 }
+                if seat.turns.is_multiple_of(TURNS_PER_REBUILD) {
+                    rebuild(worker);
+                }
                 seat.rest = Rest::Awake;
                 seat.has_lain_down = false;
             }
@@ -248,3 +254,13 @@ fn check_tables(worker: &Worker<SimDriver>) {
 /// A release build has no checks inside.
 #[cfg(not(debug_assertions))]
 fn check_tables(_: &Worker<SimDriver>) {}
+
+#[cfg(debug_assertions)]
+fn rebuild(worker: &mut Worker<SimDriver>) {
+    worker.rebuild();
+    worker.check_invariants();
+}
+
+/// Nor does it build anything again.
+#[cfg(not(debug_assertions))]
+fn rebuild(_: &mut Worker<SimDriver>) {}
