@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::connection::{CloseCause, Phase};
-use super::driver::Driver;
+use super::driver::{Driver, SlotKey};
 use super::worker::Worker;
 use crate::conn::{PeerError, validate};
 use crate::frame::{FrameBuilder, Opcode};
@@ -37,7 +37,7 @@ impl Message<'_> {
 impl<D: Driver> Worker<D> {
     /// A whole message of an open connection.
     #[inline]
-    pub(super) fn message(&mut self, slot: u32, message: Message<'_>) {
+    pub(super) fn message(&mut self, slot: SlotKey, message: Message<'_>) {
         self.connections.counts.messages_in += 1;
         let within_rate = match self.within_rate(slot, message.bytes().len()) {
             Ok(within_rate) => within_rate,
@@ -55,11 +55,12 @@ impl<D: Driver> Worker<D> {
             | Phase::Quiescing(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
-            | Phase::Lingering { .. } => {}
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => {}
         }
     }
 
-    fn raw_message(&mut self, slot: u32, echo: bool, message: Message<'_>) {
+    fn raw_message(&mut self, slot: SlotKey, echo: bool, message: Message<'_>) {
         let id = self.connections.id(slot);
         let Some(room) = self.router.name(id).cloned() else { return };
         let frame = self.frames.build(message.opcode(), |out| out.extend_from_slice(message.bytes()));
@@ -68,7 +69,7 @@ impl<D: Driver> Worker<D> {
         self.router.publish(publish, None, &mut self.connections);
     }
 
-    fn json_message(&mut self, slot: u32, within_rate: bool, message: Message<'_>) {
+    fn json_message(&mut self, slot: SlotKey, within_rate: bool, message: Message<'_>) {
         let text = match message {
             Message::Text(text) => Ok(text),
             Message::Binary(bytes) => validate(bytes),
@@ -102,7 +103,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn command<'a>(&mut self, slot: u32, request: Request<'a>) -> Result<(), Rejection<'a>> {
+    fn command<'a>(&mut self, slot: SlotKey, request: Request<'a>) -> Result<(), Rejection<'a>> {
         let me = self.connections.id(slot);
         let Request { id, command } = request;
         match command {
@@ -186,7 +187,7 @@ impl<D: Driver> Worker<D> {
                     self.router.direct_elsewhere(to, frame);
                 }
                 if let Some(id) = id {
-                    self.connections.message(me.slot.0, |out| protocol::ack(out, id, None));
+                    self.connections.message(me.into(), |out| protocol::ack(out, id, None));
                 }
             }
         }

@@ -9,7 +9,10 @@
 //!                       ├─► Leaving ─► Lingering ─► released                            (refused requests)
 //!                       └─► handed to the control thread                                (plain HTTP)
 //! ```
+//!
+//! What is released or handed over frees its slot at once, or is `Terminating` until the driver has nothing of it under way.
 
+use super::driver::{ListenerId, RemoteAddr};
 use super::intake::Intake;
 use crate::compress::Agreement;
 use crate::conn::{Decoder, HeadReader, Outbox, PeerError, TokenBucket, Upgrade};
@@ -69,6 +72,23 @@ pub(super) enum Phase {
     Leaving { until: Millis, then: Then },
     /// We have ended our side; what still comes is thrown away until the peer ends its own.
     Lingering { until: Millis },
+    /// It has no socket any more. The slot, and its admission, are held until the driver has nothing of it under way.
+    Terminating(Terminating),
+}
+
+/// What became of the socket of a connection whose slot is not free yet.
+#[derive(Debug)]
+pub(super) enum Terminating {
+    /// It was closed.
+    Released,
+    /// It goes to the control thread.
+    Detached(Box<Detached>),
+}
+
+#[derive(Debug)]
+pub(super) struct Detached {
+    /// What was read from it: it goes with the socket.
+    pub(super) read: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -102,6 +122,8 @@ pub(super) enum Then {
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) reader: HeadReader,
+    pub(super) listener: ListenerId,
+    pub(super) remote: RemoteAddr,
     pub(super) until: Millis,
 }
 
@@ -135,11 +157,29 @@ pub(super) struct Rate {
 }
 
 impl Connection {
-    pub(super) fn new(generation: u32, now: Millis, until: Millis) -> Connection {
+    /// A connection in its handshake.
+    pub(super) fn new(generation: u32, now: Millis, handshake: Handshake) -> Connection {
+        let until = handshake.until;
+        Connection::in_phase(generation, Phase::Handshake(Box::new(handshake)), now, until)
+    }
+
+    /// Gives up all but what counts against the node until the slot is free.
+    pub(super) fn terminate(&mut self, terminating: Terminating) {
+        let Heartbeat { heard_at, ping_at, .. } = self.heartbeat;
+        *self = Connection {
+            agreement: self.agreement,
+            admitted: self.admitted,
+            partial_bytes: self.partial_bytes,
+            dirty: self.dirty,
+            ..Connection::in_phase(self.generation, Phase::Terminating(terminating), heard_at, ping_at)
+        };
+    }
+
+    fn in_phase(generation: u32, phase: Phase, now: Millis, until: Millis) -> Connection {
         Connection {
             generation,
             batch: NO_BATCH,
-            phase: Phase::Handshake(Box::new(Handshake { reader: HeadReader::default(), until })),
+            phase,
             outbox: Outbox::default(),
             decoder: Decoder::default(),
             agreement: None,
@@ -163,7 +203,8 @@ impl Connection {
             | Phase::Opening(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
-            | Phase::Lingering { .. } => false,
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => false,
         }
     }
 
@@ -177,7 +218,8 @@ impl Connection {
             | Phase::Raw { .. }
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
-            | Phase::Lingering { .. } => false,
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => false,
         }
     }
 

@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use super::connection::{Connection, NO_BATCH, Phase};
+use super::connection::{Connection, Handshake, NO_BATCH, Phase, Terminating};
+use super::driver::SlotKey;
 use crate::compress::{Agreement, Deflater, SharedFrame, WindowBits};
 use crate::conn::{Cause, Chunk, Decoder, Ledger, Segment, Target, Unit, write_upgrade};
 use crate::frame::{FRAME_HEADER_BYTES_MIN, FrameBuilder, Opcode, frame_boundary};
@@ -18,23 +19,27 @@ use crate::protocol::{self, InEpoch};
 use crate::router::{BatchBody, Excluded};
 use crate::time::Millis;
 
-/// Belongs to no connection in particular.
-const NOBODY: u32 = u32::MAX;
-
-/// A batch in its compressed form, which belongs to no connection either.
-const COMPRESSED: u32 = u32::MAX - 1;
+/// Whose frames a batch holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The members of a topic: its buffer is the router's.
+    Topic,
+    /// Those members of a topic that agreed on the same compression.
+    Compressed,
+    /// One connection: they are its own.
+    Connection(SlotKey),
+}
 
 /// Spare buffers kept for later turns, of each kind; more are freed.
 const SPARE_MAX: usize = 64;
 
-/// Generations stay below 2^31 so that a driver can put more into a token.
+/// Generations stay below 2^31 so that a driver can put more beside them, see [`SlotKey`].
 const GENERATIONS_MASK: u32 = 0x7FFF_FFFF;
 
 /// Frames on their way in this turn.
 pub(super) struct TurnBatch {
     body: TurnBody,
-    /// The connection whose frames these are.
-    owner: u32,
+    owner: Owner,
     unit: Unit,
     cause: Cause,
 }
@@ -70,7 +75,7 @@ pub(super) struct Connections {
     heartbeat_ms: u64,
     slab: Slab<Connection>,
     generations: Vec<u32>,
-    dirty: Vec<u32>,
+    dirty: Vec<SlotKey>,
     batches: Vec<TurnBatch>,
     spare: Vec<Vec<u8>>,
     spare_compressed: Vec<Vec<u8>>,
@@ -79,11 +84,11 @@ pub(super) struct Connections {
     /// Connections that agreed on compression.
     deflating: usize,
     /// Connections that opened in this turn, with what they sent behind their request head.
-    opened: Vec<(u32, Vec<u8>)>,
+    opened: Vec<(SlotKey, Vec<u8>)>,
     /// Connections to which nothing more comes of what they have sent.
-    quiesced: Vec<u32>,
+    quiesced: Vec<SlotKey>,
     /// Connections that an operator ends.
-    disconnected: Vec<u32>,
+    disconnected: Vec<SlotKey>,
     frames: FrameBuilder,
     pub(super) ledger: Ledger,
     /// Bytes of incomplete incoming messages.
@@ -134,7 +139,7 @@ impl Connections {
         &self.codec
     }
 
-    pub(super) fn insert(&mut self, until: Millis) -> ConnId {
+    pub(super) fn insert(&mut self, handshake: Handshake) -> SlotKey {
         let now = self.now;
         let entry = self.slab.vacant_entry();
         let at = entry.key();
@@ -142,22 +147,30 @@ impl Connections {
             self.generations.resize(at + 1, 0);
         }
         let generation = self.generations[at];
-        entry.insert(Connection::new(generation, now, until));
-        ConnId { reactor: self.me, slot: Slot(at as u32), generation }
+        entry.insert(Connection::new(generation, now, handshake));
+        SlotKey::new(at as u32, generation)
     }
 
-    pub(super) fn remove(&mut self, slot: u32) -> Connection {
-        let generation = &mut self.generations[slot as usize];
+    pub(super) fn remove(&mut self, slot: SlotKey) -> Connection {
+        let generation = &mut self.generations[slot.index()];
         *generation = (*generation + 1) & GENERATIONS_MASK;
-        let connection = self.slab.remove(slot as usize);
+        let connection = self.slab.remove(slot.index());
         self.partial_bytes -= connection.partial_bytes as usize;
         self.deflating -= usize::from(connection.agreement.is_some());
         connection
     }
 
+    /// The connection in this slot has no socket any more, and the slot is not free yet.
+    pub(super) fn terminate(&mut self, slot: SlotKey, terminating: Terminating) {
+        if let Some(connection) = self.get_mut(slot) {
+            connection.terminate(terminating);
+            self.count_partial(slot);
+        }
+    }
+
     /// This was agreed about compression with the client in this slot.
-    pub(super) fn set_agreement(&mut self, slot: u32, agreement: Agreement) {
-        let connection = &mut self.slab[slot as usize];
+    pub(super) fn set_agreement(&mut self, slot: SlotKey, agreement: Agreement) {
+        let connection = &mut self.slab[slot.index()];
         connection.agreement = Some(agreement);
         connection.decoder = Decoder::new(Some(agreement));
         self.deflating += 1;
@@ -173,13 +186,14 @@ impl Connections {
 
     /// Counts what is held of a connection's input now.
     #[inline]
-    pub(super) fn count_partial(&mut self, slot: u32) {
-        if let Some(connection) = self.slab.get_mut(slot as usize) {
+    pub(super) fn count_partial(&mut self, slot: SlotKey) {
+        if let Some(connection) = self.get_mut(slot) {
             let held_bytes = connection.decoder.held_bytes() + connection.intake.held_bytes();
-            if connection.partial_bytes as usize != held_bytes {
-                self.partial_bytes = self.partial_bytes - connection.partial_bytes as usize + held_bytes;
+            let before_bytes = connection.partial_bytes as usize;
+            if before_bytes != held_bytes {
                 connection.partial_bytes = u32::try_from(held_bytes)
                     .expect("a message is at most 256 MiB, and what waits behind it a few reads");
+                self.partial_bytes = self.partial_bytes - before_bytes + held_bytes;
             }
         }
     }
@@ -190,37 +204,43 @@ impl Connections {
     }
 
     #[inline]
-    pub(super) fn get(&self, slot: u32) -> Option<&Connection> {
-        self.slab.get(slot as usize)
+    pub(super) fn get(&self, slot: SlotKey) -> Option<&Connection> {
+        self.slab.get(slot.index()).filter(|connection| connection.generation == slot.generation())
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
-        self.slab.get_mut(slot as usize)
+    pub(super) fn get_mut(&mut self, slot: SlotKey) -> Option<&mut Connection> {
+        self.slab.get_mut(slot.index()).filter(|connection| connection.generation == slot.generation())
     }
 
-    /// The id of the connection in a slot that is taken.
+    /// What a connection is to the router.
     #[inline]
-    pub(super) fn id(&self, slot: u32) -> ConnId {
-        ConnId { reactor: self.me, slot: Slot(slot), generation: self.slab[slot as usize].generation }
+    pub(super) fn id(&self, slot: SlotKey) -> ConnId {
+        ConnId { reactor: self.me, slot: Slot(slot.slot()), generation: slot.generation() }
     }
 
-    /// Whether this very connection is in its slot.
+    /// The connection that the router has as a member, which is there for as long as it is one.
     #[inline]
-    pub(super) fn is_here(&self, slot: u32, generation: u32) -> bool {
-        self.get(slot).is_some_and(|connection| connection.generation == generation)
+    pub(super) fn member(&self, Slot(slot): Slot) -> SlotKey {
+        SlotKey::new(slot, self.slab[slot as usize].generation)
+    }
+
+    /// The connection whose timer is in this slot of the wheel, if it is there still.
+    pub(super) fn in_wheel(&self, slot: u32) -> Option<SlotKey> {
+        let connection = self.slab.get(slot as usize)?;
+        Some(SlotKey::new(slot, connection.generation))
     }
 
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
-        self.slab.iter().map(|(slot, connection)| (slot as u32, connection))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SlotKey, &Connection)> {
+        self.slab.iter().map(|(at, connection)| (SlotKey::new(at as u32, connection.generation), connection))
     }
 
     /// The connections to flush.
-    pub(super) fn take_dirty(&mut self) -> Vec<u32> {
+    pub(super) fn take_dirty(&mut self) -> Vec<SlotKey> {
         std::mem::take(&mut self.dirty)
     }
 
@@ -229,15 +249,16 @@ impl Connections {
     }
 
     /// Gives the emptied list back for reuse.
-    pub(super) fn give_back_dirty(&mut self, mut list: Vec<u32>) {
+    pub(super) fn give_back_dirty(&mut self, mut list: Vec<SlotKey>) {
         list.clear();
         if self.dirty.is_empty() {
             self.dirty = list;
         }
     }
 
-    pub(super) fn mark_dirty(&mut self, slot: u32) {
-        if let Some(connection) = self.slab.get_mut(slot as usize)
+    pub(super) fn mark_dirty(&mut self, slot: SlotKey) {
+        if let Some(connection) = self.slab.get_mut(slot.index())
+            && connection.generation == slot.generation()
             && !connection.dirty
         {
             connection.dirty = true;
@@ -246,14 +267,14 @@ impl Connections {
     }
 
     /// A connection that opened in this turn, with what it sent behind its request head.
-    pub(super) fn next_opened(&mut self) -> Option<(u32, Vec<u8>)> {
+    pub(super) fn next_opened(&mut self) -> Option<(SlotKey, Vec<u8>)> {
         self.opened.pop()
     }
 
     /// Notes a batch for a connection; `false`, and nothing done, where it has another one or is to get parts only.
     #[inline]
-    pub(super) fn note_batch(&mut self, slot: u32, batch: u32) -> bool {
-        let connection = &mut self.slab[slot as usize];
+    pub(super) fn note_batch(&mut self, slot: SlotKey, batch: u32) -> bool {
+        let connection = &mut self.slab[slot.index()];
         if connection.batch != NO_BATCH || connection.excluded_from_batch {
             return false;
         }
@@ -266,8 +287,8 @@ impl Connections {
     }
 
     /// A reactor has sent all that it had of what this connection has sent.
-    pub(super) fn fenced(&mut self, slot: u32) {
-        let connection = &mut self.slab[slot as usize];
+    pub(super) fn fenced(&mut self, slot: SlotKey) {
+        let Some(connection) = self.get_mut(slot) else { return };
         if let Phase::Quiescing(quiescing) = &mut connection.phase {
             quiescing.awaited -= 1;
             if quiescing.awaited == 0 {
@@ -279,17 +300,17 @@ impl Connections {
     }
 
     /// A connection that has had all it is to have before it ends.
-    pub(super) fn next_quiesced(&mut self) -> Option<u32> {
+    pub(super) fn next_quiesced(&mut self) -> Option<SlotKey> {
         self.quiesced.pop()
     }
 
     /// An operator ends it; [`Connections::next_disconnected`] says so to the worker.
-    pub(super) fn disconnect(&mut self, slot: u32) {
+    pub(super) fn disconnect(&mut self, slot: SlotKey) {
         self.disconnected.push(slot);
     }
 
     /// A connection that an operator ends.
-    pub(super) fn next_disconnected(&mut self) -> Option<u32> {
+    pub(super) fn next_disconnected(&mut self) -> Option<SlotKey> {
         self.disconnected.pop()
     }
 
@@ -298,8 +319,8 @@ impl Connections {
     }
 
     /// A batch that a connection took note of goes into its outbox, from byte `from` on.
-    pub(super) fn queue_batch(&mut self, slot: u32, from: usize) {
-        let connection = &mut self.slab[slot as usize];
+    pub(super) fn queue_batch(&mut self, slot: SlotKey, from: usize) {
+        let connection = &mut self.slab[slot.index()];
         let batch = std::mem::replace(&mut connection.batch, NO_BATCH);
         if batch != NO_BATCH {
             let segment = self.batches[batch as usize].segment(&self.ledger);
@@ -316,8 +337,8 @@ impl Connections {
     }
 
     /// What waits for a connection is dropped, but for the rest of a frame that it has seen a part of.
-    pub(super) fn drop_queue(&mut self, slot: u32) {
-        if let Some(connection) = self.slab.get_mut(slot as usize) {
+    pub(super) fn drop_queue(&mut self, slot: SlotKey) {
+        if let Some(connection) = self.slab.get_mut(slot.index()) {
             connection.batch = NO_BATCH;
             connection.outbox.truncate_to_frame(&self.ledger);
         }
@@ -328,12 +349,12 @@ impl Connections {
         for batch in self.batches.drain(..) {
             let TurnBody::Local(mut bytes) = batch.body else { continue };
             let (spare, bytes_max) = match batch.owner {
-                NOBODY => {
+                Owner::Topic => {
                     recycle(bytes);
                     continue;
                 }
-                COMPRESSED => (&mut self.spare_compressed, BATCH_POOL_BYTES_MAX),
-                _ => (&mut self.spare, 4096),
+                Owner::Compressed => (&mut self.spare_compressed, BATCH_POOL_BYTES_MAX),
+                Owner::Connection(_) => (&mut self.spare, 4096),
             };
             if spare.len() < SPARE_MAX && bytes.capacity() <= bytes_max {
                 bytes.clear();
@@ -349,29 +370,29 @@ impl Connections {
     }
 
     /// Where this connection's own frames of this turn go, behind everything that is queued for it.
-    pub(super) fn own_frames(&mut self, slot: u32) -> &mut Vec<u8> {
+    pub(super) fn own_frames(&mut self, slot: SlotKey) -> &mut Vec<u8> {
         self.own_batch(slot, Unit::Frames, Cause::Own)
     }
 
     /// Where an HTTP response to this connection goes, with what belongs to it, behind everything that is queued for it.
-    pub(super) fn response(&mut self, slot: u32) -> &mut Vec<u8> {
+    pub(super) fn response(&mut self, slot: SlotKey) -> &mut Vec<u8> {
         self.own_batch(slot, Unit::Whole, Cause::Own)
     }
 
-    fn own_batch(&mut self, slot: u32, unit: Unit, cause: Cause) -> &mut Vec<u8> {
+    fn own_batch(&mut self, slot: SlotKey, unit: Unit, cause: Cause) -> &mut Vec<u8> {
         self.mark_dirty(slot);
-        let batch = self.slab[slot as usize].batch;
+        let batch = self.slab[slot.index()].batch;
         let fits = |batch: &TurnBatch| {
             let has_room = batch.bytes().len() < OWN_BATCH_BYTES_MAX;
-            batch.owner == slot && batch.unit == unit && batch.cause == cause && has_room
+            batch.owner == Owner::Connection(slot) && batch.unit == unit && batch.cause == cause && has_room
         };
         if batch == NO_BATCH || !fits(&self.batches[batch as usize]) {
             self.queue_batch(slot, 0);
-            self.slab[slot as usize].batch = self.batches.len() as u32;
+            self.slab[slot.index()].batch = self.batches.len() as u32;
             let buffer = self.spare.pop().unwrap_or_default();
-            self.batches.push(TurnBatch { body: TurnBody::Local(buffer), owner: slot, unit, cause });
+            self.batches.push(TurnBatch { body: TurnBody::Local(buffer), owner: Owner::Connection(slot), unit, cause });
         }
-        let batch = self.slab[slot as usize].batch;
+        let batch = self.slab[slot.index()].batch;
         match &mut self.batches[batch as usize].body {
             TurnBody::Local(bytes) => bytes,
             TurnBody::Segment(_) => unreachable!("a batch that is noted and owned is not shared yet"),
@@ -379,15 +400,15 @@ impl Connections {
     }
 
     /// Queues one whole frame for one connection.
-    pub(super) fn frame(&mut self, slot: u32, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn frame(&mut self, slot: SlotKey, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) {
         let mut frames = std::mem::take(&mut self.frames);
         self.own_frame(slot, frames.build(opcode, write), Cause::Own);
         self.frames = frames;
     }
 
     /// Queues a whole frame for one connection, compressed where that is agreed on and worth it.
-    pub(super) fn own_frame(&mut self, slot: u32, frame: &[u8], cause: Cause) {
-        let bits = self.slab[slot as usize].agreement.map(|agreement| agreement.server_bits);
+    pub(super) fn own_frame(&mut self, slot: SlotKey, frame: &[u8], cause: Cause) {
+        let bits = self.slab[slot.index()].agreement.map(|agreement| agreement.server_bits);
         let mut deflater = self.deflater.take();
         let frames = self.own_batch(slot, Unit::Frames, cause);
         let before = frames.len();
@@ -414,7 +435,7 @@ impl Connections {
                 TurnBody::Segment(Segment::shared(frame, &self.ledger))
             }
         };
-        self.batches.push(TurnBatch { body, owner: NOBODY, unit: Unit::Frames, cause: Cause::Others });
+        self.batches.push(TurnBatch { body, owner: Owner::Topic, unit: Unit::Frames, cause: Cause::Others });
         self.batches.len() as u32 - 1
     }
 
@@ -455,7 +476,7 @@ impl Connections {
         self.turn_bytes += out.len();
         self.batches.push(TurnBatch {
             body: TurnBody::Local(out),
-            owner: COMPRESSED,
+            owner: Owner::Compressed,
             unit: Unit::Frames,
             cause: Cause::Others,
         });
@@ -468,14 +489,15 @@ impl Connections {
     }
 
     /// Queues one JSON message for one connection.
-    pub(super) fn message(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn message(&mut self, slot: SlotKey, write: impl FnOnce(&mut Vec<u8>)) {
         self.counts.messages_out += 1;
         self.frame(slot, Opcode::Text, write);
     }
 
     /// Its first topic is joined: the handshake is answered, and a JSON connection welcomed.
     pub(super) fn open(&mut self, id: ConnId, inbox: Option<InEpoch<'_>>) {
-        let connection = &mut self.slab[id.slot.0 as usize];
+        let slot = SlotKey::from(id);
+        let connection = &mut self.slab[slot.index()];
         let agreement = connection.agreement;
         let opening = match std::mem::replace(&mut connection.phase, Phase::Json) {
             Phase::Opening(opening) => *opening,
@@ -491,17 +513,17 @@ impl Connections {
         self.counts.opened += 1;
         // The handshake's answer and the welcome leave together, as one piece.
         let mut frames = std::mem::take(&mut self.frames);
-        let response = self.response(id.slot.0);
+        let response = self.response(slot);
         write_upgrade(response, &opening.upgrade, agreement);
         if let Target::Json { .. } = opening.upgrade.target {
             let (client_id, heartbeat_ms) = (self.codec.encode(id), self.heartbeat_ms);
             let welcome = frames.build(Opcode::Text, |out| {
                 protocol::welcome(out, client_id.as_str(), &opening.user, heartbeat_ms, inbox);
             });
-            self.response(id.slot.0).extend_from_slice(welcome);
+            self.response(slot).extend_from_slice(welcome);
             self.counts.messages_out += 1;
         }
         self.frames = frames;
-        self.opened.push((id.slot.0, opening.early));
+        self.opened.push((slot, opening.early));
     }
 }

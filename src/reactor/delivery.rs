@@ -5,6 +5,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::connections::Connections;
+use super::driver::SlotKey;
 use crate::compress::{SharedFrame, WindowBits};
 use crate::conn::{Cause, Chunk, Frames, Replay, Segment, Unit};
 use crate::ids::{ConnId, Slot};
@@ -77,7 +78,8 @@ impl Sink for Connections {
         self.counts.deliveries += deliveries;
         self.mark_excluded(&excluded, true);
         let mut forms = Forms { plain: Form { batch: plain, excluded }, deflated: SmallVec::new(), shared };
-        for &Slot(slot) in members {
+        for &member in members {
+            let slot = self.member(member);
             let form = match compressible {
                 true => self.form(&mut forms, slot, members),
                 false => &forms.plain,
@@ -97,10 +99,7 @@ impl Sink for Connections {
     }
 
     fn recover(&mut self, to: ConnId, slice: Slice) {
-        if !self.is_here(to.slot.0, to.generation) {
-            return;
-        }
-        let (slot, now) = (to.slot.0, self.now);
+        let (slot, now) = (SlotKey::from(to), self.now);
         let Some(connection) = self.get(slot).filter(|connection| connection.is_json()) else { return };
         let bits = connection.agreement.map(|agreement| agreement.server_bits);
         let messages = slice.frames().len() as u64;
@@ -115,37 +114,34 @@ impl Sink for Connections {
     }
 
     fn direct(&mut self, to: ConnId, frame: &[u8]) {
-        let here = self.is_here(to.slot.0, to.generation);
-        if here && self.get(to.slot.0).is_some_and(|connection| connection.is_json()) {
+        if self.get(to.into()).is_some_and(|connection| connection.is_json()) {
             self.counts.messages_out += 1;
             self.counts.deliveries += 1;
-            self.own_frame(to.slot.0, frame, Cause::Others);
+            self.own_frame(to.into(), frame, Cause::Others);
         }
     }
 
     fn reply(&mut self, to: ConnId, frame: &[u8]) {
-        let here = self.is_here(to.slot.0, to.generation);
-        if here && self.get(to.slot.0).is_some_and(|connection| connection.is_json()) {
+        if self.get(to.into()).is_some_and(|connection| connection.is_json()) {
             self.counts.messages_out += 1;
-            self.own_frame(to.slot.0, frame, Cause::Own);
+            self.own_frame(to.into(), frame, Cause::Own);
         }
     }
 
     fn answer(&mut self, to: ConnId, answer: Answer<'_>) {
-        if !self.is_here(to.slot.0, to.generation) {
-            return;
-        }
-        let open = self.get(to.slot.0).is_some_and(|connection| connection.is_open());
+        let slot = SlotKey::from(to);
+        let Some(connection) = self.get(slot) else { return };
+        let open = connection.is_open();
         match answer {
             Answer::Connected { inbox } => self.open(to, inbox),
             Answer::Joined { id, room, place, recovered } if open => {
-                self.message(to.slot.0, |out| protocol::joined(out, id, room, place, recovered));
+                self.message(slot, |out| protocol::joined(out, id, room, place, recovered));
             }
             Answer::Resumed { id, place, recovered } if open => {
-                self.message(to.slot.0, |out| protocol::resumed(out, id, place, recovered));
+                self.message(slot, |out| protocol::resumed(out, id, place, recovered));
             }
-            Answer::Acked { id, place } if open => self.message(to.slot.0, |out| protocol::ack(out, id, place)),
-            Answer::Unavailable { id } if open => self.message(to.slot.0, |out| {
+            Answer::Acked { id, place } if open => self.message(slot, |out| protocol::ack(out, id, place)),
+            Answer::Unavailable { id } if open => self.message(slot, |out| {
                 protocol::error(
                     out,
                     id,
@@ -153,9 +149,9 @@ impl Sink for Connections {
                     "Redis, or another node, does not answer in time: try again",
                 );
             }),
-            Answer::Left { room, reason } if open => self.message(to.slot.0, |out| protocol::left(out, room, reason)),
-            Answer::Disconnected if open => self.disconnect(to.slot.0),
-            Answer::Fenced => self.fenced(to.slot.0),
+            Answer::Left { room, reason } if open => self.message(slot, |out| protocol::left(out, room, reason)),
+            Answer::Disconnected if open => self.disconnect(slot),
+            Answer::Fenced => self.fenced(slot),
             Answer::Joined { .. }
             | Answer::Resumed { .. }
             | Answer::Acked { .. }
@@ -168,7 +164,7 @@ impl Sink for Connections {
 
 impl Connections {
     /// The form of a batch that this connection gets, made when it is first needed.
-    fn form<'f>(&mut self, forms: &'f mut Forms, slot: u32, members: &[Slot]) -> &'f Form {
+    fn form<'f>(&mut self, forms: &'f mut Forms, slot: SlotKey, members: &[Slot]) -> &'f Form {
         let Some(agreement) = self.get(slot).and_then(|connection| connection.agreement) else { return &forms.plain };
         let bits = agreement.server_bits;
         let at = match forms.deflated.iter().position(|(window, _)| *window == bits) {
@@ -189,13 +185,13 @@ impl Connections {
 
     /// The member with this window, where there is but one.
     fn only_reader(&self, bits: WindowBits, members: &[Slot]) -> Option<ConnId> {
-        let reads = |&&Slot(slot): &&Slot| {
-            let agreement = self.get(slot).and_then(|connection| connection.agreement);
+        let reads = |&&member: &&Slot| {
+            let agreement = self.get(self.member(member)).and_then(|connection| connection.agreement);
             agreement.is_some_and(|agreement| agreement.server_bits == bits)
         };
         let mut readers = members.iter().filter(reads);
         match (readers.next(), readers.next()) {
-            (Some(&Slot(only)), None) => Some(self.id(only)),
+            (Some(&only), None) => Some(self.id(self.member(only))),
             (_, _) => None,
         }
     }
@@ -204,8 +200,7 @@ impl Connections {
     fn mark_excluded(&mut self, excluded: &[Excluded], excluded_from_batch: bool) {
         for excluded in excluded {
             if excluded.conn.reactor == self.me
-                && let Some(connection) = self.get_mut(excluded.conn.slot.0)
-                && connection.generation == excluded.conn.generation
+                && let Some(connection) = self.get_mut(excluded.conn.into())
             {
                 connection.excluded_from_batch = excluded_from_batch;
             }
@@ -213,7 +208,7 @@ impl Connections {
     }
 
     /// A member that sent some of a batch's frames gets the others, part by part.
-    fn deliver_parts(&mut self, slot: u32, form: &Form) {
+    fn deliver_parts(&mut self, slot: SlotKey, form: &Form) {
         let id = self.id(slot);
         let own = || form.excluded.iter().filter(|excluded| excluded.conn == id);
         let own_messages = own().count() as u64;
@@ -238,7 +233,7 @@ impl Connections {
     }
 
     /// The same, where the others' frames are few: they are copied, so that they do not hold the whole batch.
-    fn deliver_scraps(&mut self, slot: u32, form: &Form) {
+    fn deliver_scraps(&mut self, slot: SlotKey, form: &Form) {
         let id = self.id(slot);
         let batch = self.batch_bytes(form.batch);
         let mut bytes = Vec::new();

@@ -3,22 +3,23 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::Socket;
 use std::os::fd::AsRawFd;
 
-use super::driver::{Completion, Driver, Sent, Token};
+use super::driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
 use super::mailbox::Wake;
 use crate::conn::{HttpRefusal, write_refusal};
-use crate::limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, EVENTS_PER_TURN, REFUSALS_PER_PAUSE};
+use crate::limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, EVENTS_PER_TURN, READ_BYTES, REFUSALS_PER_PAUSE};
 use crate::time::Millis;
 
-/// Tokens from here up are not connections: listeners, then the waker.
+/// Epoll's tokens from here up are not connections: listeners, then the waker.
 const LISTENERS_FROM: usize = usize::MAX - 4096;
 const WAKER: usize = usize::MAX;
 
@@ -82,6 +83,20 @@ struct Listener {
     ready: bool,
 }
 
+/// The reactor's one buffer, lent with what was read.
+#[derive(Debug)]
+pub struct ReadBuffer {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl AsMut<[u8]> for ReadBuffer {
+    #[inline]
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.filled]
+    }
+}
+
 /// See the module's documentation.
 pub struct Epoll {
     poll: Poll,
@@ -89,18 +104,20 @@ pub struct Epoll {
     started: Instant,
     sockets: Vec<Option<Connected>>,
     listeners: Vec<Listener>,
+    /// What is read goes here; empty while it is lent, and before the first read.
+    buffer: Vec<u8>,
     /// Accepts left in this turn.
     accepts_left: usize,
     accept_again_at: Option<Millis>,
     /// Kept open, so that there is one descriptor to answer with when they have run out.
     reserve: Option<File>,
     reading: bool,
-    readable: VecDeque<Token>,
+    readable: VecDeque<SlotKey>,
     /// Sockets with more to read: after the others, in the next turn.
-    again: VecDeque<Token>,
-    writable: VecDeque<Token>,
+    again: VecDeque<SlotKey>,
+    writable: VecDeque<SlotKey>,
     /// Paused sockets whose connection broke.
-    broken: VecDeque<Token>,
+    broken: VecDeque<SlotKey>,
     /// The listener to be asked first, so that a busy one does not keep the others waiting.
     next_listener: usize,
 }
@@ -126,6 +143,7 @@ impl Epoll {
             started,
             sockets: Vec::new(),
             listeners: listeners.into_iter().map(|socket| Listener { socket, ready: false }).collect(),
+            buffer: Vec::new(),
             accepts_left: 0,
             accept_again_at: None,
             reserve: File::open("/dev/null").ok(),
@@ -139,8 +157,9 @@ impl Epoll {
         Ok((driver, Arc::new(EpollWaker(waker))))
     }
 
-    fn in_slot(&self, slot: u32) -> Option<&Socket> {
-        self.sockets.get(slot as usize)?.as_ref().map(|connected| &connected.socket)
+    #[inline]
+    fn in_slot(&self, slot: SlotKey) -> Option<&Socket> {
+        self.sockets.get(slot.index())?.as_ref().map(|connected| &connected.socket)
     }
 
     /// How long the wait may be, given what is known to be ready already.
@@ -165,36 +184,36 @@ impl Epoll {
                     }
                 }
                 token => {
-                    let token = Token { slot: token as u32, generation: (token >> 32) as u32 };
+                    let slot = SlotKey::new(token as u32, (token >> 32) as u32);
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        let connected = self.sockets.get_mut(token.slot as usize).and_then(Option::as_mut);
-                        let Some(connected) = connected.filter(|found| found.generation == token.generation) else {
+                        let connected = self.sockets.get_mut(slot.index()).and_then(Option::as_mut);
+                        let Some(connected) = connected.filter(|found| found.generation == slot.generation()) else {
                             continue;
                         };
                         connected.ended |= event.is_read_closed();
                         match connected.reading {
                             Reading::Awaited => {
                                 connected.reading = Reading::Queued;
-                                self.readable.push_back(token);
+                                self.readable.push_back(slot);
                             }
                             Reading::Queued => {}
                             // Nobody will read the error.
                             Reading::Paused(_) if event.is_error() || event.is_write_closed() => {
-                                self.broken.push_back(token);
+                                self.broken.push_back(slot);
                             }
                             Reading::Paused(Unread::Empty) => connected.reading = Reading::Paused(Unread::Ready),
                             Reading::Paused(Unread::Ready | Unread::Queued) => {}
                         }
                     }
                     if event.is_writable() {
-                        self.writable.push_back(token);
+                        self.writable.push_back(slot);
                     }
                 }
             }
         }
     }
 
-    fn accept(&mut self) -> Option<Socket> {
+    fn accept(&mut self) -> Option<Accepted<Socket>> {
         if self.accept_again_at.is_some() {
             return None;
         }
@@ -205,13 +224,17 @@ impl Epoll {
             self.next_listener = at + 1;
             let listener = &mut self.listeners[at];
             let accepting = ACCEPTING.read().unwrap_or_else(PoisonError::into_inner);
-            // One call instead of three: no address is wanted, and the socket comes as it has to be.
-            let accepted = accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+            // One call instead of three: the socket comes as it has to be, with its address.
+            let accepted = acceptfrom_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
             drop(accepting);
             match accepted.map_err(io::Error::from) {
-                Ok(socket) => {
+                Ok((socket, address)) => {
                     self.accepts_left -= 1;
-                    return Some(socket.into());
+                    return Some(Accepted {
+                        stream: socket.into(),
+                        listener: ListenerId(at as u16),
+                        remote: remote_addr(address),
+                    });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.ready = false,
                 Err(error) if is_exhaustion(&error) => {
@@ -249,9 +272,9 @@ impl Epoll {
     }
 
     /// Reads once from a socket that has its entry in the queue; it gets a new one where there may be more.
-    fn receive(&mut self, token: Token, buffer: &mut [u8]) -> Option<Completion<Socket>> {
-        let connected = self.sockets.get_mut(token.slot as usize)?.as_mut();
-        let connected = connected.filter(|found| found.generation == token.generation)?;
+    fn receive(&mut self, slot: SlotKey) -> Option<Completion<Socket, ReadBuffer>> {
+        let connected = self.sockets.get_mut(slot.index())?.as_mut();
+        let connected = connected.filter(|found| found.generation == slot.generation())?;
         match connected.reading {
             Reading::Queued => connected.reading = Reading::Awaited,
             Reading::Paused(Unread::Queued) => {
@@ -260,19 +283,23 @@ impl Epoll {
             }
             Reading::Awaited | Reading::Paused(Unread::Empty | Unread::Ready) => return None,
         }
+        if self.buffer.is_empty() {
+            self.buffer.resize(READ_BYTES, 0);
+        }
         loop {
-            match connected.socket.read_into(buffer) {
-                Ok(0) => return Some(Completion::Ended(token)),
-                Ok(received) => {
-                    if connected.ended || received == buffer.len() {
+            match connected.socket.read_into(&mut self.buffer) {
+                Ok(0) => return Some(Completion::Ended(slot)),
+                Ok(filled) => {
+                    let bytes = std::mem::take(&mut self.buffer);
+                    if connected.ended || filled == bytes.len() {
                         connected.reading = Reading::Queued;
-                        self.again.push_back(token);
+                        self.again.push_back(slot);
                     }
-                    return Some(Completion::Received(token, received));
+                    return Some(Completion::Received(slot, ReadBuffer { bytes, filled }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Some(Completion::Ended(token)),
+                Err(_) => return Some(Completion::Ended(slot)),
             }
         }
     }
@@ -303,6 +330,10 @@ fn is_exhaustion(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| exhausted.iter().any(|errno| errno.raw_os_error() == code))
 }
 
+fn remote_addr(address: Option<SocketAddrAny>) -> RemoteAddr {
+    address.and_then(|address| SocketAddr::try_from(address).ok()).map_or(RemoteAddr::Unix, RemoteAddr::Tcp)
+}
+
 fn sent(result: io::Result<usize>) -> Sent {
     match result {
         Ok(taken) => Sent::Took(taken),
@@ -313,6 +344,7 @@ fn sent(result: io::Result<usize>) -> Sent {
 
 impl Driver for Epoll {
     type Stream = Socket;
+    type Buffer = ReadBuffer;
 
     fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
         let timeout = self.timeout(timeout_ms);
@@ -331,79 +363,94 @@ impl Driver for Epoll {
         Ok(())
     }
 
-    fn next(&mut self, buffer: &mut [u8]) -> Option<Completion<Socket>> {
-        if let Some(token) = self.writable.pop_front() {
-            return Some(Completion::Writable(token));
+    fn next(&mut self) -> Option<Completion<Socket, ReadBuffer>> {
+        if let Some(slot) = self.writable.pop_front() {
+            return Some(Completion::Writable(slot));
         }
-        if let Some(token) = self.broken.pop_front() {
-            return Some(Completion::Ended(token));
+        if let Some(slot) = self.broken.pop_front() {
+            return Some(Completion::Ended(slot));
         }
-        if let Some(stream) = self.accept() {
-            return Some(Completion::Accepted(stream));
+        if let Some(accepted) = self.accept() {
+            return Some(Completion::Accepted(accepted));
         }
         while self.reading
-            && let Some(token) = self.readable.pop_front()
+            && let Some(slot) = self.readable.pop_front()
         {
-            if let Some(completion) = self.receive(token, buffer) {
+            if let Some(completion) = self.receive(slot) {
                 return Some(completion);
             }
         }
         None
     }
 
-    fn attach(&mut self, token: Token, stream: Socket) -> io::Result<()> {
-        let key = token.slot as usize | (token.generation as usize) << 32;
-        assert!(key < LISTENERS_FROM, "generations stay below the listeners' tokens");
+    fn give_back(&mut self, buffer: ReadBuffer) {
+        self.buffer = buffer.bytes;
+    }
+
+    fn attach(&mut self, slot: SlotKey, stream: Socket) -> io::Result<()> {
+        let token = slot.index() | (slot.generation() as usize) << 32;
+        assert!(token < LISTENERS_FROM, "generations stay below the listeners' tokens");
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), mio::Token(key), interest)?;
-        let at = token.slot as usize;
+        self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), mio::Token(token), interest)?;
+        let at = slot.index();
         if at >= self.sockets.len() {
             self.sockets.resize_with(at + 1, || None);
         }
-        self.sockets[at] =
-            Some(Connected { socket: stream, generation: token.generation, reading: Reading::Awaited, ended: false });
+        let generation = slot.generation();
+        self.sockets[at] = Some(Connected { socket: stream, generation, reading: Reading::Awaited, ended: false });
         Ok(())
     }
 
     #[inline]
-    fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
+    fn send(&mut self, slot: SlotKey, bytes: &[u8]) -> Sent {
         match self.in_slot(slot) {
             Some(socket) => sent(socket.send(bytes)),
             None => Sent::Broken,
         }
     }
 
-    fn send_slices(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> Sent {
+    fn send_slices(&mut self, slot: SlotKey, slices: &[IoSlice<'_>]) -> Sent {
         match self.in_slot(slot) {
             Some(socket) => sent(socket.send_vectored(slices)),
             None => Sent::Broken,
         }
     }
 
-    fn finish(&mut self, slot: u32) {
+    fn submit(&mut self) {
+        // Every send was answered at once.
+    }
+
+    fn next_shortfall(&mut self) -> Option<(SlotKey, Shortfall)> {
+        None
+    }
+
+    fn finish(&mut self, slot: SlotKey) {
         if let Some(socket) = self.in_slot(slot) {
             // A connection that broke meanwhile has nothing to finish.
             let _ = socket.shutdown(std::net::Shutdown::Write);
         }
     }
 
-    fn release(&mut self, slot: u32) {
-        // Closing the descriptor takes it out of epoll as well: nobody else holds it.
-        self.sockets[slot as usize] = None;
+    fn release(&mut self, slot: SlotKey) -> Release {
+        // Closing the descriptor takes it out of epoll as well: no one else holds it.
+        self.sockets[slot.index()] = None;
+        Release::Done
     }
 
-    fn detach(&mut self, slot: u32) -> Option<Socket> {
-        let connected = self.sockets.get_mut(slot as usize)?.take()?;
-        self.poll.registry().deregister(&mut SourceFd(&connected.socket.as_raw_fd())).ok()?;
-        Some(connected.socket)
+    fn detach(&mut self, slot: SlotKey) -> Detach<Socket> {
+        let Some(connected) = self.sockets.get_mut(slot.index()).and_then(Option::take) else { return Detach::Lost };
+        match self.poll.registry().deregister(&mut SourceFd(&connected.socket.as_raw_fd())) {
+            Ok(()) => Detach::Done(connected.socket),
+            Err(_) => Detach::Lost,
+        }
     }
 
     fn set_reading(&mut self, reading: bool) {
         self.reading = reading;
     }
 
-    fn pause(&mut self, slot: u32) {
-        if let Some(connected) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) {
+    fn pause(&mut self, slot: SlotKey) {
+        if let Some(connected) = self.sockets.get_mut(slot.index()).and_then(Option::as_mut) {
             connected.reading = match connected.reading {
                 Reading::Awaited => Reading::Paused(Unread::Empty),
                 Reading::Queued => Reading::Paused(Unread::Queued),
@@ -412,13 +459,13 @@ impl Driver for Epoll {
         }
     }
 
-    fn resume(&mut self, slot: u32) {
-        let Some(connected) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    fn resume(&mut self, slot: SlotKey) {
+        let Some(connected) = self.sockets.get_mut(slot.index()).and_then(Option::as_mut) else { return };
         connected.reading = match connected.reading {
             Reading::Paused(Unread::Empty) => Reading::Awaited,
             Reading::Paused(Unread::Queued) => Reading::Queued,
             Reading::Paused(Unread::Ready) => {
-                self.again.push_back(Token { slot, generation: connected.generation });
+                self.again.push_back(slot);
                 Reading::Queued
             }
             reading @ (Reading::Awaited | Reading::Queued) => reading,
@@ -443,13 +490,15 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
 
+    const SLOT: SlotKey = SlotKey::new(0, 0);
+
     /// A driver with one socket in slot 0, and the other end of it.
     fn one() -> (Epoll, UnixStream) {
         let (mut driver, _) = Epoll::new(Vec::new(), Instant::now()).expect("an epoll");
         let (mine, peer) = UnixStream::pair().expect("a pair of sockets");
         mine.set_nonblocking(true).expect("a socket that does not block");
         peer.set_nonblocking(true).expect("a socket that does not block");
-        driver.attach(Token { slot: 0, generation: 0 }, Socket::from(mine)).expect("a place in epoll");
+        driver.attach(SLOT, Socket::from(mine)).expect("a place in epoll");
         (driver, peer)
     }
 
@@ -462,12 +511,15 @@ mod tests {
     fn turn(driver: &mut Epoll, mut between: impl FnMut()) -> (usize, usize) {
         driver.wait(Some(0)).expect("a wait");
         let (mut reads, mut ends) = (0, 0);
-        let mut buffer = [0; 1024];
-        while let Some(completion) = driver.next(&mut buffer) {
+        while let Some(completion) = driver.next() {
             match completion {
-                Completion::Received(..) => reads += 1,
+                Completion::Received(_, buffer) => {
+                    reads += 1;
+                    driver.give_back(buffer);
+                }
                 Completion::Ended(_) => ends += 1,
                 Completion::Accepted(_) | Completion::Writable(_) => {}
+                Completion::Detached(..) | Completion::Released(_) => panic!("epoll has nothing under way"),
             }
             between();
         }
@@ -493,12 +545,12 @@ mod tests {
                 fill(&mut peer);
                 assert_eq!(turn(&mut driver, || {}), (1, 0));
             }
-            driver.pause(0);
+            driver.pause(SLOT);
             fill(&mut peer);
             for _ in 0..3 {
                 assert_eq!(turn(&mut driver, || {}), (0, 0));
             }
-            driver.resume(0);
+            driver.resume(SLOT);
             assert_eq!(turn(&mut driver, || {}), (1, 0));
         }
     }
@@ -507,8 +559,8 @@ mod tests {
     fn a_paused_socket_that_is_quiet_waits_for_an_event() {
         let (mut driver, mut peer) = one();
         turn(&mut driver, || {});
-        driver.pause(0);
-        driver.resume(0);
+        driver.pause(SLOT);
+        driver.resume(SLOT);
         assert_eq!(turn(&mut driver, || {}), (0, 0));
         peer.write_all(b"x").expect("room for a byte");
         assert_eq!(turn(&mut driver, || {}), (1, 0));
@@ -519,7 +571,7 @@ mod tests {
         let (mut driver, mut peer) = one();
         turn(&mut driver, || {});
         fill(&mut peer);
-        driver.pause(0);
+        driver.pause(SLOT);
         drop(peer);
         assert_eq!(turn(&mut driver, || {}), (0, 1));
     }
@@ -541,9 +593,12 @@ mod tests {
         let _clients: Vec<_> = [0, 0, 0, 0, 1, 1].into_iter().map(connect).collect();
         driver.wait(Some(1_000)).expect("a wait");
         let mut accepted = Vec::new();
-        while let Some(Completion::Accepted(socket)) = driver.next(&mut []) {
-            let address = socket.local_addr().expect("an address").as_socket().expect("TCP");
-            accepted.push(ports.iter().position(|&port| port == address.port()).expect("one of the two"));
+        while let Some(Completion::Accepted(Accepted { stream, listener, remote })) = driver.next() {
+            let address =
+                |address: io::Result<socket2::SockAddr>| address.expect("an address").as_socket().expect("TCP");
+            assert_eq!(address(stream.local_addr()).port(), ports[usize::from(listener.0)]);
+            assert_eq!(remote, RemoteAddr::Tcp(address(stream.peer_addr())));
+            accepted.push(listener.0);
         }
         assert_eq!(accepted, [0, 1, 0, 1, 0, 0]);
     }

@@ -1,16 +1,26 @@
 //! From queues to sockets, and what becomes of a consumer that does not keep up.
+//!
+//! ```text
+//!   every dirty connection: send ─┬─ Took, Broken ──────────────────────────────► what follows
+//!                                 └─ Queued ─► under way ─► submit, shortfalls ──┘     │
+//!                                                 ▲            │ more than one send    ▼
+//!                                                 └────────────┘            release, close, resume, …
+//! ```
+//!
+//! What follows comes last, since it may write to any connection: while sends are under way nothing touches what they
+//! point at.
 
 use std::io::IoSlice;
 
 use super::connection::{Connection, NO_BATCH, Phase, Then};
-use super::driver::{Driver, Sent};
+use super::driver::{Driver, Sent, Shortfall, SlotKey};
 use super::worker::Worker;
 use crate::conn::CloseReason;
 use crate::limits::{LINGER_MS_MAX, SEND_SLICES_MAX};
 
 /// What a flush found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flushed {
+pub(super) enum Flushed {
     /// Nothing is left.
     Empty,
     /// The kernel takes no more for now.
@@ -19,27 +29,57 @@ enum Flushed {
     Broken,
 }
 
+/// A send that the driver has queued.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnderWay {
+    slot: SlotKey,
+    source: Source,
+    given_bytes: usize,
+    /// `None` where all was taken, as far as is known.
+    shortfall: Option<Shortfall>,
+}
+
+/// Where the bytes of a send are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// They are a whole batch of the turn.
+    Batch(u32),
+    /// They are the front of the connection's outbox.
+    Outbox,
+}
+
+/// The sends of one flush, and what is still to be done because of them. Both are empty between flushes.
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    under_way: Vec<UnderWay>,
+    follow_ups: Vec<(SlotKey, Flushed)>,
+}
+
 impl<D: Driver> Worker<D> {
     /// Sends to every connection that something was queued for.
     pub(super) fn flush_dirty(&mut self) {
         let dirty = self.connections.take_dirty();
         for &slot in &dirty {
-            let Some(connection) = self.connections.get_mut(slot) else { continue };
-            if !connection.dirty {
-                continue;
-            }
-            connection.dirty = false;
-            let is_paused = connection.intake.is_paused();
-            self.flush(slot);
-            if is_paused {
-                self.resume_if_drained(slot);
+            if let Some(connection) = self.connections.get_mut(slot)
+                && connection.dirty
+            {
+                connection.dirty = false;
+                self.send_queued(slot);
             }
         }
         self.connections.give_back_dirty(dirty);
+        while !self.flush.under_way.is_empty() {
+            self.submit();
+        }
+        let mut follow_ups = std::mem::take(&mut self.flush.follow_ups);
+        for (slot, flushed) in follow_ups.drain(..) {
+            self.follow_up(slot, flushed);
+        }
+        self.flush.follow_ups = follow_ups;
     }
 
     /// The socket takes bytes again.
-    pub(super) fn writable(&mut self, slot: u32) {
+    pub(super) fn writable(&mut self, slot: SlotKey) {
         if let Some(connection) = self.connections.get_mut(slot)
             && connection.blocked
         {
@@ -62,7 +102,7 @@ impl<D: Driver> Worker<D> {
             return self.mailbox.nudge(reactor);
         }
         self.connections.copy_scraps();
-        let sizes = |(slot, connection): (u32, &Connection)| {
+        let sizes = |(slot, connection): (SlotKey, &Connection)| {
             let (out_bytes, in_bytes) = (connection.outbox.pinned_bytes(), connection.partial_bytes as usize);
             let reason = if out_bytes >= in_bytes { CloseReason::SlowConsumer } else { CloseReason::AtCapacity };
             (connection.is_open() && out_bytes + in_bytes > 0).then_some((out_bytes + in_bytes, slot, reason))
@@ -79,85 +119,186 @@ impl<D: Driver> Worker<D> {
         self.publish_counts();
     }
 
-    /// Sends what one connection has, then looks at what is left.
-    fn flush(&mut self, slot: u32) {
-        match self.send_queued(slot) {
-            Flushed::Broken => self.release(slot),
-            Flushed::Empty => self.on_drained(slot),
-            Flushed::Waiting => {
-                let Some(connection) = self.connections.get(slot) else { return };
-                let bytes_max = self.settings.outbox_bytes_max;
-                let outbox = &connection.outbox;
-                // The first comparison is cheap, and nearly always enough.
-                let over =
-                    outbox.bytes() > bytes_max && outbox.bytes_behind_first() > bytes_max && !outbox.is_replaying();
-                if connection.is_open() && over {
-                    self.close(slot, CloseReason::SlowConsumer);
-                } else {
-                    self.arm(slot);
-                }
-            }
-        }
-    }
-
+    /// Sends what one connection has. Nothing but its own queue and the list of batches changes.
     #[inline]
-    fn send_queued(&mut self, slot: u32) -> Flushed {
-        let Some(connection) = self.connections.get(slot) else { return Flushed::Empty };
-        if connection.outbox.is_empty() && !connection.blocked {
-            if connection.batch == NO_BATCH {
-                return Flushed::Empty;
-            }
-            let bytes = self.connections.batch_bytes(connection.batch);
-            let len = bytes.len();
-            let sent = self.driver.send(slot, bytes);
-            self.connections.counts.sends += 1;
-            let Sent::Took(taken) = sent else { return Flushed::Broken };
-            self.connections.counts.bytes_out += taken as u64;
-            let Some(connection) = self.connections.get_mut(slot) else { return Flushed::Empty };
-            if taken == len {
-                connection.batch = NO_BATCH;
-                return Flushed::Empty;
-            }
-            connection.blocked = true;
-            self.connections.queue_batch(slot, taken);
-            return Flushed::Waiting;
+    fn send_queued(&mut self, slot: SlotKey) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        if !connection.outbox.is_empty() || connection.blocked {
+            self.connections.queue_batch(slot, 0);
+            return self.send_outbox(slot);
         }
-        self.connections.queue_batch(slot, 0);
-        self.send_outbox(slot)
+        let batch = connection.batch;
+        if batch == NO_BATCH {
+            return self.note_flushed(slot, Flushed::Empty);
+        }
+        let bytes = self.connections.batch_bytes(batch);
+        let given_bytes = bytes.len();
+        let sent = self.driver.send(slot, bytes);
+        self.connections.counts.sends += 1;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        match sent {
+            Sent::Took(taken_bytes) if taken_bytes == given_bytes => {
+                connection.batch = NO_BATCH;
+                self.connections.counts.bytes_out += taken_bytes as u64;
+                self.note_flushed(slot, Flushed::Empty);
+            }
+            Sent::Took(taken_bytes) => self.batch_fell_short(slot, taken_bytes),
+            Sent::Queued => {
+                let source = Source::Batch(batch);
+                self.flush.under_way.push(UnderWay { slot, source, given_bytes, shortfall: None });
+            }
+            Sent::Broken => self.note_flushed(slot, Flushed::Broken),
+        }
     }
 
-    fn send_outbox(&mut self, slot: u32) -> Flushed {
+    /// A socket took less than the batch that its connection has taken note of.
+    fn batch_fell_short(&mut self, slot: SlotKey, taken_bytes: usize) {
+        self.connections.counts.bytes_out += taken_bytes as u64;
+        self.connections.queue_batch(slot, taken_bytes);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.blocked = true;
+        }
+        self.note_flushed(slot, Flushed::Waiting);
+    }
+
+    fn send_outbox(&mut self, slot: SlotKey) {
         loop {
-            let now = self.now;
-            let Some(connection) = self.connections.get_mut(slot) else { return Flushed::Empty };
+            let Some(connection) = self.connections.get_mut(slot) else { return };
             if connection.outbox.is_empty() {
-                return Flushed::Empty;
+                return self.note_flushed(slot, Flushed::Empty);
             }
             if connection.blocked {
-                return Flushed::Waiting;
+                return self.note_flushed(slot, Flushed::Waiting);
             }
             let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
-            let mut used = 0;
-            for (place, bytes) in slices.iter_mut().zip(connection.outbox.slices(SEND_SLICES_MAX)) {
-                *place = IoSlice::new(bytes);
-                used += 1;
-            }
-            let given: usize = slices[..used].iter().map(|slice| slice.len()).sum();
-            let sent = match &slices[..used] {
+            let slices = gather(&mut slices, connection.outbox.slices(SEND_SLICES_MAX));
+            let given_bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+            let sent = match slices {
                 [one] => self.driver.send(slot, one),
                 many => self.driver.send_slices(slot, many),
             };
-            let Sent::Took(taken) = sent else { return Flushed::Broken };
-            connection.outbox.advance(taken, now);
-            connection.blocked = taken < given;
             self.connections.counts.sends += 1;
-            self.connections.counts.bytes_out += taken as u64;
+            match sent {
+                Sent::Took(taken_bytes) => self.outbox_took(slot, taken_bytes, given_bytes),
+                Sent::Queued => {
+                    let source = Source::Outbox;
+                    return self.flush.under_way.push(UnderWay { slot, source, given_bytes, shortfall: None });
+                }
+                Sent::Broken => return self.note_flushed(slot, Flushed::Broken),
+            }
+        }
+    }
+
+    fn outbox_took(&mut self, slot: SlotKey, taken_bytes: usize, given_bytes: usize) {
+        let now = self.now;
+        self.connections.counts.bytes_out += taken_bytes as u64;
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.outbox.advance(taken_bytes, now);
+            connection.blocked = taken_bytes < given_bytes;
+        }
+    }
+
+    /// What is under way is sent, and each connection is told how much was taken; what it has beyond one send is under
+    /// way then.
+    fn submit(&mut self) {
+        if D::RECHECKS {
+            self.recheck();
+        }
+        self.driver.submit();
+        let mut under_way = std::mem::take(&mut self.flush.under_way);
+        if let Some(first) = self.driver.next_shortfall() {
+            under_way.sort_unstable_by_key(|send| send.slot);
+            let others = std::iter::from_fn(|| self.driver.next_shortfall());
+            for (slot, shortfall) in std::iter::once(first).chain(others) {
+                let at = under_way.binary_search_by_key(&slot, |send| send.slot);
+                let at = at.expect("a driver tells only of what it has queued");
+                under_way[at].shortfall = Some(shortfall);
+            }
+        }
+        let submitted = under_way.len();
+        self.flush.under_way = under_way;
+        for at in 0..submitted {
+            self.take_outcome(self.flush.under_way[at]);
+        }
+        self.flush.under_way.drain(..submitted);
+    }
+
+    fn take_outcome(&mut self, send: UnderWay) {
+        let UnderWay { slot, source, given_bytes, shortfall } = send;
+        match (source, shortfall) {
+            (_, Some(Shortfall::Broken)) => self.note_flushed(slot, Flushed::Broken),
+            (Source::Batch(_), Some(Shortfall::Took(taken_bytes))) => self.batch_fell_short(slot, taken_bytes),
+            (Source::Batch(_), None) => {
+                self.connections.counts.bytes_out += given_bytes as u64;
+                if let Some(connection) = self.connections.get_mut(slot) {
+                    connection.batch = NO_BATCH;
+                }
+                self.note_flushed(slot, Flushed::Empty);
+            }
+            (Source::Outbox, shortfall) => {
+                let taken_bytes = match shortfall {
+                    Some(Shortfall::Took(taken_bytes)) => taken_bytes,
+                    Some(Shortfall::Broken) | None => given_bytes,
+                };
+                self.outbox_took(slot, taken_bytes, given_bytes);
+                self.send_outbox(slot);
+            }
+        }
+    }
+
+    /// Shows the driver all that is under way where it is now.
+    fn recheck(&mut self) {
+        for send in &self.flush.under_way {
+            let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
+            let Some(connection) = self.connections.get(send.slot) else { continue };
+            let slices = match send.source {
+                Source::Batch(batch) => gather(&mut slices, [self.connections.batch_bytes(batch)]),
+                Source::Outbox => gather(&mut slices, connection.outbox.slices(SEND_SLICES_MAX)),
+            };
+            self.driver.recheck(send.slot, slices);
+        }
+    }
+
+    /// A connection was flushed: where something follows from that, it does when all are.
+    #[inline]
+    fn note_flushed(&mut self, slot: SlotKey, flushed: Flushed) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        let is_leaving = matches!(connection.phase, Phase::Leaving { .. });
+        if flushed != Flushed::Empty || is_leaving || connection.intake.is_paused() {
+            self.flush.follow_ups.push((slot, flushed));
+        }
+    }
+
+    fn follow_up(&mut self, slot: SlotKey, flushed: Flushed) {
+        match flushed {
+            Flushed::Broken => return self.release(slot),
+            Flushed::Empty => self.on_drained(slot),
+            Flushed::Waiting => self.on_waiting(slot),
+        }
+        self.resume_if_drained(slot);
+    }
+
+    /// Its socket takes no more for now: it may wait, unless too much does.
+    fn on_waiting(&mut self, slot: SlotKey) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        let bytes_max = self.settings.outbox_bytes_max;
+        let outbox = &connection.outbox;
+        // The first comparison is cheap, and nearly always enough.
+        let over = outbox.bytes() > bytes_max && outbox.bytes_behind_first() > bytes_max && !outbox.is_replaying();
+        if connection.is_open() && over {
+            self.close(slot, CloseReason::SlowConsumer);
+        } else {
+            self.arm(slot);
         }
     }
 
     /// Everything is out: a connection that was only waiting for that ends.
-    fn on_drained(&mut self, slot: u32) {
+    fn on_drained(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
+        // What came before in this flush may have had something for it.
+        if !connection.outbox.is_empty() || connection.batch != NO_BATCH {
+            return;
+        }
         match connection.phase {
             Phase::Leaving { then: Then::Release, .. } => self.release(slot),
             Phase::Leaving { then: Then::Linger, .. } => {
@@ -171,7 +312,18 @@ impl<D: Driver> Worker<D> {
             | Phase::Json
             | Phase::Raw { .. }
             | Phase::Closing { .. }
-            | Phase::Lingering { .. } => {}
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => {}
         }
     }
+}
+
+/// Puts slices into a list for the driver; what of the list is used.
+fn gather<'l, 'b>(list: &'l mut [IoSlice<'b>], slices: impl IntoIterator<Item = &'b [u8]>) -> &'l [IoSlice<'b>] {
+    let mut used = 0;
+    for (entry, bytes) in list.iter_mut().zip(slices) {
+        *entry = IoSlice::new(bytes);
+        used += 1;
+    }
+    &list[..used]
 }

@@ -19,7 +19,7 @@
 use std::collections::VecDeque;
 
 use super::connection::{Connection, Phase};
-use super::driver::Driver;
+use super::driver::{Driver, SlotKey};
 use super::worker::Worker;
 use crate::limits::RESUMED_BYTES_PER_TURN;
 use crate::protocol::{Command, Request, Rooms};
@@ -77,15 +77,15 @@ pub(super) enum Decoded {
 
 /// Connections that go on in a next turn, first come, first served. An entry may be outdated.
 #[derive(Debug, Default)]
-pub(super) struct Resumable(VecDeque<(u32, u32)>);
+pub(super) struct Resumable(VecDeque<SlotKey>);
 
 impl Resumable {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn push(&mut self, slot: u32, generation: u32) {
-        self.0.push_back((slot, generation));
+    pub(super) fn push(&mut self, slot: SlotKey) {
+        self.0.push_back(slot);
     }
 }
 
@@ -155,7 +155,7 @@ impl Connection {
 
 impl<D: Driver> Worker<D> {
     /// Estimates what a command will make others send to its connection: nothing where its answer is here already.
-    pub(super) fn note_owed(&mut self, slot: u32, request: &Request<'_>) {
+    pub(super) fn note_owed(&mut self, slot: SlotKey, request: &Request<'_>) {
         if self.router.is_alone() {
             return;
         }
@@ -189,7 +189,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Its share is used up: what is left of its input is kept.
-    pub(super) fn pause(&mut self, slot: u32, input: Vec<u8>, start: usize) {
+    pub(super) fn pause(&mut self, slot: SlotKey, input: Vec<u8>, start: usize) {
         let id = self.connections.id(slot);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let owed_bytes = connection.intake.owed_bytes();
@@ -210,7 +210,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Bytes have come for a connection that is paused: they wait behind the others.
-    pub(super) fn keep_input(&mut self, slot: u32, bytes: &[u8]) {
+    pub(super) fn keep_input(&mut self, slot: SlotKey, bytes: &[u8]) {
         if let Some(Connection { intake: Intake::Paused(paused), .. }) = self.connections.get_mut(slot) {
             paused.input.extend_from_slice(bytes);
             self.connections.count_partial(slot);
@@ -218,25 +218,23 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A paused connection was flushed: where its socket has taken enough, it goes on in the next turn.
-    pub(super) fn resume_if_drained(&mut self, slot: u32) {
+    pub(super) fn resume_if_drained(&mut self, slot: SlotKey) {
         let share_bytes = self.settings.intake_bytes_max;
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let generation = connection.generation;
         let Intake::Paused(paused) = &mut connection.intake else { return };
         if paused.until == Until::Drained && connection.outbox.own_bytes() <= share_bytes / 2 {
             paused.until = Until::Turn;
-            self.resumable.push(slot, generation);
+            self.resumable.push(slot);
         }
     }
 
     /// Our side of the connection ends: nothing that it sends has an answer any more, so nothing is waited for.
-    pub(super) fn resume_to_close(&mut self, slot: u32) {
+    pub(super) fn resume_to_close(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let generation = connection.generation;
         let Intake::Paused(paused) = &mut connection.intake else { return };
         if paused.until != Until::Turn {
             paused.until = Until::Turn;
-            self.resumable.push(slot, generation);
+            self.resumable.push(slot);
         }
     }
 
@@ -248,15 +246,13 @@ impl<D: Driver> Worker<D> {
             if self.spilled || self.connections.work_bytes >= end_bytes {
                 break;
             }
-            let Some((slot, generation)) = self.resumable.0.pop_front() else { break };
-            if self.connections.is_here(slot, generation) {
-                self.resume(slot);
-                self.settle();
-            }
+            let Some(slot) = self.resumable.0.pop_front() else { break };
+            self.resume(slot);
+            self.settle();
         }
     }
 
-    fn resume(&mut self, slot: u32) {
+    fn resume(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let paused = match std::mem::take(&mut connection.intake) {
             Intake::Paused(paused) if paused.until == Until::Turn => *paused,
@@ -280,7 +276,8 @@ impl<D: Driver> Worker<D> {
             | Phase::Opening(_)
             | Phase::Quiescing(_)
             | Phase::Leaving { .. }
-            | Phase::Lingering { .. } => {}
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => {}
         }
         self.connections.count_partial(slot);
     }

@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 
 use super::commands::Message;
-use super::connection::{CloseCause, Connection, Handshake, Heartbeat, Opening, Phase, Quiescing, Rate, Then};
-use super::driver::{Driver, Token};
+use super::connection::{
+    CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Quiescing, Rate, Terminating, Then,
+};
+use super::driver::{Accepted, Detach, Driver, Release, SlotKey};
 use super::intake::Decoded;
 use super::worker::{DeflateSettings, Worker};
 use crate::compress::{Agreement, Offer};
 use crate::conn::{
-    CloseReason, Decoder, Event, Head, HttpRefusal, PeerError, Target, TokenBucket, Upgrade, parse_head, write_refusal,
+    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, PeerError, Target, TokenBucket, Upgrade, parse_head,
+    write_refusal,
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
@@ -18,26 +21,25 @@ use crate::time::Millis;
 
 impl<D: Driver> Worker<D> {
     /// A client has connected; its request is awaited.
-    pub(super) fn accept(&mut self, stream: D::Stream) {
+    pub(super) fn accept(&mut self, accepted: Accepted<D::Stream>) {
+        let Accepted { stream, listener, remote } = accepted;
         let sockets_max = self.settings.connections_max.saturating_add(self.settings.handshakes_max);
         if !NodeMetrics::take_place(&self.node.metrics.sockets, sockets_max) {
             // It may ask about health, for which descriptors are kept back. Nothing else is answered there.
             return (self.http)(stream, Vec::new());
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
-        let id = self.connections.insert(until);
-        let slot = id.slot.0;
-        if self.driver.attach(Token { slot, generation: id.generation }, stream).is_err() {
-            let connection = self.connections.remove(slot);
-            self.give_places(&connection);
-            return;
+        let handshake = Handshake { reader: HeadReader::default(), listener, remote, until };
+        let slot = self.connections.insert(handshake);
+        if self.driver.attach(slot, stream).is_err() {
+            return self.free(slot);
         }
         self.arm(slot);
     }
 
     /// Bytes have come on a connection.
     #[inline]
-    pub(super) fn received(&mut self, slot: u32, bytes: &mut [u8]) {
+    pub(super) fn received(&mut self, slot: SlotKey, bytes: &mut [u8]) {
         let now = self.now;
         self.connections.counts.bytes_in += bytes.len() as u64;
         let Some(connection) = self.connections.get_mut(slot) else { return };
@@ -54,19 +56,24 @@ impl<D: Driver> Worker<D> {
                     self.refuse(slot, HttpRefusal::Bad("frames were sent before the handshake was complete"));
                 }
             }
-            Phase::Quiescing(_) | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
+            // The driver had it before it heard that the socket is to go.
+            Phase::Terminating(Terminating::Detached(detached)) => detached.read.extend_from_slice(bytes),
+            Phase::Quiescing(_)
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(Terminating::Released) => {}
         }
     }
 
     /// A connection is open: its heartbeat begins, and what it sent early is taken.
-    pub(super) fn opened(&mut self, slot: u32, early: &mut [u8]) {
+    pub(super) fn opened(&mut self, slot: SlotKey, early: &mut [u8]) {
         let bucket = |per_second: u64| (per_second > 0).then(|| TokenBucket::new(per_second, self.now));
         let (messages, bytes) = (bucket(self.settings.messages_per_second), bucket(self.settings.bytes_per_second));
         let rate = (messages.is_some() || bytes.is_some())
             .then(|| Box::new(Rate { messages, bytes, strikes: 0, strike_at: self.now }));
         let ping_at = self.next_ping_at();
         let now = self.now;
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot).filter(|connection| connection.is_open()) else { return };
         connection.rate = rate;
         connection.heartbeat = Heartbeat { heard_at: now, ping_at, unanswered: None };
         self.arm(slot);
@@ -76,7 +83,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A deadline of this connection may have come.
-    pub(super) fn timer(&mut self, slot: u32) {
+    pub(super) fn timer(&mut self, slot: SlotKey) {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match &connection.phase {
@@ -95,21 +102,22 @@ impl<D: Driver> Worker<D> {
             | Phase::Quiescing(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
-            | Phase::Lingering { .. } => self.arm(slot),
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => self.arm(slot),
         }
     }
 
     /// Sets the timer to the connection's next deadline, unless it goes off earlier anyway.
-    pub(super) fn arm(&mut self, slot: u32) {
+    pub(super) fn arm(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get(slot) else { return };
-        let at = self.deadline(connection);
-        if self.wheel.armed_at(slot).is_none_or(|armed| at < armed) {
-            self.wheel.arm(slot, at);
+        let Some(at) = self.deadline(connection) else { return };
+        if self.wheel.armed_at(slot.slot()).is_none_or(|armed| at < armed) {
+            self.wheel.arm(slot.slot(), at);
         }
     }
 
     /// Ends an open connection with a close frame, and awaits the peer's.
-    pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
+    pub(super) fn close(&mut self, slot: SlotKey, reason: CloseReason) {
         let ending = ending_of(reason);
         self.ended(slot, ending);
         if reason == CloseReason::SlowConsumer {
@@ -129,13 +137,13 @@ impl<D: Driver> Worker<D> {
                 self.connections.count_partial(slot);
             }
         }
-        tracing::debug!(reactor = self.me.0, slot, reason = ending.name(), "closing");
+        tracing::debug!(reactor = self.me.0, slot = slot.slot(), reason = ending.name(), "closing");
         self.resume_to_close(slot);
         self.arm(slot);
     }
 
     /// The node is going away: the client is told when to come back.
-    pub(super) fn go_away(&mut self, slot: u32) {
+    pub(super) fn go_away(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get(slot) else { return };
         match &connection.phase {
             Phase::Json | Phase::Raw { .. } => {
@@ -148,26 +156,59 @@ impl<D: Driver> Worker<D> {
                 let refusal = self.at_capacity();
                 self.refuse(slot, refusal);
             }
-            Phase::Quiescing(_) | Phase::Closing { .. } | Phase::Leaving { .. } | Phase::Lingering { .. } => {}
+            Phase::Quiescing(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => {}
         }
     }
 
-    /// The socket is closed and the slot is free.
-    pub(super) fn release(&mut self, slot: u32) {
+    /// The socket is closed; the slot is free now, or when the driver says so.
+    pub(super) fn release(&mut self, slot: SlotKey) {
         self.release_as(slot, Ending::Lost);
     }
 
     /// As [`Worker::release`]; an open connection ends like this.
-    fn release_as(&mut self, slot: u32, ending: Ending) {
+    fn release_as(&mut self, slot: SlotKey, ending: Ending) {
+        if self.connections.get(slot).is_none_or(|connection| matches!(connection.phase, Phase::Terminating(_))) {
+            return;
+        }
         self.ended(slot, ending);
-        self.wheel.disarm(slot);
-        self.driver.release(slot);
+        self.wheel.disarm(slot.slot());
+        match self.driver.release(slot) {
+            Release::Done => self.free(slot),
+            Release::Later => self.connections.terminate(slot, Terminating::Released),
+        }
+    }
+
+    /// Nothing of a connection is under way any more: its slot is free, and its admission another's.
+    fn free(&mut self, slot: SlotKey) {
         let connection = self.connections.remove(slot);
         self.give_places(&connection);
     }
 
+    /// The driver has nothing more of a connection that was to be released, or has lost a socket that was to be handed over.
+    pub(super) fn released(&mut self, slot: SlotKey) {
+        let connection = self.connections.get(slot);
+        if connection.is_some_and(|connection| matches!(connection.phase, Phase::Terminating(_))) {
+            self.free(slot);
+        }
+    }
+
+    /// The driver gives out a socket that is to be handed over.
+    pub(super) fn detached(&mut self, slot: SlotKey, stream: D::Stream) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && let Phase::Terminating(Terminating::Detached(detached)) = &mut connection.phase
+        {
+            let read = std::mem::take(&mut detached.read);
+            self.free(slot);
+            (self.http)(stream, read);
+        }
+    }
+
     /// If it was open, this was its end; what it was a member of hears of it.
-    fn ended(&mut self, slot: u32, ending: Ending) {
+    fn ended(&mut self, slot: SlotKey, ending: Ending) {
         if self.connections.get(slot).is_some_and(Connection::is_open) {
             self.connections.counts.connections -= 1;
             self.connections.counts.endings.count(ending);
@@ -176,7 +217,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Nothing is delivered to this connection any more, and its rooms hear that it left.
-    fn leave_topics(&mut self, slot: u32) {
+    fn leave_topics(&mut self, slot: SlotKey) {
         if self.connections.get(slot).is_none() {
             return;
         }
@@ -184,33 +225,46 @@ impl<D: Driver> Worker<D> {
         self.router.disconnect(id, &mut self.connections);
     }
 
-    fn head_received(&mut self, slot: u32, bytes: &[u8]) {
+    fn head_received(&mut self, slot: SlotKey, bytes: &[u8]) {
         let Some(Connection { phase: Phase::Handshake(handshake), .. }) = self.connections.get_mut(slot) else {
             return;
         };
-        let Handshake { reader, until } = &mut **handshake;
+        let Handshake { reader, until, listener, remote } = &mut **handshake;
+        let (listener, remote) = (*listener, *remote);
         let until = *until;
         let (bytes, head_bytes) = match reader.push(bytes, self.settings.head) {
             Ok(None) => return,
             Ok(Some(complete)) => complete,
-            Err(refusal) => return self.refuse(slot, refusal),
+            Err(refusal) => {
+                tracing::debug!(reactor = self.me.0, listener = listener.0, ?remote, "no request head");
+                return self.refuse(slot, refusal);
+            }
         };
         match parse_head(&bytes[..head_bytes], self.settings.head) {
-            Err(refusal) => self.refuse(slot, refusal),
+            Err(refusal) => {
+                tracing::debug!(reactor = self.me.0, listener = listener.0, ?remote, "no good request");
+                self.refuse(slot, refusal);
+            }
             Ok(Head::Upgrade(upgrade)) => self.upgrade(slot, upgrade, bytes[head_bytes..].to_vec(), until),
             Ok(Head::Http) => {
-                self.wheel.disarm(slot);
-                if let Some(stream) = self.driver.detach(slot) {
-                    (self.http)(stream, bytes);
+                self.wheel.disarm(slot.slot());
+                match self.driver.detach(slot) {
+                    Detach::Done(stream) => {
+                        (self.http)(stream, bytes);
+                        self.free(slot);
+                    }
+                    Detach::Later => {
+                        let detached = Box::new(Detached { read: bytes });
+                        self.connections.terminate(slot, Terminating::Detached(detached));
+                    }
+                    Detach::Lost => self.free(slot),
                 }
-                let connection = self.connections.remove(slot);
-                self.give_places(&connection);
             }
         }
     }
 
     /// The request is good: the connection takes one of the node's places and joins its first topic.
-    fn upgrade(&mut self, slot: u32, upgrade: Upgrade, early: Vec<u8>, until: Millis) {
+    fn upgrade(&mut self, slot: SlotKey, upgrade: Upgrade, early: Vec<u8>, until: Millis) {
         if !NodeMetrics::take_place(&self.node.metrics.connections, self.settings.connections_max) {
             let refusal = self.at_capacity();
             return self.refuse(slot, refusal);
@@ -247,7 +301,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Answers a request that does not become a connection; what the client sent behind it is thrown away.
-    fn refuse(&mut self, slot: u32, refusal: HttpRefusal) {
+    fn refuse(&mut self, slot: SlotKey, refusal: HttpRefusal) {
         self.leave_topics(slot);
         write_refusal(self.connections.response(slot), refusal);
         let until = self.now.saturating_add(CLOSE_MS_MAX);
@@ -258,7 +312,7 @@ impl<D: Driver> Worker<D> {
     }
 
     #[inline]
-    fn frames_received(&mut self, slot: u32, bytes: &mut [u8]) {
+    fn frames_received(&mut self, slot: SlotKey, bytes: &mut [u8]) {
         if let Decoded::Part { left_bytes } = self.take_frames(slot, bytes) {
             let left = bytes[bytes.len() - left_bytes..].to_vec();
             self.pause(slot, left, 0);
@@ -268,7 +322,7 @@ impl<D: Driver> Worker<D> {
 
     /// Decodes and handles what came, until the connection's share of this turn is used up.
     #[inline]
-    pub(super) fn take_frames(&mut self, slot: u32, bytes: &mut [u8]) -> Decoded {
+    pub(super) fn take_frames(&mut self, slot: SlotKey, bytes: &mut [u8]) -> Decoded {
         let mut input = bytes;
         let work_before = self.connections.work_bytes;
         loop {
@@ -281,7 +335,8 @@ impl<D: Driver> Worker<D> {
                 | Phase::Opening(_)
                 | Phase::Quiescing(_)
                 | Phase::Leaving { .. }
-                | Phase::Lingering { .. } => return Decoded::All,
+                | Phase::Lingering { .. }
+                | Phase::Terminating(_) => return Decoded::All,
             };
             if open && connection.is_over_share(work_bytes, self.settings.intake_bytes_max) {
                 return Decoded::Part { left_bytes: input.len() };
@@ -328,7 +383,7 @@ impl<D: Driver> Worker<D> {
 
     /// The peer has closed or broken a rule. What it sent before may still be on its way through other reactors: it gets what
     /// comes of that first (RFC 6455 §5.5.1 allows an endpoint to finish what it is sending).
-    pub(super) fn quiesce(&mut self, slot: u32, cause: CloseCause) {
+    pub(super) fn quiesce(&mut self, slot: SlotKey, cause: CloseCause) {
         let id = self.connections.id(slot);
         let has_published = self.connections.get(slot).is_some_and(|connection| connection.has_published);
         let awaited = if has_published { self.router.fence(id, &mut self.connections) } else { 0 };
@@ -344,14 +399,14 @@ impl<D: Driver> Worker<D> {
     }
 
     /// All it sent has been answered, or took too long.
-    pub(super) fn quiesced(&mut self, slot: u32) {
+    pub(super) fn quiesced(&mut self, slot: SlotKey) {
         if let Some(Connection { phase: Phase::Quiescing(quiescing), .. }) = self.connections.get(slot) {
             let cause = quiescing.cause;
             self.end_because(slot, cause);
         }
     }
 
-    fn end_because(&mut self, slot: u32, cause: CloseCause) {
+    fn end_because(&mut self, slot: SlotKey, cause: CloseCause) {
         match cause {
             CloseCause::Close(code) => self.peer_closed(slot, true, code),
             CloseCause::Error(error) => self.close(slot, CloseReason::Peer(error)),
@@ -359,7 +414,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The peer's close frame: answered where it came first (RFC 6455 §5.5.1); then nothing is left to say.
-    fn peer_closed(&mut self, slot: u32, first: bool, code: Option<u16>) {
+    fn peer_closed(&mut self, slot: SlotKey, first: bool, code: Option<u16>) {
         self.ended(slot, Ending::Client);
         if first {
             let frames = self.connections.own_frames(slot);
@@ -376,25 +431,26 @@ impl<D: Driver> Worker<D> {
         self.arm(slot);
     }
 
-    /// What a connection's timer is for now.
-    fn deadline(&self, connection: &Connection) -> Millis {
+    /// What a connection's timer is for now, if it has one.
+    fn deadline(&self, connection: &Connection) -> Option<Millis> {
         match &connection.phase {
-            Phase::Handshake(handshake) => handshake.until,
-            Phase::Opening(opening) => opening.until,
-            Phase::Quiescing(quiescing) => quiescing.until,
-            Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } => *until,
+            Phase::Handshake(handshake) => Some(handshake.until),
+            Phase::Opening(opening) => Some(opening.until),
+            Phase::Quiescing(quiescing) => Some(quiescing.until),
+            Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } => Some(*until),
+            Phase::Terminating(_) => None,
             Phase::Json | Phase::Raw { .. } => {
                 let Heartbeat { ping_at, unanswered, .. } = connection.heartbeat;
                 let silent_at = unanswered.map(|pinged| pinged.saturating_add(self.settings.heartbeat_ms));
                 let progress = connection.outbox.progress_at();
                 let stuck_at = progress.map(|at| at.saturating_add(self.settings.outbox_age_ms_max));
-                [Some(ping_at), silent_at, stuck_at].into_iter().flatten().min().unwrap_or(ping_at)
+                [Some(ping_at), silent_at, stuck_at].into_iter().flatten().min()
             }
         }
     }
 
     /// An open connection's timer went off: it is silent, stuck, due for a ping, or the timer was early.
-    fn heartbeat(&mut self, slot: u32) {
+    fn heartbeat(&mut self, slot: SlotKey) {
         let now = self.now;
         let interval_ms = self.settings.heartbeat_ms;
         let ping_at = self.next_ping_at();
@@ -409,7 +465,11 @@ impl<D: Driver> Worker<D> {
                 // It may have answered: nobody has looked.
                 heartbeat.unanswered = Some(now);
             } else if pinged.saturating_add(interval_ms) <= now {
-                tracing::debug!(reactor = self.me.0, slot, "nothing came after a ping for a whole interval");
+                tracing::debug!(
+                    reactor = self.me.0,
+                    slot = slot.slot(),
+                    "nothing came after a ping for a whole interval"
+                );
                 return self.release_as(slot, Ending::Silent);
             }
         }
@@ -437,7 +497,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Whether a message of so many bytes is within the connection's rate.
-    pub(super) fn within_rate(&mut self, slot: u32, bytes: usize) -> Result<bool, PeerError> {
+    pub(super) fn within_rate(&mut self, slot: SlotKey, bytes: usize) -> Result<bool, PeerError> {
         let now = self.now;
         let Some(rate) = self.connections.get_mut(slot).and_then(|connection| connection.rate.as_mut()) else {
             return Ok(true);

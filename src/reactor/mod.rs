@@ -27,6 +27,6 @@ pub mod sim;
 mod sync;
 mod worker;
 
-pub use driver::{Completion, Driver, Sent, Token};
+pub use driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
 pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office};
 pub use worker::{DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};

@@ -1,12 +1,14 @@
 //! One reactor's loop: a turn takes what is ready, routes it, and flushes every connection it concerned once.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::connection::{Connection, Phase};
 use super::connections::Connections;
-use super::driver::{Completion, Driver};
+use super::driver::{Completion, Driver, SlotKey};
+use super::flush::Flush;
 use super::intake::Resumable;
 use super::mailbox::{Mailbox, Order, Parcel};
 use crate::compress::{Deflater, Inflaters, WindowBits};
@@ -14,8 +16,7 @@ use crate::conn::{CloseReason, HeadLimits, MessageLimits};
 use crate::frame::FrameBuilder;
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{
-    BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, READ_BYTES, TIMERS_PER_TURN,
-    TURN_BYTES_MAX,
+    BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX,
 };
 use crate::metrics::{NodeMetrics, ReactorMetrics};
 use crate::router::{Router, RouterSettings};
@@ -112,9 +113,11 @@ pub struct Worker<D: Driver> {
     pub(super) now: Millis,
     /// Unix time of this turn, in milliseconds.
     pub(super) unix_ms: u64,
-    buffer: Vec<u8>,
-    /// Slots whose timer went off and was not looked at yet.
-    expired: Vec<u32>,
+    pub(super) flush: Flush,
+    /// What the wheel has just let go.
+    let_go: Vec<u32>,
+    /// Connections whose timer went off and was not looked at yet.
+    expired: VecDeque<SlotKey>,
     /// Paused connections that go on in the next turn.
     pub(super) resumable: Resumable,
     /// Whether mail is left that found no room.
@@ -157,8 +160,9 @@ impl<D: Driver> Worker<D> {
             driver,
             settings,
             node,
-            buffer: vec![0; READ_BYTES],
-            expired: Vec::new(),
+            flush: Flush::default(),
+            let_go: Vec::new(),
+            expired: VecDeque::new(),
             resumable: Resumable::default(),
             spilled: false,
             draining: None,
@@ -180,7 +184,7 @@ impl<D: Driver> Worker<D> {
     /// Where the driver cannot go on.
     pub fn turn(&mut self) -> io::Result<Turn> {
         let timeout_ms = match self.mailbox.fall_asleep() {
-            true => self.timeout_ms(),
+            true => self.next_at().map(|at| at.since(self.now)),
             false => Some(0),
         };
         let waited = self.driver.wait(timeout_ms);
@@ -210,6 +214,16 @@ impl<D: Driver> Worker<D> {
         self.router.rebuild();
     }
 
+    /// When the worker has something to do by itself: it misses nothing where it waits until then. A moment that is not
+    /// behind this turn's means at once; `None`, that only its driver or its mail can bring work.
+    pub fn next_at(&self) -> Option<Millis> {
+        // A full peer does not tell when it has room again.
+        let spill_at = self.spilled.then_some(self.now.saturating_add(1));
+        let has_more = !self.expired.is_empty() || (!self.resumable.is_empty() && !self.spilled);
+        let more_at = has_more.then_some(self.now);
+        [spill_at, more_at, self.wheel.next_at(), self.draining].into_iter().flatten().min()
+    }
+
     /// Checks the tables against each other; for tests.
     ///
     /// # Panics
@@ -223,41 +237,21 @@ impl<D: Driver> Worker<D> {
         assert_eq!(counts.opened, counts.connections + counts.endings.total(), "what opened is open or has ended");
     }
 
-    /// The longest wait that misses nothing; `None` where only others can bring work.
-    fn timeout_ms(&self) -> Option<u64> {
-        // A full peer does not tell when it has room again.
-        let spill_ms = self.spilled.then_some(1);
-        let expired_ms = (!self.expired.is_empty()).then_some(0);
-        let timer_ms = self.wheel.next_at().map(|at| at.since(self.now));
-        let drain_ms = self.draining.map(|at| at.since(self.now));
-        let resume_ms = (!self.resumable.is_empty() && !self.spilled).then_some(0);
-        [spill_ms, expired_ms, timer_ms, drain_ms, resume_ms].into_iter().flatten().min()
-    }
-
     fn take_completions(&mut self) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        while let Some(completion) = self.driver.next(&mut buffer) {
+        while let Some(completion) = self.driver.next() {
             match completion {
-                Completion::Accepted(stream) => self.accept(stream),
-                Completion::Received(token, bytes) => {
-                    if self.connections.is_here(token.slot, token.generation) {
-                        self.received(token.slot, &mut buffer[..bytes]);
-                    }
+                Completion::Accepted(accepted) => self.accept(accepted),
+                Completion::Received(slot, mut buffer) => {
+                    self.received(slot, buffer.as_mut());
+                    self.driver.give_back(buffer);
                 }
-                Completion::Writable(token) => {
-                    if self.connections.is_here(token.slot, token.generation) {
-                        self.writable(token.slot);
-                    }
-                }
-                Completion::Ended(token) => {
-                    if self.connections.is_here(token.slot, token.generation) {
-                        self.release(token.slot);
-                    }
-                }
+                Completion::Writable(slot) => self.writable(slot),
+                Completion::Ended(slot) => self.release(slot),
+                Completion::Detached(slot, stream) => self.detached(slot, stream),
+                Completion::Released(slot) => self.released(slot),
             }
             self.settle();
         }
-        self.buffer = buffer;
     }
 
     fn take_mail(&mut self) {
@@ -286,14 +280,14 @@ impl<D: Driver> Worker<D> {
     }
 
     fn take_timers(&mut self) {
-        let mut expired = std::mem::take(&mut self.expired);
-        self.wheel.expire(self.now, &mut expired);
-        // The others come in the next turns: ten thousand handshakes that time out at once delay nobody else for long.
-        let now_due = expired.len().min(TIMERS_PER_TURN);
-        for slot in expired.drain(..now_due) {
+        self.wheel.expire(self.now, &mut self.let_go);
+        let connections = &self.connections;
+        self.expired.extend(self.let_go.drain(..).filter_map(|slot| connections.in_wheel(slot)));
+        // The others come in the next turns: ten thousand handshakes that time out at once delay no one else for long.
+        for _ in 0..self.expired.len().min(TIMERS_PER_TURN) {
+            let Some(slot) = self.expired.pop_front() else { break };
             self.timer(slot);
         }
-        self.expired = expired;
         self.settle();
     }
 
@@ -324,7 +318,7 @@ impl<D: Driver> Worker<D> {
         if self.draining.is_none_or(|at| at > self.now) {
             return;
         }
-        let open: Vec<u32> = self
+        let open: Vec<SlotKey> = self
             .connections
             .iter()
             .filter(|(_, connection)| connection.is_open() || connection.is_beginning())

@@ -1,28 +1,31 @@
 //! The simulated driver: several reactors in one thread, under a seed.
 //!
 //! A [`World`] holds the network, the clock and the dice. Everything that a real machine leaves to chance is a throw
-//! of its dice: how many bytes a read gets, how many a send takes, what a wait tells of at once, how long a listener
-//! keeps a client waiting. The same seed throws the same. Time passes only when the world is told so.
+//! of its dice: how many bytes a read gets, how many a send takes and whether at once or when it is submitted, how long
+//! a socket that was given up is still under way, what a wait tells of at once, how long a listener keeps a client
+//! waiting. The same seed throws the same. Time passes only when the world is told so. What the contract of
+//! [`Driver`](super::Driver) asks of a worker is checked: see [`SimDriver`].
 //!
-//! Nothing blocks here, so sleep is a state the scheduler sees: after each turn [`Worker::rest`] asks the worker how
-//! long its next wait would take. One that is [`Rest::Asleep`] needs no turn until its [`SimWaker`] was rung, its
+//! Nothing blocks here, so sleep is a state the scheduler sees: after each turn [`Worker::rest`] asks the worker when it
+//! has something to do by itself. One that is [`Rest::Asleep`] needs no turn until its [`SimWaker`] was rung, its
 //! time has come or [`World::is_ready`] tells of something from outside. A scheduler that turns it only then finds a
 //! lost wake as a node that rests with its work undone.
 
+mod driver;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, IoSlice, Read};
+use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::driver::{Completion, Driver, Sent, Token};
+pub use driver::SimDriver;
+
+use super::driver::Driver;
 use super::mailbox::{self, Mailbox, PostOffice, Wake};
 use super::worker::Worker;
 use crate::time::Millis;
-
-/// Unix time, in milliseconds, at which the world's clock began.
-const UNIX_MS_BEGIN: u64 = 1_700_000_000_000;
 
 /// One client's connection in the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,9 +61,57 @@ pub struct World(Rc<RefCell<Inner>>);
 
 struct Inner {
     random: fastrand::Rng,
+    habit: Habit,
     now: Millis,
     wires: Vec<Wire>,
     doors: Vec<Door>,
+}
+
+/// When the drivers of a world answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Habit {
+    /// At once, as epoll does.
+    AtOnce,
+    /// Later, as a ring does.
+    Later,
+    /// As the dice say, each time anew.
+    Mixed,
+}
+
+impl Habit {
+    /// Whether this answer comes later.
+    fn defers(self, random: &mut fastrand::Rng) -> bool {
+        match self {
+            Habit::AtOnce => false,
+            Habit::Later => true,
+            Habit::Mixed => random.bool(),
+        }
+    }
+}
+
+/// A client's socket in its slot.
+#[derive(Clone, Copy, Debug)]
+struct Socket {
+    generation: u32,
+    client: Client,
+    hold: Hold,
+}
+
+/// Whether a socket is the worker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// It is.
+    Open,
+    /// It is to be released, or detached: something of it is under way for so many looks at it.
+    GivenUp { to: GivenTo, looks_left: usize },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GivenTo {
+    /// It is closed.
+    Closing,
+    /// The threads of plain HTTP.
+    Http,
 }
 
 /// What one reactor sees of the world.
@@ -70,8 +121,7 @@ struct Door {
     backlog: VecDeque<Client>,
     accepting: bool,
     reading: bool,
-    /// The generation and the client in each slot.
-    slots: BTreeMap<u32, (u32, Client)>,
+    slots: BTreeMap<u32, Socket>,
     /// Slots whose bytes the worker does not take now.
     paused: BTreeSet<u32>,
 }
@@ -114,6 +164,30 @@ struct Wire {
 }
 
 impl Wire {
+    /// Takes bytes for the client, of which there are `given`: as many as there is room for, or fewer if the dice want
+    /// it so. How many it took.
+    fn take<'b>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'b [u8]>,
+        given: usize,
+        now: Millis,
+        random: &mut fastrand::Rng,
+    ) -> usize {
+        let room = self.link.socket_bytes_max.saturating_sub(self.to_client.len());
+        let most = given.min(room).min(self.link.send_bytes_max);
+        let short = self.link.short_writes && random.bool();
+        let taken = if short { random.usize(0..=most) } else { most };
+        let mut left = taken;
+        for bytes in parts {
+            let part = bytes.len().min(left);
+            self.to_client.extend(&bytes[..part]);
+            left -= part;
+        }
+        self.blocked = taken < given;
+        self.short_since = self.blocked.then(|| self.short_since.unwrap_or(now));
+        taken
+    }
+
     fn end(&mut self, at: Millis) {
         let Wire { heard_at, short_since, .. } = *self;
         self.ending.get_or_insert(Ending { at, heard_at, short_since });
@@ -145,8 +219,11 @@ impl World {
             slots: BTreeMap::new(),
             paused: BTreeSet::new(),
         };
+        let mut random = fastrand::Rng::with_seed(seed);
+        let habit = [Habit::AtOnce, Habit::Later, Habit::Mixed, Habit::Mixed][random.usize(0..4)];
         World(Rc::new(RefCell::new(Inner {
-            random: fastrand::Rng::with_seed(seed),
+            random,
+            habit,
             now: Millis(1),
             wires: Vec::new(),
             doors: std::iter::repeat_with(door).take(reactors).collect(),
@@ -155,7 +232,7 @@ impl World {
 
     /// The driver of one reactor.
     pub fn driver(&self, reactor: usize) -> SimDriver {
-        SimDriver { world: self.clone(), reactor, ready: VecDeque::new(), question: Question::None }
+        SimDriver::new(self.clone(), reactor)
     }
 
     /// A client connects to a reactor; it is accepted in one of its turns, or turned away if its listener is closed.
@@ -221,8 +298,12 @@ impl World {
     pub fn is_ready(&self, reactor: usize) -> bool {
         let inner = self.0.borrow();
         let door = &inner.doors[reactor];
-        let mut wires = door.slots.iter().map(|(slot, (_, client))| (slot, &inner.wires[client.0]));
-        !door.backlog.is_empty() || wires.any(|(slot, wire)| wire.is_ready(door.reads(*slot)))
+        let mut sockets = door.slots.iter();
+        let is_ready = |(slot, socket): (&u32, &Socket)| match socket.hold {
+            Hold::Open => inner.wires[socket.client.0].is_ready(door.reads(*slot)),
+            Hold::GivenUp { .. } => true,
+        };
+        !door.backlog.is_empty() || sockets.any(is_ready)
     }
 
     /// Whether a reactor takes bytes from its clients: it does not while mail of it finds no room.
@@ -296,21 +377,17 @@ pub struct Inside {
 }
 
 impl Worker<SimDriver> {
-    /// What the worker's next wait would be. If that is sleep, then from now on its peers wake it.
-    ///
-    /// # Panics
-    /// If it would sleep although there is mail.
+    /// What the worker would do now. If that is sleep, then from now on its peers wake it.
     pub fn rest(&mut self) -> Rest {
-        self.driver.question = Question::HowLong;
-        let turned = self.turn();
-        assert!(turned.is_err(), "a turn whose wait fails does nothing");
-        match std::mem::replace(&mut self.driver.question, Question::None) {
-            Question::Answered(Some(0)) => Rest::Awake,
-            Question::Answered(timeout_ms) => {
-                assert!(self.mailbox.fall_asleep(), "no worker sleeps on its mail");
-                Rest::Asleep(timeout_ms.map(|ms| self.driver.now().saturating_add(ms)))
+        if !self.mailbox.fall_asleep() {
+            return Rest::Awake;
+        }
+        match self.next_at() {
+            Some(at) if at <= self.driver.now() => {
+                self.mailbox.wake_up();
+                Rest::Awake
             }
-            Question::None | Question::HowLong => unreachable!("every turn waits"),
+            next_at => Rest::Asleep(next_at),
         }
     }
 
@@ -329,174 +406,5 @@ impl Worker<SimDriver> {
             backlog_bytes: open().map(|(_, connection)| connection.outbox.bytes_behind_first()).max().unwrap_or(0),
             own_bytes: open().map(|(_, connection)| connection.outbox.own_bytes()).max().unwrap_or(0),
         }
-    }
-}
-
-/// One reactor's driver in a [`World`].
-pub struct SimDriver {
-    world: World,
-    reactor: usize,
-    /// What is looked at in this turn, in an order the dice chose.
-    ready: VecDeque<Look>,
-    question: Question,
-}
-
-/// What [`Worker::rest`] asks of the next wait.
-#[derive(Clone, Copy, Debug)]
-enum Question {
-    None,
-    /// Not to wait, but to note how long it would be.
-    HowLong,
-    Answered(Option<u64>),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Look {
-    Accept,
-    Socket(u32),
-}
-
-impl SimDriver {
-    fn look(&mut self, look: Look, buffer: &mut [u8]) -> Option<Completion<Client>> {
-        let inner = &mut *self.world.0.borrow_mut();
-        let door = &mut inner.doors[self.reactor];
-        match look {
-            Look::Accept => door.backlog.pop_front().map(Completion::Accepted),
-            Look::Socket(slot) => {
-                let (generation, client) = *door.slots.get(&slot)?;
-                let wire = &mut inner.wires[client.0];
-                let token = Token { slot, generation };
-                if wire.blocked && wire.has_room() {
-                    wire.blocked = false;
-                    return Some(Completion::Writable(token));
-                }
-                let reads = door.reads(slot);
-                if reads == Reads::Nothing {
-                    return None;
-                }
-                if reads == Reads::All && !wire.to_server.is_empty() {
-                    let most = wire.to_server.len().min(wire.link.read_bytes_max).min(buffer.len());
-                    let got = inner.random.usize(1..=most);
-                    wire.to_server.read_exact(&mut buffer[..got]).expect("so many bytes are there");
-                    wire.heard_at = inner.now;
-                    return Some(Completion::Received(token, got));
-                }
-                (wire.client_closed && !std::mem::replace(&mut wire.end_told, true)).then_some(Completion::Ended(token))
-            }
-        }
-    }
-}
-
-impl Driver for SimDriver {
-    type Stream = Client;
-
-    fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
-        if let Question::HowLong = self.question {
-            self.question = Question::Answered(timeout_ms);
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let inner = &mut *self.world.0.borrow_mut();
-        let door = &inner.doors[self.reactor];
-        let sockets = door.slots.keys().map(|&slot| Look::Socket(slot));
-        let accepts = door.backlog.iter().map(|_| Look::Accept);
-        let mut looks: Vec<Look> = sockets.chain(accepts).collect();
-        inner.random.shuffle(&mut looks);
-        // Not everything that is ready is told in the same turn.
-        let told = if looks.is_empty() { 0 } else { inner.random.usize(1..=looks.len()) };
-        self.ready.extend(&looks[..told]);
-        Ok(())
-    }
-
-    fn next(&mut self, buffer: &mut [u8]) -> Option<Completion<Client>> {
-        while let Some(look) = self.ready.pop_front() {
-            if let Some(completion) = self.look(look, buffer) {
-                return Some(completion);
-            }
-        }
-        None
-    }
-
-    fn attach(&mut self, token: Token, stream: Client) -> io::Result<()> {
-        let mut inner = self.world.0.borrow_mut();
-        let door = &mut inner.doors[self.reactor];
-        door.paused.remove(&token.slot);
-        let before = door.slots.insert(token.slot, (token.generation, stream));
-        assert!(before.is_none(), "a slot is free before it is taken");
-        Ok(())
-    }
-
-    fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
-        self.send_slices(slot, &[IoSlice::new(bytes)])
-    }
-
-    fn send_slices(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> Sent {
-        let inner = &mut *self.world.0.borrow_mut();
-        let Some((_, client)) = inner.doors[self.reactor].slots.get(&slot) else { return Sent::Broken };
-        let wire = &mut inner.wires[client.0];
-        assert!(wire.ending.is_none() && !wire.blocked, "nothing is sent after the end, or to a full socket");
-        if wire.client_closed {
-            return Sent::Broken;
-        }
-        let given: usize = slices.iter().map(|slice| slice.len()).sum();
-        let room = wire.link.socket_bytes_max.saturating_sub(wire.to_client.len());
-        let most = given.min(room).min(wire.link.send_bytes_max);
-        let short = wire.link.short_writes && inner.random.bool();
-        let taken = if short { inner.random.usize(0..=most) } else { most };
-        let mut left = taken;
-        for slice in slices {
-            let part = slice.len().min(left);
-            wire.to_client.extend(&slice[..part]);
-            left -= part;
-        }
-        wire.blocked = taken < given;
-        wire.short_since = wire.blocked.then(|| wire.short_since.unwrap_or(inner.now));
-        Sent::Took(taken)
-    }
-
-    fn finish(&mut self, slot: u32) {
-        let inner = &mut *self.world.0.borrow_mut();
-        if let Some((_, client)) = inner.doors[self.reactor].slots.get(&slot) {
-            inner.wires[client.0].end(inner.now);
-        }
-    }
-
-    fn release(&mut self, slot: u32) {
-        let inner = &mut *self.world.0.borrow_mut();
-        if let Some((_, client)) = inner.doors[self.reactor].slots.remove(&slot) {
-            inner.wires[client.0].end(inner.now);
-        }
-    }
-
-    fn detach(&mut self, slot: u32) -> Option<Client> {
-        self.world.0.borrow_mut().doors[self.reactor].slots.remove(&slot).map(|(_, client)| client)
-    }
-
-    fn set_reading(&mut self, reading: bool) {
-        self.world.0.borrow_mut().doors[self.reactor].reading = reading;
-    }
-
-    fn pause(&mut self, slot: u32) {
-        self.world.0.borrow_mut().doors[self.reactor].paused.insert(slot);
-    }
-
-    fn resume(&mut self, slot: u32) {
-        self.world.0.borrow_mut().doors[self.reactor].paused.remove(&slot);
-    }
-
-    fn stop_accepting(&mut self) {
-        let inner = &mut *self.world.0.borrow_mut();
-        let door = &mut inner.doors[self.reactor];
-        door.accepting = false;
-        for client in door.backlog.drain(..) {
-            inner.wires[client.0].end(inner.now);
-        }
-    }
-
-    fn now(&self) -> Millis {
-        self.world.0.borrow().now
-    }
-
-    fn unix_ms(&self) -> u64 {
-        UNIX_MS_BEGIN + self.world.0.borrow().now.0
     }
 }
