@@ -11,6 +11,7 @@ mod handshake;
 mod mask;
 mod outbox;
 mod rate;
+mod source;
 mod target;
 mod utf8;
 
@@ -21,7 +22,8 @@ pub use handshake::{
     Head, HeadLimits, HeadReader, HttpRefusal, Upgrade, field_elements, parse_head, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
-pub use outbox::{Cause, Chunk, Frames, Ledger, Outbox, Replay, Segment, Unit};
+pub use outbox::{Cause, Chunk, Ledger, Outbox, Segment, Unit};
 pub use rate::TokenBucket;
+pub use source::{FrameSource, Front};
 pub use target::Target;
 pub use utf8::{InvalidUtf8, Utf8Stream, validate};

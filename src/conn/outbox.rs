@@ -5,18 +5,18 @@
 //!                                              ◄── chunk [start..end) ◄── queue of another
 //! ```
 //!
-//! Messages of a topic's history are not queued one by one: the queue holds a [`Replay`], from which they are taken as the
-//! connection takes them.
+//! Messages of a topic's history are not queued one by one: the queue holds a [`FrameSource`], from which they are pulled
+//! as the connection takes them.
 //!
 //! An idle connection's outbox is one empty pointer. Bytes are counted once in the reactor's ledger however many
 //! queues refer to them, for that is what memory holds.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::source::{FrameSource, Pull};
 use crate::compress::SharedFrame;
 use crate::frame::frame_boundary;
 use crate::limits::SCRAP_FACTOR;
@@ -156,62 +156,6 @@ impl Chunk {
     }
 }
 
-/// Frames of a history on their way to one connection, in order.
-#[derive(Debug)]
-pub struct Replay {
-    frames: Box<dyn Frames>,
-    next: usize,
-    /// Bytes of the next frame that were sent.
-    sent: usize,
-}
-
-/// Where a replay's frames come from.
-pub trait Frames: fmt::Debug {
-    /// How many there are.
-    fn count(&self) -> usize;
-    /// One of them, always the same bytes.
-    fn frame(&self, at: usize) -> &[u8];
-    /// Bytes that the references to them take.
-    fn reference_bytes(&self) -> usize;
-}
-
-impl Replay {
-    /// A replay from its beginning.
-    pub fn new(frames: Box<dyn Frames>) -> Replay {
-        Replay { frames, next: 0, sent: 0 }
-    }
-
-    fn is_over(&self) -> bool {
-        self.next == self.frames.count()
-    }
-
-    fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        (self.next..self.frames.count()).map(|at| {
-            let frame = self.frames.frame(at);
-            if at == self.next { &frame[self.sent..] } else { frame }
-        })
-    }
-
-    /// Takes `bytes` that were sent; what is left of them behind its end.
-    fn advance(&mut self, mut bytes: usize) -> usize {
-        while !self.is_over() {
-            let left = self.frames.frame(self.next).len() - self.sent;
-            if bytes < left {
-                self.sent += bytes;
-                return 0;
-            }
-            bytes -= left;
-            (self.next, self.sent) = (self.next + 1, 0);
-        }
-        bytes
-    }
-
-    /// The rest of a frame of which a part was sent.
-    fn begun(&self) -> Option<&[u8]> {
-        (self.sent > 0).then(|| &self.frames.frame(self.next)[self.sent..])
-    }
-}
-
 /// The queue of one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -221,25 +165,25 @@ pub struct Outbox {
 #[derive(Debug)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// Of chunks: what a replay holds is its history's.
+    /// Of chunks: what a source has is held elsewhere.
     bytes: usize,
-    /// Bytes of answers among them, and of references to what is replayed.
+    /// Bytes of answers among them, and of what sources take for this connection.
     own_bytes: usize,
-    replays: usize,
+    sources: usize,
     progress_at: Millis,
 }
 
 #[derive(Debug)]
 enum Entry {
     Chunk(Chunk),
-    Replay(Box<Replay>),
+    Source(Box<Pull>),
 }
 
 const _: () = assert!(size_of::<Entry>() == 16);
 
 impl Queue {
     fn new(now: Millis) -> Box<Queue> {
-        Box::new(Queue { entries: VecDeque::with_capacity(4), bytes: 0, own_bytes: 0, replays: 0, progress_at: now })
+        Box::new(Queue { entries: VecDeque::with_capacity(4), bytes: 0, own_bytes: 0, sources: 0, progress_at: now })
     }
 }
 
@@ -250,12 +194,12 @@ impl Outbox {
         self.queue.is_none()
     }
 
-    /// Whether messages of a history wait.
-    pub fn is_replaying(&self) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.replays > 0)
+    /// Whether a source waits to be pulled from.
+    pub fn is_pulling(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.sources > 0)
     }
 
-    /// Bytes that wait, those of a history not counted.
+    /// Bytes that wait, those of sources not counted.
     pub fn bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
@@ -290,7 +234,7 @@ impl Outbox {
                     let (from, unit) = if cut < end { (cut, chunk.segment.unit) } else { (start, Unit::Whole) };
                     *chunk = chunk.copy(from..end, unit, ledger);
                 }
-                Entry::Chunk(_) | Entry::Replay(_) => {}
+                Entry::Chunk(_) | Entry::Source(_) => {}
             }
         }
         if let Some(begun) = begun {
@@ -301,7 +245,7 @@ impl Outbox {
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         self.queue.iter().flat_map(|queue| &queue.entries).filter_map(|entry| match entry {
             Entry::Chunk(chunk) => Some(chunk),
-            Entry::Replay(_) => None,
+            Entry::Source(_) => None,
         })
     }
 
@@ -321,26 +265,55 @@ impl Outbox {
         queue.entries.push_back(Entry::Chunk(chunk));
     }
 
-    /// Appends messages of a history.
-    pub fn replay(&mut self, replay: Replay, now: Millis) {
-        if replay.is_over() {
-            return;
-        }
+    /// Appends a source, unless it has nothing.
+    pub fn push_source(&mut self, source: Box<dyn FrameSource>, now: Millis) {
+        let Some(pull) = Pull::new(source) else { return };
         let queue = self.queue.get_or_insert_with(|| Queue::new(now));
-        queue.replays += 1;
-        queue.own_bytes += replay.frames.reference_bytes();
-        queue.entries.push_back(Entry::Replay(Box::new(replay)));
+        queue.sources += 1;
+        queue.own_bytes += pull.reference_bytes();
+        queue.entries.push_back(Entry::Source(Box::new(pull)));
     }
 
-    /// The waiting bytes from the front, at most `slices_max` slices.
+    /// Has the sources decide what of theirs is among the next `slices_max` slices. The queue may be empty then.
+    #[inline]
+    pub fn pull(&mut self, slices_max: usize) {
+        if self.is_pulling() {
+            self.pull_sources(slices_max);
+        }
+    }
+
+    fn pull_sources(&mut self, slices_max: usize) {
+        let Some(queue) = &mut self.queue else { return };
+        let (mut at, mut left) = (0, slices_max);
+        while left > 0
+            && let Some(entry) = queue.entries.get_mut(at)
+        {
+            let slices = match entry {
+                Entry::Chunk(_) => 1,
+                Entry::Source(pull) => pull.pull(left),
+            };
+            if slices > 0 {
+                (at, left) = (at + 1, left - slices);
+            } else if let Some(Entry::Source(pull)) = queue.entries.remove(at) {
+                queue.sources -= 1;
+                queue.own_bytes -= pull.reference_bytes();
+            }
+        }
+        if queue.entries.is_empty() {
+            self.queue = None;
+        }
+    }
+
+    /// The waiting bytes from the front, at most `slices_max` slices: of sources, what [`Outbox::pull`] had them decide for
+    /// as many slices.
     pub fn slices(&self, slices_max: usize) -> impl Iterator<Item = &[u8]> {
         let entries = self.queue.iter().flat_map(|queue| queue.entries.iter());
         let slices = entries.flat_map(|entry| {
-            let (chunk, replay) = match entry {
+            let (chunk, pull) = match entry {
                 Entry::Chunk(chunk) => (Some(chunk.bytes()), None),
-                Entry::Replay(replay) => (None, Some(replay.slices())),
+                Entry::Source(pull) => (None, Some(pull.slices())),
             };
-            chunk.into_iter().chain(replay.into_iter().flatten())
+            chunk.into_iter().chain(pull.into_iter().flatten())
         });
         slices.take(slices_max)
     }
@@ -365,13 +338,14 @@ impl Outbox {
                     queue.bytes -= chunk.len();
                     queue.own_bytes -= chunk.own_bytes();
                 }
-                Entry::Replay(replay) => {
-                    sent = replay.advance(sent);
-                    if !replay.is_over() {
+                Entry::Source(pull) => {
+                    sent = pull.advance(sent);
+                    if !pull.is_over() {
+                        assert!(sent == 0, "nothing behind a source is sent before its end is known");
                         return;
                     }
-                    queue.replays -= 1;
-                    queue.own_bytes -= replay.frames.reference_bytes();
+                    queue.sources -= 1;
+                    queue.own_bytes -= pull.reference_bytes();
                 }
             }
             queue.entries.pop_front();
@@ -386,7 +360,7 @@ impl Outbox {
         let Some(queue) = &self.queue else { return 0 };
         match queue.entries.front() {
             Some(Entry::Chunk(front)) => queue.bytes - (first_frame_end(front) - front.start as usize),
-            Some(Entry::Replay(_)) | None => queue.bytes,
+            Some(Entry::Source(_)) | None => queue.bytes,
         }
     }
 
@@ -400,7 +374,7 @@ impl Outbox {
                 front.end = front.end.min(cut as u32);
                 Some(front).filter(|front| front.len() > 0)
             }
-            Some(Entry::Replay(replay)) => replay.begun().map(|rest| {
+            Some(Entry::Source(pull)) => pull.begun().map(|rest| {
                 let segment = Segment::local(rest.to_vec(), Unit::Whole, Cause::Own, ledger);
                 Chunk::new(segment, 0, rest.len())
             }),
@@ -411,7 +385,7 @@ impl Outbox {
             return;
         };
         queue.entries.clear();
-        (queue.bytes, queue.own_bytes, queue.replays) = (front.len(), front.own_bytes(), 0);
+        (queue.bytes, queue.own_bytes, queue.sources) = (front.len(), front.own_bytes(), 0);
         queue.entries.push_back(Entry::Chunk(front));
     }
 }

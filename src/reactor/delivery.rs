@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::connections::Connections;
 use super::driver::SlotKey;
 use crate::compress::{SharedFrame, WindowBits};
-use crate::conn::{Cause, Chunk, Frames, Replay, Segment, Unit};
+use crate::conn::{Cause, Chunk, FrameSource, Front, Segment, Unit};
 use crate::ids::{ConnId, Slot};
 use crate::limits::SCRAP_FACTOR;
 use crate::protocol::{self, ErrorCode};
@@ -40,25 +40,31 @@ struct Forms {
 #[derive(Debug)]
 struct Recovered {
     slice: Slice,
-    /// The window for which all that are worth it were compressed before: what is not yet is not for a replay.
+    /// How many of them were sent.
+    next: usize,
+    /// The window for which all that are worth it were compressed before: what is not yet is not for a recovery.
     bits: Option<WindowBits>,
 }
 
 impl Recovered {
     fn new(slice: Slice, bits: Option<WindowBits>) -> Recovered {
         let bits = bits.filter(|&bits| slice.frames().iter().all(|frame| frame.made(bits).is_some()));
-        Recovered { slice, bits }
+        Recovered { slice, next: 0, bits }
     }
 }
 
-impl Frames for Recovered {
-    fn count(&self) -> usize {
-        self.slice.frames().len()
+impl FrameSource for Recovered {
+    fn pull(&mut self, _front: Front, frames_max: usize) -> usize {
+        frames_max.min(self.slice.frames().len() - self.next)
     }
 
     fn frame(&self, at: usize) -> &[u8] {
-        let frame = &self.slice.frames()[at];
+        let frame = &self.slice.frames()[self.next + at];
         self.bits.and_then(|bits| frame.made(bits)).unwrap_or_else(|| frame.plain())
+    }
+
+    fn advance(&mut self, frames: usize) {
+        self.next += frames;
     }
 
     fn reference_bytes(&self) -> usize {
@@ -106,9 +112,9 @@ impl Sink for Connections {
         self.counts.messages_out += messages;
         self.counts.deliveries += messages;
         self.queue_batch(slot, 0);
-        let replay = Replay::new(Box::new(Recovered::new(slice, bits)));
+        let recovered = Box::new(Recovered::new(slice, bits));
         if let Some(connection) = self.get_mut(slot) {
-            connection.outbox.replay(replay, now);
+            connection.outbox.push_source(recovered, now);
         }
         self.mark_dirty(slot);
     }

@@ -164,6 +164,9 @@ impl<D: Driver> Worker<D> {
     fn send_outbox(&mut self, slot: SlotKey) {
         loop {
             let Some(connection) = self.connections.get_mut(slot) else { return };
+            if !connection.blocked {
+                connection.outbox.pull(SEND_SLICES_MAX);
+            }
             if connection.outbox.is_empty() {
                 return self.note_flushed(slot, Flushed::Empty);
             }
@@ -284,7 +287,7 @@ impl<D: Driver> Worker<D> {
         let bytes_max = self.settings.outbox_bytes_max;
         let outbox = &connection.outbox;
         // The first comparison is cheap, and nearly always enough.
-        let over = outbox.bytes() > bytes_max && outbox.bytes_behind_first() > bytes_max && !outbox.is_replaying();
+        let over = outbox.bytes() > bytes_max && outbox.bytes_behind_first() > bytes_max && !outbox.is_pulling();
         if connection.is_open() && over {
             self.close(slot, CloseReason::SlowConsumer);
         } else {
