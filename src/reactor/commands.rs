@@ -45,7 +45,7 @@ impl<D: Driver> Worker<D> {
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.has_published = true;
-        match connection.phase {
+        match *connection.phase() {
             // A raw room has no words for an error: over the rate there is only the end.
             Phase::Raw { .. } if !within_rate => self.quiesce(slot, CloseCause::Error(PeerError::RateAbuse)),
             Phase::Raw { echo } => self.raw_message(slot, echo, message),

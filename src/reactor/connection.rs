@@ -10,12 +10,14 @@
 //!                       └─► handed to the control thread                                (plain HTTP)
 //! ```
 //!
+//! Phases change here only, in the transitions of [`Connection`].
+//!
 //! What is released or handed over frees its slot at once, or is `Terminating` until the driver has nothing of it under way.
 
 use super::driver::{ListenerId, RemoteAddr};
 use super::intake::Intake;
 use crate::compress::Agreement;
-use crate::conn::{Decoder, HeadReader, Outbox, PeerError, TokenBucket, Upgrade};
+use crate::conn::{Decoder, HeadReader, Outbox, PeerError, Target, TokenBucket, Upgrade};
 use crate::limits::{CONNECTION_BYTES_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
 use crate::time::Millis;
 
@@ -28,7 +30,7 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     /// The batch of this turn that comes behind everything in the outbox.
     pub(super) batch: u32,
-    pub(super) phase: Phase,
+    phase: Phase,
     pub(super) outbox: Outbox,
     pub(super) decoder: Decoder,
     /// What was agreed about compression.
@@ -146,6 +148,17 @@ pub(super) struct Heartbeat {
     pub(super) unanswered: Option<Millis>,
 }
 
+/// What a connection waits for behind a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fenced {
+    /// More of them.
+    Awaiting,
+    /// Nothing any more: it may end.
+    Quiesced,
+    /// Nothing any more: it may be decoded again.
+    Answered,
+}
+
 /// What a connection may still send.
 #[derive(Debug)]
 pub(super) struct Rate {
@@ -161,6 +174,104 @@ impl Connection {
     pub(super) fn new(generation: u32, now: Millis, handshake: Handshake) -> Connection {
         let until = handshake.until;
         Connection::in_phase(generation, Phase::Handshake(Box::new(handshake)), now, until)
+    }
+
+    /// How far it is.
+    #[inline]
+    pub(super) fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Its handshake, where it is in it.
+    pub(super) fn handshake_mut(&mut self) -> Option<&mut Handshake> {
+        match &mut self.phase {
+            Phase::Handshake(handshake) => Some(handshake),
+            Phase::Opening(_)
+            | Phase::Json
+            | Phase::Raw { .. }
+            | Phase::Quiescing(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => None,
+        }
+    }
+
+    /// Where bytes are kept that come while they are not decoded: before it is open, and while it is handed over.
+    pub(super) fn kept_mut(&mut self) -> Option<&mut Vec<u8>> {
+        match &mut self.phase {
+            Phase::Opening(opening) => Some(&mut opening.early),
+            Phase::Terminating(Terminating::Detached(detached)) => Some(&mut detached.read),
+            Phase::Handshake(_)
+            | Phase::Json
+            | Phase::Raw { .. }
+            | Phase::Quiescing(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(Terminating::Released) => None,
+        }
+    }
+
+    /// The request is good, and the node has room: the first topic is joined next.
+    pub(super) fn begin_opening(&mut self, opening: Opening) {
+        assert!(matches!(self.phase, Phase::Handshake(_)), "a request is read once");
+        self.admitted = true;
+        self.phase = Phase::Opening(Box::new(opening));
+    }
+
+    /// The first topic is joined; what opened, unless it was given up meanwhile.
+    pub(super) fn open(&mut self) -> Option<Opening> {
+        match std::mem::replace(&mut self.phase, Phase::Json) {
+            Phase::Opening(opening) => {
+                if let Target::Raw { echo, .. } = opening.upgrade.target {
+                    self.phase = Phase::Raw { echo };
+                }
+                Some(*opening)
+            }
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    /// The peer has said its last: `awaited` reactors may still have something that comes of what it sent before.
+    pub(super) fn quiesce(&mut self, cause: CloseCause, awaited: u16, until: Millis) {
+        assert!(matches!(self.phase, Phase::Json | Phase::Raw { .. }), "a peer ends its side once");
+        let json = self.is_json();
+        self.decoder = Decoder::default();
+        self.phase = Phase::Quiescing(Box::new(Quiescing { cause, json, awaited, until }));
+    }
+
+    /// A reactor has sent all that it had of what this connection has sent.
+    pub(super) fn fenced(&mut self) -> Fenced {
+        if let Phase::Quiescing(quiescing) = &mut self.phase {
+            quiescing.awaited -= 1;
+            return if quiescing.awaited == 0 { Fenced::Quiesced } else { Fenced::Awaiting };
+        }
+        if self.intake.fenced() { Fenced::Answered } else { Fenced::Awaiting }
+    }
+
+    /// Our close frame is queued; the peer's is awaited.
+    pub(super) fn close(&mut self, until: Millis) {
+        assert!(self.is_open(), "an open connection is closed, once");
+        self.phase = Phase::Closing { until };
+    }
+
+    /// The last of what we have for it is queued; `then` follows when it is out.
+    pub(super) fn leave(&mut self, until: Millis, then: Then) {
+        assert!(
+            !matches!(self.phase, Phase::Leaving { .. } | Phase::Lingering { .. } | Phase::Terminating(_)),
+            "a connection leaves once"
+        );
+        self.phase = Phase::Leaving { until, then };
+    }
+
+    /// All is out, and our side has ended.
+    pub(super) fn linger(&mut self, until: Millis) {
+        assert!(matches!(self.phase, Phase::Leaving { then: Then::Linger, .. }), "what lingers was leaving");
+        self.phase = Phase::Lingering { until };
     }
 
     /// Gives up all but what counts against the node until the slot is free.

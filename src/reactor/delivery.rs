@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::connections::Connections;
 use super::driver::SlotKey;
 use crate::compress::{SharedFrame, WindowBits};
-use crate::conn::{Cause, Chunk, FrameSource, Front, Segment, Unit};
+use crate::conn::{Cause, Chunk, FrameSource, Front};
 use crate::ids::{ConnId, Slot};
 use crate::limits::SCRAP_FACTOR;
 use crate::protocol::{self, ErrorCode};
@@ -78,26 +78,27 @@ impl Sink for Connections {
         if let (true, BatchBody::Frame(frame)) = (compressible, &body) {
             shared.push((0, frame.clone()));
         }
-        let plain = self.push_batch(body);
+        let plain = self.egress.push_batch(body);
         let deliveries = u64::from(frames) * members.len() as u64;
         self.counts.messages_out += deliveries;
         self.counts.deliveries += deliveries;
         self.mark_excluded(&excluded, true);
         let mut forms = Forms { plain: Form { batch: plain, excluded }, deflated: SmallVec::new(), shared };
         for &member in members {
-            let slot = self.member(member);
+            let slot = self.sessions.member(member);
             let form = match compressible {
                 true => self.form(&mut forms, slot, members),
                 false => &forms.plain,
             };
-            if self.note_batch(slot, form.batch) {
+            let Some(connection) = self.sessions.get_mut(slot) else { continue };
+            if self.egress.note_batch(connection, slot, form.batch) {
                 continue;
             }
-            match self.get(slot).is_some_and(|connection| connection.excluded_from_batch) {
+            match connection.excluded_from_batch {
                 true => self.deliver_parts(slot, form),
                 false => {
-                    self.queue_batch(slot, 0);
-                    self.note_batch(slot, form.batch);
+                    self.egress.queue_batch(connection, 0);
+                    self.egress.note_batch(connection, slot, form.batch);
                 }
             }
         }
@@ -156,7 +157,7 @@ impl Sink for Connections {
                 );
             }),
             Answer::Left { room, reason } if open => self.message(slot, |out| protocol::left(out, room, reason)),
-            Answer::Disconnected if open => self.disconnect(slot),
+            Answer::Disconnected if open => self.sessions.disconnect(slot),
             Answer::Fenced => self.fenced(slot),
             Answer::Joined { .. }
             | Answer::Resumed { .. }
@@ -181,7 +182,7 @@ impl Connections {
                     true => None,
                     false => self.only_reader(bits, members),
                 };
-                let batch = self.compress_batch(forms.plain.batch, bits, &forms.shared, &mut excluded, reader);
+                let batch = self.egress.compress_batch(forms.plain.batch, bits, &forms.shared, &mut excluded, reader);
                 forms.deflated.push((bits, Form { batch, excluded }));
                 forms.deflated.len() - 1
             }
@@ -192,12 +193,12 @@ impl Connections {
     /// The member with this window, where there is but one.
     fn only_reader(&self, bits: WindowBits, members: &[Slot]) -> Option<ConnId> {
         let reads = |&&member: &&Slot| {
-            let agreement = self.get(self.member(member)).and_then(|connection| connection.agreement);
+            let agreement = self.get(self.sessions.member(member)).and_then(|connection| connection.agreement);
             agreement.is_some_and(|agreement| agreement.server_bits == bits)
         };
         let mut readers = members.iter().filter(reads);
         match (readers.next(), readers.next()) {
-            (Some(&only), None) => Some(self.id(self.member(only))),
+            (Some(&only), None) => Some(self.id(self.sessions.member(only))),
             (_, _) => None,
         }
     }
@@ -205,7 +206,7 @@ impl Connections {
     /// Notes which connections get only parts of a batch, or forgets it again.
     fn mark_excluded(&mut self, excluded: &[Excluded], excluded_from_batch: bool) {
         for excluded in excluded {
-            if excluded.conn.reactor == self.me
+            if excluded.conn.reactor == self.sessions.reactor()
                 && let Some(connection) = self.get_mut(excluded.conn.into())
             {
                 connection.excluded_from_batch = excluded_from_batch;
@@ -221,14 +222,14 @@ impl Connections {
         self.counts.messages_out -= own_messages;
         self.counts.deliveries -= own_messages;
         let own_bytes: usize = own().map(|own| (own.end - own.start) as usize).sum();
-        let end = self.batch_bytes(form.batch).len();
+        let end = self.egress.batch_bytes(form.batch).len();
         if own_bytes == end {
             return;
         }
         self.queue_batch(slot, 0);
         let segment = match (end - own_bytes) * SCRAP_FACTOR < end {
             true => return self.deliver_scraps(slot, form),
-            false => self.batch_segment(form.batch),
+            false => self.egress.batch_segment(form.batch),
         };
         let now = self.now;
         let Some(connection) = self.get_mut(slot) else { return };
@@ -241,16 +242,14 @@ impl Connections {
     /// The same, where the others' frames are few: they are copied, so that they do not hold the whole batch.
     fn deliver_scraps(&mut self, slot: SlotKey, form: &Form) {
         let id = self.id(slot);
-        let batch = self.batch_bytes(form.batch);
+        let batch = self.egress.batch_bytes(form.batch);
         let mut bytes = Vec::new();
         for others in form.others(id, batch.len()) {
             bytes.extend_from_slice(&batch[others]);
         }
-        let (now, end) = (self.now, bytes.len());
-        let segment = Segment::local(bytes, Unit::Frames, Cause::Others, &self.ledger);
-        if let Some(connection) = self.get_mut(slot) {
-            connection.outbox.push(Chunk::new(segment, 0, end), now);
+        if let Some(connection) = self.sessions.get_mut(slot) {
+            self.egress.queue_copy(connection, bytes);
+            self.egress.mark_dirty(connection, slot);
         }
-        self.mark_dirty(slot);
     }
 }

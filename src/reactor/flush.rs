@@ -58,7 +58,7 @@ pub(super) struct Flush {
 impl<D: Driver> Worker<D> {
     /// Sends to every connection that something was queued for.
     pub(super) fn flush_dirty(&mut self) {
-        let dirty = self.connections.take_dirty();
+        let dirty = self.connections.egress.take_dirty();
         for &slot in &dirty {
             if let Some(connection) = self.connections.get_mut(slot)
                 && connection.dirty
@@ -67,7 +67,7 @@ impl<D: Driver> Worker<D> {
                 self.send_queued(slot);
             }
         }
-        self.connections.give_back_dirty(dirty);
+        self.connections.egress.give_back_dirty(dirty);
         while !self.flush.under_way.is_empty() {
             self.submit();
         }
@@ -107,7 +107,7 @@ impl<D: Driver> Worker<D> {
             let reason = if out_bytes >= in_bytes { CloseReason::SlowConsumer } else { CloseReason::AtCapacity };
             (connection.is_open() && out_bytes + in_bytes > 0).then_some((out_bytes + in_bytes, slot, reason))
         };
-        let mut fullest: Vec<_> = self.connections.iter().filter_map(sizes).collect();
+        let mut fullest: Vec<_> = self.connections.sessions.iter().filter_map(sizes).collect();
         fullest.sort_unstable_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
         for (_, slot, reason) in fullest {
             if self.node_queue_bytes() <= budget_bytes {
@@ -131,7 +131,7 @@ impl<D: Driver> Worker<D> {
         if batch == NO_BATCH {
             return self.note_flushed(slot, Flushed::Empty);
         }
-        let bytes = self.connections.batch_bytes(batch);
+        let bytes = self.connections.egress.batch_bytes(batch);
         let given_bytes = bytes.len();
         let sent = self.driver.send(slot, bytes);
         self.connections.counts.sends += 1;
@@ -255,7 +255,7 @@ impl<D: Driver> Worker<D> {
             let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
             let Some(connection) = self.connections.get(send.slot) else { continue };
             let slices = match send.source {
-                Source::Batch(batch) => gather(&mut slices, [self.connections.batch_bytes(batch)]),
+                Source::Batch(batch) => gather(&mut slices, [self.connections.egress.batch_bytes(batch)]),
                 Source::Outbox => gather(&mut slices, connection.outbox.slices(SEND_SLICES_MAX)),
             };
             self.driver.recheck(send.slot, slices);
@@ -266,7 +266,7 @@ impl<D: Driver> Worker<D> {
     #[inline]
     fn note_flushed(&mut self, slot: SlotKey, flushed: Flushed) {
         let Some(connection) = self.connections.get(slot) else { return };
-        let is_leaving = matches!(connection.phase, Phase::Leaving { .. });
+        let is_leaving = matches!(connection.phase(), Phase::Leaving { .. });
         if flushed != Flushed::Empty || is_leaving || connection.intake.is_paused() {
             self.flush.follow_ups.push((slot, flushed));
         }
@@ -302,10 +302,10 @@ impl<D: Driver> Worker<D> {
         if !connection.outbox.is_empty() || connection.batch != NO_BATCH {
             return;
         }
-        match connection.phase {
+        match connection.phase() {
             Phase::Leaving { then: Then::Release, .. } => self.release(slot),
             Phase::Leaving { then: Then::Linger, .. } => {
-                connection.phase = Phase::Lingering { until: self.now.saturating_add(LINGER_MS_MAX) };
+                connection.linger(self.now.saturating_add(LINGER_MS_MAX));
                 self.driver.finish(slot);
                 self.arm(slot);
             }

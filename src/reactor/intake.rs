@@ -213,7 +213,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn keep_input(&mut self, slot: SlotKey, bytes: &[u8]) {
         if let Some(Connection { intake: Intake::Paused(paused), .. }) = self.connections.get_mut(slot) {
             paused.input.extend_from_slice(bytes);
-            self.connections.count_partial(slot);
+            self.connections.sessions.count_partial(slot);
         }
     }
 
@@ -240,10 +240,10 @@ impl<D: Driver> Worker<D> {
 
     /// Connections that waited for their turn go on, until together they have caused their part of this turn.
     pub(super) fn resume_some(&mut self) {
-        let end_bytes = self.connections.work_bytes + RESUMED_BYTES_PER_TURN;
+        let end_bytes = self.connections.egress.work_bytes() + RESUMED_BYTES_PER_TURN;
         for _ in 0..self.resumable.0.len() {
             // Nor do clients go on while mail finds no room.
-            if self.spilled || self.connections.work_bytes >= end_bytes {
+            if self.spilled || self.connections.egress.work_bytes() >= end_bytes {
                 break;
             }
             let Some(slot) = self.resumable.0.pop_front() else { break };
@@ -263,7 +263,7 @@ impl<D: Driver> Worker<D> {
         };
         connection.intake = Intake::Open { owed_bytes: paused.owed_bytes };
         self.driver.resume(slot);
-        match connection.phase {
+        match connection.phase() {
             Phase::Json | Phase::Raw { .. } | Phase::Closing { .. } => {
                 let Paused { mut input, start, .. } = paused;
                 if let Decoded::Part { left_bytes } = self.take_frames(slot, &mut input[start..]) {
@@ -279,6 +279,6 @@ impl<D: Driver> Worker<D> {
             | Phase::Lingering { .. }
             | Phase::Terminating(_) => {}
         }
-        self.connections.count_partial(slot);
+        self.connections.sessions.count_partial(slot);
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::commands::Message;
 use super::connection::{
-    CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Quiescing, Rate, Terminating, Then,
+    CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Rate, Terminating, Then,
 };
 use super::driver::{Accepted, Detach, Driver, Release, SlotKey};
 use super::intake::Decoded;
@@ -30,7 +30,7 @@ impl<D: Driver> Worker<D> {
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
         let handshake = Handshake { reader: HeadReader::default(), listener, remote, until };
-        let slot = self.connections.insert(handshake);
+        let slot = self.connections.sessions.insert(handshake, self.now);
         if self.driver.attach(slot, stream).is_err() {
             return self.free(slot);
         }
@@ -47,21 +47,26 @@ impl<D: Driver> Worker<D> {
         if connection.intake.is_paused() {
             return self.keep_input(slot, bytes);
         }
-        match &mut connection.phase {
+        match connection.phase() {
             Phase::Json | Phase::Raw { .. } | Phase::Closing { .. } => self.frames_received(slot, bytes),
             Phase::Handshake(_) => self.head_received(slot, bytes),
-            Phase::Opening(opening) => {
-                opening.early.extend_from_slice(bytes);
-                if opening.early.len() > READ_BYTES {
-                    self.refuse(slot, HttpRefusal::Bad("frames were sent before the handshake was complete"));
-                }
-            }
-            // The driver had it before it heard that the socket is to go.
-            Phase::Terminating(Terminating::Detached(detached)) => detached.read.extend_from_slice(bytes),
+            // Or the driver had them before it heard that the socket is to go elsewhere.
+            Phase::Opening(_) | Phase::Terminating(Terminating::Detached(_)) => self.keep_received(slot, bytes),
             Phase::Quiescing(_)
             | Phase::Leaving { .. }
             | Phase::Lingering { .. }
             | Phase::Terminating(Terminating::Released) => {}
+        }
+    }
+
+    /// Bytes have come that are for later.
+    fn keep_received(&mut self, slot: SlotKey, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(kept) = connection.kept_mut() else { return };
+        kept.extend_from_slice(bytes);
+        let kept_bytes = kept.len();
+        if matches!(connection.phase(), Phase::Opening(_)) && kept_bytes > READ_BYTES {
+            self.refuse(slot, HttpRefusal::Bad("frames were sent before the handshake was complete"));
         }
     }
 
@@ -86,7 +91,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn timer(&mut self, slot: SlotKey) {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        match &connection.phase {
+        match connection.phase() {
             Phase::Handshake(handshake) if handshake.until <= now => self.refuse(slot, HttpRefusal::Timeout),
             Phase::Opening(opening) if opening.until <= now => {
                 let refusal = self.at_capacity();
@@ -120,21 +125,23 @@ impl<D: Driver> Worker<D> {
     pub(super) fn close(&mut self, slot: SlotKey, reason: CloseReason) {
         let ending = ending_of(reason);
         self.ended(slot, ending);
-        if reason == CloseReason::SlowConsumer {
-            self.connections.drop_queue(slot);
+        if reason == CloseReason::SlowConsumer
+            && let Some(connection) = self.connections.sessions.get_mut(slot)
+        {
+            self.connections.egress.drop_queue(connection);
         }
-        reason.encode(self.connections.own_frames(slot));
+        self.connections.own_frames(slot, |frames| reason.encode(frames));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match reason {
             CloseReason::GoingAway { .. } | CloseReason::SlowConsumer | CloseReason::Disconnected => {
-                connection.phase = Phase::Closing { until };
+                connection.close(until);
             }
             // What the peer sends has no meaning any more (RFC 6455 §7.1.7), or there is no room for it.
             CloseReason::Peer(_) | CloseReason::AtCapacity => {
-                connection.phase = Phase::Leaving { until, then: Then::Linger };
+                connection.leave(until, Then::Linger);
                 connection.decoder = Decoder::default();
-                self.connections.count_partial(slot);
+                self.connections.sessions.count_partial(slot);
             }
         }
         tracing::debug!(reactor = self.me.0, slot = slot.slot(), reason = ending.name(), "closing");
@@ -145,7 +152,7 @@ impl<D: Driver> Worker<D> {
     /// The node is going away: the client is told when to come back.
     pub(super) fn go_away(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get(slot) else { return };
-        match &connection.phase {
+        match connection.phase() {
             Phase::Json | Phase::Raw { .. } => {
                 let retry_ms = self.random.u64(0..RETRY_MS_MAX);
                 self.close(slot, CloseReason::GoingAway { retry_ms });
@@ -171,27 +178,27 @@ impl<D: Driver> Worker<D> {
 
     /// As [`Worker::release`]; an open connection ends like this.
     fn release_as(&mut self, slot: SlotKey, ending: Ending) {
-        if self.connections.get(slot).is_none_or(|connection| matches!(connection.phase, Phase::Terminating(_))) {
+        if self.connections.get(slot).is_none_or(|connection| matches!(connection.phase(), Phase::Terminating(_))) {
             return;
         }
         self.ended(slot, ending);
         self.wheel.disarm(slot.slot());
         match self.driver.release(slot) {
             Release::Done => self.free(slot),
-            Release::Later => self.connections.terminate(slot, Terminating::Released),
+            Release::Later => self.connections.sessions.terminate(slot, Terminating::Released),
         }
     }
 
     /// Nothing of a connection is under way any more: its slot is free, and its admission another's.
     fn free(&mut self, slot: SlotKey) {
-        let connection = self.connections.remove(slot);
+        let connection = self.connections.sessions.remove(slot);
         self.give_places(&connection);
     }
 
     /// The driver has nothing more of a connection that was to be released, or has lost a socket that was to be handed over.
     pub(super) fn released(&mut self, slot: SlotKey) {
         let connection = self.connections.get(slot);
-        if connection.is_some_and(|connection| matches!(connection.phase, Phase::Terminating(_))) {
+        if connection.is_some_and(|connection| matches!(connection.phase(), Phase::Terminating(_))) {
             self.free(slot);
         }
     }
@@ -199,9 +206,10 @@ impl<D: Driver> Worker<D> {
     /// The driver gives out a socket that is to be handed over.
     pub(super) fn detached(&mut self, slot: SlotKey, stream: D::Stream) {
         if let Some(connection) = self.connections.get_mut(slot)
-            && let Phase::Terminating(Terminating::Detached(detached)) = &mut connection.phase
+            && matches!(connection.phase(), Phase::Terminating(Terminating::Detached(_)))
+            && let Some(read) = connection.kept_mut()
         {
-            let read = std::mem::take(&mut detached.read);
+            let read = std::mem::take(read);
             self.free(slot);
             (self.http)(stream, read);
         }
@@ -226,10 +234,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn head_received(&mut self, slot: SlotKey, bytes: &[u8]) {
-        let Some(Connection { phase: Phase::Handshake(handshake), .. }) = self.connections.get_mut(slot) else {
-            return;
-        };
-        let Handshake { reader, until, listener, remote } = &mut **handshake;
+        let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
+        let Handshake { reader, until, listener, remote } = handshake;
         let (listener, remote) = (*listener, *remote);
         let until = *until;
         let (bytes, head_bytes) = match reader.push(bytes, self.settings.head) {
@@ -255,7 +261,7 @@ impl<D: Driver> Worker<D> {
                     }
                     Detach::Later => {
                         let detached = Box::new(Detached { read: bytes });
-                        self.connections.terminate(slot, Terminating::Detached(detached));
+                        self.connections.sessions.terminate(slot, Terminating::Detached(detached));
                     }
                     Detach::Lost => self.free(slot),
                 }
@@ -276,11 +282,10 @@ impl<D: Driver> Worker<D> {
             Target::Raw { room, .. } => (String::new(), Some(room.clone())),
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.admitted = true;
         let offer = upgrade.offer;
-        connection.phase = Phase::Opening(Box::new(Opening { upgrade, user: user.clone(), early, until }));
+        connection.begin_opening(Opening { upgrade, user: user.clone(), early, until });
         if let Some(agreement) = offer.and_then(|offer| self.agree(offer)) {
-            self.connections.set_agreement(slot, agreement);
+            self.connections.sessions.set_agreement(slot, agreement);
         }
         match room {
             Some(room) => self.router.connect_raw(id, &room, &mut self.connections),
@@ -303,10 +308,10 @@ impl<D: Driver> Worker<D> {
     /// Answers a request that does not become a connection; what the client sent behind it is thrown away.
     fn refuse(&mut self, slot: SlotKey, refusal: HttpRefusal) {
         self.leave_topics(slot);
-        write_refusal(self.connections.response(slot), refusal);
+        self.connections.response(slot, |response| write_refusal(response, refusal));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.phase = Phase::Leaving { until, then: Then::Linger };
+            connection.leave(until, Then::Linger);
         }
         self.arm(slot);
     }
@@ -317,18 +322,18 @@ impl<D: Driver> Worker<D> {
             let left = bytes[bytes.len() - left_bytes..].to_vec();
             self.pause(slot, left, 0);
         }
-        self.connections.count_partial(slot);
+        self.connections.sessions.count_partial(slot);
     }
 
     /// Decodes and handles what came, until the connection's share of this turn is used up.
     #[inline]
     pub(super) fn take_frames(&mut self, slot: SlotKey, bytes: &mut [u8]) -> Decoded {
         let mut input = bytes;
-        let work_before = self.connections.work_bytes;
+        let work_before = self.connections.egress.work_bytes();
         loop {
-            let work_bytes = self.connections.work_bytes - work_before;
+            let work_bytes = self.connections.egress.work_bytes() - work_before;
             let Some(connection) = self.connections.get_mut(slot) else { return Decoded::All };
-            let open = match connection.phase {
+            let open = match connection.phase() {
                 Phase::Json | Phase::Raw { .. } => true,
                 Phase::Closing { .. } => false,
                 Phase::Handshake(_)
@@ -346,14 +351,14 @@ impl<D: Driver> Worker<D> {
                 Ok(Some(Event::Text(text))) if open => {
                     self.message(slot, Message::Text(&text));
                     if let Cow::Owned(text) = text {
-                        self.connections.work_bytes += text.len() as u64;
+                        self.connections.egress.count_work(text.len());
                         self.inflaters.recycle(text.into_bytes(), READ_BYTES);
                     }
                 }
                 Ok(Some(Event::Binary(bytes))) if open => {
                     self.message(slot, Message::Binary(&bytes));
                     if let Cow::Owned(bytes) = bytes {
-                        self.connections.work_bytes += bytes.len() as u64;
+                        self.connections.egress.count_work(bytes.len());
                         self.inflaters.recycle(bytes, READ_BYTES);
                     }
                 }
@@ -391,16 +396,14 @@ impl<D: Driver> Worker<D> {
             return self.end_because(slot, cause);
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.decoder = Decoder::default();
-        let until = self.now.saturating_add(CLOSE_MS_MAX);
-        connection.phase = Phase::Quiescing(Box::new(Quiescing { cause, json: connection.is_json(), awaited, until }));
-        self.connections.count_partial(slot);
+        connection.quiesce(cause, awaited, self.now.saturating_add(CLOSE_MS_MAX));
+        self.connections.sessions.count_partial(slot);
         self.arm(slot);
     }
 
     /// All it sent has been answered, or took too long.
     pub(super) fn quiesced(&mut self, slot: SlotKey) {
-        if let Some(Connection { phase: Phase::Quiescing(quiescing), .. }) = self.connections.get(slot) {
+        if let Some(Phase::Quiescing(quiescing)) = self.connections.get(slot).map(Connection::phase) {
             let cause = quiescing.cause;
             self.end_because(slot, cause);
         }
@@ -417,23 +420,22 @@ impl<D: Driver> Worker<D> {
     fn peer_closed(&mut self, slot: SlotKey, first: bool, code: Option<u16>) {
         self.ended(slot, Ending::Client);
         if first {
-            let frames = self.connections.own_frames(slot);
-            match code {
+            self.connections.own_frames(slot, |frames| match code {
                 Some(code) => crate::conn::close_payload(frames, code, ""),
                 None => crate::frame::encode_header(frames, Opcode::Close, 0),
-            }
+            });
         }
         self.connections.mark_dirty(slot);
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.phase = Phase::Leaving { until, then: Then::Release };
+            connection.leave(until, Then::Release);
         }
         self.arm(slot);
     }
 
     /// What a connection's timer is for now, if it has one.
     fn deadline(&self, connection: &Connection) -> Option<Millis> {
-        match &connection.phase {
+        match connection.phase() {
             Phase::Handshake(handshake) => Some(handshake.until),
             Phase::Opening(opening) => Some(opening.until),
             Phase::Quiescing(quiescing) => Some(quiescing.until),

@@ -16,6 +16,7 @@ mod connection;
 mod connections;
 mod delivery;
 mod driver;
+mod egress;
 pub mod epoll;
 mod flush;
 mod intake;
@@ -23,6 +24,7 @@ mod lifecycle;
 #[cfg(all(test, fanfare_loom))]
 mod loom_tests;
 mod mailbox;
+mod sessions;
 pub mod sim;
 mod sync;
 mod worker;

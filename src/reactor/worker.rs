@@ -192,7 +192,7 @@ impl<D: Driver> Worker<D> {
         waited?;
         self.now = self.driver.now();
         self.unix_ms = self.driver.unix_ms();
-        self.connections.now = self.now;
+        self.connections.begin_turn(self.now);
         self.router.begin_turn(self.now);
 
         self.take_mail();
@@ -231,7 +231,7 @@ impl<D: Driver> Worker<D> {
     #[cfg(any(test, debug_assertions))]
     pub fn check_invariants(&self) {
         self.router.check_invariants();
-        let open = self.connections.iter().filter(|(_, connection)| connection.is_open()).count();
+        let open = self.connections.sessions.iter().filter(|(_, connection)| connection.is_open()).count();
         let counts = &self.connections.counts;
         assert_eq!(open as u64, counts.connections, "open connections are counted");
         assert_eq!(counts.opened, counts.connections + counts.endings.total(), "what opened is open or has ended");
@@ -268,7 +268,7 @@ impl<D: Driver> Worker<D> {
                     for mail in parcel.drain(..) {
                         self.router.handle_mail(from, mail, &mut self.connections);
                         // One parcel may bring as many large replies as it holds mail.
-                        if self.connections.turn_bytes > TURN_BYTES_MAX {
+                        if self.connections.egress.turn_bytes() > TURN_BYTES_MAX {
                             self.settle();
                         }
                     }
@@ -281,8 +281,8 @@ impl<D: Driver> Worker<D> {
 
     fn take_timers(&mut self) {
         self.wheel.expire(self.now, &mut self.let_go);
-        let connections = &self.connections;
-        self.expired.extend(self.let_go.drain(..).filter_map(|slot| connections.in_wheel(slot)));
+        let sessions = &self.connections.sessions;
+        self.expired.extend(self.let_go.drain(..).filter_map(|slot| sessions.in_wheel(slot)));
         // The others come in the next turns: ten thousand handshakes that time out at once delay no one else for long.
         for _ in 0..self.expired.len().min(TIMERS_PER_TURN) {
             let Some(slot) = self.expired.pop_front() else { break };
@@ -293,22 +293,23 @@ impl<D: Driver> Worker<D> {
 
     /// After each input: what opened begins, mail is gathered, and a turn that grew too large is flushed in between.
     pub(super) fn settle(&mut self) {
-        while let Some((slot, mut early)) = self.connections.next_opened() {
+        while let Some((slot, mut early)) = self.connections.sessions.next_opened() {
             self.opened(slot, &mut early);
         }
-        while let Some(slot) = self.connections.next_quiesced() {
+        while let Some(slot) = self.connections.sessions.next_quiesced() {
             self.quiesced(slot);
         }
-        while let Some(slot) = self.connections.next_disconnected() {
+        while let Some(slot) = self.connections.sessions.next_disconnected() {
             // The order may come twice, or to one that is about to end by itself.
-            let is_open = self.connections.get(slot).is_some_and(|connection| matches!(connection.phase, Phase::Json));
+            let is_open =
+                self.connections.get(slot).is_some_and(|connection| matches!(connection.phase(), Phase::Json));
             if is_open {
                 self.close(slot, CloseReason::Disconnected);
             }
         }
         self.router.compress_from(self.connections.compress_from_bytes());
         self.gather_mail();
-        if self.router.open_bytes() + self.connections.turn_bytes > TURN_BYTES_MAX {
+        if self.router.open_bytes() + self.connections.egress.turn_bytes() > TURN_BYTES_MAX {
             self.flush_all();
         }
     }
@@ -320,6 +321,7 @@ impl<D: Driver> Worker<D> {
         }
         let open: Vec<SlotKey> = self
             .connections
+            .sessions
             .iter()
             .filter(|(_, connection)| connection.is_open() || connection.is_beginning())
             .map(|(slot, _)| slot)
@@ -353,7 +355,7 @@ impl<D: Driver> Worker<D> {
             self.router.end_turn(&mut self.connections);
             self.gather_mail();
             self.post_mail();
-            if !self.connections.is_dirty() {
+            if !self.connections.egress.is_dirty() {
                 break;
             }
             self.flush_dirty();

@@ -398,10 +398,10 @@ impl Worker<SimDriver> {
 
     /// The sizes of its tables and queues now.
     pub fn inside(&self) -> Inside {
-        let open = || self.connections.iter().filter(|(_, connection)| connection.is_open());
+        let open = || self.connections.sessions.iter().filter(|(_, connection)| connection.is_open());
         Inside {
             topics: self.router.topics_count(),
-            connections: self.connections.len(),
+            connections: self.connections.sessions.len(),
             held_bytes: self.connections.held_bytes(),
             backlog_bytes: open().map(|(_, connection)| connection.outbox.bytes_behind_first()).max().unwrap_or(0),
             own_bytes: open().map(|(_, connection)| connection.outbox.own_bytes()).max().unwrap_or(0),

@@ -1,0 +1,203 @@
+//! The connections of a reactor: which is in which slot, and those that the worker is to look at next.
+//!
+//! What is on its way to them is in [`Egress`](super::egress::Egress); how far each is, only
+//! [`connection`](super::connection) changes.
+
+use slab::Slab;
+
+use super::connection::{Connection, Fenced, Handshake, Terminating};
+use super::driver::SlotKey;
+use crate::compress::Agreement;
+use crate::conn::Decoder;
+use crate::ids::{ConnId, ReactorId, Slot};
+use crate::time::Millis;
+
+/// Generations stay below 2^31 so that a driver can put more beside them, see [`SlotKey`].
+const GENERATIONS_MASK: u32 = 0x7FFF_FFFF;
+
+/// See the module's documentation.
+pub(super) struct Sessions {
+    me: ReactorId,
+    slab: Slab<Connection>,
+    generations: Vec<u32>,
+    /// Connections that agreed on compression.
+    deflating: usize,
+    /// Connections that opened in this turn, with what they sent behind their request head.
+    opened: Vec<(SlotKey, Vec<u8>)>,
+    /// Connections to which nothing more comes of what they have sent.
+    quiesced: Vec<SlotKey>,
+    /// Connections that an operator ends.
+    disconnected: Vec<SlotKey>,
+    /// Bytes of incomplete incoming messages, and of those that wait to be decoded.
+    partial_bytes: usize,
+}
+
+impl Sessions {
+    pub(super) fn new(me: ReactorId) -> Sessions {
+        Sessions {
+            me,
+            slab: Slab::new(),
+            generations: Vec::new(),
+            deflating: 0,
+            opened: Vec::new(),
+            quiesced: Vec::new(),
+            disconnected: Vec::new(),
+            partial_bytes: 0,
+        }
+    }
+
+    /// The reactor whose connections they are.
+    pub(super) fn reactor(&self) -> ReactorId {
+        self.me
+    }
+
+    /// A client has connected: it gets a slot.
+    pub(super) fn insert(&mut self, handshake: Handshake, now: Millis) -> SlotKey {
+        let entry = self.slab.vacant_entry();
+        let at = entry.key();
+        if at >= self.generations.len() {
+            self.generations.resize(at + 1, 0);
+        }
+        let generation = self.generations[at];
+        entry.insert(Connection::new(generation, now, handshake));
+        SlotKey::new(at as u32, generation)
+    }
+
+    /// A connection's slot is free.
+    ///
+    /// # Panics
+    /// Where it is not there.
+    pub(super) fn remove(&mut self, slot: SlotKey) -> Connection {
+        let generation = &mut self.generations[slot.index()];
+        assert_eq!(*generation, slot.generation(), "a slot is freed once");
+        *generation = (*generation + 1) & GENERATIONS_MASK;
+        let connection = self.slab.remove(slot.index());
+        self.partial_bytes -= connection.partial_bytes as usize;
+        self.deflating -= usize::from(connection.agreement.is_some());
+        connection
+    }
+
+    /// A connection has no socket any more, and its slot is not free yet.
+    pub(super) fn terminate(&mut self, slot: SlotKey, terminating: Terminating) {
+        if let Some(connection) = self.get_mut(slot) {
+            connection.terminate(terminating);
+            self.count_partial(slot);
+        }
+    }
+
+    /// This was agreed about compression with a client.
+    pub(super) fn set_agreement(&mut self, slot: SlotKey, agreement: Agreement) {
+        if let Some(connection) = self.get_mut(slot) {
+            connection.agreement = Some(agreement);
+            connection.decoder = Decoder::new(Some(agreement));
+            self.deflating += 1;
+        }
+    }
+
+    /// Whether a connection here has agreed on compression.
+    pub(super) fn is_deflating(&self) -> bool {
+        self.deflating > 0
+    }
+
+    /// Counts what is held of a connection's input now.
+    #[inline]
+    pub(super) fn count_partial(&mut self, slot: SlotKey) {
+        if let Some(connection) = self.get_mut(slot) {
+            let held_bytes = connection.decoder.held_bytes() + connection.intake.held_bytes();
+            let before_bytes = connection.partial_bytes as usize;
+            if before_bytes != held_bytes {
+                connection.partial_bytes = u32::try_from(held_bytes)
+                    .expect("a message is at most 256 MiB, and what waits behind it a few reads");
+                self.partial_bytes = self.partial_bytes - before_bytes + held_bytes;
+            }
+        }
+    }
+
+    /// Bytes held of what connections have sent.
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.partial_bytes
+    }
+
+    /// A connection, if it is still the one in its slot. Mail and completions may be late.
+    #[inline]
+    pub(super) fn get(&self, slot: SlotKey) -> Option<&Connection> {
+        self.slab.get(slot.index()).filter(|connection| connection.generation == slot.generation())
+    }
+
+    /// As [`Sessions::get`].
+    #[inline]
+    pub(super) fn get_mut(&mut self, slot: SlotKey) -> Option<&mut Connection> {
+        self.slab.get_mut(slot.index()).filter(|connection| connection.generation == slot.generation())
+    }
+
+    /// What a connection is to the router.
+    #[inline]
+    pub(super) fn id(&self, slot: SlotKey) -> ConnId {
+        ConnId { reactor: self.me, slot: Slot(slot.slot()), generation: slot.generation() }
+    }
+
+    /// The connection that the router has as a member, which is there for as long as it is one.
+    #[inline]
+    pub(super) fn member(&self, Slot(slot): Slot) -> SlotKey {
+        SlotKey::new(slot, self.slab[slot as usize].generation)
+    }
+
+    /// The connection whose timer is in this slot of the wheel, if it is there still.
+    pub(super) fn in_wheel(&self, slot: u32) -> Option<SlotKey> {
+        let connection = self.slab.get(slot as usize)?;
+        Some(SlotKey::new(slot, connection.generation))
+    }
+
+    /// Slots that are taken.
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// All connections.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SlotKey, &Connection)> {
+        self.slab.iter().map(|(at, connection)| (SlotKey::new(at as u32, connection.generation), connection))
+    }
+
+    /// All connections.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.slab.iter_mut().map(|(_, connection)| connection)
+    }
+
+    /// A connection is open: the worker is to begin with what it sent behind its request head.
+    pub(super) fn note_opened(&mut self, slot: SlotKey, early: Vec<u8>) {
+        self.opened.push((slot, early));
+    }
+
+    /// A connection that opened in this turn, with what it sent behind its request head.
+    pub(super) fn next_opened(&mut self) -> Option<(SlotKey, Vec<u8>)> {
+        self.opened.pop()
+    }
+
+    /// A reactor has sent all that it had of what this connection has sent. Whether its flush is to look at it.
+    pub(super) fn fenced(&mut self, slot: SlotKey) -> bool {
+        let Some(connection) = self.get_mut(slot) else { return false };
+        match connection.fenced() {
+            Fenced::Quiesced => {
+                self.quiesced.push(slot);
+                false
+            }
+            Fenced::Answered => true,
+            Fenced::Awaiting => false,
+        }
+    }
+
+    /// A connection that has had all it is to have before it ends.
+    pub(super) fn next_quiesced(&mut self) -> Option<SlotKey> {
+        self.quiesced.pop()
+    }
+
+    /// An operator ends it; [`Sessions::next_disconnected`] says so to the worker.
+    pub(super) fn disconnect(&mut self, slot: SlotKey) {
+        self.disconnected.push(slot);
+    }
+
+    /// A connection that an operator ends.
+    pub(super) fn next_disconnected(&mut self) -> Option<SlotKey> {
+        self.disconnected.pop()
+    }
+}
