@@ -292,13 +292,13 @@ impl NodeMetrics {
         NodeMetrics { cluster: Some(ClusterMetrics::default()), ..self }
     }
 
-    /// Takes one of `max` places in a count; `false` where all are taken.
-    pub fn take_place(count: &AtomicUsize, max: usize) -> bool {
+    /// Takes one of `max` permits of a count; `false` where all are taken.
+    pub fn take_permit(count: &AtomicUsize, max: usize) -> bool {
         NodeMetrics::take(count, 1, max)
     }
 
-    /// Gives a place back.
-    pub fn give_place(count: &AtomicUsize) {
+    /// Gives a permit back.
+    pub fn give_permit(count: &AtomicUsize) {
         count.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -310,14 +310,14 @@ impl NodeMetrics {
         }
         let taken = NodeMetrics::take(&self.deflate_bytes, bytes, bytes_max);
         if !taken {
-            NodeMetrics::give_place(&self.deflate_contexts);
+            NodeMetrics::give_permit(&self.deflate_contexts);
         }
         taken
     }
 
     /// Gives the room of a context back.
     pub fn give_context(&self, bytes: usize) {
-        NodeMetrics::give_place(&self.deflate_contexts);
+        NodeMetrics::give_permit(&self.deflate_contexts);
         self.deflate_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 

@@ -43,17 +43,33 @@ pub(super) struct Connection {
     pub(super) rate: Option<Box<Rate>>,
     /// Whether it is in the list of connections to flush.
     pub(super) dirty: bool,
-    /// Whether the kernel took less than it was given, and has not said since that it takes more.
-    pub(super) blocked: bool,
-    /// Whether it is passed over in the batch being delivered.
+    pub(super) room: Room,
+    /// Whether it gets parts only of the batch being delivered.
     pub(super) excluded_from_batch: bool,
-    /// Whether it holds one of the node's places for connections.
-    pub(super) admitted: bool,
+    pub(super) admission: Admission,
     /// Whether it has sent a message.
     pub(super) has_published: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
+
+/// Whether a socket takes bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// As far as is known.
+    Some,
+    /// It took less than it was given, and the driver has not said since that it takes more.
+    None,
+}
+
+/// What a connection is admitted as: which of the node's permits are given back when its slot is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// A socket.
+    Socket,
+    /// A socket, and one of the node's WebSocket connections.
+    WebSocket,
+}
 
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -216,7 +232,7 @@ impl Connection {
     /// The request is good, and the node has room: the first topic is joined next.
     pub(super) fn begin_opening(&mut self, opening: Opening) {
         assert!(matches!(self.phase, Phase::Handshake(_)), "a request is read once");
-        self.admitted = true;
+        self.admission = Admission::WebSocket;
         self.phase = Phase::Opening(Box::new(opening));
     }
 
@@ -279,7 +295,7 @@ impl Connection {
         let Heartbeat { heard_at, ping_at, .. } = self.heartbeat;
         *self = Connection {
             agreement: self.agreement,
-            admitted: self.admitted,
+            admission: self.admission,
             partial_bytes: self.partial_bytes,
             dirty: self.dirty,
             ..Connection::in_phase(self.generation, Phase::Terminating(terminating), heard_at, ping_at)
@@ -299,11 +315,17 @@ impl Connection {
             heartbeat: Heartbeat { heard_at: now, ping_at: until, unanswered: None },
             rate: None,
             dirty: false,
-            blocked: false,
+            room: Room::Some,
             excluded_from_batch: false,
-            admitted: false,
+            admission: Admission::Socket,
             has_published: false,
         }
+    }
+
+    /// Whether something follows when everything it has is out.
+    #[inline]
+    pub(super) fn awaits_flush(&self) -> bool {
+        matches!(self.phase, Phase::Leaving { .. }) || self.intake.is_paused()
     }
 
     /// Whether messages go to it, and it counts as a connection.

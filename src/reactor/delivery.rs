@@ -85,12 +85,11 @@ impl Sink for Connections {
         self.mark_excluded(&excluded, true);
         let mut forms = Forms { plain: Form { batch: plain, excluded }, deflated: SmallVec::new(), shared };
         for &member in members {
-            let slot = self.sessions.member(member);
             let form = match compressible {
-                true => self.form(&mut forms, slot, members),
+                true => self.form(&mut forms, self.sessions.member(member), members),
                 false => &forms.plain,
             };
-            let Some(connection) = self.sessions.get_mut(slot) else { continue };
+            let (slot, connection) = self.sessions.member_mut(member);
             if self.egress.note_batch(connection, slot, form.batch) {
                 continue;
             }

@@ -38,7 +38,7 @@ pub(super) struct TurnBatch {
 }
 
 enum TurnBody {
-    /// Nobody refers to it beyond this turn so far.
+    /// No queue refers to it so far.
     Local(Vec<u8>),
     Segment(Rc<Segment>),
 }
@@ -200,7 +200,7 @@ impl Egress {
         connection.outbox.push(Chunk::new(segment, 0, end), self.now);
     }
 
-    /// The turn is over and nothing is dirty: the batches end. Buffers nobody refers to are handed to `recycle`.
+    /// The turn is over and nothing is dirty: the batches end. Buffers that no queue refers to are handed to `recycle`.
     pub(super) fn end_turn(&mut self, mut recycle: impl FnMut(Vec<u8>)) {
         for batch in self.batches.drain(..) {
             let TurnBody::Local(mut bytes) = batch.body else { continue };
@@ -287,7 +287,7 @@ impl Egress {
     }
 
     /// Makes the form of a batch that connections with this window get; its index. `excluded` are mapped to it. Where
-    /// one connection is the `only_reader` of this form, what it sent itself stays as it is: nobody gets that.
+    /// one connection is the `only_reader` of this form, what it sent itself stays as it is: no connection gets that.
     pub(super) fn compress_batch(
         &mut self,
         batch: u32,

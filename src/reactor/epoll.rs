@@ -197,7 +197,7 @@ impl Epoll {
                                 self.readable.push_back(slot);
                             }
                             Reading::Queued => {}
-                            // Nobody will read the error.
+                            // The worker does not read it, and so misses the error.
                             Reading::Paused(_) if event.is_error() || event.is_write_closed() => {
                                 self.broken.push_back(slot);
                             }
@@ -498,7 +498,7 @@ mod tests {
         let (mine, peer) = UnixStream::pair().expect("a pair of sockets");
         mine.set_nonblocking(true).expect("a socket that does not block");
         peer.set_nonblocking(true).expect("a socket that does not block");
-        driver.attach(SLOT, Socket::from(mine)).expect("a place in epoll");
+        driver.attach(SLOT, Socket::from(mine)).expect("room in epoll");
         (driver, peer)
     }
 
@@ -580,7 +580,7 @@ mod tests {
     fn listeners_take_turns() {
         let listener = || {
             let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-            socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().expect("an address").into()).expect("a port");
+            socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a port");
             socket.listen(64).expect("a backlog");
             socket.set_nonblocking(true).expect("a socket that does not block");
             socket

@@ -12,7 +12,7 @@
 
 use std::io::IoSlice;
 
-use super::connection::{Connection, NO_BATCH, Phase, Then};
+use super::connection::{Connection, NO_BATCH, Phase, Room, Then};
 use super::driver::{Driver, Sent, Shortfall, SlotKey};
 use super::worker::Worker;
 use crate::conn::CloseReason;
@@ -81,9 +81,9 @@ impl<D: Driver> Worker<D> {
     /// The socket takes bytes again.
     pub(super) fn writable(&mut self, slot: SlotKey) {
         if let Some(connection) = self.connections.get_mut(slot)
-            && connection.blocked
+            && connection.room == Room::None
         {
-            connection.blocked = false;
+            connection.room = Room::Some;
             self.connections.mark_dirty(slot);
         }
     }
@@ -123,7 +123,7 @@ impl<D: Driver> Worker<D> {
     #[inline]
     fn send_queued(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get(slot) else { return };
-        if !connection.outbox.is_empty() || connection.blocked {
+        if !connection.outbox.is_empty() || connection.room == Room::None {
             self.connections.queue_batch(slot, 0);
             return self.send_outbox(slot);
         }
@@ -139,8 +139,10 @@ impl<D: Driver> Worker<D> {
         match sent {
             Sent::Took(taken_bytes) if taken_bytes == given_bytes => {
                 connection.batch = NO_BATCH;
+                if connection.awaits_flush() {
+                    self.flush.follow_ups.push((slot, Flushed::Empty));
+                }
                 self.connections.counts.bytes_out += taken_bytes as u64;
-                self.note_flushed(slot, Flushed::Empty);
             }
             Sent::Took(taken_bytes) => self.batch_fell_short(slot, taken_bytes),
             Sent::Queued => {
@@ -156,7 +158,7 @@ impl<D: Driver> Worker<D> {
         self.connections.counts.bytes_out += taken_bytes as u64;
         self.connections.queue_batch(slot, taken_bytes);
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.blocked = true;
+            connection.room = Room::None;
         }
         self.note_flushed(slot, Flushed::Waiting);
     }
@@ -164,13 +166,13 @@ impl<D: Driver> Worker<D> {
     fn send_outbox(&mut self, slot: SlotKey) {
         loop {
             let Some(connection) = self.connections.get_mut(slot) else { return };
-            if !connection.blocked {
+            if connection.room == Room::Some {
                 connection.outbox.pull(SEND_SLICES_MAX);
             }
             if connection.outbox.is_empty() {
                 return self.note_flushed(slot, Flushed::Empty);
             }
-            if connection.blocked {
+            if connection.room == Room::None {
                 return self.note_flushed(slot, Flushed::Waiting);
             }
             let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
@@ -197,7 +199,7 @@ impl<D: Driver> Worker<D> {
         self.connections.counts.bytes_out += taken_bytes as u64;
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.outbox.advance(taken_bytes, now);
-            connection.blocked = taken_bytes < given_bytes;
+            connection.room = if taken_bytes < given_bytes { Room::None } else { Room::Some };
         }
     }
 
@@ -266,8 +268,7 @@ impl<D: Driver> Worker<D> {
     #[inline]
     fn note_flushed(&mut self, slot: SlotKey, flushed: Flushed) {
         let Some(connection) = self.connections.get(slot) else { return };
-        let is_leaving = matches!(connection.phase(), Phase::Leaving { .. });
-        if flushed != Flushed::Empty || is_leaving || connection.intake.is_paused() {
+        if flushed != Flushed::Empty || connection.awaits_flush() {
             self.flush.follow_ups.push((slot, flushed));
         }
     }

@@ -24,7 +24,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn accept(&mut self, accepted: Accepted<D::Stream>) {
         let Accepted { stream, listener, remote } = accepted;
         let sockets_max = self.settings.connections_max.saturating_add(self.settings.handshakes_max);
-        if !NodeMetrics::take_place(&self.node.metrics.sockets, sockets_max) {
+        if !NodeMetrics::take_permit(&self.node.metrics.sockets, sockets_max) {
             // It may ask about health, for which descriptors are kept back. Nothing else is answered there.
             return (self.http)(stream, Vec::new());
         }
@@ -192,7 +192,7 @@ impl<D: Driver> Worker<D> {
     /// Nothing of a connection is under way any more: its slot is free, and its admission another's.
     fn free(&mut self, slot: SlotKey) {
         let connection = self.connections.sessions.remove(slot);
-        self.give_places(&connection);
+        self.give_permits(&connection);
     }
 
     /// The driver has nothing more of a connection that was to be released, or has lost a socket that was to be handed over.
@@ -269,9 +269,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The request is good: the connection takes one of the node's places and joins its first topic.
+    /// The request is good: the connection is admitted and joins its first topic.
     fn upgrade(&mut self, slot: SlotKey, upgrade: Upgrade, early: Vec<u8>, until: Millis) {
-        if !NodeMetrics::take_place(&self.node.metrics.connections, self.settings.connections_max) {
+        if !NodeMetrics::take_permit(&self.node.metrics.connections, self.settings.connections_max) {
             let refusal = self.at_capacity();
             return self.refuse(slot, refusal);
         }
@@ -464,7 +464,7 @@ impl<D: Driver> Worker<D> {
             if heartbeat.heard_at >= pinged {
                 heartbeat.unanswered = None;
             } else if reading_paused {
-                // It may have answered: nobody has looked.
+                // It may have answered: its socket was not read.
                 heartbeat.unanswered = Some(now);
             } else if pinged.saturating_add(interval_ms) <= now {
                 tracing::debug!(

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use loom::thread::Thread;
 
-use super::driver::{Completion, Driver, Sent, Token};
+use super::driver::{Completion, Detach, Driver, Release, Sent, Shortfall, SlotKey};
 use super::mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office_of};
 use super::sync::{AtomicBool, Ordering};
 use super::worker::{NodeState, Settings, Worker};
@@ -315,6 +315,7 @@ struct Clientless(Arc<Bell>);
 
 impl Driver for Clientless {
     type Stream = Infallible;
+    type Buffer = [u8; 0];
 
     fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
         match timeout_ms {
@@ -325,35 +326,45 @@ impl Driver for Clientless {
         Ok(())
     }
 
-    fn next(&mut self, _: &mut [u8]) -> Option<Completion<Infallible>> {
+    fn next(&mut self) -> Option<Completion<Infallible, [u8; 0]>> {
         None
     }
 
-    fn attach(&mut self, _: Token, stream: Infallible) -> io::Result<()> {
+    fn give_back(&mut self, _: [u8; 0]) {}
+
+    fn attach(&mut self, _: SlotKey, stream: Infallible) -> io::Result<()> {
         match stream {}
     }
 
-    fn send(&mut self, _: u32, _: &[u8]) -> Sent {
+    fn send(&mut self, _: SlotKey, _: &[u8]) -> Sent {
         Sent::Broken
     }
 
-    fn send_slices(&mut self, _: u32, _: &[IoSlice<'_>]) -> Sent {
+    fn send_slices(&mut self, _: SlotKey, _: &[IoSlice<'_>]) -> Sent {
         Sent::Broken
     }
 
-    fn finish(&mut self, _: u32) {}
+    fn submit(&mut self) {}
 
-    fn release(&mut self, _: u32) {}
-
-    fn detach(&mut self, _: u32) -> Option<Infallible> {
+    fn next_shortfall(&mut self) -> Option<(SlotKey, Shortfall)> {
         None
+    }
+
+    fn finish(&mut self, _: SlotKey) {}
+
+    fn release(&mut self, _: SlotKey) -> Release {
+        Release::Done
+    }
+
+    fn detach(&mut self, _: SlotKey) -> Detach<Infallible> {
+        Detach::Lost
     }
 
     fn set_reading(&mut self, _: bool) {}
 
-    fn pause(&mut self, _: u32) {}
+    fn pause(&mut self, _: SlotKey) {}
 
-    fn resume(&mut self, _: u32) {}
+    fn resume(&mut self, _: SlotKey) {}
 
     fn stop_accepting(&mut self) {}
 

@@ -142,6 +142,13 @@ impl Sessions {
         SlotKey::new(slot, self.slab[slot as usize].generation)
     }
 
+    /// As [`Sessions::member`], with what it is.
+    #[inline]
+    pub(super) fn member_mut(&mut self, Slot(slot): Slot) -> (SlotKey, &mut Connection) {
+        let connection = &mut self.slab[slot as usize];
+        (SlotKey::new(slot, connection.generation), connection)
+    }
+
     /// The connection whose timer is in this slot of the wheel, if it is there still.
     pub(super) fn in_wheel(&self, slot: u32) -> Option<SlotKey> {
         let connection = self.slab.get(slot as usize)?;

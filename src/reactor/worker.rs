@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::{Connection, Phase};
+use super::connection::{Admission, Connection, Phase};
 use super::connections::Connections;
 use super::driver::{Completion, Driver, SlotKey};
 use super::flush::Flush;
@@ -142,7 +142,7 @@ impl<D: Driver> Worker<D> {
         let mut settings = settings;
         // Each reactor's share: topics are spread evenly.
         settings.router.history.bytes_max /= usize::from(reactors);
-        // Nobody becomes a slow consumer by asking.
+        // A client does not become a slow consumer by asking.
         settings.intake_bytes_max = settings.intake_bytes_max.min(settings.outbox_bytes_max / 2);
         let deflater = settings.deflate.map(|deflate| Box::new(Deflater::new(deflate.level, deflate.min_bytes)));
         Worker {
@@ -349,7 +349,7 @@ impl<D: Driver> Worker<D> {
         self.node.metrics.reactors[self.me.0 as usize].publish(&self.connections.counts);
     }
 
-    /// Hands out all batches, posts the mail, then flushes: nobody is told of what other reactors do not have yet.
+    /// Hands out all batches, posts the mail, then flushes: a client is told of nothing that other reactors do not have yet.
     pub(super) fn flush_all(&mut self) {
         loop {
             self.router.end_turn(&mut self.connections);
@@ -390,10 +390,10 @@ impl<D: Driver> Worker<D> {
         self.node.metrics.reactors.iter().enumerate().filter(|(at, _)| *at != self.me.0 as usize)
     }
 
-    /// Gives back what a connection that is gone had of the node's places.
-    pub(super) fn give_places(&self, connection: &Connection) {
-        if connection.admitted {
-            NodeMetrics::give_place(&self.node.metrics.connections);
+    /// Gives back the node's permits that a connection had whose slot is free.
+    pub(super) fn give_permits(&self, connection: &Connection) {
+        if connection.admission == Admission::WebSocket {
+            NodeMetrics::give_permit(&self.node.metrics.connections);
         }
         if let Some(agreement) = connection.agreement.filter(|agreement| agreement.client_takeover) {
             self.node.metrics.give_context(agreement.history_bytes_max());
