@@ -215,7 +215,7 @@ pub const CLUSTER_PRESENT_OWED_BYTES_MAX: usize = 8 << 20;
 pub const CLUSTER_CENSUS_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of answers that other nodes have not asked the rest of; beyond it an answer is an estimate that needs no rest.
-pub const CLUSTER_TELLING_BYTES_MAX: usize = 32 << 20;
+pub const CLUSTER_PRESENCE_ANSWERS_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of those who wait for an answer who is in a room; one more is answered `unavailable`.
 pub const CLUSTER_ASKERS_BYTES_MAX: usize = 8 << 20;

@@ -1,12 +1,5 @@
 //! One topic's history as this node follows it: messages that come live, and the stream where something is missing.
 //!
-//! ```text
-//!               read answered                     a gap, a new epoch, or "look again"
-//!   no place ───────────────────► At(epoch, last) ───────────────────────────────────► reading ─┐
-//!                                     ▲ next live message: delivered                             │
-//!                                     └──────────── read answered: what was missed, or a gap ◄───┘
-//! ```
-//!
 //! What is live and not the next waits until the stream was read. Nothing is delivered twice, and nothing out of order.
 //! Where messages are gone, or the epoch is another, that is said, and it goes on from where the stream is.
 
@@ -16,9 +9,9 @@ use std::sync::Arc;
 use crate::limits::CLUSTER_HELD_MAX;
 use crate::router::Place;
 
-/// A message with its place.
+/// A message that came on the channel, with its stream position.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct LiveMessage {
     /// The epoch in which its offset counts.
     pub epoch: Arc<str>,
     /// Its offset.
@@ -30,13 +23,13 @@ pub struct Placed {
 /// What comes of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The place is known for the first time.
+    /// The stream position is known for the first time.
     Began(Place),
     /// The next message.
     Deliver(u64, Vec<u8>),
-    /// Continuity is lost: it goes on behind this place.
+    /// Continuity is lost: it goes on behind this stream position.
     Gap(Place),
-    /// The stream is to be read from behind the place that [`Follower::read_from`] says.
+    /// The stream is to be read from behind the stream position that [`Follower::read_from`] says.
     Read,
     /// All that the stream had when it was read last is delivered.
     UpToDate,
@@ -53,154 +46,202 @@ pub struct StreamRead {
     pub more: bool,
 }
 
-/// See the module's documentation.
+/// Why a stream is read. Of two reasons the greater one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// It may have gone on. Nothing was lost on the channel: what the stream has lost already is still to come there.
+    MayHaveGoneOn,
+    /// Something may have been lost on the channel.
+    MayHaveLost,
+}
+
+/// Where this node is in the stream, and whether the stream is being read.
+///
+/// ```text
+///               resync, or a live message       read answered, all is delivered
+///               that is not the next                       ┌──────────► Current
+///   Current ─────────────────────────► Reading ────────────┤
+///                                      ▲     │             └──────────► Awaiting: what the stream has lost is still to
+///                        resync, or a  │     │ read failed              come on the channel; Current once it has
+///                  live message ahead  │     ▼
+///                                      Failed
+/// ```
+///
+/// From every state `resync` and a live message that is not the next lead to `Reading`. While the stream is read, either
+/// has it read once more behind this read. In every state the next live message is delivered.
+///
+/// The position is state. What is held and which read is under way can be built again: by reading behind the position
+/// for the reason [`Reason::MayHaveLost`].
 #[derive(Debug, Default)]
 pub struct Follower {
-    place: Option<Place>,
+    /// The last message delivered; `None` before the stream was read for the first time.
+    position: Option<Place>,
+    state: State,
     /// Live messages that cannot be delivered yet.
-    held: VecDeque<Placed>,
-    reading: bool,
-    /// Something has come since the read was sent that it may not have seen.
-    newer: bool,
-    /// Whether something may have been lost on the channel before the read was sent: if not, what the stream has lost
-    /// already is still to come.
-    suspect: bool,
-    /// The same, of what has come up since.
-    suspect_next: bool,
-    /// Where the stream was when it was read, if what was missing there is still to come.
-    awaited: Option<u64>,
+    held: VecDeque<LiveMessage>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// All that the stream had when it was read last is delivered; or nothing was ever wanted of it.
+    #[default]
+    Current,
+    /// A read is under way.
+    Reading {
+        reason: Reason,
+        /// Why another has to follow: for what has come up since that this one may not have seen.
+        again: Option<Reason>,
+    },
+    /// The read failed, and the reason for it stands.
+    Failed(Reason),
+    /// The stream had come as far as this offset when it was read, and what it had lost is still to come.
+    Awaiting(u64),
 }
 
 impl Follower {
-    /// Where it is; `None` before the first answer.
-    pub fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+    /// Where it is in the stream; `None` before the first answer.
+    pub fn position(&self) -> Option<&Place> {
+        self.position.as_ref()
     }
 
     /// The first offset to read from the stream; `None` where only its end is wanted.
     pub fn read_from(&self) -> Option<u64> {
-        self.place.as_ref().map(|place| place.offset + 1)
+        self.position.as_ref().map(|position| position.offset + 1)
     }
 
     /// Whether nothing is waited for.
     #[cfg(any(test, debug_assertions))]
     pub fn is_at_rest(&self) -> bool {
-        self.place.is_some() && !self.reading && self.held.is_empty() && self.awaited.is_none()
+        let is_settled = match self.state {
+            State::Current | State::Failed(_) => true,
+            State::Reading { .. } | State::Awaiting(_) => false,
+        };
+        self.position.is_some() && is_settled && self.held.is_empty()
     }
 
-    /// Has the stream read: where it may have gone on, or, as a `suspect`, because something may have been lost on the
-    /// channel.
-    pub fn look(&mut self, suspect: bool) -> Vec<Step> {
-        self.suspect_next |= suspect;
-        match self.reading {
-            true => {
-                self.newer = true;
+    /// Has the stream read.
+    pub fn resync(&mut self, reason: Reason) -> Vec<Step> {
+        match &mut self.state {
+            State::Reading { again, .. } => {
+                *again = (*again).max(Some(reason));
                 Vec::new()
             }
-            false => self.read(),
+            State::Failed(before) => {
+                let reason = reason.max(*before);
+                self.read(reason)
+            }
+            State::Current | State::Awaiting(_) => self.read(reason),
         }
     }
 
-    /// The stream could not be read: it will be looked for again by [`Follower::look`].
+    /// The stream could not be read: it will be read on the next [`Follower::resync`].
     pub fn read_failed(&mut self) {
-        self.reading = false;
-        self.suspect_next |= self.suspect;
+        if let State::Reading { reason, again } = self.state {
+            self.state = State::Failed(again.map_or(reason, |again| again.max(reason)));
+        }
     }
 
     /// A message that came live.
-    pub fn live(&mut self, message: Placed) -> Vec<Step> {
-        let Some(place) = &mut self.place else {
+    pub fn live(&mut self, message: LiveMessage) -> Vec<Step> {
+        let Some(position) = &mut self.position else {
             self.hold(message);
+            // A read that is under way may not have seen it.
+            if let State::Reading { again, .. } = &mut self.state {
+                *again = (*again).max(Some(Reason::MayHaveGoneOn));
+            }
             return Vec::new();
         };
-        if *message.epoch == *place.epoch {
-            if message.offset <= place.offset {
+        if *message.epoch == *position.epoch {
+            if message.offset <= position.offset {
                 return Vec::new();
             }
-            if message.offset == place.offset + 1 {
-                place.offset = message.offset;
-                let arrived = self.awaited.take_if(|awaited| *awaited <= message.offset);
-                let delivered = Step::Deliver(message.offset, message.entry);
-                return std::iter::once(delivered).chain(arrived.map(|_| Step::UpToDate)).collect();
+            if message.offset == position.offset + 1 {
+                position.offset = message.offset;
+                let mut steps = vec![Step::Deliver(message.offset, message.entry)];
+                if matches!(self.state, State::Awaiting(offset) if offset <= message.offset) {
+                    self.state = State::Current;
+                    steps.push(Step::UpToDate);
+                }
+                return steps;
             }
         }
-        self.suspect_next = true;
         self.hold(message);
-        match self.reading {
-            true => Vec::new(),
-            false => self.read(),
-        }
+        self.resync(Reason::MayHaveLost)
     }
 
     /// The stream was read.
     pub fn read_answered(&mut self, read: StreamRead) -> Vec<Step> {
+        let State::Reading { reason, again } = self.state else { return Vec::new() };
         let StreamRead { end, entries, more } = read;
-        self.reading = false;
         let mut steps = Vec::new();
-        match &mut self.place {
+        let mut awaited = None;
+        match &mut self.position {
             None => {
-                self.place = Some(end.clone());
+                self.position = Some(end.clone());
                 steps.push(Step::Began(end));
             }
-            Some(place) if place.epoch != end.epoch => {
-                self.awaited = None;
-                *place = end.clone();
+            Some(position) if position.epoch != end.epoch => {
+                *position = end.clone();
                 steps.push(Step::Gap(end));
             }
-            Some(place) => {
+            Some(position) => {
                 let last_read = entries.last().map(|(offset, _)| *offset);
                 for (offset, entry) in entries {
-                    if offset == place.offset + 1 {
-                        place.offset = offset;
+                    if offset == position.offset + 1 {
+                        position.offset = offset;
                         steps.push(Step::Deliver(offset, entry));
                     }
                 }
                 // Where the next one is gone, so is whatever a further read could be for.
-                if more && last_read <= Some(place.offset) {
-                    self.suspect_next |= self.suspect;
-                    steps.extend(self.read());
+                if more && last_read <= Some(position.offset) {
+                    let reason = again.map_or(reason, |again| again.max(reason));
+                    steps.extend(self.read(reason));
                     return steps;
                 }
-                if place.offset < end.offset && !self.suspect {
-                    self.awaited = Some(end.offset);
-                } else if place.offset < end.offset {
-                    *place = end.clone();
-                    steps.push(Step::Gap(end));
+                if position.offset < end.offset {
+                    match reason {
+                        Reason::MayHaveGoneOn => awaited = Some(end.offset),
+                        Reason::MayHaveLost => {
+                            *position = end.clone();
+                            steps.push(Step::Gap(end));
+                        }
+                    }
                 }
             }
         }
         self.release(&mut steps);
+        match again {
+            Some(reason) => steps.extend(self.read(reason)),
+            None => {
+                // What the stream did not have although it was read later is of another time.
+                self.held.clear();
+                let awaited = awaited.filter(|awaited| self.position.as_ref().is_none_or(|at| at.offset < *awaited));
+                self.state = awaited.map_or(State::Current, State::Awaiting);
+                if awaited.is_none() {
+                    steps.push(Step::UpToDate);
+                }
+            }
+        }
         steps
     }
 
     /// Delivers what was held and is next now.
     fn release(&mut self, steps: &mut Vec<Step>) {
-        let Some(place) = &mut self.place else { return };
-        self.held.retain(|message| *message.epoch != *place.epoch || message.offset > place.offset);
+        let Some(position) = &mut self.position else { return };
+        self.held.retain(|message| *message.epoch != *position.epoch || message.offset > position.offset);
         self.held.make_contiguous().sort_by_key(|message| message.offset);
-        while let Some(at) =
-            self.held.iter().position(|message| *message.epoch == *place.epoch && message.offset == place.offset + 1)
+        let is_next = |message: &LiveMessage, position: &Place| {
+            *message.epoch == *position.epoch && message.offset == position.offset + 1
+        };
+        while let Some(at) = self.held.iter().position(|message| is_next(message, position))
             && let Some(message) = self.held.remove(at)
         {
-            place.offset = message.offset;
+            position.offset = message.offset;
             steps.push(Step::Deliver(message.offset, message.entry));
-        }
-        let place_offset = place.offset;
-        match self.newer {
-            true => steps.extend(self.read()),
-            false => {
-                // What the stream did not have although it was read later is of another time.
-                self.held.clear();
-                self.awaited = self.awaited.filter(|awaited| place_offset < *awaited);
-                if self.awaited.is_none() {
-                    steps.push(Step::UpToDate);
-                }
-            }
         }
     }
 
-    fn hold(&mut self, message: Placed) {
-        self.newer = true;
+    fn hold(&mut self, message: LiveMessage) {
         // The stream has them all: what is dropped here is read there.
         if self.held.len() == CLUSTER_HELD_MAX {
             self.held.pop_front();
@@ -208,12 +249,9 @@ impl Follower {
         self.held.push_back(message);
     }
 
-    fn read(&mut self) -> Vec<Step> {
-        self.reading = true;
-        self.newer = false;
-        // This read answers for those who ask from now on.
-        self.awaited = None;
-        self.suspect = std::mem::take(&mut self.suspect_next);
+    /// Begins a read. It answers for those who ask from now on, too.
+    fn read(&mut self, reason: Reason) -> Vec<Step> {
+        self.state = State::Reading { reason, again: None };
         vec![Step::Read]
     }
 }
@@ -228,8 +266,8 @@ mod tests {
         Place { epoch: epoch.into(), offset }
     }
 
-    fn message(epoch: &str, offset: u64) -> Placed {
-        Placed { epoch: epoch.into(), offset, entry: offset.to_string().into_bytes() }
+    fn message(epoch: &str, offset: u64) -> LiveMessage {
+        LiveMessage { epoch: epoch.into(), offset, entry: offset.to_string().into_bytes() }
     }
 
     fn deliver(offset: u64) -> Step {
@@ -243,7 +281,7 @@ mod tests {
 
     fn following(epoch: &str, offset: u64) -> Follower {
         let mut follower = Follower::default();
-        assert_eq!(follower.look(true), [Step::Read]);
+        assert_eq!(follower.resync(Reason::MayHaveLost), [Step::Read]);
         let begun = follower.read_answered(answer(epoch, offset, 0..0));
         assert_eq!(begun, [Step::Began(place(epoch, offset)), Step::UpToDate]);
         follower
@@ -280,7 +318,7 @@ mod tests {
     #[test]
     fn what_is_still_on_its_way_is_waited_for() {
         let mut follower = following("e", 5);
-        assert_eq!(follower.look(false), [Step::Read]);
+        assert_eq!(follower.resync(Reason::MayHaveGoneOn), [Step::Read]);
         assert_eq!(follower.read_answered(answer("e", 7, 7..8)), [], "6 is gone from the stream, not from the channel");
         assert_eq!(follower.live(message("e", 6)), [deliver(6)]);
         assert_eq!(follower.live(message("e", 7)), [deliver(7), Step::UpToDate]);
@@ -289,16 +327,16 @@ mod tests {
     #[test]
     fn what_was_awaited_in_another_epoch_is_not_awaited_any_more() {
         let mut follower = following("e", 5);
-        assert_eq!(follower.look(false), [Step::Read]);
+        assert_eq!(follower.resync(Reason::MayHaveGoneOn), [Step::Read]);
         assert_eq!(follower.read_answered(answer("e", 7, 7..8)), []);
-        assert_eq!(follower.look(true), [Step::Read]);
+        assert_eq!(follower.resync(Reason::MayHaveLost), [Step::Read]);
         assert_eq!(follower.read_answered(answer("f", 0, 0..0)), [Step::Gap(place("f", 0)), Step::UpToDate]);
     }
 
     #[test]
     fn a_read_that_is_overtaken_by_live_messages_is_no_gap() {
         let mut follower = following("e", 5);
-        assert_eq!(follower.look(true), [Step::Read]);
+        assert_eq!(follower.resync(Reason::MayHaveLost), [Step::Read]);
         assert_eq!(follower.live(message("e", 6)), [deliver(6)]);
         assert_eq!(follower.read_answered(answer("e", 5, 0..0)), [Step::UpToDate]);
     }
@@ -309,7 +347,7 @@ mod tests {
         epoch: u64,
         messages: Vec<u64>,
         end: u64,
-        channel: VecDeque<Placed>,
+        channel: VecDeque<LiveMessage>,
         answers: VecDeque<StreamRead>,
     }
 
@@ -336,7 +374,7 @@ mod tests {
         }
     }
 
-    /// What the members saw: the place they are at, and whether it ever moved other than by one or by a gap that was
+    /// What the members saw: the stream position they are at, and whether it ever moved other than by one or by a gap that was
     /// told.
     fn see(seen: &mut Option<Place>, steps: Vec<Step>, redis: &mut Redis, follower: &Follower) -> u32 {
         let mut gaps = 0;
@@ -365,7 +403,7 @@ mod tests {
         fn members_see_the_stream_or_are_told(steps in proptest::collection::vec(0_u8..12, 0..150)) {
             let (mut redis, mut follower, mut seen) = (Redis::default(), Follower::default(), None);
             let (mut lost, mut epochs, mut gaps) = (0, 0, 0);
-            let begin = follower.look(true);
+            let begin = follower.resync(Reason::MayHaveLost);
             see(&mut seen, begin, &mut redis, &follower);
             for step in steps {
                 let steps = match step {
@@ -387,11 +425,11 @@ mod tests {
                     }
                     6..=8 => redis.channel.pop_front().map_or_else(Vec::new, |message| follower.live(message)),
                     9 | 10 => redis.answers.pop_front().map_or_else(Vec::new, |read| follower.read_answered(read)),
-                    _ => follower.look(false),
+                    _ => follower.resync(Reason::MayHaveGoneOn),
                 };
                 gaps += see(&mut seen, steps, &mut redis, &follower);
             }
-            // In the end all that is under way arrives, and it is looked once more.
+            // In the end all that is under way arrives, and it is read once more.
             for round in 0..200 {
                 let steps = match (redis.channel.pop_front(), redis.answers.pop_front()) {
                     (Some(message), answer) => {
@@ -401,7 +439,7 @@ mod tests {
                         follower.live(message)
                     }
                     (None, Some(answer)) => follower.read_answered(answer),
-                    (None, None) if round < 190 => follower.look(true),
+                    (None, None) if round < 190 => follower.resync(Reason::MayHaveLost),
                     (None, None) => break,
                 };
                 gaps += see(&mut seen, steps, &mut redis, &follower);

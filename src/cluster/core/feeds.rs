@@ -1,60 +1,68 @@
 //! From Redis to here: which topics are followed, and what comes on their channels.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::super::follower::{Follower, Placed, Step, StreamRead};
+use super::super::follower::{Follower, LiveMessage, Reason, Step, StreamRead};
 use super::super::record::{Entry, Kept, Record};
-use super::fences::{HeldAck, Ticket};
-use super::loads::Load;
+use super::attachment::{Attached, Attachment};
+use super::fences::Release;
+#[cfg(any(test, debug_assertions))]
+use super::fences::Ticket;
 use super::{Command, Core, Expect, FeedId, ReadRange, Reply, Subscriber};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
 use crate::ids::{ConnId, ReactorId};
-use crate::limits::CLUSTER_LINGER_MS;
 use crate::protocol;
 use crate::router::cluster::{FromCluster, Opening, Question};
 use crate::router::{Crowd, CrowdKey, HistoryPolicy, Kind, Others, Place, TopicKey, TopicRef};
-use crate::time::Millis;
 
 /// A topic that is followed for its home.
+///
+/// ```text
+///              Subscribe                 confirmed by Redis
+///   Unconfirmed ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─► Confirmed
+///        ▲                                                    │
+///        └──────── the connection that subscribes is lost ────┘
+/// ```
+///
+/// The topic, its home, the attachment, and of a stream the policy and the position are state. The subscription can be
+/// made again; the channel follows from the topic, and the generation only tells this feed from others.
 #[derive(Debug)]
 pub(super) struct Feed {
     pub(super) topic: TopicKey,
     pub(super) channel: Arc<str>,
     pub(super) home: ReactorId,
     pub(super) generation: u64,
-    /// `None` while its home does not want it any more and the feed only lingers.
-    pub(super) opening: Option<Opening>,
-    told: Told,
-    /// Whether Redis has confirmed the subscription.
-    is_subscribed: bool,
-    /// Whether the home wants to know when all that is new is here.
-    is_checked: bool,
+    pub(super) attachment: Attachment,
+    subscription: Subscription,
+    /// `None` for a topic that keeps no history.
     pub(super) stream: Option<Stream>,
-    /// Since when there is no member here, as far as its home has said so.
-    idle_since: Option<Millis>,
-    /// Where its home waits for it to be opened, or for what is new.
-    ticket: Option<Ticket>,
-    /// Acks of messages that are not here yet, in order.
-    pub(super) acks: VecDeque<HeldAck>,
-    /// Older messages that the home waits for.
-    pub(super) load: Option<Load>,
+}
+
+/// What Redis knows of a feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subscription {
+    /// It was not asked yet, or has not confirmed it.
+    Unconfirmed,
+    /// It sends what comes on the channel.
+    Confirmed,
 }
 
 impl Feed {
-    pub(super) fn place(&self) -> Option<&Place> {
-        self.stream.as_ref()?.follower.place()
+    /// Where it is in its stream.
+    pub(super) fn position(&self) -> Option<&Place> {
+        self.stream.as_ref()?.follower.position()
     }
 
-    /// Whether its home gets what comes.
-    pub(super) fn is_told_of_messages(&self) -> bool {
-        self.opening.is_some() && self.told == Told::Opened
+    pub(super) fn attached(&self) -> Option<&Attached> {
+        self.attachment.as_attached()
     }
 
-    /// Whether its home waits to hear that it is opened, or up to date.
-    fn is_waited_for(&self) -> bool {
-        self.opening.is_some() && (self.told == Told::Nothing || self.is_checked)
+    fn is_subscribed(&self) -> bool {
+        match self.subscription {
+            Subscription::Unconfirmed => false,
+            Subscription::Confirmed => true,
+        }
     }
 }
 
@@ -62,16 +70,13 @@ impl Feed {
 impl Feed {
     /// The tickets it holds.
     pub(super) fn tickets(&self) -> impl Iterator<Item = u64> {
-        let of_load = self.load.as_ref().map(|load| &load.ticket);
-        let of_acks = self.acks.iter().map(|ack| &ack.ticket);
-        of_acks.chain(self.ticket.as_ref()).chain(of_load).map(Ticket::number)
+        self.attachment.tickets().map(Ticket::number)
     }
 
     /// What is still to come of it, in words.
     pub(super) fn under_way(&self) -> Option<String> {
         let is_read = self.stream.as_ref().is_none_or(|stream| stream.follower.is_at_rest());
-        let is_told = self.opening.is_none() || self.told == Told::Opened;
-        let is_over = self.is_subscribed && is_told && !self.is_checked && self.load.is_none() && is_read;
+        let is_over = self.is_subscribed() && self.attachment.is_at_rest() && is_read;
         (!is_over).then(|| format!("{self:?} is not up to date"))
     }
 }
@@ -83,39 +88,6 @@ pub(super) struct Stream {
     pub(super) follower: Follower,
 }
 
-/// What the home knows of its opening.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Opened,
-    Refused,
-}
-
-/// Feeds without a member here, each once, by when it has lingered long enough.
-#[derive(Debug, Default)]
-pub(super) struct Lingering(BTreeSet<(Millis, usize)>);
-
-impl Lingering {
-    fn note(&mut self, at: usize, since: Millis) {
-        self.0.insert((since.saturating_add(CLUSTER_LINGER_MS), at));
-    }
-
-    fn forget(&mut self, at: usize, since: Option<Millis>) {
-        if let Some(since) = since {
-            self.0.remove(&(since.saturating_add(CLUSTER_LINGER_MS), at));
-        }
-    }
-
-    fn take_due(&mut self, now: Millis) -> Option<usize> {
-        let due = self.0.pop_first()?;
-        if due.0 > now {
-            self.0.insert(due);
-            return None;
-        }
-        Some(due.1)
-    }
-}
-
 impl Core {
     /// A home wants all that is published to a topic.
     pub(super) fn open(&mut self, home: ReactorId, topic: TopicKey, opening: Opening, policy: Option<HistoryPolicy>) {
@@ -124,39 +96,28 @@ impl Core {
             Some(&at) => at,
             None => self.follow(home, topic, channel, policy),
         };
-        self.set_idle(at, None);
-        self.end_load(at);
-        let feed = &mut self.feeds[at];
-        feed.opening = Some(opening);
-        feed.told = Told::Nothing;
-        let (is_subscribed, has_stream) = (feed.is_subscribed, feed.stream.is_some());
-        self.note_waiting(at);
+        let ticket = self.tickets.take();
+        self.set_attachment(at, Attachment::Pending { opening, ticket });
+        let feed = &self.feeds[at];
         match self.reachable {
             // What was published before is to be known, even where it is still on its way here.
-            true if is_subscribed && has_stream => self.look(at, false),
-            true if is_subscribed => self.tell_opened(at),
+            true if feed.is_subscribed() && feed.stream.is_some() => self.resync(at, Reason::MayHaveGoneOn),
+            true if feed.is_subscribed() => self.notify_opened(at),
             true => {}
-            false => self.tell_refused(at),
+            false => self.notify_refused(at),
         }
     }
 
     fn follow(&mut self, home: ReactorId, topic: TopicKey, channel: Arc<str>, policy: Option<HistoryPolicy>) -> usize {
         self.generations += 1;
-        let stream = policy.map(|policy| Stream { policy, follower: Follower::default() });
         let at = self.feeds.insert(Feed {
             topic,
             channel: channel.clone(),
             home,
             generation: self.generations,
-            opening: None,
-            told: Told::Nothing,
-            is_subscribed: false,
-            is_checked: false,
-            stream,
-            idle_since: None,
-            ticket: None,
-            acks: VecDeque::new(),
-            load: None,
+            attachment: Attachment::Detached { since: self.now },
+            subscription: Subscription::Unconfirmed,
+            stream: policy.map(|policy| Stream { policy, follower: Follower::default() }),
         });
         self.feeds_by_name.insert(channel.clone(), at);
         if self.subscriber != Subscriber::Down {
@@ -165,47 +126,18 @@ impl Core {
         at
     }
 
-    /// A feed is waited for from now on, or not any more.
-    fn note_waiting(&mut self, at: usize) {
-        let feed = &mut self.feeds[at];
-        match feed.is_waited_for() {
-            true => {
-                feed.ticket.get_or_insert_with(|| self.tickets.take());
-            }
-            false => {
-                if let Some(ticket) = feed.ticket.take() {
-                    self.tickets.give_back(ticket);
-                }
-            }
-        }
-    }
-
-    fn set_idle(&mut self, at: usize, since: Option<Millis>) {
-        let before = std::mem::replace(&mut self.feeds[at].idle_since, since);
-        self.lingering.forget(at, before);
-        if let Some(since) = since {
-            self.lingering.note(at, since);
-        }
-    }
-
-    /// There is no member here any more. The home keeps the topic open in case somebody comes back.
+    /// There is no member here any more.
     pub(super) fn idle(&mut self, topic: TopicRef<'_>, opening: Opening) {
-        if let Some(at) = self.feed(topic).filter(|&at| self.feeds[at].opening == Some(opening)) {
-            self.set_idle(at, Some(self.now));
+        if let Some(at) = self.feed(topic) {
+            self.set_idle(at, opening);
         }
     }
 
     /// The home does not want the topic any more.
     pub(super) fn close(&mut self, topic: TopicRef<'_>) {
         let Some(at) = self.feed(topic) else { return };
-        let feed = &mut self.feeds[at];
-        feed.opening = None;
-        feed.is_checked = false;
-        let since = feed.idle_since.unwrap_or(self.now);
-        self.set_idle(at, Some(since));
-        self.end_load(at);
-        self.note_waiting(at);
-        self.release_acks(at, true);
+        let since = self.feeds[at].attachment.idle_since().unwrap_or(self.now);
+        self.set_attachment(at, Attachment::Detached { since });
         self.stop_lingering();
     }
 
@@ -213,19 +145,19 @@ impl Core {
     pub(super) fn stop_lingering(&mut self) {
         while let Some(at) = self.lingering.take_due(self.now) {
             let feed = &self.feeds[at];
-            if let Some(opening) = feed.opening {
+            if let Some(opening) = feed.attachment.opening() {
                 let (home, topic) = (feed.home, feed.topic.clone());
-                self.tell(home, FromCluster::Lapsed { topic, opening });
+                self.notify(home, FromCluster::Lapsed { topic, opening });
                 continue;
             }
             // One whose subscription is not confirmed yet would be mistaken for that of a later feed.
-            if !feed.is_subscribed && self.subscriber != Subscriber::Down {
-                self.set_idle(at, Some(self.now));
+            if !feed.is_subscribed() && self.subscriber != Subscriber::Down {
+                self.set_attachment(at, Attachment::Detached { since: self.now });
                 continue;
             }
             let feed = self.feeds.remove(at);
             self.feeds_by_name.remove(&feed.channel);
-            if feed.is_subscribed {
+            if feed.is_subscribed() {
                 self.unsubscribe.push(feed.channel);
             }
         }
@@ -238,95 +170,95 @@ impl Core {
 
     pub(super) fn forget_subscriptions(&mut self) {
         for (_, feed) in &mut self.feeds {
-            feed.is_subscribed = false;
+            feed.subscription = Subscription::Unconfirmed;
         }
     }
 
     pub(super) fn feed_subscribed(&mut self, channel: &str) {
         let Some(&at) = self.feeds_by_name.get(channel) else { return };
         let feed = &mut self.feeds[at];
-        feed.is_subscribed = true;
+        feed.subscription = Subscription::Confirmed;
         match feed.stream.is_some() {
-            true => self.look(at, true),
-            false if self.reachable => self.tell_opened(at),
+            true => self.resync(at, Reason::MayHaveLost),
+            false if self.reachable => self.notify_opened(at),
             false => {}
         }
     }
 
-    /// What could not be read is looked at again.
-    pub(super) fn look_at_failed(&mut self) {
+    /// What could not be read is read again.
+    pub(super) fn resync_failed(&mut self) {
         for feed in std::mem::take(&mut self.failed) {
             let found = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation);
-            if found.is_some_and(|found| found.is_subscribed) {
-                self.look(feed.at, true);
+            if found.is_some_and(Feed::is_subscribed) {
+                self.resync(feed.at, Reason::MayHaveLost);
             }
         }
     }
 
-    /// What was subscribed to while the cluster was out of reach otherwise is looked at, too.
-    pub(super) fn look_at_all(&mut self) {
+    /// What was subscribed to while the cluster was out of reach otherwise is read again, too.
+    pub(super) fn resync_all(&mut self) {
         self.failed.clear();
-        let subscribed = self.feeds.iter().filter(|(_, feed)| feed.is_subscribed).map(|(at, _)| at);
+        let subscribed = self.feeds.iter().filter(|(_, feed)| feed.is_subscribed()).map(|(at, _)| at);
         for at in subscribed.collect::<Vec<usize>>() {
             match self.feeds[at].stream.is_some() {
-                true => self.look(at, true),
-                false => self.tell_opened(at),
+                true => self.resync(at, Reason::MayHaveLost),
+                false => self.notify_opened(at),
             }
         }
     }
 
-    /// The cluster is out of reach: those who wait for a topic to be opened are told.
-    pub(super) fn refuse_unopened(&mut self) {
-        let waiting = self.feeds.iter().filter(|(_, feed)| feed.told == Told::Nothing).map(|(at, _)| at);
-        for at in waiting.collect::<Vec<usize>>() {
-            self.tell_refused(at);
+    /// The cluster is out of reach: homes that wait for a topic to be opened are told.
+    pub(super) fn refuse_pending(&mut self) {
+        let is_pending = |feed: &Feed| matches!(feed.attachment, Attachment::Pending { .. });
+        let pending = self.feeds.iter().filter(|(_, feed)| is_pending(feed)).map(|(at, _)| at);
+        for at in pending.collect::<Vec<usize>>() {
+            self.notify_refused(at);
         }
     }
 
-    fn tell_opened(&mut self, at: usize) {
-        let feed = &mut self.feeds[at];
-        let Some(opening) = feed.opening.filter(|_| feed.told != Told::Opened) else { return };
-        feed.told = Told::Opened;
-        let place = feed.place().cloned();
-        let (home, topic) = (feed.home, feed.topic.clone());
-        self.tell(home, FromCluster::Opened { topic, opening, place });
-        self.note_waiting(at);
+    fn notify_opened(&mut self, at: usize) {
+        let feed = &self.feeds[at];
+        let opening = match feed.attachment {
+            Attachment::Pending { opening, .. } | Attachment::LocalOnly { opening } => opening,
+            Attachment::Detached { .. } | Attachment::Attached(_) => return,
+        };
+        let (home, topic, place) = (feed.home, feed.topic.clone(), feed.position().cloned());
+        self.set_attachment(at, Attachment::attached(opening));
+        self.notify(home, FromCluster::Opened { topic, opening, place });
     }
 
-    fn tell_refused(&mut self, at: usize) {
-        let feed = &mut self.feeds[at];
-        let Some(opening) = feed.opening else { return };
-        feed.told = Told::Refused;
+    fn notify_refused(&mut self, at: usize) {
+        let feed = &self.feeds[at];
+        let Attachment::Pending { opening, .. } = feed.attachment else { return };
         let (home, topic) = (feed.home, feed.topic.clone());
-        self.tell(home, FromCluster::Refused { topic, opening });
-        self.note_waiting(at);
+        self.set_attachment(at, Attachment::LocalOnly { opening });
+        self.notify(home, FromCluster::Refused { topic, opening });
     }
 
     /// A home wants to know whether a history has gone on.
     pub(super) fn check(&mut self, topic: TopicRef<'_>) {
         let Some(at) = self.feed(topic) else { return };
-        self.feeds[at].is_checked = true;
-        self.note_waiting(at);
+        let Some(attached) = self.feeds[at].attachment.as_attached_mut() else { return };
+        attached.check.get_or_insert_with(|| self.tickets.take());
         match self.commands_up {
-            true => self.look(at, false),
-            false => self.tell_checked(at, false),
+            true => self.resync(at, Reason::MayHaveGoneOn),
+            false => self.notify_checked(at, false),
         }
     }
 
-    fn tell_checked(&mut self, at: usize, answered: bool) {
+    fn notify_checked(&mut self, at: usize, answered: bool) {
         let feed = &mut self.feeds[at];
-        let is_checked = std::mem::replace(&mut feed.is_checked, false);
-        if let Some(opening) = feed.opening.filter(|_| is_checked) {
-            let (home, topic) = (feed.home, feed.topic.clone());
-            self.tell(home, FromCluster::Checked { topic, opening, answered });
-        }
-        self.note_waiting(at);
+        let Some(attached) = feed.attachment.as_attached_mut() else { return };
+        let Some(ticket) = attached.check.take() else { return };
+        let (home, topic, opening) = (feed.home, feed.topic.clone(), attached.opening);
+        self.tickets.give_back(ticket);
+        self.notify(home, FromCluster::Checked { topic, opening, answered });
     }
 
-    /// Has a stream read; as a `suspect` where something may have been lost on its channel.
-    fn look(&mut self, at: usize, suspect: bool) {
+    /// Has a stream read.
+    fn resync(&mut self, at: usize, reason: Reason) {
         if let Some(stream) = &mut self.feeds[at].stream {
-            let steps = stream.follower.look(suspect);
+            let steps = stream.follower.resync(reason);
             self.take_steps(at, steps);
         }
     }
@@ -346,10 +278,8 @@ impl Core {
             Reply::Published(_) | Reply::Appended { .. } | Reply::Failed => {
                 stream.follower.read_failed();
                 self.failed.push(feed);
-                self.tell_checked(feed.at, false);
-                if self.feeds[feed.at].told == Told::Nothing {
-                    self.tell_refused(feed.at);
-                }
+                self.notify_checked(feed.at, false);
+                self.notify_refused(feed.at);
             }
         }
     }
@@ -361,22 +291,22 @@ impl Core {
                 Step::Read => self.read_stream(at),
                 Step::Deliver(offset, entry) => {
                     self.deliver(at, offset, &entry);
-                    self.release_acks(at, false);
+                    self.release_acks(at, Release::Reached);
                 }
                 Step::Gap(place) => {
                     // It belongs in front of what was here.
                     self.end_load(at);
                     let feed = &self.feeds[at];
-                    if let Some(opening) = feed.opening.filter(|_| feed.told == Told::Opened) {
+                    if let Some(opening) = feed.attached().map(|attached| attached.opening) {
                         self.counts.gaps += 1;
                         let (home, topic) = (feed.home, feed.topic.clone());
-                        self.tell(home, FromCluster::Gap { topic, opening, place });
+                        self.notify(home, FromCluster::Gap { topic, opening, place });
                     }
-                    self.release_acks(at, true);
+                    self.release_acks(at, Release::All);
                 }
                 Step::UpToDate => {
-                    self.tell_opened(at);
-                    self.tell_checked(at, true);
+                    self.notify_opened(at);
+                    self.notify_checked(at, true);
                 }
             }
         }
@@ -404,25 +334,23 @@ impl Core {
     fn deliver(&mut self, at: usize, offset: u64, entry: &[u8]) {
         self.counts.received += 1;
         let feed = &self.feeds[at];
-        let Some(opening) = feed.opening.filter(|_| feed.told == Told::Opened) else { return };
+        let Some(opening) = feed.attached().map(|attached| attached.opening) else { return };
         let (home, topic) = (feed.home, feed.topic.clone());
-        let news = match self.placed_frame(offset, entry) {
+        let news = match self.frame_with_offset(offset, entry) {
             Some((frame, exclude)) => FromCluster::Kept { topic, opening, offset, frame, exclude },
-            // Somebody else has written to the stream: what it says nobody knows, so nobody has it.
+            // Written by something other than a node: it cannot be shown, so no member has it.
             None => {
-                let epoch = self.feeds[at].stream.as_ref().and_then(|stream| stream.follower.place());
-                let Some(place) = epoch.map(|place| Place { epoch: place.epoch.clone(), offset }) else {
-                    return;
-                };
+                let Some(position) = self.feeds[at].position() else { return };
+                let place = Place { epoch: position.epoch.clone(), offset };
                 self.counts.unreadable += 1;
                 FromCluster::Gap { topic, opening, place }
             }
         };
-        self.tell(home, news);
+        self.notify(home, news);
     }
 
     /// An entry as the frame that clients get, and a connection of this node that is not to get it.
-    pub(super) fn placed_frame(&mut self, offset: u64, entry: &[u8]) -> Option<(SharedFrame, Option<ConnId>)> {
+    pub(super) fn frame_with_offset(&mut self, offset: u64, entry: &[u8]) -> Option<(SharedFrame, Option<ConnId>)> {
         let Entry { exclude, payload } = Entry::read(entry)?;
         let frame = self.frames.build(Opcode::Text, |out| protocol::put_offset(out, payload, offset)).into();
         let exclude = exclude.filter(|(run, _)| *run == self.me.run).map(|(_, conn)| conn);
@@ -436,7 +364,7 @@ impl Core {
         let epoch: Arc<str> = epoch.into();
         for (offset, entry) in (first..).zip(entries) {
             let Some(stream) = &mut self.feeds[at].stream else { return };
-            let message = Placed { epoch: epoch.clone(), offset, entry: entry.to_vec() };
+            let message = LiveMessage { epoch: epoch.clone(), offset, entry: entry.to_vec() };
             let steps = stream.follower.live(message);
             self.take_steps(at, steps);
         }
@@ -465,25 +393,25 @@ impl Core {
             Record::Messages(_) | Record::Notice(_) if run == self.me.run => {}
             Record::Messages(frames) => {
                 self.counts.received += whole_frames(frames).count() as u64;
-                self.tell(home, FromCluster::Deliver { topic, frames: frames.into() });
+                self.notify(home, FromCluster::Deliver { topic, frames: frames.into() });
             }
-            Record::Notice(frame) => self.tell(home, FromCluster::Notice { topic, frame: frame.into() }),
+            Record::Notice(frame) => self.notify(home, FromCluster::Notice { topic, frame: frame.into() }),
             Record::Presence { number, .. } if run == self.me.run => self.presence_echoed(number),
             Record::Presence { number, key, names } => {
                 let question = Question { run, number, key: CrowdKey(key) };
-                self.tell(home, FromCluster::Asked { topic, question, names: usize::from(names) });
+                self.notify(home, FromCluster::Asked { topic, question, names: usize::from(names) });
             }
             Record::Hello { node, key, asks } if is_everyone => self.heard_hello(run, node, key, asks),
             Record::Disconnect { user } if is_everyone => {
                 if let Some(at) = self.feed(TopicRef { kind: Kind::Inbox, name: user }) {
                     let (home, topic) = (self.feeds[at].home, self.feeds[at].topic.clone());
                     let (user, reason) = (topic.name.clone(), "".into());
-                    self.tell(home, FromCluster::Expel { topic, user, reason });
+                    self.notify(home, FromCluster::Expel { topic, user, reason });
                 }
             }
             Record::Kick { user, reason } if topic.kind == Kind::Room => {
                 let (user, reason) = (user.into(), reason.into());
-                self.tell(home, FromCluster::Expel { topic, user, reason });
+                self.notify(home, FromCluster::Expel { topic, user, reason });
             }
             Record::Present(_)
             | Record::PresentMore { .. }

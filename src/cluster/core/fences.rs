@@ -50,13 +50,28 @@ impl Tickets {
     }
 }
 
-/// An ack that waits until its message is here.
+/// A message that Redis has stored, and the publisher that wants to know.
 #[derive(Debug)]
-pub(super) struct HeldAck {
+pub(super) struct Stored {
     pub(super) publisher: ConnId,
     pub(super) id: Box<str>,
     pub(super) place: Place,
+}
+
+/// An ack that waits until its message is here.
+#[derive(Debug)]
+pub(super) struct HeldAck {
+    stored: Stored,
     pub(super) ticket: Ticket,
+}
+
+/// Which of a feed's acks go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Release {
+    /// Those whose message is here.
+    Reached,
+    /// All: nothing more is to be waited for.
+    All,
 }
 
 /// The fences that are held back, in the order in which they came: none goes before an earlier one.
@@ -76,33 +91,48 @@ pub(super) struct Fence {
 
 impl Core {
     /// The message is stored: its publisher is told when it is here, too.
-    pub(super) fn acknowledge(&mut self, feed: Option<usize>, publisher: ConnId, id: Box<str>, place: Place) {
+    pub(super) fn acknowledge(&mut self, feed: Option<usize>, stored: Stored) {
+        let Stored { publisher, id, place } = stored;
         let is_up = self.subscriber == Subscriber::Up;
         let feed = feed.and_then(|at| self.feeds.get_mut(at)).filter(|feed| is_up && feed.is_behind(&place));
-        match feed {
+        match feed.and_then(|feed| feed.attachment.as_attached_mut()) {
             None => self.mail.push((publisher.reactor, Mail::stored(publisher, id, place))),
-            Some(feed) => feed.acks.push_back(HeldAck { publisher, id, place, ticket: self.tickets.take() }),
+            Some(attached) => {
+                let ticket = self.tickets.take();
+                attached.acks.push_back(HeldAck { stored: Stored { publisher, id, place }, ticket });
+            }
         }
     }
 
-    /// What the feed has reached is acked; or all of it, where nothing more is to be waited for.
-    pub(super) fn release_acks(&mut self, at: usize, all: bool) {
-        let feed = &mut self.feeds[at];
-        while let Some(ack) = feed.acks.pop_front() {
-            if !all && feed.is_behind(&ack.place) {
-                feed.acks.push_front(ack);
-                return;
+    /// Acks of a feed go out.
+    pub(super) fn release_acks(&mut self, at: usize, which: Release) {
+        while let Some(attached) = self.feeds[at].attachment.as_attached_mut()
+            && let Some(ack) = attached.acks.pop_front()
+        {
+            let feed = &mut self.feeds[at];
+            match which {
+                Release::Reached if feed.is_behind(&ack.stored.place) => {
+                    if let Some(attached) = feed.attachment.as_attached_mut() {
+                        attached.acks.push_front(ack);
+                    }
+                    return;
+                }
+                Release::Reached | Release::All => self.send_ack(ack),
             }
-            let HeldAck { publisher, id, place, ticket } = ack;
-            self.tickets.give_back(ticket);
-            self.mail.push((publisher.reactor, Mail::stored(publisher, id, place)));
         }
+    }
+
+    pub(super) fn send_ack(&mut self, ack: HeldAck) {
+        let HeldAck { stored: Stored { publisher, id, place }, ticket } = ack;
+        self.tickets.give_back(ticket);
+        self.mail.push((publisher.reactor, Mail::stored(publisher, id, place)));
     }
 
     pub(super) fn release_all_acks(&mut self) {
-        let waiting = self.feeds.iter().filter(|(_, feed)| !feed.acks.is_empty()).map(|(at, _)| at);
+        let has_acks = |feed: &Feed| feed.attached().is_some_and(|attached| !attached.acks.is_empty());
+        let waiting = self.feeds.iter().filter(|(_, feed)| has_acks(feed)).map(|(at, _)| at);
         for at in waiting.collect::<Vec<usize>>() {
-            self.release_acks(at, true);
+            self.release_acks(at, Release::All);
         }
     }
 
@@ -121,7 +151,7 @@ impl Core {
         while self.fences.front().is_some_and(passes)
             && let Some(Fence { reactor, member, rounds_left, .. }) = self.fences.pop_front()
         {
-            self.tell(reactor, FromCluster::Fenced { member, rounds_left });
+            self.notify(reactor, FromCluster::Fenced { member, rounds_left });
         }
     }
 }
@@ -129,7 +159,7 @@ impl Core {
 impl Feed {
     /// Whether a message is not here yet, but will be.
     fn is_behind(&self, place: &Place) -> bool {
-        self.is_told_of_messages()
-            && self.place().is_some_and(|here| here.epoch == place.epoch && here.offset < place.offset)
+        self.attached().is_some()
+            && self.position().is_some_and(|here| here.epoch == place.epoch && here.offset < place.offset)
     }
 }

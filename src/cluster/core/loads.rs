@@ -8,10 +8,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::attachment::Attached;
 use super::fences::Ticket;
 use super::{Command, Core, Expect, FeedId, ReadRange, Reply, StreamEntry};
 use crate::limits::CLUSTER_LOADS_MAX;
-use crate::router::cluster::{FromCluster, Older, Opening, Rest, Wanted};
+use crate::router::cluster::{FromCluster, Older, Rest, Wanted};
 use crate::router::{HistoryPolicy, TopicRef};
 
 /// What a home waits for.
@@ -19,7 +20,6 @@ use crate::router::{HistoryPolicy, TopicRef};
 pub(super) struct Load {
     /// Tells it from those that the feed had before.
     number: u64,
-    opening: Opening,
     /// The first offset wanted.
     from: u64,
     /// In front of which offset it goes on.
@@ -44,10 +44,10 @@ impl Core {
         let Some(at) = self.feed(topic) else { return };
         self.end_load(at);
         let feed = &mut self.feeds[at];
-        let (Some(opening), true) = (feed.opening, feed.stream.is_some()) else { return };
+        let (Some(attached), true) = (feed.attachment.as_attached_mut(), feed.stream.is_some()) else { return };
         self.loads.begun += 1;
         let (number, ticket) = (self.loads.begun, self.tickets.take());
-        feed.load = Some(Load { number, opening, from, before, wanted, ticket });
+        attached.load = Some(Load { number, from, before, wanted, ticket });
         self.loads.next.push_back((FeedId { at, generation: feed.generation }, number));
         self.begin_loads();
     }
@@ -61,7 +61,8 @@ impl Core {
 
     /// What still comes of a feed's load is nobody's.
     pub(super) fn end_load(&mut self, at: usize) {
-        if let Some(load) = self.feeds[at].load.take() {
+        let attached = self.feeds[at].attachment.as_attached_mut();
+        if let Some(load) = attached.and_then(|attached| attached.load.take()) {
             self.tickets.give_back(load.ticket);
         }
     }
@@ -84,7 +85,7 @@ impl Core {
 
     fn next_piece(&self, feed: FeedId, number: u64) -> Option<(ReadRange, Arc<str>, HistoryPolicy)> {
         let found = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation)?;
-        let load = found.load.as_ref().filter(|load| load.number == number)?;
+        let load = found.attached()?.load.as_ref().filter(|load| load.number == number)?;
         let range = ReadRange::Back { from: load.from, before: load.before, wanted: load.wanted };
         Some((range, found.channel.clone(), found.stream.as_ref()?.policy))
     }
@@ -98,12 +99,15 @@ impl Core {
 
     fn piece_came(&mut self, feed: FeedId, number: u64, reply: Reply) {
         let Some(found) = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation) else { return };
-        let Some(load) = found.load.as_ref().filter(|load| load.number == number) else { return };
-        let &Load { opening, from, before, wanted, .. } = load;
+        let Some(&Attached { opening, load: Some(ref load), .. }) = found.attached() else { return };
+        if load.number != number {
+            return;
+        }
+        let &Load { from, before, wanted, .. } = load;
         let (home, topic) = (found.home, found.topic.clone());
         let (older, rest) = match (reply, &found.stream) {
             (Reply::Read { end, now_ms, more, entries }, Some(stream)) => {
-                let is_same = stream.follower.place().is_some_and(|place| place.epoch == end.epoch);
+                let is_same = stream.follower.position().is_some_and(|here| here.epoch == end.epoch);
                 let (ttl_ms, asked) = (stream.policy.ttl_ms, entries.len());
                 let older = if is_same { self.older(entries, before, now_ms, ttl_ms) } else { Vec::new() };
                 let first = before - older.len() as u64;
@@ -118,8 +122,9 @@ impl Core {
             (_, _) => (None, Rest::Unread),
         };
         let first = before - older.as_ref().map_or(0, Vec::len) as u64;
-        self.tell(home, FromCluster::Loaded { topic, opening, before, older, rest });
-        match (rest, &mut self.feeds[feed.at].load) {
+        self.notify(home, FromCluster::Loaded { topic, opening, before, older, rest });
+        let attached = self.feeds[feed.at].attachment.as_attached_mut();
+        match (rest, attached.and_then(|attached| attached.load.as_mut())) {
             (Rest::More, Some(load)) => {
                 load.before = first;
                 self.loads.next.push_back((feed, number));
@@ -137,7 +142,7 @@ impl Core {
             if offset + 1 != expected || age_ms >= ttl_ms {
                 break;
             }
-            let Some((frame, _)) = self.placed_frame(offset, &entry) else { break };
+            let Some((frame, _)) = self.frame_with_offset(offset, &entry) else { break };
             older.push(Older { frame, age_ms });
             expected = offset;
         }

@@ -10,13 +10,14 @@
 //!
 //! Sees no socket and no clock.
 
+mod attachment;
 mod feeds;
 mod fences;
 mod loads;
 mod nodes;
 mod presence;
+mod presence_answers;
 mod publish;
-mod tellings;
 #[cfg(test)]
 mod tests;
 
@@ -37,13 +38,14 @@ use crate::router::cluster::{FromCluster, ToCluster, Wanted};
 use crate::router::{HistoryPolicy, Mail, Place};
 use crate::time::Millis;
 
-use feeds::{Feed, Lingering};
+use attachment::Lingering;
+use feeds::Feed;
 use fences::{Fences, Tickets};
 use loads::Loads;
 use nodes::Peers;
 use presence::Presence;
+use presence_answers::PresenceAnswers;
 use publish::{Envelope, Pending};
-use tellings::Tellings;
 
 /// Who this node is.
 #[derive(Clone, Debug)]
@@ -235,7 +237,7 @@ pub struct Core {
     envelopes_by_channel: HashMap<Arc<str>, usize>,
     pending: Pending,
     presence: Presence,
-    tellings: Tellings,
+    presence_answers: PresenceAnswers,
     tickets: Tickets,
     fences: Fences,
     peers: Peers,
@@ -282,7 +284,7 @@ impl Core {
             envelopes_by_channel: HashMap::new(),
             pending: Pending::default(),
             presence: Presence::default(),
-            tellings: Tellings::default(),
+            presence_answers: PresenceAnswers::default(),
             tickets: Tickets::default(),
             fences: Fences::default(),
             peers: Peers::default(),
@@ -305,9 +307,9 @@ impl Core {
             ToCluster::Idle { topic, opening } => self.idle(topic.borrow(), opening),
             ToCluster::Close { topic } => self.close(topic.borrow()),
             ToCluster::Publish { topic, frames, messages } => {
-                self.publish(topic.borrow(), messages, &Record::Messages(&frames));
+                self.publish_messages(topic.borrow(), messages, &Record::Messages(&frames));
             }
-            ToCluster::Notice { topic, frame } => self.publish(topic.borrow(), 1, &Record::Notice(&frame)),
+            ToCluster::Notice { topic, frame } => self.publish_messages(topic.borrow(), 1, &Record::Notice(&frame)),
             ToCluster::Append(append) => self.append(*append),
             ToCluster::Direct { to, frame } => self.direct(to, &frame),
             ToCluster::Load { topic, from, before, wanted } => self.load(topic.borrow(), from, before, wanted),
@@ -358,14 +360,14 @@ impl Core {
         if self.commands_up && self.canary_at <= now {
             self.canary_at = now.saturating_add(CLUSTER_CANARY_MS);
             self.send_canary();
-            self.look_at_failed();
+            self.resync_failed();
         }
         if self.reachable && self.hello_at <= now {
-            self.say_hello(false);
+            self.publish_hello(false);
         }
         self.peers.forget_silent(now);
         self.presence_goes_on();
-        self.tellings.forget_old(now);
+        self.presence_answers.forget_old(now);
         self.stop_lingering();
     }
 
@@ -442,7 +444,7 @@ impl Core {
         self.feeds.iter().find_map(|(_, feed)| feed.under_way())
     }
 
-    fn tell(&mut self, home: ReactorId, news: FromCluster) {
+    fn notify(&mut self, home: ReactorId, news: FromCluster) {
         self.mail.push((home, Mail::from_cluster(news)));
     }
 
@@ -490,14 +492,14 @@ impl Core {
         }
         self.reachable = reachable;
         for reactor in (0..self.me.reactors).map(ReactorId) {
-            self.tell(reactor, FromCluster::Reachable(reachable));
+            self.notify(reactor, FromCluster::Reachable(reachable));
         }
         match reachable {
             true => {
-                self.say_hello(true);
-                self.look_at_all();
+                self.publish_hello(true);
+                self.resync_all();
             }
-            false => self.refuse_unopened(),
+            false => self.refuse_pending(),
         }
     }
 
@@ -508,7 +510,7 @@ impl Core {
             self.canary.unseen_since.get_or_insert(self.now);
         }
         let channel = self.own_channel.clone();
-        self.say(&channel, &Record::Canary { number: self.canary.last_sent });
+        self.publish(&channel, &Record::Canary { number: self.canary.last_sent });
     }
 
     fn see_canary(&mut self, number: u64) {
@@ -517,7 +519,7 @@ impl Core {
         self.canary.unseen_since = (number < self.canary.last_sent).then_some(self.now);
         if missed {
             // One was lost on the way, and so may have been anything else.
-            self.look_at_all();
+            self.resync_all();
         }
     }
 
@@ -542,7 +544,7 @@ impl Core {
             Record::Canary { number } if run == self.me.run => self.see_canary(number),
             Record::Hello { node, key, asks } => self.heard_hello(run, node, key, asks),
             Record::Present(present) => self.presence_answered(run, &present),
-            Record::PresentMore { number } => self.tell_more(run, number),
+            Record::PresentMore { number } => self.publish_next_piece(run, number),
             Record::Direct { to, payload } => {
                 self.counts.received += 1;
                 let frame = self.text_frame(payload);

@@ -45,11 +45,11 @@ impl Peers {
 
 impl Core {
     /// Tells all nodes that this one is there.
-    pub(super) fn say_hello(&mut self, asks: bool) {
+    pub(super) fn publish_hello(&mut self, asks: bool) {
         self.hello_at = self.now.saturating_add(CLUSTER_HELLO_MS);
         let channel = self.everyone.clone();
         let hello = self.hello(asks);
-        self.say(&channel, &hello);
+        self.publish(&channel, &hello);
     }
 
     fn hello(&self, asks: bool) -> Record<'static> {
@@ -65,7 +65,7 @@ impl Core {
         if asks && self.commands_up {
             let channel = self.names.node(run);
             let hello = self.hello(false);
-            self.say(&channel, &hello);
+            self.publish(&channel, &hello);
         }
     }
 
@@ -78,6 +78,6 @@ impl Core {
         }
         self.counts.published += 1;
         let channel = self.names.node(run);
-        self.say(&channel, &Record::Direct { to: conn, payload: split_frame(frame.plain()).1 });
+        self.publish(&channel, &Record::Direct { to: conn, payload: split_frame(frame.plain()).1 });
     }
 }

@@ -88,7 +88,7 @@ struct Asking {
     room: ArcStr,
     askers: Askers,
     census: Census,
-    abroad: Abroad,
+    remote: Remote,
     /// What it may have on its way here.
     owed_bytes: usize,
     /// What its answers took.
@@ -99,7 +99,7 @@ struct Asking {
 
 /// How far the other nodes are.
 #[derive(Debug)]
-enum Abroad {
+enum Remote {
     /// Those here are not known yet.
     NotAsked,
     Asked {
@@ -178,14 +178,14 @@ impl Core {
                 room: name,
                 askers,
                 census: Census::new(key),
-                abroad: Abroad::NotAsked,
+                remote: Remote::NotAsked,
                 owed_bytes,
                 weight_bytes: 0,
                 held_back: Vec::new(),
             };
             self.presence.owed_bytes += owed_bytes;
             self.presence.asking.insert(number, asking);
-            self.tell(home, FromCluster::Asked { topic, question, names: PRESENCE_USERS_MAX });
+            self.notify(home, FromCluster::Asked { topic, question, names: PRESENCE_USERS_MAX });
         }
     }
 
@@ -205,7 +205,7 @@ impl Core {
         asking.weight_bytes += 8 * crowd.users;
         asking.census.add_crowd(crowd);
         self.presence.census_bytes += asking.census.bytes();
-        asking.abroad = Abroad::Asked { nodes: None, answers: 0, heard_at: self.now };
+        asking.remote = Remote::Asked { nodes: None, answers: 0, heard_at: self.now };
         if !self.reachable || self.pending.is_full() {
             return self.finish_presence(number);
         }
@@ -214,12 +214,12 @@ impl Core {
         let names = if asking.census.names().len() == PRESENCE_USERS_MAX { 0 } else { PRESENCE_USERS_MAX as u16 };
         let Some(topic) = self.presence.rooms.get(&room).map(|room| room.topic.clone()) else { return };
         let channel = self.names.topic(topic.borrow());
-        self.say(&channel, &Record::Presence { number, key: key.0, names });
+        self.publish(&channel, &Record::Presence { number, key: key.0, names });
     }
 
     /// Redis has given the question to so many nodes, or to none.
     pub(super) fn presence_asked(&mut self, number: u64, given_to: Option<u64>) {
-        if let Some(Asking { abroad: Abroad::Asked { nodes, .. }, .. }) = self.presence.asking.get_mut(&number) {
+        if let Some(Asking { remote: Remote::Asked { nodes, .. }, .. }) = self.presence.asking.get_mut(&number) {
             *nodes = Some(given_to.unwrap_or(0));
             self.finish_if_complete(number);
         }
@@ -227,7 +227,7 @@ impl Core {
 
     /// The question has come to this node, whose users are known.
     pub(super) fn presence_echoed(&mut self, number: u64) {
-        if let Some(Asking { abroad: Abroad::Asked { answers, .. }, .. }) = self.presence.asking.get_mut(&number) {
+        if let Some(Asking { remote: Remote::Asked { answers, .. }, .. }) = self.presence.asking.get_mut(&number) {
             *answers += 1;
             self.finish_if_complete(number);
         }
@@ -237,7 +237,7 @@ impl Core {
     pub(super) fn presence_answered(&mut self, run: u64, present: &Present<'_>) {
         let &Present { number, users, more, names, hashes, sketch } = present;
         let Some(asking) = self.presence.asking.get_mut(&number) else { return };
-        let Abroad::Asked { answers, heard_at, .. } = &mut asking.abroad else { return };
+        let Remote::Asked { answers, heard_at, .. } = &mut asking.remote else { return };
         *heard_at = self.now;
         *answers += u64::from(!more);
         let bytes_before = asking.census.bytes();
@@ -262,8 +262,8 @@ impl Core {
         let mut wanted: Vec<(u64, u64)> = Vec::new();
         let mut has_room = true;
         for (number, asking) in &mut self.presence.asking {
-            if let (true, false, Abroad::Asked { heard_at, .. }) =
-                (has_room, asking.held_back.is_empty(), &mut asking.abroad)
+            if let (true, false, Remote::Asked { heard_at, .. }) =
+                (has_room, asking.held_back.is_empty(), &mut asking.remote)
             {
                 wanted.extend(asking.held_back.drain(..).map(|run| (run, *number)));
                 *heard_at = self.now;
@@ -272,14 +272,14 @@ impl Core {
         }
         for (run, number) in wanted {
             let channel = self.names.node(run);
-            self.say(&channel, &Record::PresentMore { number });
+            self.publish(&channel, &Record::PresentMore { number });
         }
     }
 
     fn finish_if_complete(&mut self, number: u64) {
-        let is_complete = |asking: &Asking| match asking.abroad {
-            Abroad::NotAsked => false,
-            Abroad::Asked { nodes, answers, .. } => nodes.is_some_and(|nodes| answers >= nodes),
+        let is_complete = |asking: &Asking| match asking.remote {
+            Remote::NotAsked => false,
+            Remote::Asked { nodes, answers, .. } => nodes.is_some_and(|nodes| answers >= nodes),
         };
         if self.presence.asking.get(&number).is_some_and(is_complete) {
             self.finish_presence(number);
@@ -289,11 +289,11 @@ impl Core {
     /// Time has passed: those who have waited long enough get what there is, and rooms that have rested are asked about.
     pub(super) fn presence_goes_on(&mut self) {
         let now = self.now;
-        let is_overdue = |asking: &Asking| match asking.abroad {
-            Abroad::Asked { heard_at, .. } => {
+        let is_overdue = |asking: &Asking| match asking.remote {
+            Remote::Asked { heard_at, .. } => {
                 asking.held_back.is_empty() && now.since(heard_at) > CLUSTER_PRESENCE_MS_MAX
             }
-            Abroad::NotAsked => false,
+            Remote::NotAsked => false,
         };
         let overdue = self.presence.asking.iter().filter(|(_, asking)| is_overdue(asking)).map(|(number, _)| *number);
         for number in overdue.collect::<Vec<u64>>() {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::super::record::{self, Entry, Record};
+use super::fences::Stored;
 use super::{Command, Core, Expect, NewEntry, Output, Reply};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, split_frame};
@@ -126,14 +127,14 @@ impl Command {
 
 impl Core {
     /// Messages without history for the members on other nodes.
-    pub(super) fn publish(&mut self, topic: TopicRef<'_>, messages: u64, record: &Record<'_>) {
+    pub(super) fn publish_messages(&mut self, topic: TopicRef<'_>, messages: u64, record: &Record<'_>) {
         if !self.commands_up || self.pending.is_full() {
             self.counts.dropped += messages;
             return;
         }
         self.counts.published += messages;
         let channel = self.names.topic(topic);
-        self.say(&channel, record);
+        self.publish(&channel, record);
     }
 
     /// A message into history.
@@ -161,7 +162,7 @@ impl Core {
     }
 
     /// Puts a record on its way to a channel.
-    pub(super) fn say(&mut self, channel: &Arc<str>, record: &Record<'_>) {
+    pub(super) fn publish(&mut self, channel: &Arc<str>, record: &Record<'_>) {
         let question = match record {
             Record::Presence { number, .. } => Some(*number),
             _ => None,
@@ -247,7 +248,8 @@ impl Core {
                 let feed = self.feeds_by_name.get(&channel).copied();
                 for ((publisher, id), offset) in publishers.into_iter().zip(offsets) {
                     if let Some(id) = id {
-                        self.acknowledge(feed, publisher, id, Place { epoch: epoch.clone(), offset });
+                        let place = Place { epoch: epoch.clone(), offset };
+                        self.acknowledge(feed, Stored { publisher, id, place });
                     }
                 }
             }

@@ -4,8 +4,8 @@ use arcstr::ArcStr;
 
 use super::*;
 use crate::limits::{
-    CLUSTER_ASKER_BYTES, CLUSTER_ASKERS_BYTES_MAX, CLUSTER_PRESENCE_BYTES_PER_MS, CLUSTER_PRESENCE_MS_MAX,
-    CLUSTER_PRESENCE_REST_MS, CLUSTER_PRESENT_BYTES, CLUSTER_PRESENT_OWED_BYTES_MAX, CLUSTER_TELLING_BYTES_MAX,
+    CLUSTER_ASKER_BYTES, CLUSTER_ASKERS_BYTES_MAX, CLUSTER_PRESENCE_ANSWERS_BYTES_MAX, CLUSTER_PRESENCE_BYTES_PER_MS,
+    CLUSTER_PRESENCE_MS_MAX, CLUSTER_PRESENCE_REST_MS, CLUSTER_PRESENT_BYTES, CLUSTER_PRESENT_OWED_BYTES_MAX,
 };
 use crate::router::cluster::Question;
 use crate::router::{Crowd, CrowdKey, Others};
@@ -233,7 +233,7 @@ fn answers_that_wait_to_be_asked_for_are_bounded_and_then_estimates() {
     let crowd = users(0..90_000);
     let key = CrowdKey([1, 2]);
     let whole = Crowd::of(crowd.iter(), 0, key);
-    let questions = CLUSTER_TELLING_BYTES_MAX / (8 * 90_000) + 20;
+    let questions = CLUSTER_PRESENCE_ANSWERS_BYTES_MAX / (8 * 90_000) + 20;
     let mut sketches = 0;
     for number in 0..questions as u64 {
         let question = Question { run: OTHER_RUN, number, key };
