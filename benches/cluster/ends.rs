@@ -118,10 +118,14 @@ fn line(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
 }
 
-/// A publisher at the first node, and a subscriber at the second.
-pub(super) fn fanfare_ends(nodes: &[Node; 2], room: &str) -> (Box<dyn Publisher>, Box<dyn Subscriber>) {
-    let publisher = websocket(nodes[0].port, "p");
-    let mut subscriber = websocket(nodes[1].port, "s");
+/// A publisher at one node, and a subscriber at the same or another.
+pub(super) fn fanfare_ends(
+    publish_at: &Node,
+    subscribe_at: &Node,
+    room: &str,
+) -> (Box<dyn Publisher>, Box<dyn Subscriber>) {
+    let publisher = websocket(publish_at.port, "p");
+    let mut subscriber = websocket(subscribe_at.port, "s");
     let join = format!(r#"{{"type":"join_room","roomId":"{room}","id":1}}"#);
     subscriber.write_all(&frame(&join)).expect("the node takes it");
     // The welcome, the answer, and the notice of the join.

@@ -9,11 +9,16 @@
 //! with messages of the same size: as many as go through with a window of them under way, and the time of one at 1,000 a
 //! second. What is told is the median of the rounds' ratios.
 //!
-//! Run with `cargo bench --bench cluster`; `-- --rounds 5 --seconds 2` is the default.
+//! Before that it measures one message outstanding (`outstanding.rs`), with every process bound to a core.
+//!
+//! Run with `cargo bench --bench cluster`; `-- --rounds 5 --seconds 2` is the default. `--against PATH` measures another
+//! build of the server in turn with this one where one message is outstanding, and `--outstanding-only` ends after that.
 
 mod ends;
+mod outstanding;
 mod processes;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ends::{Publisher, Subscriber, fanfare_ends, raw_ends};
@@ -31,10 +36,27 @@ const BURST: u64 = 512;
 struct Options {
     rounds: usize,
     measured: Duration,
+    /// Another build of the server.
+    against: Option<PathBuf>,
+    scope: Scope,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    OutstandingOnly,
+    Everything,
 }
 
 fn main() {
     let options = options();
+    outstanding::run(&options);
+    match options.scope {
+        Scope::OutstandingOnly => {}
+        Scope::Everything => throughput_and_latency(&options),
+    }
+}
+
+fn throughput_and_latency(options: &Options) {
     let redis = Redis::start();
     let nodes = [Node::start(&redis), Node::start(&redis)];
     println!("messages of {MESSAGE_BYTES} bytes, at most {WINDOW} under way, {} rounds", options.rounds);
@@ -42,9 +64,9 @@ fn main() {
     for round in 0..options.rounds {
         let (mut publisher, mut subscriber) = raw_ends(redis.port, &format!("raw{round}"));
         let raw = measure(&mut *publisher, &mut *subscriber, options.measured);
-        let (mut publisher, mut subscriber) = fanfare_ends(&nodes, &format!("room{round}"));
+        let (mut publisher, mut subscriber) = fanfare_ends(&nodes[0], &nodes[1], &format!("room{round}"));
         let plain = measure(&mut *publisher, &mut *subscriber, options.measured);
-        let (mut publisher, mut subscriber) = fanfare_ends(&nodes, &format!("kept.{round}"));
+        let (mut publisher, mut subscriber) = fanfare_ends(&nodes[0], &nodes[1], &format!("kept.{round}"));
         let kept = measure(&mut *publisher, &mut *subscriber, options.measured);
         for (name, figures) in [("Redis", &raw), ("nodes", &plain), ("nodes, history", &kept)] {
             println!(
@@ -58,9 +80,7 @@ fn main() {
     }
     println!("median over the rounds, against Redis alone:");
     let tell = |name: &str, of: &dyn Fn(&(Figures, Figures, Figures)) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        println!("  {name:<32} {:>8.2}", values[values.len() / 2]);
+        println!("  {name:<32} {:>8.2}", median(rounds.iter().map(of).collect()));
     };
     let added = |with: &Figures, raw: &Figures| (with.p50.as_secs_f64() - raw.p50.as_secs_f64()) * 1e6;
     tell("throughput, ×", &|(raw, plain, _)| plain.per_second / raw.per_second);
@@ -71,11 +91,23 @@ fn main() {
 
 fn options() -> Options {
     let args: Vec<String> = std::env::args().collect();
-    let number = |name: &str, default: f64| {
-        let at = args.iter().position(|arg| arg == name);
-        at.and_then(|at| args.get(at + 1)).map_or(default, |value| value.parse().expect("a number"))
-    };
-    Options { rounds: number("--rounds", 5.0) as usize, measured: Duration::from_secs_f64(number("--seconds", 2.0)) }
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
+    let number = |name: &str, default: f64| value(name).map_or(default, |value| value.parse().expect("a number"));
+    Options {
+        rounds: number("--rounds", 5.0) as usize,
+        measured: Duration::from_secs_f64(number("--seconds", 2.0)),
+        against: value("--against").map(PathBuf::from),
+        scope: match args.iter().any(|arg| arg == "--outstanding-only") {
+            true => Scope::OutstandingOnly,
+            false => Scope::Everything,
+        },
+    }
+}
+
+/// What several rounds are told by.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 struct Figures {

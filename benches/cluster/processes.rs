@@ -1,6 +1,7 @@
 //! The Redis and the nodes that are measured: on free ports, ended with their owner.
 
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,11 +30,19 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// A node of this build.
     pub(super) fn start(redis: &Redis) -> Node {
+        Node::start_binary(Path::new(env!("CARGO_BIN_EXE_fanfare")), Some(redis))
+    }
+
+    /// A node of any build, in a cluster or alone.
+    pub(super) fn start_binary(binary: &Path, redis: Option<&Redis>) -> Node {
         let port = free_port();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        let mut command = Command::new(binary);
         command.arg("serve").arg("--listen").arg(format!("127.0.0.1:{port}"));
-        command.arg("--redis").arg(format!("redis://127.0.0.1:{}/", redis.port));
+        if let Some(redis) = redis {
+            command.arg("--redis").arg(format!("redis://127.0.0.1:{}/", redis.port));
+        }
         command.args(["--reactors", "1", "--pin", "none", "--room", "match=kept.*,history.size=1000"]);
         let child = start(command, port).expect("the node starts");
         Node { child, port }
