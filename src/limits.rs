@@ -180,6 +180,16 @@ pub const CLUSTER_UNANSWERED_BYTES_MAX: usize = 64 << 20;
 /// and what was missed is read from the streams.
 pub const CLUSTER_BACKLOG_BYTES_MAX: usize = 64 << 20;
 
+/// How long answers of Redis that nothing waits for may stay unread, in milliseconds.
+pub const CLUSTER_DEFERRED_MS: u64 = 20;
+
+/// Bytes of the buffer that a connection to Redis is read into at first, and again when it is quiet.
+pub const CLUSTER_READ_BUFFER_BYTES: usize = 16 << 10;
+
+/// Bytes up to which that buffer grows while reads fill it; beyond it only for a single value that is larger, up to
+/// [`CLUSTER_BACKLOG_BYTES_MAX`].
+pub const CLUSTER_READ_BUFFER_BYTES_MAX: usize = 256 << 10;
+
 /// Time a node that goes away has to send its last messages to Redis, in milliseconds.
 pub const CLUSTER_FINISH_MS_MAX: u64 = 500;
 

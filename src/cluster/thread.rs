@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::connections::{Answers, Commands, Heard, Redis, Subscriber};
+use super::connections::{Answers, Awaited, Came, Commands, Heard, Redis, Subscriber};
 use super::core::{Command, Core, Identity, Input, Output};
 use crate::config::RedisPlace;
 use crate::limits::{CLUSTER_BACKLOG_BYTES_MAX, CLUSTER_REFUSAL_MS, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
@@ -40,7 +40,7 @@ impl Wake for ClusterWaker {
     }
 }
 
-/// Starts the thread; it ends with the process. Redis is not waited for. What comes back is told once, behind
+/// Starts the thread; it ends with the process. Redis is not waited for. The receiver gets one message, behind
 /// [`Order::Finish`], when all that was to be sent is sent.
 ///
 /// # Errors
@@ -88,18 +88,18 @@ struct Thread {
     events: mpsc::UnboundedSender<Event>,
     commands: Line<Commands>,
     subscriber: Line<Subscriber>,
-    /// Why Redis refused a command last, and when that was told.
+    /// Why Redis refused a command last, and when that was logged.
     refusal: Option<(String, Millis)>,
-    /// Bytes of messages from Redis that were not looked at yet.
+    /// Bytes of messages that a task has heard and that were not looked at yet.
     waiting_bytes: Rc<Cell<usize>>,
-    /// Told when all is sent, once the node goes away.
+    /// Notified when all is sent, once the node goes away.
     finish: Sender<()>,
     is_finishing: bool,
 }
 
 /// A connection that is there, or is being made.
 struct Line<C> {
-    /// Which connection; what an earlier one still tells is nobody's.
+    /// Which connection; events of an earlier one are skipped.
     session: u64,
     connection: Option<C>,
     /// Where it leads.
@@ -116,7 +116,7 @@ impl<C> Default for Line<C> {
     }
 }
 
-/// What the tasks of the connections tell the loop, each with the session it belongs to.
+/// What comes from the tasks of the connections, each with the session it belongs to.
 enum Event {
     CommandsUp(u64, Commands, String),
     CommandsDown(u64, String),
@@ -137,7 +137,11 @@ impl Thread {
             while !spilled && let Ok(event) = inbox.try_recv() {
                 self.take(event);
             }
-            if self.waiting_bytes.get() > CLUSTER_BACKLOG_BYTES_MAX {
+            self.take_answers();
+            if !spilled {
+                self.take_messages();
+            }
+            if self.waiting_bytes() > CLUSTER_BACKLOG_BYTES_MAX {
                 self.subscriber_down("messages come faster than the reactors take them");
             }
             self.hand_out();
@@ -149,19 +153,56 @@ impl Thread {
             if let Some(metrics) = &self.metrics.cluster {
                 metrics.publish(&self.core.counts());
             }
+            let next_at = self.attend();
             if spilled {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                self.wait(&mut inbox, Duration::from_millis(1)).await;
             } else if self.mailbox.fall_asleep() {
-                let wait = Duration::from_millis(self.core.next_at().since(self.now()));
-                tokio::select! {
-                    () = self.waker.0.notified() => {}
-                    event = inbox.recv() => if let Some(event) = event { self.take(event) },
-                    () = tokio::time::sleep(wait) => {}
-                }
+                let wait = Duration::from_millis(next_at.since(self.now()));
+                self.wait(&mut inbox, wait).await;
                 self.mailbox.wake_up();
             } else {
                 tokio::task::yield_now().await;
             }
+        }
+    }
+
+    /// Says how urgent the answers of Redis are; when there is something to do at the latest.
+    fn attend(&mut self) -> Millis {
+        let (now, next_at) = (self.now(), self.core.next_at());
+        let Some(Commands::Direct(direct)) = &mut self.commands.connection else { return next_at };
+        let awaited = match self.core.awaits_answers() || self.is_finishing {
+            true => Awaited::BySomething,
+            false => Awaited::ByNothing,
+        };
+        match direct.attend(awaited, now) {
+            Ok(due) => next_at.min(due.unwrap_or(next_at)),
+            Err(why) => {
+                self.commands_down(&why);
+                now
+            }
+        }
+    }
+
+    /// Waits for mail, an event, the sockets of direct connections, or for so long.
+    async fn wait(&mut self, inbox: &mut mpsc::UnboundedReceiver<Event>, at_most: Duration) {
+        let commands = async {
+            match &mut self.commands.connection {
+                Some(Commands::Direct(direct)) => direct.ready().await,
+                Some(Commands::Tasked(_)) | None => std::future::pending().await,
+            }
+        };
+        let subscriber = async {
+            match &mut self.subscriber.connection {
+                Some(Subscriber::Direct(direct)) => direct.ready().await,
+                Some(Subscriber::Tasked(_)) | None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.waker.0.notified() => {}
+            outcome = subscriber => if let Err(why) = outcome { self.subscriber_down(&why) },
+            outcome = commands => if let Err(why) = outcome { self.commands_down(&why) },
+            event = inbox.recv() => if let Some(event) = event { self.take(event) },
+            () = tokio::time::sleep(at_most) => {}
         }
     }
 
@@ -199,9 +240,7 @@ impl Thread {
             }
             Event::CommandsDown(session, why) if session == self.commands.session => self.commands_down(&why),
             Event::Answered(session, batch, answers) if session == self.commands.session => {
-                self.commands.attempts = 0;
-                self.tell_refusal(answers.refusal);
-                self.core.handle(Input::Replies { batch, replies: answers.replies });
+                self.answered(batch, answers);
             }
             Event::SubscriberUp(session, connection, place) if session == self.subscriber.session => {
                 self.subscriber.up(connection, place);
@@ -230,6 +269,47 @@ impl Thread {
         }
     }
 
+    /// Looks at what has come on a direct connection for commands.
+    fn take_answers(&mut self) {
+        while let Some(Commands::Direct(direct)) = &mut self.commands.connection {
+            match direct.next_answers() {
+                Ok(None) => return,
+                Ok(Some((batch, answers))) => self.answered(batch, answers),
+                Err(why) => self.commands_down(&why),
+            }
+        }
+    }
+
+    fn answered(&mut self, batch: u64, answers: Answers) {
+        self.commands.attempts = 0;
+        self.log_refusal(answers.refusal);
+        self.core.handle(Input::Replies { batch, replies: answers.replies });
+    }
+
+    /// Looks at what has come on a direct connection that subscribes.
+    fn take_messages(&mut self) {
+        while let Some(Subscriber::Direct(direct)) = &mut self.subscriber.connection {
+            match direct.next() {
+                Ok(None) => return,
+                Ok(Some(Came::Message { channel, payload })) => self.core.handle(Input::Received { channel, payload }),
+                Ok(Some(Came::Subscribed(channel))) => {
+                    self.subscriber.attempts = 0;
+                    self.core.handle(Input::Subscribed(vec![channel]));
+                }
+                Ok(Some(Came::Unsubscribed)) => {}
+                Err(why) => self.subscriber_down(&why),
+            }
+        }
+    }
+
+    /// Bytes of messages that have come and were not looked at.
+    fn waiting_bytes(&self) -> usize {
+        match &self.subscriber.connection {
+            Some(Subscriber::Direct(direct)) => direct.waiting_bytes(),
+            Some(Subscriber::Tasked(_)) | None => self.waiting_bytes.get(),
+        }
+    }
+
     fn commands_down(&mut self, why: &str) {
         if self.commands.connection.take().is_some() {
             tracing::warn!(why, "lost the connection to Redis: history is unavailable until it is back");
@@ -251,10 +331,10 @@ impl Thread {
     }
 
     /// Says why Redis refuses commands, from time to time.
-    fn tell_refusal(&mut self, refusal: Option<String>) {
+    fn log_refusal(&mut self, refusal: Option<String>) {
         let (Some(why), now) = (refusal, self.now()) else { return };
-        let told = self.refusal.as_ref();
-        if told.is_none_or(|(last, at)| *last != why || now.since(*at) >= CLUSTER_REFUSAL_MS) {
+        let logged = self.refusal.as_ref();
+        if logged.is_none_or(|(last, at)| *last != why || now.since(*at) >= CLUSTER_REFUSAL_MS) {
             tracing::warn!(why, "Redis refuses a command");
             self.refusal = Some((why, now));
         }
@@ -266,13 +346,15 @@ impl Thread {
             match output {
                 Output::Commands { batch, commands } => self.send(batch, commands),
                 Output::Subscribe(channels) => {
-                    if let Some(subscriber) = &self.subscriber.connection {
-                        subscriber.subscribe(channels);
+                    let asked = self.subscriber.connection.as_mut().map(|subscriber| subscriber.subscribe(channels));
+                    if let Some(Err(why)) = asked {
+                        self.subscriber_down(&why);
                     }
                 }
                 Output::Unsubscribe(channels) => {
-                    if let Some(subscriber) = &self.subscriber.connection {
-                        subscriber.unsubscribe(channels);
+                    let asked = self.subscriber.connection.as_mut().map(|subscriber| subscriber.unsubscribe(channels));
+                    if let Some(Err(why)) = asked {
+                        self.subscriber_down(&why);
                     }
                 }
                 Output::ResetCommands => {
@@ -298,7 +380,16 @@ impl Thread {
     }
 
     fn send(&mut self, batch: u64, commands: Vec<Command>) {
-        let Some(mut connection) = self.commands.connection.clone() else { return };
+        let mut connection = match &mut self.commands.connection {
+            None => return,
+            Some(Commands::Direct(direct)) => {
+                if let Err(why) = direct.send(batch, commands) {
+                    self.commands_down(&why);
+                }
+                return;
+            }
+            Some(Commands::Tasked(connection)) => connection.clone(),
+        };
         let (events, session) = (self.events.clone(), self.commands.session);
         self.commands.spawn(async move {
             let event = match connection.run(commands).await {

@@ -1,21 +1,27 @@
 //! Connections to Redis of every kind: one for commands and one that subscribes.
 //!
 //! ```text
-//!   redis://, rediss://, redis+unix://      single     to that server
-//!   redis+sentinel://                       single     to the primary that the Sentinels name, asked each time
-//!   redis+cluster://                        sharded    to the primary of every shard
+//!   redis://, rediss://, redis+unix://      one server    that one
+//!   redis+sentinel://                       one server    the primary that the Sentinels name, asked each time
+//!   redis+cluster://                        sharded       the primary of every shard
 //! ```
+//!
+//! To one server without TLS they are `direct`: the cluster's thread reads and writes the socket in its own turn. With TLS
+//! (`single`), and to a Redis Cluster, tasks do it, with the connections of the `redis` crate.
 //!
 //! Both connections look the same from outside, whatever they are made of: commands of one hand-over are carried out in
 //! order and answered together, and whatever may have been lost on the way from a channel is told, be it by the end of
 //! the connection or by another [`Heard::Subscribed`]. A connection is made once; what comes after its end is the
 //! caller's business.
 
+mod direct;
+mod resp;
 mod sentinel;
 mod sharded_commands;
 mod sharded_subscriber;
 mod single;
 mod slots;
+mod wire;
 
 use std::fmt::Display;
 use std::io;
@@ -30,12 +36,13 @@ use redis::{
 };
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::direct::{Awaited, Came, DirectCommands, DirectSubscriber};
 use self::sharded_commands::ShardedCommands;
 use self::sharded_subscriber::ShardedSubscriber;
 use self::single::{Server, SingleSubscriber};
 use self::slots::Slots;
 use super::core::{Command, Reply};
-use super::redis::Mode;
+use super::redis::{Mode, Scripts};
 use crate::config::{RedisHost, RedisKind, RedisPlace};
 use crate::limits::CLUSTER_CONNECT_MS_MAX;
 
@@ -55,8 +62,16 @@ struct Authority {
 }
 
 /// A connection for commands.
-#[derive(Clone)]
 pub(super) enum Commands {
+    /// The thread reads and writes the socket itself.
+    Direct(DirectCommands),
+    /// A task awaits the answers.
+    Tasked(TaskedCommands),
+}
+
+/// See [`Commands::Tasked`].
+#[derive(Clone)]
+pub(super) enum TaskedCommands {
     Single(Server),
     Sharded(ShardedCommands),
 }
@@ -70,8 +85,16 @@ pub(super) struct Answers {
 }
 
 /// A connection that subscribes.
-#[derive(Clone)]
 pub(super) enum Subscriber {
+    /// The thread reads and writes the socket itself.
+    Direct(DirectSubscriber),
+    /// A task listens, and what it hears is [`Heard`].
+    Tasked(TaskedSubscriber),
+}
+
+/// See [`Subscriber::Tasked`].
+#[derive(Clone)]
+pub(super) enum TaskedSubscriber {
     Single(SingleSubscriber),
     Sharded(ShardedSubscriber),
 }
@@ -122,11 +145,17 @@ impl Redis {
         let deadline = deadline();
         if let RedisKind::Cluster(nodes) = &self.place.kind {
             let commands = ShardedCommands::connect(self, nodes, deadline).await?;
-            return Ok((Commands::Sharded(commands), A_CLUSTER.to_owned()));
+            return Ok((Commands::Tasked(TaskedCommands::Sharded(commands)), A_CLUSTER.to_owned()));
         }
         let (client, place) = in_time(deadline, &"Sentinels", self.primary()).await?;
-        let server = in_time(deadline, &place, Server::connect(&client, Mode::Alone)).await?;
-        Ok((Commands::Single(server), place))
+        let commands = match has_tls(&client) {
+            false => Commands::Direct(in_time(deadline, &place, DirectCommands::connect(&client)).await?),
+            true => {
+                let server = in_time(deadline, &place, Server::connect(&client, Mode::Alone)).await?;
+                Commands::Tasked(TaskedCommands::Single(server))
+            }
+        };
+        Ok((commands, place))
     }
 
     /// Makes a connection that subscribes, and says where it leads: where the other one does not lead to the same place,
@@ -141,10 +170,22 @@ impl Redis {
         let deadline = deadline();
         if let RedisKind::Cluster(nodes) = &self.place.kind {
             let (subscriber, listening) = ShardedSubscriber::connect(self, nodes, hearing, deadline).await?;
+            let subscriber = Subscriber::Tasked(TaskedSubscriber::Sharded(subscriber));
             return Ok((subscriber, listening, A_CLUSTER.to_owned()));
         }
         let (client, place) = in_time(deadline, &"Sentinels", self.primary()).await?;
-        let (subscriber, listening) = in_time(deadline, &place, SingleSubscriber::connect(&client, hearing)).await?;
+        let (subscriber, listening): (Subscriber, Listening) = match has_tls(&client) {
+            false => {
+                let direct = in_time(deadline, &place, DirectSubscriber::connect(&client)).await?;
+                // Its end is seen by whoever reads it.
+                (Subscriber::Direct(direct), Box::pin(std::future::pending()))
+            }
+            true => {
+                let connecting = SingleSubscriber::connect(&client, hearing);
+                let (subscriber, listening) = in_time(deadline, &place, connecting).await?;
+                (Subscriber::Tasked(TaskedSubscriber::Single(subscriber)), listening)
+            }
+        };
         match self.place.kind {
             RedisKind::Sentinel { .. } => {
                 let (redis, known) = (self.clone(), place.clone());
@@ -214,33 +255,68 @@ impl Redis {
 const A_CLUSTER: &str = "a Redis Cluster";
 
 impl Commands {
+    /// Carries commands out, where nothing else is under way.
+    ///
+    /// # Errors
+    /// As for [`TaskedCommands::run`].
+    pub(super) async fn run(&mut self, commands: Vec<Command>) -> Result<Answers, String> {
+        match self {
+            Commands::Direct(direct) => direct.run(commands).await,
+            Commands::Tasked(tasked) => tasked.run(commands).await,
+        }
+    }
+}
+
+impl TaskedCommands {
     /// Carries commands out, in order; those of an earlier call first.
     ///
     /// # Errors
-    /// The connection is of no use any more, and why. What became of the commands nobody knows.
+    /// The connection is of no use any more, and why. What became of the commands is not known.
     pub(super) async fn run(&mut self, commands: Vec<Command>) -> Result<Answers, String> {
         match self {
-            Commands::Single(server) => server.run(&commands).await,
-            Commands::Sharded(shards) => shards.run(commands).await,
+            TaskedCommands::Single(server) => server.run(&commands).await,
+            TaskedCommands::Sharded(shards) => shards.run(commands).await,
         }
     }
 }
 
 impl Subscriber {
-    /// Subscribes; [`Heard::Subscribed`] tells when that is done.
-    pub(super) fn subscribe(&self, channels: Vec<Arc<str>>) {
+    /// Subscribes; [`Heard::Subscribed`] or [`Came::Subscribed`] tells when that is done.
+    ///
+    /// # Errors
+    /// The connection is lost, and why.
+    pub(super) fn subscribe(&mut self, channels: Vec<Arc<str>>) -> Result<(), String> {
         match self {
-            Subscriber::Single(server) => server.subscribe(channels),
-            Subscriber::Sharded(shards) => shards.subscribe(channels),
+            Subscriber::Direct(direct) => direct.subscribe(&channels)?,
+            Subscriber::Tasked(TaskedSubscriber::Single(server)) => server.subscribe(channels),
+            Subscriber::Tasked(TaskedSubscriber::Sharded(shards)) => shards.subscribe(channels),
         }
+        Ok(())
     }
 
     /// Unsubscribes.
-    pub(super) fn unsubscribe(&self, channels: Vec<Arc<str>>) {
+    ///
+    /// # Errors
+    /// The connection is lost, and why.
+    pub(super) fn unsubscribe(&mut self, channels: Vec<Arc<str>>) -> Result<(), String> {
         match self {
-            Subscriber::Single(server) => server.unsubscribe(channels),
-            Subscriber::Sharded(shards) => shards.unsubscribe(channels),
+            Subscriber::Direct(direct) => direct.unsubscribe(&channels)?,
+            Subscriber::Tasked(TaskedSubscriber::Single(server)) => server.unsubscribe(channels),
+            Subscriber::Tasked(TaskedSubscriber::Sharded(shards)) => shards.unsubscribe(channels),
         }
+        Ok(())
+    }
+}
+
+fn has_tls(client: &Client) -> bool {
+    matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. })
+}
+
+/// The scripts at a server that has answered [`Scripts::preparation`].
+fn scripts_of(answers: &[Value], mode: Mode) -> Result<Scripts, String> {
+    match (Scripts::wrong_server(answers, mode), answers.iter().find_map(refusal)) {
+        (Some(why), _) | (None, Some(why)) => Err(why),
+        (None, None) => Scripts::at(answers, mode),
     }
 }
 

@@ -5,7 +5,7 @@
 //! would be subscribed to just as well, but not everything comes there.
 //!
 //! Where a slot moves away, or its primary is one no more, the server says so for each channel (`SUNSUBSCRIBE`). It is
-//! asked then who serves what; channels that are elsewhere now are subscribed to there, and told as subscribed again.
+//! asked then who serves what; channels that are elsewhere now are subscribed to there, and reported as subscribed again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::slots::{Redirect, Slots, ask_connected, slot};
-use super::{Heard, Hearing, Listening, Redis, Subscriber, at, deadline, in_time, reason, refusal};
+use super::{Heard, Hearing, Listening, Redis, at, deadline, in_time, reason, refusal};
 use crate::config::RedisHost;
 use crate::limits::{CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_SUBSCRIBE_MS_MAX};
 
@@ -33,8 +33,8 @@ enum Order {
     Unsubscribe(Vec<Arc<str>>),
 }
 
-/// What a shard tells.
-enum Told {
+/// What comes from a shard.
+enum ShardEvent {
     Push(RedisHost, PushInfo),
     /// It refuses a subscription.
     Refused(RedisHost, Value),
@@ -59,7 +59,7 @@ struct Shards {
     homeless: HashSet<Arc<str>>,
     /// Those that are being asked who serves what.
     asked: HashSet<RedisHost>,
-    telling: UnboundedSender<Told>,
+    events: UnboundedSender<ShardEvent>,
     hearing: Hearing,
 }
 
@@ -69,9 +69,9 @@ impl ShardedSubscriber {
         nodes: &[RedisHost],
         hearing: Hearing,
         deadline: Instant,
-    ) -> Result<(Subscriber, Listening), String> {
+    ) -> Result<(ShardedSubscriber, Listening), String> {
         let slots = Slots::ask(redis, nodes).await?;
-        let (telling, told) = mpsc::unbounded_channel();
+        let (events, inbox) = mpsc::unbounded_channel();
         let (ordering, orders) = mpsc::unbounded_channel();
         let mut shards = Shards {
             redis: redis.clone(),
@@ -80,7 +80,7 @@ impl ShardedSubscriber {
             unconfirmed: HashMap::new(),
             homeless: HashSet::new(),
             asked: HashSet::new(),
-            telling,
+            events,
             hearing,
             slots,
         };
@@ -88,16 +88,16 @@ impl ShardedSubscriber {
             shards.connect(&host, deadline).await?;
         }
         let listening = async move {
-            match shards.listen(orders, told).await {
+            match shards.listen(orders, inbox).await {
                 Ok(()) => "it was given up".to_owned(),
                 Err(why) => why,
             }
         };
-        Ok((Subscriber::Sharded(ShardedSubscriber(ordering)), Box::pin(listening)))
+        Ok((ShardedSubscriber(ordering), Box::pin(listening)))
     }
 
     pub(super) fn subscribe(&self, channels: Vec<Arc<str>>) {
-        // Nobody listens any more where it has ended, which is told elsewhere.
+        // Nobody listens any more where it has ended, which is reported elsewhere.
         let _ = self.0.send(Order::Subscribe(channels));
     }
 
@@ -110,7 +110,7 @@ impl Shards {
     async fn listen(
         mut self,
         mut orders: UnboundedReceiver<Order>,
-        mut told: UnboundedReceiver<Told>,
+        mut inbox: UnboundedReceiver<ShardEvent>,
     ) -> Result<(), String> {
         let mut pulse = tokio::time::interval(Duration::from_millis(CLUSTER_CANARY_MS));
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,8 +124,8 @@ impl Shards {
                     Some(Order::Unsubscribe(channels)) => self.unsubscribe(channels).await?,
                     None => return Ok(()),
                 },
-                told = told.recv() => if let Some(told) = told {
-                    self.hear(told).await?;
+                event = inbox.recv() => if let Some(event) = event {
+                    self.hear(event).await?;
                 },
                 _ = pulse.tick() => self.look_after()?,
             }
@@ -137,7 +137,7 @@ impl Shards {
         for channel in &channels {
             self.unconfirmed.entry(channel.clone()).or_insert(now);
         }
-        self.say("SSUBSCRIBE", channels).await
+        self.send("SSUBSCRIBE", channels).await
     }
 
     async fn unsubscribe(&mut self, channels: Vec<Arc<str>>) -> Result<(), String> {
@@ -145,28 +145,28 @@ impl Shards {
             self.channels.remove(channel);
             self.unconfirmed.remove(channel);
         }
-        self.say("SUNSUBSCRIBE", channels).await
+        self.send("SUNSUBSCRIBE", channels).await
     }
 
     /// One command for each channel: two of them may be in different slots.
-    async fn say(&mut self, word: &str, channels: Vec<Arc<str>>) -> Result<(), String> {
+    async fn send(&mut self, command_name: &str, channels: Vec<Arc<str>>) -> Result<(), String> {
         let mut shares: HashMap<RedisHost, redis::Pipeline> = HashMap::new();
         for channel in channels {
             let host = self.slots.owner(&channel)?.clone();
-            shares.entry(host).or_default().cmd(word).arg(&*channel);
+            shares.entry(host).or_default().cmd(command_name).arg(&*channel);
         }
         for (host, pipeline) in shares {
             let mut connection = self.connect(&host, deadline()).await?;
-            let telling = self.telling.clone();
+            let events = self.events.clone();
             tokio::task::spawn_local(async move {
                 match connection.req_packed_commands(&pipeline, 0, pipeline.len()).await {
                     Ok(answers) => {
                         for answer in answers.into_iter().filter(|answer| matches!(answer, Value::ServerError(_))) {
-                            let _ = telling.send(Told::Refused(host.clone(), answer));
+                            let _ = events.send(ShardEvent::Refused(host.clone(), answer));
                         }
                     }
                     Err(error) => {
-                        let _ = telling.send(Told::Lost(host, reason(&error)));
+                        let _ = events.send(ShardEvent::Lost(host, reason(&error)));
                     }
                 }
             });
@@ -174,11 +174,11 @@ impl Shards {
         Ok(())
     }
 
-    async fn hear(&mut self, told: Told) -> Result<(), String> {
-        match told {
+    async fn hear(&mut self, event: ShardEvent) -> Result<(), String> {
+        match event {
             // One that was given up is not heard any more.
-            Told::Push(host, push) if self.connections.contains_key(&host) => self.hear_push(host, push),
-            Told::Refused(host, answer) => match Redirect::read(&answer, &host) {
+            ShardEvent::Push(host, push) if self.connections.contains_key(&host) => self.hear_push(host, push),
+            ShardEvent::Refused(host, answer) => match Redirect::read(&answer, &host) {
                 Some(Redirect::Moved(moved, _)) => {
                     // Which channel is refused nobody says, so it is all of the slot that are not confirmed.
                     self.homeless.extend(self.unconfirmed.keys().filter(|channel| slot(channel) == moved).cloned());
@@ -188,13 +188,13 @@ impl Shards {
                     return Err(at(&host, &refusal(&answer).unwrap_or_else(|| "it refuses a subscription".to_owned())));
                 }
             },
-            Told::Replica(host) => self.ask(host),
-            Told::Slots(host, slots) => {
+            ShardEvent::Replica(host) => self.ask(host),
+            ShardEvent::Slots(host, slots) => {
                 self.asked.remove(&host);
                 self.follow(slots).await?;
             }
-            Told::Lost(host, why) if self.connections.contains_key(&host) => return Err(at(&host, &why)),
-            Told::Push(..) | Told::Lost(..) => {}
+            ShardEvent::Lost(host, why) if self.connections.contains_key(&host) => return Err(at(&host, &why)),
+            ShardEvent::Push(..) | ShardEvent::Lost(..) => {}
         }
         Ok(())
     }
@@ -228,12 +228,12 @@ impl Shards {
         if !self.asked.insert(host.clone()) {
             return;
         }
-        let telling = self.telling.clone();
+        let events = self.events.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(Duration::from_millis(ASK_MS)).await;
-            let _ = telling.send(match ask_connected(&mut connection, &host).await {
-                Ok(slots) => Told::Slots(host, slots),
-                Err(why) => Told::Lost(host, why),
+            let _ = events.send(match ask_connected(&mut connection, &host).await {
+                Ok(slots) => ShardEvent::Slots(host, slots),
+                Err(why) => ShardEvent::Lost(host, why),
             });
         });
     }
@@ -263,17 +263,17 @@ impl Shards {
             return Err(format!("slot {}: subscriptions are not confirmed", slot(channel)));
         }
         for (host, connection) in &self.connections {
-            let (host, mut connection, telling) = (host.clone(), connection.clone(), self.telling.clone());
+            let (host, mut connection, events) = (host.clone(), connection.clone(), self.events.clone());
             tokio::task::spawn_local(async move {
                 let role = redis::cmd("ROLE");
                 let limit = Duration::from_millis(CLUSTER_CANARY_MS_MAX);
                 let _ = match tokio::time::timeout(limit, connection.req_packed_command(&role)).await {
                     Ok(Ok(Value::Array(role))) if role.first() == Some(&Value::BulkString(b"slave".into())) => {
-                        telling.send(Told::Replica(host))
+                        events.send(ShardEvent::Replica(host))
                     }
-                    // The end of the connection is told by itself.
+                    // The end of the connection is an event of its own.
                     Ok(_) => Ok(()),
-                    Err(_) => telling.send(Told::Lost(host, "no answer".to_owned())),
+                    Err(_) => events.send(ShardEvent::Lost(host, "no answer".to_owned())),
                 };
             });
         }
@@ -285,11 +285,11 @@ impl Shards {
         if let Some(connection) = self.connections.get(host) {
             return Ok(connection.clone());
         }
-        let (telling, place) = (self.telling.clone(), host.clone());
+        let (events, place) = (self.events.clone(), host.clone());
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_push_sender(move |push: PushInfo| {
-            telling.send(match push.kind {
-                PushKind::Disconnection => Told::Lost(place.clone(), "it was closed".to_owned()),
-                _ => Told::Push(place.clone(), push),
+            events.send(match push.kind {
+                PushKind::Disconnection => ShardEvent::Lost(place.clone(), "it was closed".to_owned()),
+                _ => ShardEvent::Push(place.clone(), push),
             })
         });
         let client = self.redis.shard(host)?;

@@ -1,4 +1,4 @@
-//! One server: both connections lead to it.
+//! One server that tasks talk to, because what goes over the wire is not what is said (TLS).
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use redis::{AsyncConnectionConfig, Client, Pipeline, Value};
 
 use super::super::core::Command;
 use super::super::redis::{Mode, Scripts, reply};
-use super::{Answers, Heard, Hearing, Listening, Subscriber, needs_other_connection, reason, refusal};
+use super::{Answers, Heard, Hearing, Listening, needs_other_connection, reason, refusal, scripts_of};
 
 /// A server that commands are sent to.
 #[derive(Clone)]
@@ -27,11 +27,7 @@ impl Server {
         let preparation = Scripts::preparation(mode);
         let answers = connection.req_packed_commands(&preparation, 0, preparation.len()).await;
         let answers = answers.map_err(|error| reason(&error))?;
-        match (Scripts::wrong_server(&answers, mode), answers.iter().find_map(refusal)) {
-            (Some(why), _) | (None, Some(why)) => return Err(why),
-            (None, None) => {}
-        }
-        Ok(Server { connection, scripts: Arc::new(Scripts::at(&answers, mode)?) })
+        Ok(Server { connection, scripts: Arc::new(scripts_of(&answers, mode)?) })
     }
 
     pub(super) fn scripts(&self) -> &Scripts {
@@ -70,7 +66,7 @@ pub(in super::super) struct SingleSubscriber {
 }
 
 impl SingleSubscriber {
-    pub(super) async fn connect(client: &Client, hearing: Hearing) -> Result<(Subscriber, Listening), String> {
+    pub(super) async fn connect(client: &Client, hearing: Hearing) -> Result<(SingleSubscriber, Listening), String> {
         let connection = client.get_async_pubsub().await.map_err(|error| reason(&error))?;
         let (sink, mut stream) = connection.split();
         let subscriber = SingleSubscriber { sink, hearing: hearing.clone() };
@@ -80,7 +76,7 @@ impl SingleSubscriber {
             }
             "it was closed".to_owned()
         };
-        Ok((Subscriber::Single(subscriber), Box::pin(listening)))
+        Ok((subscriber, Box::pin(listening)))
     }
 
     pub(super) fn subscribe(&self, channels: Vec<Arc<str>>) {

@@ -159,7 +159,7 @@ pub struct StreamEntry {
     pub entry: Vec<u8>,
 }
 
-/// What the connections tell.
+/// What comes from the connections.
 #[derive(Debug)]
 pub enum Input<'a> {
     /// Commands can be sent.
@@ -324,7 +324,7 @@ impl Core {
         }
     }
 
-    /// Takes what the connections tell.
+    /// Takes what comes from the connections.
     pub fn handle(&mut self, input: Input<'_>) {
         match input {
             Input::CommandsUp => {
@@ -404,6 +404,12 @@ impl Core {
     /// Whether nothing is to be sent, and all that was is answered.
     pub fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.envelopes.is_empty() && self.outputs.is_empty()
+    }
+
+    /// Whether something waits for an answer of Redis. Where nothing does, answers may be looked at some milliseconds
+    /// late: they only tell that Redis is alive.
+    pub fn awaits_answers(&self) -> bool {
+        self.pending.is_awaited() || !self.fences.is_empty()
     }
 
     /// What was done so far.
@@ -562,7 +568,7 @@ impl Core {
     }
 }
 
-/// Who is told what became of a command.
+/// Who is notified of what became of a command.
 #[derive(Debug)]
 enum Expect {
     /// Nobody.

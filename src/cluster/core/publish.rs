@@ -34,6 +34,8 @@ pub(super) struct Pending {
     next_bytes: usize,
     sent: VecDeque<Sent>,
     sent_bytes: usize,
+    /// How many of those that were sent have an answer that something waits for.
+    awaited: usize,
     batches: u64,
     /// When Redis answered last.
     answered_at: Millis,
@@ -45,6 +47,15 @@ struct Sent {
     at: Millis,
     bytes: usize,
     expects: Vec<Expect>,
+}
+
+impl Sent {
+    fn is_awaited(&self) -> bool {
+        self.expects.iter().any(|expect| match expect {
+            Expect::Nothing => false,
+            Expect::Presence(_) | Expect::Append(..) | Expect::Follow(_) | Expect::Load(..) => true,
+        })
+    }
 }
 
 impl Pending {
@@ -66,7 +77,9 @@ impl Pending {
         let (commands, expects) = std::mem::take(&mut self.next).into_iter().unzip();
         let bytes = std::mem::take(&mut self.next_bytes);
         self.sent_bytes += bytes;
-        self.sent.push_back(Sent { batch: self.batches, at: now, bytes, expects });
+        let sent = Sent { batch: self.batches, at: now, bytes, expects };
+        self.awaited += usize::from(sent.is_awaited());
+        self.sent.push_back(sent);
         Some(Output::Commands { batch: self.batches, commands })
     }
 
@@ -74,6 +87,7 @@ impl Pending {
         let at = self.sent.iter().position(|sent| sent.batch == batch)?;
         let sent = self.sent.remove(at)?;
         self.sent_bytes -= sent.bytes;
+        self.awaited -= usize::from(sent.is_awaited());
         self.answered_at = now;
         Some(sent.expects)
     }
@@ -94,6 +108,11 @@ impl Pending {
         self.sent.front().map(|sent| sent.batch).or(next)
     }
 
+    /// Whether something waits for an answer to what was sent.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited > 0
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.next.is_empty() && self.sent.is_empty()
     }
@@ -101,11 +120,13 @@ impl Pending {
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check_invariants(&self) {
         assert_eq!(self.sent_bytes, self.sent.iter().map(|sent| sent.bytes).sum::<usize>());
+        assert_eq!(self.awaited, self.sent.iter().filter(|sent| sent.is_awaited()).count());
         assert_eq!(self.next_bytes, self.next.iter().map(|(command, _)| command.bytes()).sum::<usize>());
     }
 
     fn take_all(&mut self) -> Vec<Expect> {
         self.sent_bytes = 0;
+        self.awaited = 0;
         self.next_bytes = 0;
         let sent = self.sent.drain(..).flat_map(|sent| sent.expects);
         sent.chain(self.next.drain(..).map(|(_, expect)| expect)).collect()

@@ -439,3 +439,27 @@ fn commands_that_are_not_answered_are_noticed_before_anything_is_subscribed() {
     node.at(CLUSTER_CANARY_MS + CLUSTER_ANSWER_MS_MAX + 1);
     assert_eq!(node.resets, [Output::ResetCommands]);
 }
+
+#[test]
+fn only_what_is_waited_for_is_to_be_answered_at_once() {
+    let mut node = Node::connected();
+    let publish = || ToCluster::Publish { topic: room(), frames: text(b"{}").plain().to_vec(), messages: 1 };
+    node.core.handle_mail(HOME, publish());
+    node.hand_out();
+    assert!(!node.core.awaits_answers(), "the publisher has its ack already");
+    node.core.handle_mail(HOME, ToCluster::Fence { member: conn(), rounds_left: 0 });
+    node.hand_out();
+    assert!(node.core.awaits_answers(), "a fence waits behind it");
+    node.answer_published(1);
+    assert!(!node.core.awaits_answers());
+    node.append("a");
+    node.hand_out();
+    assert!(node.core.awaits_answers(), "a publisher waits for its ack");
+    node.core.handle_mail(HOME, publish());
+    node.hand_out();
+    node.answer(|_| appended(1));
+    assert!(!node.core.awaits_answers());
+    node.core.check_invariants();
+    node.core.handle(Input::CommandsDown);
+    assert!(!node.core.awaits_answers());
+}
