@@ -183,6 +183,9 @@ pub const CLUSTER_BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// How long answers of Redis that nothing waits for may stay unread, in milliseconds.
 pub const CLUSTER_DEFERRED_MS: u64 = 20;
 
+/// Bytes that may be sent to Redis before such answers are looked for again.
+pub const CLUSTER_DEFERRED_BYTES: usize = 4 << 10;
+
 /// Bytes of the buffer that a connection to Redis is read into at first, and again when it is quiet.
 pub const CLUSTER_READ_BUFFER_BYTES: usize = 16 << 10;
 

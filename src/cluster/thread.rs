@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,6 +131,7 @@ impl Thread {
         self.connect_commands();
         self.connect_subscriber();
         let mut spilled = false;
+        let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             self.core.handle_time(self.now());
             self.take_mail();
@@ -155,10 +157,10 @@ impl Thread {
             }
             let next_at = self.attend();
             if spilled {
-                self.wait(&mut inbox, Duration::from_millis(1)).await;
+                self.wait(&mut inbox, alarm.as_mut(), Duration::from_millis(1)).await;
             } else if self.mailbox.fall_asleep() {
                 let wait = Duration::from_millis(next_at.since(self.now()));
-                self.wait(&mut inbox, wait).await;
+                self.wait(&mut inbox, alarm.as_mut(), wait).await;
                 self.mailbox.wake_up();
             } else {
                 tokio::task::yield_now().await;
@@ -184,7 +186,18 @@ impl Thread {
     }
 
     /// Waits for mail, an event, the sockets of direct connections, or for so long.
-    async fn wait(&mut self, inbox: &mut mpsc::UnboundedReceiver<Event>, at_most: Duration) {
+    async fn wait(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Event>,
+        mut alarm: Pin<&mut tokio::time::Sleep>,
+        at_most: Duration,
+    ) {
+        // An alarm that rings early costs one turn. One that is set anew for each wait has the runtime wake itself, which
+        // is two system calls for many a message.
+        let due = tokio::time::Instant::now() + at_most;
+        if alarm.is_elapsed() || due < alarm.deadline() {
+            alarm.as_mut().reset(due);
+        }
         let commands = async {
             match &mut self.commands.connection {
                 Some(Commands::Direct(direct)) => direct.ready().await,
@@ -202,7 +215,7 @@ impl Thread {
             outcome = subscriber => if let Err(why) = outcome { self.subscriber_down(&why) },
             outcome = commands => if let Err(why) = outcome { self.commands_down(&why) },
             event = inbox.recv() => if let Some(event) = event { self.take(event) },
-            () = tokio::time::sleep(at_most) => {}
+            () = alarm => {}
         }
     }
 

@@ -12,7 +12,7 @@ use super::super::redis::{Mode, Scripts, reply};
 use super::resp::{Pushed, integer, pushed, put_command};
 use super::wire::{Watch, Wire};
 use super::{Answers, needs_other_connection, reason, refusal, scripts_of};
-use crate::limits::CLUSTER_DEFERRED_MS;
+use crate::limits::{CLUSTER_DEFERRED_BYTES, CLUSTER_DEFERRED_MS};
 use crate::time::Millis;
 
 /// A server that commands are sent to.
@@ -32,6 +32,8 @@ pub(in super::super) struct DirectCommands {
     scripts: Scripts,
     /// What is not answered, in order.
     sent: VecDeque<Sent>,
+    /// Bytes that were sent since answers were looked for last.
+    sent_bytes: usize,
 }
 
 /// Whether an answer of Redis is waited for.
@@ -51,6 +53,7 @@ enum Attention {
 
 struct Sent {
     batch: u64,
+    /// Without their contents.
     commands: Vec<Command>,
     answers: Vec<Value>,
 }
@@ -64,6 +67,7 @@ impl DirectCommands {
             scripts: scripts_of(&answers, Mode::Alone)?,
             attention: Attention::Prompt,
             sent: VecDeque::new(),
+            sent_bytes: 0,
         })
     }
 
@@ -71,19 +75,25 @@ impl DirectCommands {
     ///
     /// # Errors
     /// The connection is lost, and why.
-    pub(in super::super) fn send(&mut self, batch: u64, commands: Vec<Command>) -> Result<(), String> {
-        for command in &commands {
+    pub(in super::super) fn send(&mut self, batch: u64, mut commands: Vec<Command>) -> Result<(), String> {
+        let before_bytes = self.wire.outgoing().len();
+        for command in &mut commands {
             match command {
                 Command::Publish { channel, payload } => {
-                    put_command(self.wire.outgoing(), &[b"PUBLISH", channel.as_bytes(), payload]);
+                    let payload = std::mem::take(payload);
+                    put_command(self.wire.outgoing(), &[b"PUBLISH", channel.as_bytes(), &payload]);
                 }
                 Command::Append { .. } | Command::Read { .. } => {
                     let mut pipeline = redis::pipe();
                     self.scripts.add(&mut pipeline, command);
                     self.wire.outgoing().extend_from_slice(&pipeline.get_packed_pipeline());
+                    if let Command::Append { entries, .. } = command {
+                        *entries = Vec::new();
+                    }
                 }
             }
         }
+        self.sent_bytes += self.wire.outgoing().len() - before_bytes;
         self.sent.push_back(Sent { batch, answers: Vec::with_capacity(commands.len()), commands });
         self.wire.flush().map_err(why)
     }
@@ -126,7 +136,8 @@ impl DirectCommands {
     /// # Errors
     /// The connection is of no use any more, and why.
     pub(in super::super) fn next_answers(&mut self) -> Result<Option<(u64, Answers)>, String> {
-        if !self.sent.is_empty() {
+        if self.sent_bytes >= CLUSTER_DEFERRED_BYTES {
+            self.sent_bytes = 0;
             self.wire.read_unwatched().map_err(why)?;
         }
         while let Some(value) = self.wire.next_value().map_err(why)? {
