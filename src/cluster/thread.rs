@@ -72,6 +72,7 @@ pub fn spawn(
             waiting_bytes: Rc::default(),
             finish,
             is_finishing: false,
+            mail: MailState::Posted,
         };
         LocalSet::new().block_on(&runtime, thread.run(inbox));
     };
@@ -96,6 +97,25 @@ struct Thread {
     /// Notified when all is sent, once the node goes away.
     finish: Sender<()>,
     is_finishing: bool,
+    mail: MailState,
+}
+
+/// What became of the mail for the reactors in the last turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MailState {
+    /// They have it all.
+    Posted,
+    /// Some of it found no room.
+    Spilled,
+}
+
+/// What the thread does between two turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// There is mail already: only sockets and other tasks have their turn.
+    GiveWay,
+    /// It sleeps until something comes, but no longer than this.
+    AtMost(Duration),
 }
 
 /// A connection that is there, or is being made.
@@ -130,24 +150,25 @@ impl Thread {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
         self.connect_commands();
         self.connect_subscriber();
-        let mut spilled = false;
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             self.core.handle_time(self.now());
             self.take_mail();
             // While the reactors have no room for more, what comes from Redis waits.
-            while !spilled && let Ok(event) = inbox.try_recv() {
+            while self.takes_messages()
+                && let Ok(event) = inbox.try_recv()
+            {
                 self.take(event);
             }
             self.take_answers();
-            if !spilled {
+            if self.takes_messages() {
                 self.take_messages();
             }
             if self.waiting_bytes() > CLUSTER_BACKLOG_BYTES_MAX {
                 self.subscriber_down("messages come faster than the reactors take them");
             }
             self.hand_out();
-            spilled = !self.post();
+            self.mail = if self.post() { MailState::Posted } else { MailState::Spilled };
             if self.is_finishing && self.core.is_idle() {
                 // The server may have waited long enough.
                 let _ = self.finish.try_send(());
@@ -156,15 +177,21 @@ impl Thread {
                 metrics.publish(&self.core.counts());
             }
             let next_at = self.attend();
-            if spilled {
-                self.wait(&mut inbox, alarm.as_mut(), Duration::from_millis(1)).await;
-            } else if self.mailbox.fall_asleep() {
-                let wait = Duration::from_millis(next_at.since(self.now()));
-                self.wait(&mut inbox, alarm.as_mut(), wait).await;
-                self.mailbox.wake_up();
-            } else {
-                tokio::task::yield_now().await;
-            }
+            let pause = match self.mail {
+                MailState::Spilled => Pause::AtMost(Duration::from_millis(1)),
+                MailState::Posted if !self.mailbox.fall_asleep() => Pause::GiveWay,
+                MailState::Posted => Pause::AtMost(Duration::from_millis(next_at.since(self.now()))),
+            };
+            self.pause(&mut inbox, alarm.as_mut(), pause).await;
+            self.mailbox.wake_up();
+        }
+    }
+
+    /// Whether the reactors have room for what comes from Redis. While they have not, it waits.
+    fn takes_messages(&self) -> bool {
+        match self.mail {
+            MailState::Posted => true,
+            MailState::Spilled => false,
         }
     }
 
@@ -185,19 +212,28 @@ impl Thread {
         }
     }
 
-    /// Waits for mail, an event, the sockets of direct connections, or for so long.
-    async fn wait(
+    /// Waits for mail, an event, the sockets of direct connections, or as long as `pause` says.
+    async fn pause(
         &mut self,
         inbox: &mut mpsc::UnboundedReceiver<Event>,
         mut alarm: Pin<&mut tokio::time::Sleep>,
-        at_most: Duration,
+        pause: Pause,
     ) {
-        // An alarm that rings early costs one turn. One that is set anew for each wait has the runtime wake itself, which
-        // is two system calls for many a message.
-        let due = tokio::time::Instant::now() + at_most;
-        if alarm.is_elapsed() || due < alarm.deadline() {
-            alarm.as_mut().reset(due);
+        if let Pause::AtMost(at_most) = pause {
+            // An alarm that rings early costs one turn. One that is set anew for each wait has the runtime wake itself,
+            // which is two system calls for many a message.
+            let due = tokio::time::Instant::now() + at_most;
+            if alarm.is_elapsed() || due < alarm.deadline() {
+                alarm.as_mut().reset(due);
+            }
         }
+        let takes_messages = self.takes_messages();
+        let over = async {
+            match pause {
+                Pause::GiveWay => tokio::task::yield_now().await,
+                Pause::AtMost(_) => alarm.await,
+            }
+        };
         let commands = async {
             match &mut self.commands.connection {
                 Some(Commands::Direct(direct)) => direct.ready().await,
@@ -214,8 +250,8 @@ impl Thread {
             () = self.waker.0.notified() => {}
             outcome = subscriber => if let Err(why) = outcome { self.subscriber_down(&why) },
             outcome = commands => if let Err(why) = outcome { self.commands_down(&why) },
-            event = inbox.recv() => if let Some(event) = event { self.take(event) },
-            () = alarm => {}
+            event = inbox.recv(), if takes_messages => if let Some(event) = event { self.take(event) },
+            () = over => {}
         }
     }
 

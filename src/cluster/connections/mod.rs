@@ -30,6 +30,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use redis::io::tcp::TcpSettings;
 use redis::{
     Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
     ServerErrorKind, TlsCertificates, Value,
@@ -235,6 +236,7 @@ impl Redis {
             settings = settings.set_password(password);
         }
         let info = addr.into_connection_info().map_err(|error| reason(&error))?.set_redis_settings(settings);
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         Client::open(info).map_err(|error| reason(&error))
     }
 

@@ -216,10 +216,12 @@ impl Incoming {
         }
         let bytes = self.buffer.len();
         if held_bytes == bytes || (was_full && bytes < CLUSTER_READ_BUFFER_BYTES_MAX) {
-            if bytes > CLUSTER_BACKLOG_BYTES_MAX {
+            // One read more than the backlog, so that the caller sees that there is too much.
+            let bytes_max = CLUSTER_BACKLOG_BYTES_MAX + CLUSTER_READ_BUFFER_BYTES_MAX;
+            if bytes >= bytes_max {
                 return Err(io::Error::other("it sends more than is taken"));
             }
-            self.buffer.resize(2 * bytes, 0);
+            self.buffer.resize((2 * bytes).min(bytes_max), 0);
         } else if held_bytes == 0 && bytes > CLUSTER_READ_BUFFER_BYTES_MAX {
             self.buffer.truncate(CLUSTER_READ_BUFFER_BYTES);
             self.buffer.shrink_to_fit();
