@@ -4,8 +4,6 @@
 //! one go and reads nothing, then little by little. What the node holds for it is measured in each turn, in the queues
 //! and in the allocator. In the end each command has its answer.
 
-mod simulated;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,9 +16,9 @@ use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Link, World, post_office_of, wakers};
 use fanfare::reactor::{DeflateSettings, NodeState, PostOffice, Settings};
 use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
+use fanfare_simulated::end::{End, Heard, TEXT};
+use fanfare_simulated::seats::Seats;
 use serde_json::{Value, json};
-use simulated::end::{End, Heard, TEXT};
-use simulated::seats::Seats;
 
 const ENDLESS: usize = 1 << 40;
 

@@ -1,13 +1,11 @@
 //! Many connections, and too many: one node's limits met for real.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::raw::{RawConn, upgrade_request};
-use common::{Client, PATIENCE, Server, http_get};
+use fanfare_testing::raw::{RawConn, upgrade_request};
+use fanfare_testing::{Client, PATIENCE, Server, http_get};
 use serde_json::{Value, json};
 
 /// As many as fit under the descriptor limits of an ordinary machine (20,000) with some to spare.

@@ -2,8 +2,6 @@
 //!
 //! What they need is installed by `tests/run`. Without it these tests fail, so that nobody believes they ran.
 
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,8 +9,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use common::nginx::Nginx;
-use common::{Client, PATIENCE, Server, Signal, await_metric, metric};
+use fanfare_testing::nginx::Nginx;
+use fanfare_testing::{Client, PATIENCE, Server, Signal, await_metric, metric};
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 

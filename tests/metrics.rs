@@ -1,11 +1,9 @@
 //! `/metrics` of the built binary: a strict reader of Prometheus' text format takes it, and the numbers are right.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, Server, http_get};
+use fanfare_testing::{Client, PATIENCE, Server, http_get};
 use serde_json::json;
 use tungstenite::Message;
 
@@ -80,9 +78,9 @@ fn closes_are_counted_by_reason() {
     let mut too_big = Client::connect(&server, "too_big");
     too_big.send_text(&"x".repeat(101));
     assert_eq!(too_big.close_frame().0, 1009);
-    let mut invalid = common::raw::RawConn::upgrade(&server, "/?userId=invalid");
+    let mut invalid = fanfare_testing::raw::RawConn::upgrade(&server, "/?userId=invalid");
     invalid.send_frame(0x81, b"\xff");
-    let mut wrong = common::raw::RawConn::upgrade(&server, "/?userId=wrong");
+    let mut wrong = fanfare_testing::raw::RawConn::upgrade(&server, "/?userId=wrong");
     wrong.send_frame(0xF1, b"");
     let mut stays = Client::connect(&server, "stays");
     stays.send_message(Message::Ping("still here".into()));

@@ -1,11 +1,9 @@
 //! A real nginx in front of the built server: one that passes on no upgrade, and one that puts it under a path of its own.
 //! The console behind it is looked at in `interop`.
 
-mod common;
-
-use common::nginx::Nginx;
-use common::raw::{RawConn, header_of, status_of, upgrade_request};
-use common::{Client, Server, http_get};
+use fanfare_testing::nginx::Nginx;
+use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
+use fanfare_testing::{Client, Server, http_get};
 use serde_json::json;
 
 /// What nginx does where nobody has told it of WebSocket: the key comes through, the upgrade does not.

@@ -1,8 +1,6 @@
 //! Who is woken by a message: counted in turns of the reactors' loops.
 
-mod common;
-
-use common::{Client, Server, http_get};
+use fanfare_testing::{Client, Server, http_get};
 use serde_json::{Value, json};
 
 const REACTORS: usize = 8;

@@ -1,9 +1,10 @@
 //! Compressed messages that are none, or too much: each ends its connection with the right code and disturbs nobody.
 
+use fanfare_testing::deflate::{Packer, RSV1};
+use fanfare_testing::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
+use fanfare_testing::{Server, await_metric};
+
 use crate::Bystanders;
-use crate::common::deflate::{Packer, RSV1};
-use crate::common::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
-use crate::common::{Server, await_metric};
 
 const OFFER: &str = "permessage-deflate";
 const TARGETS: [&str; 2] = ["/?userId=mallory", "/raw/den?echo=1"];

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use fanfare_testing::raw::{CLOSE, RawConn, TEXT, masked, upgrade_request};
+use fanfare_testing::{Client, Server};
 use serde_json::{Value, json};
 
 use crate::Bystanders;
-use crate::common::raw::{CLOSE, RawConn, TEXT, masked, upgrade_request};
-use crate::common::{Client, Server};
 
 pub fn ten_thousand_joins(reactors: usize) {
     const JOINS: usize = 10_000;

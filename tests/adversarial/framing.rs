@@ -1,10 +1,10 @@
 //! What breaks RFC 6455 closes the connection with the right code; what only breaks JSON does not.
 
+use fanfare_testing::Server;
+use fanfare_testing::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
 use serde_json::Value;
 
 use crate::Bystanders;
-use crate::common::Server;
-use crate::common::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
 
 const MASKED: u8 = 0x80;
 

@@ -1,8 +1,9 @@
 //! Request heads that never end, never fit or never make sense.
 
+use fanfare_testing::Server;
+use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
+
 use crate::Bystanders;
-use crate::common::Server;
-use crate::common::raw::{RawConn, header_of, status_of, upgrade_request};
 
 pub fn half_a_handshake_is_ended(reactors: usize) {
     let server = Server::with_reactors(reactors, &["--limits.handshake_timeout", "300ms"]);

@@ -1,8 +1,9 @@
 //! Everything taken, and health still answered: who does not answer it is restarted.
 
+use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
+use fanfare_testing::{Client, Server, eventually, http_get};
+
 use crate::Bystanders;
-use crate::common::raw::{RawConn, header_of, status_of, upgrade_request};
-use crate::common::{Client, Server, eventually, http_get};
 
 /// As many as find a place (`HTTP_CONNECTIONS_MAX`), and some more.
 const PAGES: usize = 256;

@@ -3,10 +3,9 @@
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixStream;
 
+use fanfare_testing::raw::{RawConn, TEXT};
+use fanfare_testing::{Client, Server, Signal, refused_start, remove_socket, socket_path};
 use serde_json::{Value, json};
-
-use crate::common::raw::{RawConn, TEXT};
-use crate::common::{Client, Server, Signal, refused_start, remove_socket, socket_path};
 
 pub fn sigterm_closes_with_1001(reactors: usize) {
     let mut server = Server::with_reactors(reactors, &["--drain.timeout", "5s"]);

@@ -1,9 +1,6 @@
 //! Peers that break the rules, stop answering or never read, each beside clients that keep being served; and
 //! what the process itself does at its start and its end. Failures that other servers are known for are in `tests/regressions`.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod deflate;
 mod floods;
 mod framing;
@@ -12,7 +9,7 @@ mod health;
 mod lifetime;
 mod silence;
 
-use common::{Client, Server};
+use fanfare_testing::{Client, Server};
 use serde_json::json;
 
 /// Two well-behaved clients that talk to each other between hostile acts.

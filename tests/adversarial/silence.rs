@@ -1,10 +1,10 @@
 //! Heartbeats: who answers stays, who does not is gone.
 
-use serde_json::json;
 use std::time::Duration;
 
-use crate::common::raw::{PING, PONG, RawConn, TEXT};
-use crate::common::{Client, Server};
+use fanfare_testing::raw::{PING, PONG, RawConn, TEXT};
+use fanfare_testing::{Client, Server};
+use serde_json::json;
 
 pub fn a_client_that_answers_no_ping_is_gone(reactors: usize) {
     let server = Server::with_reactors(reactors, &["--heartbeat.interval", "200ms"]);

@@ -1,7 +1,5 @@
 //! The load generator finds what a server does wrong, and finds nothing where it does right.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod faulty;
 
 use std::fs;
@@ -9,9 +7,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use fanfare_testing::Server;
 use serde_json::Value;
 
-use common::Server;
 use faulty::{Deflate, Fault, Manners};
 
 /// What a run said: exit code, stdout, stderr.

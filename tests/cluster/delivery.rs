@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use fanfare_testing::{Client, Cluster};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::common::{Client, Cluster};
 use crate::{PLAIN, room_msg};
 
 const NODES: usize = 3;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::thread;
 
+use fanfare_testing::{Client, Cluster};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Cluster};
 use crate::{KEPT, join_since, next_messages, offset_of, position, room_msg};
 
 type Place = (Value, u64);

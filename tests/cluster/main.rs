@@ -3,9 +3,6 @@
 //! Clients connect to the node that a case names. Everything else that clients may rely on is in `tests/e2e/main.rs`, which
 //! runs on two nodes as well. What happens when faults come one after another under load is in `tests/faults/main.rs`.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod delivery;
 mod history;
 mod orders;
@@ -15,7 +12,7 @@ mod repair;
 mod requests;
 mod subscriptions;
 
-use common::{Client, eventually};
+use fanfare_testing::{Client, eventually};
 use serde_json::{Value, json};
 
 /// Rooms whose names begin with `kept` keep more history than any case needs; no notices.

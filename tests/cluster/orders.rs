@@ -1,8 +1,8 @@
 //! An operator's orders, given by a command beside the nodes.
 
+use fanfare_testing::{Client, Cluster, Redis, free_addr, run_fanfare};
 use serde_json::json;
 
-use crate::common::{Client, Cluster, Redis, free_addr, run_fanfare};
 use crate::{PLAIN, room_msg};
 
 /// Connections of a user on each of two nodes, two on the second.

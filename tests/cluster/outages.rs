@@ -1,8 +1,8 @@
 //! Redis is not there, or is another one than before: what goes on, what is refused, and what is told afterwards.
 
+use fanfare_testing::{Client, Cluster, Data, Redis, eventually, http_get};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Cluster, Data, Redis, eventually, http_get};
 use crate::{KEPT, insist, join_since, next_messages, position, room_msg};
 
 /// Sends until a message in the plain room `room` gets from one client to the other.

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanfare_testing::{Client, Cluster, PATIENCE};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Cluster, PATIENCE};
 use crate::{PLAIN, users_of};
 
 /// Asks until a presence of `den` is `wanted`. Every answer until then must name each user once, and count them.

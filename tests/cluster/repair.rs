@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
+use fanfare_testing::{Client, Cluster, eventually};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Cluster, eventually};
 use crate::{KEPT, insist, offset_of, position, room_msg};
 
 const NODES: usize = 3;

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanfare_testing::{Client, Cluster, Redis};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Cluster, Redis};
 use crate::{KEPT, PLAIN, join_since, next_messages, offset_of, position, room_msg, users_of};
 
 /// What a node says to Redis and hears from it of its own accord while a case lasts, and more than that.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use fanfare_testing::{Client, Cluster, eventually};
 use serde_json::json;
 
 use crate::PLAIN;
-use crate::common::{Client, Cluster, eventually};
 
 /// How many nodes subscribe to each channel.
 fn subscribers(cluster: &Cluster) -> BTreeMap<String, u64> {

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanfare::ids::{ConnId, ReactorId, Slot};
+use fanfare_simulated::end::{BINARY, End, TEXT};
 
 use super::kept::{Page, Wish};
 use super::plain::Due;
 use super::plan::WIDE;
 use super::run::{Guest, Member, Phase, Run, Stage, Waiting};
 use super::said::{GuestAt, KEPT, Memory, Position, Said, Serial, Topic};
-use super::simulated::end::{BINARY, End, TEXT};
 
 /// Commands a guest says without having had their replies.
 const OWED_MAX: usize = 6;

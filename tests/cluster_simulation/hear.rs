@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use fanfare_simulated::end::Heard;
 use serde_json::Value;
 
 use super::kept::Told;
 use super::run::{Guest, Phase, Run, Stage, Waiting};
 use super::said::{GuestAt, Position, Serial, Topic, serial_in};
-use super::simulated::end::Heard;
 
 impl Run {
     /// A guest reads what has come; whether there was anything, the end included.

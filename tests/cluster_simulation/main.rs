@@ -6,9 +6,6 @@
 //! `SIM_SEEDS=N` runs the seeds from 0 to N; `SIM_SEED=K` replays one with everything that happened in words.
 //! The same seed is the same run.
 
-#[path = "../simulated/mod.rs"]
-mod simulated;
-
 mod act;
 mod chronicle;
 mod hear;
@@ -22,7 +19,7 @@ mod said;
 mod server;
 mod weather;
 
-use simulated::seeds::sweep;
+use fanfare_simulated::seeds::sweep;
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 200;

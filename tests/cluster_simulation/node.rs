@@ -10,10 +10,10 @@ use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{SimWaker, World, post_office_of, wakers};
 use fanfare::reactor::{Mailbox, NodeState, Parcel};
 use fanfare::time::Millis;
+use fanfare_simulated::seats::Seats;
 
 use super::plan::Plan;
 use super::redis::{Event, Kind, LineAt, NodeAt, Redis, Request};
-use super::simulated::seats::Seats;
 
 /// See the module's documentation.
 pub struct Node {

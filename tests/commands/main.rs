@@ -1,7 +1,5 @@
 //! `fanfare pub`, `sub` and `presence` against the built server, and against servers that do what it seldom does.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod peer;
 mod publishing;
 mod returning;
@@ -10,7 +8,8 @@ mod subscribing;
 
 use std::net::TcpListener;
 
-use common::{Client, Server, remove_socket, socket_path};
+use fanfare_testing::{Client, Server, remove_socket, socket_path};
+
 use running::fanfare;
 
 /// Rooms that keep history, and others.

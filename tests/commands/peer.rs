@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanfare_testing::{PATIENCE, eventually};
 use serde_json::{Value, json};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Bytes, Message, WebSocket};
-
-use crate::common::{PATIENCE, eventually};
 
 /// Passes bytes on to a server until it is cut; then it refuses everyone until it is mended.
 pub struct Proxy {

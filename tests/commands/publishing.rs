@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
+use fanfare_testing::{Client, Server};
 use serde_json::json;
 
-use crate::common::{Client, Server};
 use crate::peer::Stage;
 use crate::running::{Running, fanfare, fanfare_with};
 use crate::{KEEPS, url};

@@ -1,8 +1,8 @@
 //! `fanfare sub` when its connection ends: what it asks for when it comes back, and when it does not come back.
 
+use fanfare_testing::{Client, Server};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Server};
 use crate::peer::{Peer, Proxy, Stage};
 use crate::running::Running;
 use crate::subscribing::position;

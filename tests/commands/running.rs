@@ -6,9 +6,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanfare_testing::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
-
-use crate::common::PATIENCE;
 
 /// What a command said that has ended: exit code, stdout, stderr.
 #[derive(Debug)]

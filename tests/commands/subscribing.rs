@@ -1,8 +1,8 @@
 //! `fanfare sub`: what it prints, and when it ends.
 
+use fanfare_testing::{Client, Server};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Server};
 use crate::peer::Stage;
 use crate::running::{Running, fanfare};
 use crate::{KEEPS, url};

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use fanfare_testing::deflate::{RSV1, try_unpack};
+use fanfare_testing::raw::{BINARY, PONG, RawConn, TEXT};
+use fanfare_testing::{Client, Server, Signal, Way, await_metric, metric_samples, one_per_reactor};
 use serde_json::{Value, json};
 use tungstenite::Message;
-
-use crate::common::deflate::{RSV1, try_unpack};
-use crate::common::raw::{BINARY, PONG, RawConn, TEXT};
-use crate::common::{Client, Server, Signal, Way, await_metric, metric_samples, one_per_reactor};
 
 const COMPRESSIONS: &str = "fanfare_compressions_total";
 const NO_NOTICES: [&str; 2] = ["--rooms.notice_members_max", "0"];
@@ -196,7 +195,7 @@ pub fn what_does_not_become_smaller_comes_plain(way: Way) {
         assert!(received.bytes == message, "{} bytes", message.len());
     }
     // A control frame never is (RFC 7692 §6.1).
-    raw.send_frame(crate::common::raw::PING, &[b'a'; 125]);
+    raw.send_frame(fanfare_testing::raw::PING, &[b'a'; 125]);
     assert_eq!(raw.read_frame().expect("a pong").first, PONG);
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
+use fanfare_testing::{Client, PATIENCE, Server, Way, http_get};
 use serde_json::{Value, json};
-
-use crate::common::raw::{RawConn, header_of, status_of, upgrade_request};
-use crate::common::{Client, PATIENCE, Server, Way, http_get};
 
 pub fn welcome_names_client_user_and_heartbeat(way: Way) {
     let server = way.start(&[]);

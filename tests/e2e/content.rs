@@ -1,9 +1,8 @@
 //! `content` and `data` come out as the text that went in.
 
+use fanfare_testing::{Client, Way};
 use serde_json::{Value, json};
 use tungstenite::Message;
-
-use crate::common::{Client, Way};
 
 /// Values that a JSON library would change, refuse or lose.
 const UNTOUCHABLE: &[&str] = &[

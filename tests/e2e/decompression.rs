@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use fanfare_testing::deflate::{Agreed, Packer, RSV1};
+use fanfare_testing::raw::{BINARY, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
+use fanfare_testing::{Client, Entrance, Server, Way, await_metric, one_per_reactor};
 use serde_json::{Value, json};
-
-use crate::common::deflate::{Agreed, Packer, RSV1};
-use crate::common::raw::{BINARY, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
-use crate::common::{Client, Entrance, Server, Way, await_metric, one_per_reactor};
 
 const INFLATED: &str = "fanfare_inflated_bytes_total";
 const OFFER: &str = "permessage-deflate";

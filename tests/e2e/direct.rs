@@ -1,8 +1,7 @@
 //! Messages to a user, to one connection, and to everyone.
 
+use fanfare_testing::{Client, Way};
 use serde_json::{Value, json};
-
-use crate::common::{Client, Way};
 
 pub fn private_msg_reaches_every_connection_of_a_user(way: Way) {
     let server = way.start(&[]);

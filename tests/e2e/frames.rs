@@ -1,11 +1,10 @@
 //! Frames cut and joined in every legal way.
 
-use serde_json::{Value, json};
-
-use crate::common::Way;
-use crate::common::raw::{
+use fanfare_testing::Way;
+use fanfare_testing::raw::{
     BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked, status_of, upgrade_request,
 };
+use serde_json::{Value, json};
 
 pub fn many_messages_in_one_segment(way: Way) {
     const COUNT: u64 = 500;

@@ -3,9 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
+use fanfare_testing::{Client, Server, Way};
 use serde_json::{Value, json};
-
-use crate::common::{Client, Server, Way};
 
 const FIVE: &[&str] = &["--room", "match=kept*,history.size=5,history.ttl=1h", "--rooms.notice_members_max", "0"];
 

@@ -5,9 +5,6 @@
 //! Every case is a function of the way it is served; the list at the end makes three tests of each. What is by nature
 //! about one process is a function of its reactors, and stands in a list of its own with the reason.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod compression;
 mod connecting;
 mod content;
@@ -22,7 +19,7 @@ mod raw_rooms;
 mod replies;
 mod rooms;
 
-use common::Way;
+use fanfare_testing::Way;
 
 macro_rules! suite {
     (

@@ -1,10 +1,9 @@
 //! What is agreed on about compression: the handshake's answer to each kind of offer, word for word.
 
+use fanfare_testing::deflate::{Packer, RSV1};
+use fanfare_testing::raw::{RawConn, TEXT};
+use fanfare_testing::{Entrance, Server, Way, await_metric};
 use serde_json::{Value, json};
-
-use crate::common::deflate::{Packer, RSV1};
-use crate::common::raw::{RawConn, TEXT};
-use crate::common::{Entrance, Server, Way, await_metric};
 
 /// What every answer begins with.
 const AGREED: &str = "permessage-deflate; server_no_context_takeover";
@@ -161,7 +160,7 @@ pub fn clients_beyond_the_contexts_must_not_refer_to_earlier_messages(reactors: 
         await_metric(&server, "fanfare_connections", 2);
         assert_eq!(rest_of_answer(&server, "permessage-deflate").1, without, "the second one had none to give back");
         if goodbye {
-            first.send_frame(crate::common::raw::CLOSE, &1000_u16.to_be_bytes());
+            first.send_frame(fanfare_testing::raw::CLOSE, &1000_u16.to_be_bytes());
             first.expect_close(1000, "the first one leaves");
         } else {
             drop(first);

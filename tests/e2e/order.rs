@@ -1,8 +1,7 @@
 //! One order for each topic, and nothing missed after a join's answer.
 
+use fanfare_testing::{Client, Server, Way};
 use serde_json::json;
-
-use crate::common::{Client, Server, Way};
 
 pub fn every_subscriber_sees_the_same_order(reactors: usize) {
     const PUBLISHERS: usize = 3;

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use fanfare_testing::deflate::RSV1;
+use fanfare_testing::raw::{BINARY, CLOSE, Frame, PING, RawConn, TEXT, masked};
+use fanfare_testing::{Client, Way};
 use serde_json::{Value, json};
-
-use crate::common::deflate::RSV1;
-use crate::common::raw::{BINARY, CLOSE, Frame, PING, RawConn, TEXT, masked};
-use crate::common::{Client, Way};
 
 /// So many that some have their home on each reactor, whatever the seed.
 const ROOMS: usize = 20;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use fanfare_testing::{Client, Way};
 use serde_json::json;
 use tungstenite::Message;
-
-use crate::common::{Client, Way};
 
 pub fn raw_messages_keep_bytes_and_opcode(way: Way) {
     let server = way.start(&[]);

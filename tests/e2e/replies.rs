@@ -1,10 +1,9 @@
 //! Replies: pongs, acks, errors, and the ids that tie them to their commands.
 
+use fanfare_testing::raw::{CLOSE, RawConn, TEXT};
+use fanfare_testing::{Client, Way};
 use serde_json::{Value, json};
 use tungstenite::{Bytes, Message};
-
-use crate::common::raw::{CLOSE, RawConn, TEXT};
-use crate::common::{Client, Way};
 
 pub fn ping_is_answered(way: Way) {
     let server = way.start(&[]);
@@ -209,7 +208,7 @@ pub fn rates_are_limited(way: Way) {
     let mut conn = RawConn::connect_as(&server, "alice");
     for id in 0..200 {
         let command = json!({"type": "ping", "id": id}).to_string();
-        if !conn.try_send(&crate::common::raw::masked(TEXT, command.as_bytes())) {
+        if !conn.try_send(&fanfare_testing::raw::masked(TEXT, command.as_bytes())) {
             break;
         }
     }

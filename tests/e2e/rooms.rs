@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use fanfare_testing::{Client, Server, Way};
 use serde_json::{Value, json};
-
-use crate::common::{Client, Server, Way};
 
 pub fn join_and_leave_are_told(way: Way) {
     let server = way.start(&[]);

@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanfare_testing::{Cluster, Data, Entrance};
 use serde_json::json;
 
 use super::audit::{Content, Heard, Journal, Outcome, Place, Publish, ROOMS, Shared};
@@ -11,7 +12,6 @@ use super::link::Link;
 use super::plan::{Episode, Kind};
 use super::publisher::{Publisher, publish_marker};
 use super::subscriber::Subscriber;
-use crate::common::{Cluster, Data, Entrance};
 
 const SUBSCRIBERS: usize = 6;
 const PUBLISHERS: u32 = 4;

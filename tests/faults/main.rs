@@ -6,11 +6,8 @@
 //!
 //! ```text
 //! director ─► plan (which faults)          publisher, subscriber ─► audit (what was sent and heard) ─► judge ─► report
-//!    └─────► common::Cluster ◄── link ───────┘
+//!    └─────► fanfare_testing::Cluster ◄── link ───────┘
 //! ```
-
-#[path = "../common/mod.rs"]
-mod common;
 
 mod audit;
 mod director;
@@ -24,7 +21,7 @@ mod subscriber;
 
 use std::process::ExitCode;
 
-use common::{Cluster, Redis};
+use fanfare_testing::{Cluster, Redis};
 
 /// Every kind of fault twice.
 const EPISODES: u64 = 2 * plan::OF_CLUSTER.len() as u64;

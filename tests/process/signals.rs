@@ -3,8 +3,8 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use crate::common::raw::RawConn;
-use crate::common::{Client, Server, Signal, eventually};
+use fanfare_testing::raw::RawConn;
+use fanfare_testing::{Client, Server, Signal, eventually};
 
 /// A terminal that goes away sends it twice: the second does not cut the drain short.
 #[test]

@@ -5,8 +5,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use crate::common::raw::RawConn;
-use crate::common::{Client, Server, Signal, eventually, refused_start, socket_path, try_start};
+use fanfare_testing::raw::RawConn;
+use fanfare_testing::{Client, Server, Signal, eventually, refused_start, socket_path, try_start};
 
 /// A path, and the `--listen` for it.
 fn place() -> (PathBuf, String) {

@@ -6,10 +6,9 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use fanfare_testing::raw::{RawConn, status_of};
+use fanfare_testing::{Client, PATIENCE, Redis, Server, Signal, await_metric, eventually, free_addr, http_get, metric};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-
-use crate::common::raw::{RawConn, status_of};
-use crate::common::{Client, PATIENCE, Redis, Server, Signal, await_metric, eventually, free_addr, http_get, metric};
 
 /// Plain requests at once: more than the control thread has places.
 const REQUESTS: usize = 600;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{Cluster, Redis, eventually, socket_path};
+use fanfare_testing::{Cluster, Redis, eventually, socket_path};
+
 use crate::servers::Shards;
 use crate::{assert_works, nodes};
 
@@ -63,7 +64,7 @@ fn what_a_user_may_not_do_is_told() {
     allow(&redis, &line);
     let url = format!("redis://fanfare:PASSWORD@{}/", redis.addr());
     let cluster = nodes(&url, &[]);
-    let mut client = crate::common::Client::connect(&cluster.at(0), "alice");
+    let mut client = fanfare_testing::Client::connect(&cluster.at(0), "alice");
     let answer = client.request(crate::room_msg("kept", 1));
     assert_eq!(answer["code"], "unavailable", "{answer}");
     eventually("the log says what is refused", || {

@@ -1,9 +1,6 @@
 //! Redis of every kind behind two nodes: with TLS, behind a socket, as a user of its access control list, found through
 //! Sentinels, as a Redis Cluster; what works with each, and what happens when primaries fail.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod access;
 mod mistakes;
 mod sentinel;
@@ -11,7 +8,7 @@ mod servers;
 mod shards;
 mod tls;
 
-use common::{Client, Cluster, eventually};
+use fanfare_testing::{Client, Cluster, eventually};
 use serde_json::{Value, json};
 
 /// Rooms whose names begin with `kept` keep more history than any case needs; no notices.

@@ -1,6 +1,7 @@
 //! URLs that lead somewhere else than they say: each is told in the log, and how to write it.
 
-use crate::common::{Cluster, Redis, eventually, free_addr};
+use fanfare_testing::{Cluster, Redis, eventually, free_addr};
+
 use crate::servers::{Sentinel, Shards};
 
 /// A node with this URL says so; it serves all the same, and is not ready.

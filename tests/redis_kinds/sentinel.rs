@@ -1,8 +1,8 @@
 //! A primary that Sentinels name: found, and found again after a failover.
 
+use fanfare_testing::{Client, Cluster, Redis, eventually, free_addr};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Cluster, Redis, eventually, free_addr};
 use crate::servers::Sentinel;
 use crate::{assert_works, insist, nodes, room_msg};
 

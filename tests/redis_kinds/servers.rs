@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{Redis, eventually, free_addr, temporary_path};
+use fanfare_testing::{Redis, eventually, free_addr, temporary_path};
 
 /// A primary, its replica, and a Sentinel that puts the one in place of the other.
 pub(crate) struct Sentinel {

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use fanfare_testing::{Client, Cluster, eventually, run_fanfare};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Cluster, eventually, run_fanfare};
 use crate::servers::Shards;
 use crate::{assert_works, insist, nodes, room_msg};
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::common::{Cluster, Redis, eventually, free_addr, refused_start, run_fanfare, temporary_path};
+use fanfare_testing::{Cluster, Redis, eventually, free_addr, refused_start, run_fanfare, temporary_path};
+
 use crate::servers::{Sentinel, Shards};
 use crate::{assert_works, nodes};
 

@@ -3,11 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanfare_testing::deflate::{Packer, RSV1, try_unpack, unpack};
+use fanfare_testing::raw::{BINARY, FIN, RawConn, TEXT, header_of, masked, status_of, upgrade_request};
+use fanfare_testing::{PATIENCE, Server, metric};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-use crate::common::deflate::{Packer, RSV1, try_unpack, unpack};
-use crate::common::raw::{BINARY, FIN, RawConn, TEXT, header_of, masked, status_of, upgrade_request};
-use crate::common::{PATIENCE, Server, metric};
 use crate::counting::peak_bytes;
 
 const OFFER: &str = "permessage-deflate";

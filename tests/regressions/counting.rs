@@ -1,6 +1,6 @@
 //! What the exhibits count with: allocations of the part that is looked at, and memory of the server's process.
 
-use crate::common::Server;
+use fanfare_testing::Server;
 
 /// What some work asked of the allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
+use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
+use fanfare_testing::{Client, PATIENCE, Server, metric, metric_in};
 use serde_json::json;
-
-use crate::common::raw::{RawConn, header_of, status_of, upgrade_request};
-use crate::common::{Client, PATIENCE, Server, metric, metric_in};
 
 const DESCRIPTORS: u64 = 96;
 const CROWD: u64 = 300;

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use fanfare_testing::raw::{status_of, upgrade_request};
+use fanfare_testing::{Client, PATIENCE, Server, metric};
 use rustix::process::{Resource, getrlimit};
 
-use crate::common::raw::{status_of, upgrade_request};
-use crate::common::{Client, PATIENCE, Server, metric};
 use crate::counting::peak_bytes;
 
 /// As many as half the descriptors of an ordinary machine (20,000).

@@ -1,7 +1,8 @@
 //! Messages in pieces that weigh more than what is in them.
 
-use crate::common::raw::{CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
-use crate::common::{Server, metric};
+use fanfare_testing::raw::{CONTINUATION, FIN, PING, PONG, RawConn, TEXT, masked};
+use fanfare_testing::{Server, metric};
+
 use crate::counting::{Cost, cost_of};
 use crate::parts::{FRAGMENTS_MAX, Inbound, fragments};
 

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use fanfare::conn::{HeadReader, HttpRefusal, field_elements, parse_head};
+use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
+use fanfare_testing::{Client, PATIENCE, Server, metric};
 
-use crate::common::raw::{RawConn, header_of, status_of, upgrade_request};
-use crate::common::{Client, PATIENCE, Server, metric};
 use crate::counting::{cost_of, peak_bytes, resident_bytes};
 use crate::parts::HEAD;
 

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use crate::common::raw::{BINARY, CONTINUATION, FIN, RawConn, TEXT, masked};
-use crate::common::{Client, PATIENCE, Server, metric};
+use fanfare_testing::raw::{BINARY, CONTINUATION, FIN, RawConn, TEXT, masked};
+use fanfare_testing::{Client, PATIENCE, Server, metric};
+
 use crate::counting::{cost_of, peak_bytes};
 use crate::parts::{Inbound, MESSAGE_BYTES_MAX, header_of_64_bits};
 

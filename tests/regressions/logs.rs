@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::common::raw::{BINARY, CLOSE, PING, RawConn, TEXT, status_of, upgrade_request};
-use crate::common::{PATIENCE, Server, http_get};
+use fanfare_testing::raw::{BINARY, CLOSE, PING, RawConn, TEXT, status_of, upgrade_request};
+use fanfare_testing::{PATIENCE, Server, http_get};
 
 /// A word that stands in everything secret below, and that no log line would use by itself.
 const SECRET: &str = "zqxsecret";

@@ -7,9 +7,6 @@
 //! `cargo test --test regressions cve_2023_43669` runs one of them. Where the mended part is sans-IO it is driven alone,
 //! through `parts`; the rest is shown on the built binary.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod compression;
 mod counting;
 mod descriptors;

@@ -2,8 +2,7 @@
 
 use fanfare::compress::Inflaters;
 use fanfare::conn::{CloseReason, Decoder, HeadLimits, MessageLimits, PeerError};
-
-use crate::common::raw::masked;
+use fanfare_testing::raw::masked;
 
 /// The default bounds of a request head: 8 KiB and 64 fields.
 pub const HEAD: HeadLimits = HeadLimits { bytes_max: 8 * 1024, headers_max: 64 };

@@ -1,7 +1,7 @@
 //! Requests behind a request, for a proxy that has stopped looking.
 
-use crate::common::raw::{RawConn, TEXT, header_of, masked, status_of, upgrade_request};
-use crate::common::{Client, Server, metric};
+use fanfare_testing::raw::{RawConn, TEXT, header_of, masked, status_of, upgrade_request};
+use fanfare_testing::{Client, Server, metric};
 
 const SECOND: &str = "GET /stats HTTP/1.1\r\nHost: x\r\n\r\n";
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use fanfare::limits::USER_ID_BYTES_MAX;
+use fanfare_simulated::end::{BINARY, End, TEXT};
 
 use super::oracle::{Body, GuestAt, OpAt, Serial, Topic, TopicAt};
 use super::plan::Plan;
 use super::replies::{Awaited, Replies};
 use super::run::{Guest, Phase, Role, Run, room_name};
-use super::simulated::end::{BINARY, End, TEXT};
 
 /// Commands a hasty guest says without having had their replies.
 const OWED_MAX: usize = 8;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanfare::limits::FRAME_SHARE_BYTES;
+use fanfare_simulated::end::{BINARY, Heard, TEXT};
 use serde_json::value::RawValue;
 
 use super::oracle::{Body, GuestAt, Serial, Topic};
 use super::plan::PLACES_ENOUGH;
 use super::replies::{News, Reply};
 use super::run::{Phase, Role, Run};
-use super::simulated::end::{BINARY, Heard, TEXT};
 
 /// The fields of a server's message, each as its text.
 type Fields = BTreeMap<String, Box<RawValue>>;

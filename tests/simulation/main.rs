@@ -4,9 +4,6 @@
 //! `SIM_SEEDS=N` runs the seeds from 0 to N; `SIM_SEED=K` replays one with everything that happened in words.
 //! The same seed is the same run.
 
-#[path = "../simulated/mod.rs"]
-mod simulated;
-
 mod act;
 mod hear;
 mod node;
@@ -16,7 +13,7 @@ mod plan;
 mod replies;
 mod run;
 
-use simulated::seeds::sweep;
+use fanfare_simulated::seeds::sweep;
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 300;

@@ -8,9 +8,9 @@ use fanfare::ids::ClientIdCodec;
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Inside, Rest, World, post_office_of, wakers};
 use fanfare::reactor::{NodeState, Order, PostOffice};
+use fanfare_simulated::seats::Seats;
 
 use super::plan::Plan;
-use super::simulated::seats::Seats;
 
 /// See the module's documentation.
 pub struct Node {

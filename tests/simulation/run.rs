@@ -3,6 +3,10 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use fanfare::reactor::sim::Ending;
+use fanfare_simulated::end::End;
+use fanfare_simulated::seeds::Outcome;
+use fanfare_simulated::tally::Tally;
+use fanfare_simulated::trace::Trace;
 
 use super::EXPECTED;
 use super::node::Node;
@@ -10,10 +14,6 @@ use super::notices::Audience;
 use super::oracle::{GuestAt, Oracle, Topic, TopicAt};
 use super::plan::{Finale, Plan};
 use super::replies::Replies;
-use super::simulated::end::End;
-use super::simulated::seeds::Outcome;
-use super::simulated::tally::Tally;
-use super::simulated::trace::Trace;
 
 /// Rounds in which a network must come to rest; a run needs some thousands.
 const ROUNDS_MAX: usize = 200_000;

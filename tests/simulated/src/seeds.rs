@@ -8,6 +8,7 @@ use super::tally::Tally;
 pub struct Outcome {
     /// Of everything that happened.
     pub hash: u64,
+    /// How often what is expected came up.
     pub tally: Tally,
 }
 

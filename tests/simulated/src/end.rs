@@ -9,8 +9,9 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// Opcodes (RFC 6455 §5.2).
+/// The opcode of a text message (RFC 6455 §5.2).
 pub const TEXT: u8 = 1;
+/// The opcode of a binary one.
 pub const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
@@ -28,7 +29,9 @@ pub enum Heard {
     Status(u16),
     /// A message and its opcode.
     Message(u8, Vec<u8>),
+    /// A ping and its payload.
     Ping(Vec<u8>),
+    /// A pong and its payload.
     Pong(Vec<u8>),
     /// The code, if there is one, and the reason.
     Close(Option<u16>, String),
@@ -36,6 +39,7 @@ pub enum Heard {
 
 /// See the module's documentation.
 pub struct End {
+    /// The connection.
     pub client: Client,
     /// What the network does not have yet.
     unsent: VecDeque<u8>,

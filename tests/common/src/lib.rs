@@ -4,8 +4,6 @@
 //! WebSocket through tungstenite's own client side, and permessage-deflate through [`deflate`]; [`raw::RawConn`] writes
 //! bytes that no client library would. Nothing here imports the `fanfare` crate: the tests see only what a client sees.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this module")]
-
 pub mod client;
 pub mod cluster;
 pub mod deflate;
@@ -253,7 +251,7 @@ impl Drop for Server {
 /// Runs another command of the binary to its end, without what the environment says of fanfare but `env`: its exit code,
 /// stdout and stderr.
 pub fn run_fanfare(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FANFARE_") {
             command.env_remove(name);
@@ -478,11 +476,26 @@ pub fn percent_encode(text: &str) -> String {
     encoded
 }
 
+/// The built `fanfare`: Cargo puts it one folder above the tests that run it, and builds it with them.
+///
+/// # Panics
+///
+/// Where it is not there.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let profile = test.parent().and_then(Path::parent).expect("a test is two folders deep at least");
+    let binary = profile.join("fanfare");
+    assert!(binary.is_file(), "{} is missing: `cargo build` in the same profile makes it", binary.display());
+    binary
+}
+
 fn command(settings: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    let binary = binary();
+    let mut command = Command::new(&binary);
     command
         .arg("serve")
-        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        // Away from any configuration file of the sources.
+        .current_dir(binary.parent().expect("a file is in a folder"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

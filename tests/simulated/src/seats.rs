@@ -47,7 +47,9 @@ struct Seat {
 
 /// See the module's documentation.
 pub struct Seats {
+    /// The network and the clock.
     pub world: World,
+    /// What was handed to the control thread so far.
     pub handed: Handed,
     seats: Vec<Seat>,
     outbox_bytes_max: usize,

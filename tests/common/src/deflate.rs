@@ -11,7 +11,7 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::client::Stream;
 use super::inflate::inflate;
-use super::raw::{BINARY, CLOSE, EXTENSIONS, FIN, PING, PONG, RawConn, TEXT, cut_frame, header_of, masked, unmasked};
+use super::raw::{BINARY, CLOSE, EXTENSIONS, PING, PONG, RawConn, TEXT, cut_frame, header_of, masked, unmasked};
 
 /// Marks a message as compressed, in the first byte of its first frame.
 pub const RSV1: u8 = 0x40;
