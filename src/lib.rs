@@ -1,24 +1,40 @@
 //! fanfare: a thread-per-core WebSocket push server.
 //!
-//! The library holds everything the `fanfare` binary does, in layers whose imports run downward only:
+//! The library holds everything the `fanfare` binary does, in layers. Imports run downward only: a module may import
+//! what stands behind its arrow, and all of that stands below it.
 //!
 //! ```text
-//! main → server, config, cli          arguments to Config to server::run
-//! bench   → client                     the load generator: a client of any server of the user dialect
-//! client  → config                     the client for people: publish, subscribe, presence
-//! doctor  → config                     this machine's settings against the configuration
-//! server  → reactor, cluster, control  spawn, pin, listen, drain
-//! control → metrics (messages only)    HTTP that is no upgrade: console page, health, statistics
-//! cluster → config, reactor (mailbox), router   several nodes as one, through Redis; its core is sans-IO
-//! reactor → conn, router, drivers      the loop: mail, completions, timers, flush, wake peers
-//! router  → compress, protocol         topics, membership, fan-out plan, presence: sans-IO
-//! conn    → compress                   handshake, frames, assembly, outbox: sans-IO
-//! compress, protocol                   RFC 7692; JSON commands and events
-//! frame, time, ids, limits, metrics    frames on the wire, clocks, identities, every bound, counters
-//! descriptors                          what they are for
+//! main        → cli
+//! cli         → bench, client, cluster, config, doctor, server
+//! bench       → client, config, frame
+//! client      → config
+//! doctor      → config, cgroup, descriptors
+//! server      → cluster, config, control, reactor, router, conn, compress, metrics, ids, descriptors, cgroup, limits
+//! control     → metrics, limits
+//! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
+//! config      → limits
+//! reactor     → router, conn, compress, protocol, metrics, frame, ids, time, limits
+//! router      → compress, protocol, frame, ids, time, limits
+//! conn        → compress, frame, time, limits
+//! compress    → frame, limits
+//! protocol    → limits
+//! metrics     →
+//! frame       →
+//! ids         →
+//! time        →
+//! descriptors → limits
+//! cgroup      →
+//! limits      →
 //! ```
 //!
-//! `ARCHITECTURE.md` tells the life of a message; `tests/layers.rs` checks the arrows.
+//! What is sans-IO mentions no descriptor, clock, thread or die:
+//!
+//! ```text
+//! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, router, conn, compress, protocol,
+//! frame, ids, time, descriptors, cgroup
+//! ```
+//!
+//! Both lists are what `tests/layers.rs` checks the sources against. `ARCHITECTURE.md` tells the life of a message.
 
 #![warn(unreachable_pub)]
 

@@ -110,6 +110,44 @@ fn every_document_is_checked() {
     assert_eq!(found, DOCUMENTS.iter().map(|document| (*document).to_owned()).collect());
 }
 
+#[test]
+fn the_contributing_document_names_every_suite_and_no_other() {
+    let mut suites = BTreeSet::new();
+    for entry in fs::read_dir(root().join("tests")).expect("the tests") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").exists() {
+            suites.insert(path.file_stem().expect("a name").to_string_lossy().into_owned());
+        }
+    }
+    // One is run by a script, which says how many episodes.
+    let suite = |cell: &str| {
+        let command = cell.strip_prefix('`')?.strip_suffix('`')?;
+        let script = command.strip_prefix("tests/").and_then(|path| path.strip_suffix("/run"));
+        let name = command.strip_prefix("cargo test --test ").or(script.filter(|name| suites.contains(*name)))?;
+        Some(name.to_owned())
+    };
+    let contributing = read("CONTRIBUTING.md");
+    let named: BTreeSet<String> =
+        first_cells(section(&contributing, "## Test")).into_iter().filter_map(suite).collect();
+    assert_eq!(named, suites);
+}
+
+#[test]
+fn the_contributing_document_names_every_fuzz_target_and_no_other() {
+    let manifest = read("fuzz/Cargo.toml");
+    let targets: BTreeSet<&str> = manifest
+        .split("[[bin]]")
+        .skip(1)
+        .map(|target| target.split('"').nth(1).expect("a target's name stands first"))
+        .collect();
+    let contributing = read("CONTRIBUTING.md");
+    let named: BTreeSet<&str> = first_cells(section(&contributing, "## Fuzzing"))
+        .into_iter()
+        .filter_map(|cell| cell.strip_prefix('`')?.strip_suffix('`'))
+        .collect();
+    assert_eq!(named, targets);
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
