@@ -134,6 +134,13 @@ impl Run {
             Role::Http(_) => {}
             Role::Raw { room, echo } => self.say_raw(at, room, echo),
             Role::Json if self.plan.greedy && self.one_in(40) => self.ask_greedily(at),
+            Role::Json if self.plan.history.is_some() && self.one_in(8) => match self.random.bool() {
+                true => {
+                    let room = room_name(self.random.usize(0..self.plan.rooms));
+                    self.ask_page(at, room);
+                }
+                false => self.say_resume(at),
+            },
             Role::Json => match self.random.usize(0..24) {
                 0..7 => self.say_room_msg(at),
                 7..10 => self.say_private_msg(at),
@@ -202,8 +209,14 @@ impl Run {
         }
     }
 
+    /// A guest is about to say something to a topic.
+    fn publish(&mut self, at: GuestAt, topic: TopicAt, not_to_sender: bool) -> Serial {
+        let now = self.node.world.now();
+        self.oracle.publish(at, topic, not_to_sender, now.0)
+    }
+
     fn say_raw(&mut self, at: GuestAt, room: TopicAt, echo: bool) {
-        let serial = self.oracle.publish(at, room, !echo);
+        let serial = self.publish(at, room, !echo);
         let opcode = if self.random.bool() { TEXT } else { BINARY };
         let mut bytes = format!("#{serial}#").into_bytes();
         let padding = self.padding(at);
@@ -215,7 +228,7 @@ impl Run {
     fn say_room_msg(&mut self, at: GuestAt) {
         let room = room_name(self.random.usize(0..self.plan.rooms));
         let topic = self.oracle.topic(&Topic::Room(room.clone()));
-        let serial = self.oracle.publish(at, topic, true);
+        let serial = self.publish(at, topic, true);
         let value = self.value(at, serial);
         self.message(at, serial, "room_msg", Some(&room), "content", &value, &format!(r#""roomId":{},"#, json(&room)));
     }
@@ -227,7 +240,7 @@ impl Run {
             None => user_name(self.random.usize(0..self.plan.users)),
         };
         let topic = self.oracle.topic(&Topic::Inbox(user.clone()));
-        let serial = self.oracle.publish(at, topic, false);
+        let serial = self.publish(at, topic, false);
         let value = self.value(at, serial);
         self.message(at, serial, "private_msg", None, "content", &value, &format!(r#""toUser":{},"#, json(&user)));
     }
@@ -237,7 +250,7 @@ impl Run {
         match self.guests[to].client_id.clone() {
             Some(client_id) => {
                 let topic = self.oracle.topic(&Topic::One(to));
-                let serial = self.oracle.publish(at, topic, false);
+                let serial = self.publish(at, topic, false);
                 let value = self.value(at, serial);
                 self.message(at, serial, "private", None, "data", &value, &format!(r#""to":{},"#, json(&client_id)));
             }
@@ -246,7 +259,7 @@ impl Run {
     }
 
     fn say_broadcast(&mut self, at: GuestAt, is_content: bool) {
-        let serial = self.oracle.publish(at, self.everyone, is_content);
+        let serial = self.publish(at, self.everyone, is_content);
         let value = self.value(at, serial);
         self.message(at, serial, "broadcast", None, if is_content { "content" } else { "data" }, &value, "");
     }
@@ -264,13 +277,25 @@ impl Run {
     ) {
         let from = self.guests[at].user.clone().unwrap_or_default();
         let (room, value) = (room.map(Into::into), value.to_owned());
-        let text = format!(r#"{address}"type":"{kind}", "{field}" : {value} "#);
+        let is_kept = self.keeps(self.oracle.said(serial).1);
+        // What has a key is one message, however often it is said while that is known.
+        let is_retried = is_kept && !self.plan.is_forgetful && self.one_in(8);
+        let key = if is_retried { format!(r#","key":"k{serial}""#) } else { String::new() };
+        let text = format!(r#"{address}"type":"{kind}", "{field}" : {value} {key}"#);
         self.oracle.set_body(serial, Body::Json { kind, room, from, field, value });
         self.command(at, &text, Some(Awaited::Published(serial)), None);
+        if is_retried {
+            self.tally.count("a message was said again");
+            self.command(at, &text, Some(Awaited::Published(serial)), None);
+        }
     }
 
     fn say_join(&mut self, at: GuestAt) {
         let room = room_name(self.random.usize(0..self.plan.rooms));
+        let topic = self.oracle.topic(&Topic::Room(room.clone()));
+        if self.keeps(topic) {
+            return self.say_kept_join(at, room, topic);
+        }
         let id = self.some_id();
         let (position, resumes) = self.position();
         let text = format!(r#""type":"join_room","roomId":{}{position}"#, json(&room));
@@ -285,7 +310,9 @@ impl Run {
 
     fn say_join_many(&mut self, at: GuestAt) {
         let count = self.random.usize(0..4);
-        let rooms: Vec<String> = (0..count).map(|_| room_name(self.random.usize(0..self.plan.rooms))).collect();
+        let mut rooms: Vec<String> = (0..count).map(|_| room_name(self.random.usize(0..self.plan.rooms))).collect();
+        // What keeps history is joined on its own.
+        rooms.retain(|room| self.plan.policy(&Topic::Room(room.clone())).is_none());
         let names: Vec<String> = rooms.iter().map(|room| json(room)).collect();
         let id = self.some_id();
         let (position, resumes) = self.position();
@@ -312,7 +339,8 @@ impl Run {
         self.command_as(at, &text, id, awaited);
     }
 
-    fn join(&mut self, at: GuestAt, room: &str, has_reply: bool) -> OpAt {
+    /// A guest is about to say that it joins a room.
+    pub fn join(&mut self, at: GuestAt, room: &str, has_reply: bool) -> OpAt {
         self.guests[at].rooms.insert(room.to_owned());
         let topic = self.oracle.topic(&Topic::Room(room.to_owned()));
         let sent = self.oracle.tick();
@@ -329,7 +357,7 @@ impl Run {
     }
 
     /// The code with which a join is refused, if it is.
-    fn join_refusal(&self, at: GuestAt, rooms: &[String], resumes: bool) -> Option<&'static str> {
+    pub fn join_refusal(&self, at: GuestAt, rooms: &[String], resumes: bool) -> Option<&'static str> {
         let known = &self.guests[at].rooms;
         if resumes && rooms.iter().any(|room| known.contains(room)) {
             return Some("already_joined");
@@ -341,7 +369,14 @@ impl Run {
     fn say_leave(&mut self, at: GuestAt) {
         let room = room_name(self.random.usize(0..self.plan.rooms));
         let topic = self.oracle.topic(&Topic::Room(room.clone()));
-        let id = self.some_id();
+        let mut id = self.some_id();
+        if !self.streams.is_out(at, topic) {
+            if self.streams.live_at(at, topic).is_none() {
+                return;
+            }
+            id = id.or_else(|| Some(self.next_id()));
+            self.streams.leave(at, topic);
+        }
         let sent = self.oracle.tick();
         let op = self.oracle.op(at, topic, false, id.is_some(), sent);
         self.guests[at].rooms.remove(&room);
@@ -420,6 +455,17 @@ impl Run {
         guest.pings.extend(ping);
     }
 
+    /// Says a command that has an id.
+    pub fn command_with_id(&mut self, at: GuestAt, text: &str, awaited: Awaited) {
+        let id = self.next_id();
+        self.command_as(at, text, Some(id), Some(awaited));
+    }
+
+    fn next_id(&mut self) -> String {
+        self.ids += 1;
+        self.ids.to_string()
+    }
+
     fn some_id(&mut self) -> Option<String> {
         self.ids += 1;
         let number = self.ids;
@@ -453,7 +499,8 @@ impl Run {
     }
 }
 
-fn json(text: &str) -> String {
+/// Text as a JSON string.
+pub fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

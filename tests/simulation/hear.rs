@@ -7,12 +7,13 @@ use fanfare_simulated::end::{BINARY, Heard, TEXT};
 use serde_json::value::RawValue;
 
 use super::oracle::{Body, GuestAt, Serial, Topic};
+use super::past::{position, recovered};
 use super::plan::PLACES_ENOUGH;
 use super::replies::{News, Reply};
 use super::run::{Phase, Role, Run};
 
 /// The fields of a server's message, each as its text.
-type Fields = BTreeMap<String, Box<RawValue>>;
+pub type Fields = BTreeMap<String, Box<RawValue>>;
 
 impl Run {
     /// A guest reads what has come; whether there was anything, the end included.
@@ -164,17 +165,27 @@ impl Run {
             "broadcast" if fields.contains_key("content") => self.hear_message(at, "broadcast", "content", &fields),
             "broadcast" => self.hear_message(at, "broadcast", "data", &fields),
             "system" => self.hear_notice(at, &fields),
-            "ack" => self.hear_reply(at, id, &Reply::Ack),
-            "pong" => self.hear_reply(at, id, &Reply::Pong),
-            "error" => self.hear_reply(at, id, &Reply::Error(&string(&fields, "code"))),
+            "ack" => self.hear_reply(at, id, &Reply::Ack, &fields),
+            "pong" => self.hear_reply(at, id, &Reply::Pong, &fields),
+            "error" => self.hear_reply(at, id, &Reply::Error(&string(&fields, "code")), &fields),
             "joined" => {
-                let recovered = fields.get("recovered").map(|told| told.get() == "true");
-                self.hear_reply(at, id, &Reply::Joined { room: &string(&fields, "roomId"), recovered });
+                let room = string(&fields, "roomId");
+                let recovered = recovered(&fields);
+                self.hear_joined(at, &room, recovered, position(&fields));
+                self.hear_reply(at, id, &Reply::Joined { room: &room, recovered }, &fields);
+            }
+            "history" => {
+                let room = string(&fields, "roomId");
+                self.hear_reply(at, id, &Reply::Page { room: &room }, &fields);
+            }
+            "resumed" => {
+                self.hear_resumed(at, &fields);
+                self.hear_reply(at, id, &Reply::Resumed, &fields);
             }
             "presence" => {
                 let room = string(&fields, "roomId");
                 self.judge_presence(at, &room, &fields);
-                self.hear_reply(at, id, &Reply::Presence { room: &room });
+                self.hear_reply(at, id, &Reply::Presence { room: &room }, &fields);
             }
             other => panic!("guest {at}: {other} is nothing a server says now: {text}"),
         }
@@ -196,6 +207,7 @@ impl Run {
         guest.client_id = Some(client_id);
         guest.user = Some(user.clone());
         guest.phase = Phase::Open;
+        self.hear_of_inbox(at, &user, fields);
         for topic in [Topic::Inbox(user), Topic::Everyone, Topic::One(at)] {
             let topic = self.oracle.topic(&topic);
             self.oracle.confirm(at, topic);
@@ -203,6 +215,23 @@ impl Run {
     }
 
     fn hear_message(&mut self, at: GuestAt, kind: &'static str, field: &'static str, fields: &Fields) {
+        let (serial, body, time_ms) = self.message_of(at, kind, field, fields);
+        let offset = fields.get("offset").map(|offset| offset.get().parse().expect("an offset is a number"));
+        if self.is_live(at, serial, offset, fields) {
+            self.oracle.receive(at, serial, &body, time_ms);
+        } else {
+            self.oracle.recall(at, serial, &body, time_ms);
+        }
+    }
+
+    /// A message as it came: its serial, what it is, and its time.
+    pub fn message_of(
+        &mut self,
+        at: GuestAt,
+        kind: &'static str,
+        field: &'static str,
+        fields: &Fields,
+    ) -> (Serial, Body, Option<u64>) {
         let value = fields.get(field).map_or_else(String::new, |value| value.get().to_owned());
         let serial = serial_in(value.as_bytes());
         self.note_size(value.len());
@@ -210,7 +239,7 @@ impl Run {
         let time_ms: Option<u64> = fields.get("time").map(|time| time.get().parse().expect("a time is a number"));
         assert_eq!(time_ms.is_some(), field == "content", "guest {at}: what has content has a time");
         let body = Body::Json { kind, room, from: string(fields, "from"), field, value };
-        self.oracle.receive(at, serial, &body, time_ms);
+        (serial, body, time_ms)
     }
 
     fn note_size(&mut self, bytes: usize) {
@@ -231,11 +260,20 @@ impl Run {
         self.oracle.notices.hear(room, at, &user, joins);
     }
 
-    fn hear_reply(&mut self, at: GuestAt, id: Option<&str>, reply: &Reply<'_>) {
+    fn hear_reply(&mut self, at: GuestAt, id: Option<&str>, reply: &Reply<'_>, fields: &Fields) {
         match self.guests[at].replies.take(id, reply) {
             News::Nothing => {}
-            News::Routed(serial) => self.oracle.routed(serial),
-            News::Done(op) => self.oracle.done(op),
+            News::Routed(serial) => {
+                self.oracle.routed(serial);
+                self.hear_placed(at, serial, position(fields));
+            }
+            News::Done(op) => {
+                self.oracle.done(op);
+                if *reply == Reply::Ack {
+                    self.streams.left(at, op.topic);
+                }
+            }
+            News::Page(page) => self.hear_page(at, page, fields),
         }
     }
 
@@ -253,7 +291,7 @@ impl Run {
     }
 }
 
-fn string(fields: &Fields, name: &str) -> String {
+pub fn string(fields: &Fields, name: &str) -> String {
     let text = fields.get(name).unwrap_or_else(|| panic!("no {name} in {fields:?}"));
     serde_json::from_str(text.get()).unwrap_or_else(|error| panic!("{name} is no string: {error}: {fields:?}"))
 }

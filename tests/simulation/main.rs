@@ -9,9 +9,11 @@ mod hear;
 mod node;
 mod notices;
 mod oracle;
+mod past;
 mod plan;
 mod replies;
 mod run;
+mod streams;
 
 use fanfare_simulated::seeds::sweep;
 
@@ -22,8 +24,17 @@ const SEEDS: u64 = 300;
 const SEEDS_TWICE: u64 = 10;
 
 /// Everything that is to come up in a usual sweep.
-const EXPECTED: [&str; 21] = [
+const EXPECTED: [&str; 30] = [
     "a greedy guest asked",
+    "a message came live from history",
+    "a message was placed",
+    "a message was recovered",
+    "all that was missed was recovered",
+    "nothing was missed",
+    "something could not be recovered",
+    "a page came",
+    "an inbox was resumed",
+    "a message was said again",
     "a message came",
     "a message had to come",
     "a large message came",

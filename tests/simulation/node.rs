@@ -5,12 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fanfare::ids::ClientIdCodec;
+use fanfare::limits::HISTORY_PAGE_BYTES_MAX;
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Inside, Rest, World, post_office_of, wakers};
 use fanfare::reactor::{NodeState, Order, PostOffice};
 use fanfare_simulated::seats::Seats;
 
 use super::plan::Plan;
+
+/// Pages of history that may be under way to a connection at once, and what one may hold beyond its bound.
+const PAGES_MAX: usize = 5;
+const LARGE_BYTES_MAX: usize = 80_000;
 
 /// See the module's documentation.
 pub struct Node {
@@ -32,7 +37,10 @@ impl Node {
             seed: plan.seed.wrapping_mul(31),
             run: plan.seed,
         };
-        let seats = Seats::new(world, mailboxes, bells, &plan.settings(), &state, plan.seed);
+        let mut seats = Seats::new(world, mailboxes, bells, &plan.settings(), &state, plan.seed);
+        if plan.history.is_some() {
+            seats.permit_answers_of(PAGES_MAX * (HISTORY_PAGE_BYTES_MAX + LARGE_BYTES_MAX));
+        }
         Node { seats, office, metrics }
     }
 

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::notices::Notices;
+use super::streams::Said;
 
 /// A moment as the clients see it.
 pub type Tick = u64;
@@ -43,7 +44,7 @@ pub struct TopicAt(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpAt {
     guest: GuestAt,
-    topic: TopicAt,
+    pub topic: TopicAt,
     /// Counted over the whole run.
     number: usize,
 }
@@ -74,6 +75,8 @@ struct Message {
     not_to_sender: bool,
     body: Body,
     sent: Tick,
+    /// The same by the clock.
+    said_ms: u64,
     routed: Tick,
     time_ms: Option<u64>,
     receivers: BTreeSet<GuestAt>,
@@ -189,7 +192,7 @@ impl Oracle {
     }
 
     /// A guest said something to a topic. The message's serial is its name.
-    pub fn publish(&mut self, by: GuestAt, topic: TopicAt, not_to_sender: bool) -> Serial {
+    pub fn publish(&mut self, by: GuestAt, topic: TopicAt, not_to_sender: bool, said_ms: u64) -> Serial {
         let sent = self.tick();
         let body = Body::Raw { opcode: 0, bytes: Vec::new() };
         let (routed, time_ms, receivers) = (NEVER, None, BTreeSet::new());
@@ -199,6 +202,7 @@ impl Oracle {
             not_to_sender,
             body,
             sent,
+            said_ms,
             routed,
             time_ms,
             receivers,
@@ -223,6 +227,40 @@ impl Oracle {
     pub fn die(&mut self, guest: GuestAt, is_certain: bool) {
         let at = self.tick();
         self.people[guest].death.get_or_insert(Death { at, is_certain });
+    }
+
+    /// What is known of a message, and the topic that it was said to.
+    pub fn said(&self, serial: Serial) -> (Said, TopicAt) {
+        let Some(message) = self.messages.get(serial) else { panic!("#{serial}# was never published") };
+        let Message { by, not_to_sender, said_ms, topic, .. } = *message;
+        (Said { serial, by, not_to_sender, said_ms }, topic)
+    }
+
+    /// The topic at a place.
+    pub fn topic_at(&self, topic: TopicAt) -> &Topic {
+        &self.topics[topic.0]
+    }
+
+    /// How many messages were said to a topic.
+    pub fn said_count(&self, topic: TopicAt) -> u64 {
+        self.messages.iter().filter(|message| message.topic == topic).count() as u64
+    }
+
+    /// The messages that a guest has said to a topic and does not get itself.
+    pub fn own(&self, guest: GuestAt, topic: TopicAt) -> Vec<Serial> {
+        let is_own = |message: &Message| message.by == guest && message.topic == topic && message.not_to_sender;
+        let serials = self.messages.iter().enumerate().filter(|(_, message)| is_own(message));
+        serials.map(|(serial, _)| serial).collect()
+    }
+
+    /// A message has come out of history, as it was said.
+    pub fn recall(&mut self, guest: GuestAt, serial: Serial, body: &Body, time_ms: Option<u64>) {
+        let now = self.tick();
+        let message = &mut self.messages[serial];
+        let what = format!("message #{serial}# out of history at guest {guest}");
+        assert!(message.body == *body, "{what} is not what was said");
+        message.routed = message.routed.min(now);
+        assert_eq!(*message.time_ms.get_or_insert(time_ms.unwrap_or_default()), time_ms.unwrap_or_default(), "{what}");
     }
 
     /// A message has come.

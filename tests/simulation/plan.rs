@@ -1,11 +1,16 @@
 //! What one seed decides before anything happens: the size of the node, its limits, and what is hard about the run.
 
+use std::sync::Arc;
+
 use fanfare::compress::WindowBits;
 use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::sim::Link;
 use fanfare::reactor::{DeflateSettings, Settings};
-use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
+use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
+
+use super::oracle::Topic;
+use super::run::room_name;
 
 /// Longer than any run's clock goes where it is calm.
 const NEVER_MS: u64 = 1_000_000_000;
@@ -62,7 +67,15 @@ pub struct Plan {
     /// Whether commands are sent faster than replies come.
     pub hasty: bool,
     pub finale: Finale,
+    /// What the first rooms keep, and perhaps inboxes.
+    pub history: Option<HistoryPolicy>,
+    pub inboxes_keep: bool,
+    /// Whether reactors have hardly any room for history.
+    pub is_forgetful: bool,
 }
+
+/// Rooms that keep history where the plan has any; the others never do.
+const KEPT_ROOMS: usize = 2;
 
 impl Plan {
     /// The plan of a seed.
@@ -99,6 +112,32 @@ impl Plan {
             churn_permille: [2, 10, 40][random.usize(0..3)],
             hasty,
             finale,
+            history: random.bool().then(|| HistoryPolicy {
+                messages_max: [2, 5, 20, 1_000][random.usize(0..4)],
+                ttl_ms: [2_000, 3_600_000, 3_600_000][random.usize(0..3)],
+            }),
+            inboxes_keep: random.bool(),
+            is_forgetful: random.usize(0..5) == 0,
+        }
+    }
+
+    /// What is kept of a topic.
+    pub fn policy(&self, topic: &Topic) -> Option<HistoryPolicy> {
+        match topic {
+            Topic::Room(name) => self.history.filter(|_| is_kept(name)),
+            Topic::Inbox(_) => self.history.filter(|_| self.inboxes_keep),
+            Topic::Everyone | Topic::Raw(_) | Topic::One(_) => None,
+        }
+    }
+
+    fn history_settings(&self) -> HistorySettings {
+        let Some(policy) = self.history else { return HistorySettings::none() };
+        HistorySettings {
+            rooms: Some(RoomPolicies(Arc::new(move |name| is_kept(name).then_some(policy)))),
+            inbox: self.inboxes_keep.then_some(policy),
+            bytes_max: if self.is_forgetful { 3_000 } else { ENDLESS_BYTES },
+            owed: Arc::default(),
+            owed_bytes_max: if self.is_forgetful { 2_000 } else { ENDLESS_BYTES as u64 },
         }
     }
 
@@ -132,7 +171,7 @@ impl Plan {
                     join_text: "{user} joined".into(),
                     leave_text: "{user} left".into(),
                 },
-                history: HistorySettings::none(),
+                history: self.history_settings(),
                 cluster: false,
             },
         }
@@ -160,4 +199,8 @@ impl Plan {
             },
         }
     }
+}
+
+fn is_kept(room: &str) -> bool {
+    (0..KEPT_ROOMS).any(|at| room == room_name(at))
 }

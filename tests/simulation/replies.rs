@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::oracle::{OpAt, Serial};
+use super::streams::Page;
 
 /// The reply that one command waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,13 @@ pub enum Awaited {
     Presence {
         room: String,
     },
+    /// A page of a room's history.
+    Page {
+        room: String,
+        page: Page,
+    },
+    /// What came to the inbox before the welcome.
+    Resumed,
     Pong,
     Error(&'static str),
 }
@@ -36,6 +44,8 @@ pub enum Reply<'a> {
     Ack,
     Joined { room: &'a str, recovered: Option<bool> },
     Presence { room: &'a str },
+    Page { room: &'a str },
+    Resumed,
     Pong,
     Error(&'a str),
 }
@@ -46,6 +56,7 @@ pub enum News {
     Nothing,
     Routed(Serial),
     Done(OpAt),
+    Page(Page),
 }
 
 /// See the module's documentation.
@@ -83,7 +94,7 @@ impl Replies {
             panic!("{reply:?} with id {id}: no command waits for it, or it had its reply already")
         };
         if let (Awaited::Many { rooms, resumes }, Reply::Joined { room, recovered }) = (&mut *awaited, reply) {
-            assert_eq!(*recovered, resumes.then_some(false), "id {id}");
+            assert_eq!(recovered.is_some(), *resumes, "id {id}");
             let at = rooms.iter().position(|(name, _)| name == room);
             let at = at.unwrap_or_else(|| panic!("id {id}: {room} was joined already or never asked for"));
             return News::Done(rooms.remove(at).1);
@@ -100,10 +111,11 @@ fn answers(awaited: &Awaited, reply: &Reply<'_>) -> bool {
         (Awaited::Published(_) | Awaited::Left(_) | Awaited::Ack, Reply::Ack) => true,
         (Awaited::Many { rooms, .. }, Reply::Ack) => rooms.is_empty(),
         (Awaited::Joined { room, resumes, .. }, Reply::Joined { room: told, recovered }) => {
-            room == told && *recovered == resumes.then_some(false)
+            room == told && recovered.is_some() == *resumes
         }
         (Awaited::Presence { room }, Reply::Presence { room: told }) => room == told,
-        (Awaited::Pong, Reply::Pong) => true,
+        (Awaited::Page { room, .. }, Reply::Page { room: told }) => room == told,
+        (Awaited::Resumed, Reply::Resumed) | (Awaited::Pong, Reply::Pong) => true,
         (Awaited::Error(code), Reply::Error(told)) => code == told,
         _ => false,
     }
@@ -113,8 +125,12 @@ fn news(awaited: &Awaited) -> News {
     match awaited {
         Awaited::Published(serial) => News::Routed(*serial),
         Awaited::Left(op) | Awaited::Joined { op, .. } => News::Done(*op),
-        Awaited::Ack | Awaited::Many { .. } | Awaited::Presence { .. } | Awaited::Pong | Awaited::Error(_) => {
-            News::Nothing
-        }
+        Awaited::Page { page, .. } => News::Page(*page),
+        Awaited::Ack
+        | Awaited::Many { .. }
+        | Awaited::Presence { .. }
+        | Awaited::Resumed
+        | Awaited::Pong
+        | Awaited::Error(_) => News::Nothing,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use fanfare::limits::PUBLISH_KEY_MS_MAX;
 use fanfare::reactor::sim::Ending;
 use fanfare_simulated::end::End;
 use fanfare_simulated::seeds::Outcome;
@@ -14,6 +15,7 @@ use super::notices::Audience;
 use super::oracle::{GuestAt, Oracle, Topic, TopicAt};
 use super::plan::{Finale, Plan};
 use super::replies::Replies;
+use super::streams::Streams;
 
 /// Rounds in which a network must come to rest; a run needs some thousands.
 const ROUNDS_MAX: usize = 200_000;
@@ -85,6 +87,7 @@ pub struct Run {
     pub node: Node,
     pub guests: Vec<Guest>,
     pub oracle: Oracle,
+    pub streams: Streams,
     pub everyone: TopicAt,
     pub draining: bool,
     /// Whether presence is asked for while nothing else happens.
@@ -109,6 +112,7 @@ pub fn run(seed: u64, in_words: bool) -> Outcome {
     }
     run.drain();
     run.tally.add("a message came", run.oracle.received);
+    run.tally.add("a message came live from history", run.streams.live);
     run.tally.add("a message had to come", run.oracle.demanded);
     run.tally.add("a message came to nobody", run.oracle.unheard);
     Outcome { hash: run.trace.hash(), tally: run.tally }
@@ -129,6 +133,7 @@ impl Run {
             guests: Vec::new(),
             everyone: oracle.topic(&Topic::Everyone),
             oracle,
+            streams: Streams::new(plan.history, plan.is_forgetful),
             draining: false,
             is_resting: false,
             ids: 0,
@@ -244,6 +249,10 @@ impl Run {
             assert!(!guest.end.is_cut() || guest.phase == Phase::Over, "guest {at}: a frame is not whole");
         }
         self.oracle.settle(self.draining);
+        if !self.draining {
+            let (guests, oracle) = (&self.guests, &self.oracle);
+            self.streams.settle(|at| guests[at].phase == Phase::Open, |guest, topic| oracle.own(guest, topic));
+        }
     }
 
     /// At rest, the first open client asks who is in each room, and in one where nobody ever was.
@@ -308,6 +317,7 @@ impl Run {
     pub fn end(&mut self, at: GuestAt) {
         self.trace.note(&[b'e', at as u8], || format!("guest {at} is gone"));
         self.oracle.die(at, false);
+        self.streams.end(at);
         self.guests[at].phase = Phase::Over;
         self.node.world.close(self.guests[at].end.client);
     }
@@ -326,7 +336,18 @@ impl Run {
         self.settle();
         self.pass(FAREWELL_MS);
         self.settle();
+        self.outlive_history();
         self.node.check_empty();
+    }
+
+    /// Lets all histories grow too old.
+    fn outlive_history(&mut self) {
+        let Some(policy) = self.plan.history else { return };
+        for _ in 0..3 {
+            self.pass(policy.ttl_ms.max(PUBLISH_KEY_MS_MAX) + FAREWELL_MS);
+            (0..self.node.reactors()).for_each(|at| self.turn(at));
+            self.settle();
+        }
     }
 
     /// The node goes away under its guests, who keep on for a while.

@@ -98,12 +98,15 @@ impl Seats {
             }
         };
         let seats = mailboxes.into_iter().enumerate().zip(bells).map(seat).collect();
+        // What waits behind messages of a history is bounded by age and by the node's budget alone.
+        let history = &settings.router.history;
+        let replays = history.rooms.is_some() || history.inbox.is_some();
         let inflating_bytes = settings.deflate.map_or(0, |_| INFLATE_STREAM_BYTES + INFLATE_STEP_BYTES);
         Seats {
             world,
             handed,
             seats,
-            outbox_bytes_max: settings.outbox_bytes_max,
+            outbox_bytes_max: if replays { usize::MAX } else { settings.outbox_bytes_max },
             share_bytes: settings.intake_bytes_max as u64 + ANSWER_BYTES_MAX + inflating_bytes as u64,
             metrics: state.metrics.clone(),
             turns: 0,
