@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fanfare::ids::{ConnId, ReactorId, Slot};
 use fanfare_simulated::end::{BINARY, End, TEXT};
+use fanfare_simulated::message::{Page, Serial, Wish};
 
-use super::kept::{Page, Wish};
 use super::plain::Due;
 use super::plan::WIDE;
 use super::run::{Guest, Member, Phase, Run, Stage, Waiting};
-use super::said::{GuestAt, KEPT, Memory, Position, Said, Serial, Topic};
+use super::said::{GuestAt, KEPT, Memory, Said, Topic};
 
 /// Commands a guest says without having had their replies.
 const OWED_MAX: usize = 6;
@@ -269,14 +269,7 @@ impl Run {
         if !is_in {
             self.join(at, &room, wish.clone());
         }
-        let position = match wish {
-            Wish::Nothing => String::new(),
-            Wish::Last(count) => format!(r#","last":{count}"#),
-            Wish::Since(Position { epoch, offset }) => {
-                format!(r#","since":{{"epoch":"{epoch}","offset":{offset}}}"#)
-            }
-        };
-        let text = format!(r#""type":"join_room","roomId":"{room}"{position}"#);
+        let text = format!(r#""type":"join_room","roomId":"{room}"{}"#, wish.fields());
         self.command(at, &text, Waiting::Join(room));
     }
 
@@ -326,12 +319,9 @@ impl Run {
         let Some(room) = self.random.choice(rooms) else { return };
         let end = self.kept.position(at, &Topic::Room(room.clone())).map_or(0, |live| live.offset);
         let before = self.random.bool().then(|| self.random.u64(0..=end + 2));
-        let limit = self.random.u64(0..8);
-        let text = match before {
-            Some(before) => format!(r#""type":"history","roomId":"{room}","before":{before},"limit":{limit}"#),
-            None => format!(r#""type":"history","roomId":"{room}","limit":{limit}"#),
-        };
-        self.command(at, &text, Waiting::Page(room, Page { before, limit }));
+        let page = Page { before, limit: self.random.u64(0..8) };
+        let text = format!(r#""type":"history","roomId":"{room}"{}"#, page.fields());
+        self.command(at, &text, Waiting::Page(room, page));
     }
 
     fn say_resume(&mut self, at: GuestAt) {

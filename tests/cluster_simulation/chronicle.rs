@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use fanfare::cluster::record::Entry;
 use fanfare::ids::ConnId;
-
-use super::said::{Serial, serial_in};
+use fanfare_simulated::message::{Serial, serial_in};
 
 /// A message in an epoch.
 #[derive(Clone, Debug)]

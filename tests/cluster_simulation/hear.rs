@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use fanfare_simulated::end::Heard;
+use fanfare_simulated::message::{Position, Serial, serial_in};
 use serde_json::Value;
 
 use super::kept::Told;
 use super::run::{Guest, Phase, Run, Stage, Waiting};
-use super::said::{GuestAt, Position, Serial, Topic, serial_in};
+use super::said::{GuestAt, Topic};
 
 impl Run {
     /// A guest reads what has come; whether there was anything, the end included.

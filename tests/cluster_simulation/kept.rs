@@ -3,17 +3,10 @@
 use std::collections::BTreeMap;
 
 use fanfare::ids::ConnId;
+use fanfare_simulated::message::{Page, Position, Serial, Wish};
 
 use super::redis::Redis;
-use super::said::{GuestAt, Position, Serial, Topic};
-
-/// What a client wants of the past.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    Nothing,
-    Since(Position),
-    Last(u64),
-}
+use super::said::{GuestAt, Topic};
 
 /// What may excuse a break.
 #[derive(Clone, Copy)]
@@ -36,13 +29,6 @@ pub enum Told {
     NotRecovered,
     GapInEpoch,
     NewEpoch,
-}
-
-/// A page of history was asked for.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub before: Option<u64>,
-    pub limit: u64,
 }
 
 /// One connection as it reads one topic.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::said::{AllSaid, GuestAt, Serial, Topic};
+use fanfare_simulated::message::Serial;
+
+use super::said::{AllSaid, GuestAt, Topic};
 
 /// What makes a guest a receiver: the same number as long as it is one without a break.
 pub type Membership = u64;

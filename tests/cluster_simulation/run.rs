@@ -6,17 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use fanfare::ids::ConnId;
 use fanfare::time::Millis;
 use fanfare_simulated::end::End;
+use fanfare_simulated::message::{Page, Serial};
 use fanfare_simulated::seeds::Outcome;
 use fanfare_simulated::tally::Tally;
 use fanfare_simulated::trace::Trace;
 
 use super::EXPECTED;
-use super::kept::{Facts, Kept, Page};
+use super::kept::{Facts, Kept};
 use super::node::Node;
 use super::plain::{Membership, Plain};
 use super::plan::Plan;
 use super::redis::{NodeAt, Redis};
-use super::said::{AllSaid, GuestAt, KEPT, Memory, Serial, Topic};
+use super::said::{AllSaid, GuestAt, KEPT, Memory, Topic};
 use super::weather::Weather;
 
 /// Rounds in which everything must come to rest.

@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use fanfare::cluster::names::Names;
 use fanfare::router::{Kind, TopicRef};
+use fanfare_simulated::message::{Position, Serial};
 
 /// What all names in Redis begin with.
 pub const PREFIX: &str = "sim";
 
 /// One client's connection.
 pub type GuestAt = usize;
-
-/// One message.
-pub type Serial = usize;
 
 /// What is published to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,13 +66,6 @@ impl AllSaid {
     }
 }
 
-/// A place in a history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    pub epoch: String,
-    pub offset: u64,
-}
-
 /// What a client keeps when its connection ends.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -87,10 +78,3 @@ pub struct Memory {
 
 /// Rooms with this in front of their names keep history.
 pub const KEPT: &str = "kept";
-
-/// The serial that every message carries between two signs.
-pub fn serial_in(bytes: &[u8]) -> Serial {
-    let mut parts = bytes.split(|&byte| byte == b'#');
-    let serial = parts.nth(1).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|text| text.parse().ok());
-    serial.unwrap_or_else(|| panic!("a message nobody sent: {:?}", String::from_utf8_lossy(bytes)))
-}

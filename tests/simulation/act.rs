@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, VecDeque};
 
 use fanfare::limits::USER_ID_BYTES_MAX;
 use fanfare_simulated::end::{BINARY, End, TEXT};
+use fanfare_simulated::message::{Serial, json, percent, room_name};
+use fanfare_simulated::replies::{Awaited, Replies};
 
-use super::oracle::{Body, GuestAt, OpAt, Serial, Topic, TopicAt};
+use super::oracle::{Body, GuestAt, OpAt, Topic, TopicAt};
 use super::plan::Plan;
-use super::replies::{Awaited, Replies};
-use super::run::{Guest, Phase, Role, Run, room_name};
+use super::run::{Guest, Phase, Role, Run};
 
 /// Commands a hasty guest says without having had their replies.
 const OWED_MAX: usize = 8;
@@ -424,13 +425,13 @@ impl Run {
     }
 
     /// Says a command, with an id or without; what it waits for in either case.
-    fn command(&mut self, at: GuestAt, text: &str, with_id: Option<Awaited>, without_id: Option<Awaited>) {
+    fn command(&mut self, at: GuestAt, text: &str, with_id: Option<Awaited<OpAt>>, without_id: Option<Awaited<OpAt>>) {
         let id = self.some_id();
         let awaited = if id.is_some() { with_id } else { without_id };
         self.command_as(at, text, id, awaited);
     }
 
-    fn command_as(&mut self, at: GuestAt, text: &str, id: Option<String>, awaited: Option<Awaited>) {
+    fn command_as(&mut self, at: GuestAt, text: &str, id: Option<String>, awaited: Option<Awaited<OpAt>>) {
         let text = match &id {
             Some(id) if self.random.bool() => format!(r#"{{{text},"id":{id}}}"#),
             Some(id) => format!(r#"{{"id" : {id},{text}}}"#),
@@ -456,7 +457,7 @@ impl Run {
     }
 
     /// Says a command that has an id.
-    pub fn command_with_id(&mut self, at: GuestAt, text: &str, awaited: Awaited) {
+    pub fn command_with_id(&mut self, at: GuestAt, text: &str, awaited: Awaited<OpAt>) {
         let id = self.next_id();
         self.command_as(at, text, Some(id), Some(awaited));
     }
@@ -499,11 +500,6 @@ impl Run {
     }
 }
 
-/// Text as a JSON string.
-pub fn json(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 /// The users' names: one needs escapes in JSON and in queries, most are long.
 fn user_name(at: usize) -> String {
     match at {
@@ -515,12 +511,4 @@ fn user_name(at: usize) -> String {
         }
         at => format!("user{at}"),
     }
-}
-
-fn percent(text: &str) -> String {
-    let one = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(one).collect()
 }

@@ -1,19 +1,15 @@
 //! What guests hear, and what it tells the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fanfare::limits::FRAME_SHARE_BYTES;
 use fanfare_simulated::end::{BINARY, Heard, TEXT};
-use serde_json::value::RawValue;
+use fanfare_simulated::message::{Fields, Serial, fields, number, position, recovered, serial_in, string};
+use fanfare_simulated::replies::{News, Reply};
 
-use super::oracle::{Body, GuestAt, Serial, Topic};
-use super::past::{position, recovered};
+use super::oracle::{Body, GuestAt, Topic};
 use super::plan::PLACES_ENOUGH;
-use super::replies::{News, Reply};
 use super::run::{Phase, Role, Run};
-
-/// The fields of a server's message, each as its text.
-pub type Fields = BTreeMap<String, Box<RawValue>>;
 
 impl Run {
     /// A guest reads what has come; whether there was anything, the end included.
@@ -36,19 +32,12 @@ impl Run {
         for one in heard {
             self.hear(at, one);
         }
-        self.hang_up_handed();
+        self.node.hang_up_handed();
         match self.node.world.ending(client) {
             Some(ending) => self.judge_ending(at, ending),
             None => return !bytes.is_empty(),
         }
         true
-    }
-
-    /// The control thread answers nothing here: it closes what it was handed.
-    fn hang_up_handed(&mut self) {
-        for (client, _) in self.node.handed.borrow().iter() {
-            self.node.world.hang_up(*client);
-        }
     }
 
     fn hear(&mut self, at: GuestAt, heard: Heard) {
@@ -151,7 +140,7 @@ impl Run {
     }
 
     fn hear_json(&mut self, at: GuestAt, text: &str) {
-        let fields: Fields = serde_json::from_str(text).unwrap_or_else(|error| panic!("guest {at}: {text}: {error}"));
+        let fields = fields(text);
         let kind = string(&fields, "type");
         if self.guests[at].phase == Phase::Asking {
             assert_eq!(kind, "welcome", "guest {at}: the first message is the welcome");
@@ -216,8 +205,7 @@ impl Run {
 
     fn hear_message(&mut self, at: GuestAt, kind: &'static str, field: &'static str, fields: &Fields) {
         let (serial, body, time_ms) = self.message_of(at, kind, field, fields);
-        let offset = fields.get("offset").map(|offset| offset.get().parse().expect("an offset is a number"));
-        if self.is_live(at, serial, offset, fields) {
+        if self.is_live(at, serial, fields) {
             self.oracle.receive(at, serial, &body, time_ms);
         } else {
             self.oracle.recall(at, serial, &body, time_ms);
@@ -236,7 +224,7 @@ impl Run {
         let serial = serial_in(value.as_bytes());
         self.note_size(value.len());
         let room = fields.contains_key("roomId").then(|| string(fields, "roomId"));
-        let time_ms: Option<u64> = fields.get("time").map(|time| time.get().parse().expect("a time is a number"));
+        let time_ms = number(fields, "time");
         assert_eq!(time_ms.is_some(), field == "content", "guest {at}: what has content has a time");
         let body = Body::Json { kind, room, from: string(fields, "from"), field, value };
         (serial, body, time_ms)
@@ -289,16 +277,4 @@ impl Run {
             assert_eq!(told, self.oracle.users(room), "guest {at}: who is in {room:?}");
         }
     }
-}
-
-pub fn string(fields: &Fields, name: &str) -> String {
-    let text = fields.get(name).unwrap_or_else(|| panic!("no {name} in {fields:?}"));
-    serde_json::from_str(text.get()).unwrap_or_else(|error| panic!("{name} is no string: {error}: {fields:?}"))
-}
-
-/// The serial that every message carries between two signs.
-fn serial_in(bytes: &[u8]) -> Serial {
-    let mut parts = bytes.split(|&byte| byte == b'#');
-    let serial = parts.nth(1).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|text| text.parse().ok());
-    serial.unwrap_or_else(|| panic!("a message nobody sent: {:?}", String::from_utf8_lossy(bytes)))
 }

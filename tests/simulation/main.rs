@@ -11,7 +11,6 @@ mod notices;
 mod oracle;
 mod past;
 mod plan;
-mod replies;
 mod run;
 mod streams;
 

@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fanfare_simulated::message::Serial;
+
 use super::notices::Notices;
 use super::streams::Said;
 
@@ -21,9 +23,6 @@ pub const NEVER: Tick = u64::MAX;
 
 /// One client's connection.
 pub type GuestAt = usize;
-
-/// One message.
-pub type Serial = usize;
 
 /// What is published to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,11 +1,11 @@
 //! What guests ask of histories, and what they hear of them.
 
-use super::act::json;
-use super::hear::{Fields, string};
-use super::oracle::{GuestAt, Serial, Topic, TopicAt};
-use super::replies::Awaited;
+use fanfare_simulated::message::{Fields, Page, Position, Serial, Wish, json, number, position, recovered, string};
+use fanfare_simulated::replies::Awaited;
+
+use super::oracle::{GuestAt, Topic, TopicAt};
 use super::run::{Phase, Run};
-use super::streams::{Answer, Came, Page, Position, Told, Wish};
+use super::streams::{Answer, Came, Told};
 
 /// Messages that a guest asks for at most.
 const ASKED_MAX: u64 = 8;
@@ -27,12 +27,7 @@ impl Run {
         if !(self.streams.is_out(at, topic) || resumes && self.streams.live_at(at, topic).is_some()) {
             return;
         }
-        let position = match &wish {
-            Wish::Nothing => String::new(),
-            Wish::Last(count) => format!(r#","last":{count}"#),
-            Wish::Since(Position { epoch, offset }) => format!(r#","since":{{"epoch":"{epoch}","offset":{offset}}}"#),
-        };
-        let text = format!(r#""type":"join_room","roomId":{}{position}"#, json(&room));
+        let text = format!(r#""type":"join_room","roomId":{}{}"#, json(&room), wish.fields());
         if let Some(code) = self.join_refusal(at, std::slice::from_ref(&room), resumes) {
             return self.command_with_id(at, &text, Awaited::Error(code));
         }
@@ -46,10 +41,9 @@ impl Run {
         let topic = self.oracle.topic(&Topic::Room(room.clone()));
         let Some(end) = self.streams.live_at(at, topic).map(|live| live.offset) else { return };
         let before = self.random.bool().then(|| self.random.u64(0..=end + 2));
-        let limit = self.random.u64(0..ASKED_MAX);
-        let from = before.map_or_else(String::new, |before| format!(r#","before":{before}"#));
-        let text = format!(r#""type":"history","roomId":{}{from},"limit":{limit}"#, json(&room));
-        self.command_with_id(at, &text, Awaited::Page { room, page: Page { before, limit } });
+        let page = Page { before, limit: self.random.u64(0..ASKED_MAX) };
+        let text = format!(r#""type":"history","roomId":{}{}"#, json(&room), page.fields());
+        self.command_with_id(at, &text, Awaited::Page { room, page });
     }
 
     /// A guest asks for what came to its inbox before it was welcomed.
@@ -78,8 +72,9 @@ impl Run {
     }
 
     /// Whether a message that came is no past one.
-    pub fn is_live(&mut self, at: GuestAt, serial: Serial, offset: Option<u64>, fields: &Fields) -> bool {
+    pub fn is_live(&mut self, at: GuestAt, serial: Serial, fields: &Fields) -> bool {
         let (said, topic) = self.oracle.said(serial);
+        let offset = number(fields, "offset");
         assert_eq!(offset.is_some(), self.keeps(topic), "guest {at}: {fields:?}");
         let Some(offset) = offset else { return true };
         let is_live = self.streams.receive(at, topic, Came { offset, serial, bytes: 0 }, said);
@@ -136,7 +131,7 @@ impl Run {
             let (serial, body, time_ms) = self.message_of(at, "room_msg", "content", message);
             self.oracle.recall(at, serial, &body, time_ms);
             assert_eq!(self.oracle.said(serial).1, topic, "guest {at}: #{serial}# in a page");
-            let offset = message["offset"].get().parse().expect("an offset is a number");
+            let offset = number(message, "offset").expect("a message in a history has an offset");
             came.push(Came { offset, serial, bytes: message["content"].get().len() });
         }
         self.tally.add("a page came", u64::from(!came.is_empty()));
@@ -149,17 +144,4 @@ impl Run {
     fn answer(&self, topic: TopicAt, recovered: Option<bool>, at: Position) -> Answer {
         Answer { at, recovered, said_count: self.oracle.said_count(topic), now_ms: self.node.world.now().0 }
     }
-}
-
-/// The place that a message names.
-pub fn position(fields: &Fields) -> Option<Position> {
-    fields.contains_key("epoch").then(|| {
-        let offset = fields["offset"].get().parse().expect("an offset is a number");
-        Position { epoch: string(fields, "epoch"), offset }
-    })
-}
-
-/// Whether all that was missed came, if that was asked for.
-pub fn recovered(fields: &Fields) -> Option<bool> {
-    fields.get("recovered").map(|told| told.get() == "true")
 }

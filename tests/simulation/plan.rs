@@ -8,9 +8,9 @@ use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::sim::Link;
 use fanfare::reactor::{DeflateSettings, Settings};
 use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
+use fanfare_simulated::message::room_name;
 
 use super::oracle::Topic;
-use super::run::room_name;
 
 /// Longer than any run's clock goes where it is calm.
 const NEVER_MS: u64 = 1_000_000_000;

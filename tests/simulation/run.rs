@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 use fanfare::limits::PUBLISH_KEY_MS_MAX;
 use fanfare::reactor::sim::Ending;
 use fanfare_simulated::end::End;
+use fanfare_simulated::message::room_name;
+use fanfare_simulated::replies::Replies;
 use fanfare_simulated::seeds::Outcome;
 use fanfare_simulated::tally::Tally;
 use fanfare_simulated::trace::Trace;
@@ -12,9 +14,8 @@ use fanfare_simulated::trace::Trace;
 use super::EXPECTED;
 use super::node::Node;
 use super::notices::Audience;
-use super::oracle::{GuestAt, Oracle, Topic, TopicAt};
+use super::oracle::{GuestAt, OpAt, Oracle, Topic, TopicAt};
 use super::plan::{Finale, Plan};
-use super::replies::Replies;
 use super::streams::Streams;
 
 /// Rounds in which a network must come to rest; a run needs some thousands.
@@ -40,7 +41,7 @@ pub struct Guest {
     pub answers: bool,
     /// Whether its way takes everything at once.
     pub is_wide: bool,
-    pub replies: Replies,
+    pub replies: Replies<OpAt>,
     /// The rooms it is in once all that it said is done.
     pub rooms: BTreeSet<String>,
     /// Pings that have no pong yet.
@@ -385,13 +386,5 @@ impl Run {
             40..95 => self.act(),
             _ => self.pass_some_time(),
         }
-    }
-}
-
-/// The rooms' names: some need escapes in JSON and in paths.
-pub fn room_name(at: usize) -> String {
-    match at {
-        1 => "\"größe\" & more".into(),
-        at => format!("room{at}"),
     }
 }

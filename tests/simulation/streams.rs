@@ -13,33 +13,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanfare::router::HistoryPolicy;
+use fanfare_simulated::message::{Page, Position, Serial, Wish};
 
-use super::oracle::{GuestAt, Serial, TopicAt};
+use super::oracle::{GuestAt, TopicAt};
 
 /// Bytes of messages from which on a page may be shorter than was asked for: what one holds, less the largest message.
 const FULL_PAGE_BYTES: usize = 180_000;
-
-/// A place in a history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    pub epoch: String,
-    pub offset: u64,
-}
-
-/// What a client wants of the past.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    Nothing,
-    Since(Position),
-    Last(u64),
-}
-
-/// A page of history that is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    pub before: Option<u64>,
-    pub limit: u64,
-}
 
 /// A message in an epoch, as far as it concerns this.
 #[derive(Clone, Copy, Debug)]

@@ -1,14 +1,15 @@
 //! A client: what it sends, and what it is owed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fanfare::reactor::sim::{Client, World};
 use fanfare_seeds::frame::Frame;
+use fanfare_simulated::end::End;
+use fanfare_simulated::message;
+use fanfare_simulated::replies::Replies;
 
-use super::ear::Ear;
-
-/// The key of RFC 6455 §1.3.
-pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// A join or a leave: the room, and the number of the change.
+pub type Change = (String, u32);
 
 /// The user of every wild client: who hears it knows that anything may have been said.
 pub const WILD_USER: &str = "wild";
@@ -44,40 +45,17 @@ pub enum Phase {
     Over,
 }
 
-/// The reply that a command waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Awaited {
-    Ack,
-    /// The ack of a leave, with the number of the change.
-    Left(String, u32),
-    Joined {
-        room: String,
-        change: u32,
-        resumes: bool,
-    },
-    /// A `joined` for each room, in any order, then the ack.
-    Many {
-        rooms: Vec<(String, u32)>,
-        resumes: bool,
-    },
-    Presence(String),
-    Pong,
-    Error(&'static str),
-}
-
 /// See the module's documentation.
 pub struct Guest {
-    pub client: Client,
+    pub end: End,
     pub role: Role,
     pub phase: Phase,
-    pub ear: Ear,
     /// The user, once it is known.
     pub user: Option<String>,
     pub client_id: Option<String>,
     /// The rooms it is in once everything said is done.
     pub rooms: BTreeSet<String>,
-    /// What its commands wait for, by their id.
-    pub awaited: BTreeMap<String, Awaited>,
+    pub replies: Replies<Change>,
     /// Bytes sent behind the request, without having had the answer.
     pub early_bytes: usize,
 }
@@ -86,14 +64,13 @@ impl Guest {
     /// A client that has connected and asks for this.
     pub fn new(client: Client, role: Role, user: Option<String>) -> Guest {
         Guest {
-            client,
+            end: End::new(client),
             role,
             phase: Phase::Asking,
-            ear: Ear::default(),
             user,
             client_id: None,
             rooms: BTreeSet::new(),
-            awaited: BTreeMap::new(),
+            replies: Replies::default(),
             early_bytes: 0,
         }
     }
@@ -103,37 +80,20 @@ impl Guest {
         !matches!(self.role, Role::Wild | Role::WildRaw)
     }
 
+    /// Sends any bytes.
+    pub fn say_raw(&mut self, world: &World, bytes: &[u8]) {
+        self.end.say_raw(bytes);
+        self.end.flush(world, usize::MAX);
+    }
+
     /// Sends a frame.
     pub fn send(&mut self, world: &World, frame: &Frame) {
         let bytes = frame.bytes();
         if self.phase == Phase::Asking {
             self.early_bytes += bytes.len();
         }
-        world.send(self.client, &bytes);
+        self.say_raw(world, &bytes);
     }
-}
-
-/// A request for a connection.
-pub fn request(target: &str) -> Vec<u8> {
-    format!(
-        "GET {target} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    .into_bytes()
-}
-
-/// Text as a JSON string.
-pub fn json(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// Text for a path or a query.
-pub fn percent(text: &str) -> String {
-    let one = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(one).collect()
 }
 
 /// The users' names: one needs escapes in JSON and in queries.
@@ -144,10 +104,7 @@ pub fn user_name(at: u8) -> String {
     }
 }
 
-/// The rooms' names: one needs escapes in JSON and in paths.
+/// The name of a room.
 pub fn room_name(at: u8) -> String {
-    match at % 4 {
-        1 => "\"größe\" & more".into(),
-        at => format!("room{at}"),
-    }
+    message::room_name(usize::from(at % 4))
 }

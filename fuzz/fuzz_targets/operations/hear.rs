@@ -1,18 +1,16 @@
 //! What comes to clients, and whether it may.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fanfare::reactor::sim::Ending;
 use fanfare_seeds::frame::{CLOSE, Frame, PONG};
-use serde_json::value::RawValue;
+use fanfare_simulated::end::{BINARY, Heard, TEXT};
+use fanfare_simulated::message::{Fields, fields, number, recovered, string};
+use fanfare_simulated::replies::{News, Reply};
 
 use super::Run;
-use super::ear::Heard;
-use super::guest::{Awaited, Phase, Role, WILD_USER};
+use super::guest::{Phase, Role, WILD_USER};
 use super::model::{Body, GuestAt, Topic};
-
-/// The fields of a server's message, each as its text.
-type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 impl Run {
     /// A client reads what has come; whether there was anything, the end included.
@@ -20,10 +18,12 @@ impl Run {
         if self.guests[at].phase == Phase::Over {
             return false;
         }
-        let client = self.guests[at].client;
+        let client = self.guests[at].end.client;
         let bytes = self.node.world.receive(client, bytes_max);
-        for heard in self.guests[at].ear.take(&bytes) {
-            self.hear(at, heard);
+        let mut heard = Vec::new();
+        self.guests[at].end.take(&bytes, |one| heard.push(one));
+        for one in heard {
+            self.hear(at, one);
         }
         self.node.hang_up_handed();
         match self.node.world.ending(client) {
@@ -39,19 +39,29 @@ impl Run {
         let is_raw = matches!(self.guests[at].role, Role::Raw { .. });
         match heard {
             Heard::Status(status) => self.hear_status(at, status),
-            Heard::Text(text) if self.guests[at].role == Role::Wild => self.overhear(at, &text),
-            Heard::Text(_) | Heard::Binary(_) | Heard::Ping(_) | Heard::Pong | Heard::Close(_) if !is_tame => {}
-            Heard::Text(text) if is_raw => self.model.hear(at, &Body::Text(text), None, false),
-            Heard::Binary(bytes) if is_raw => self.model.hear(at, &Body::Binary(bytes), None, false),
-            Heard::Text(text) => self.hear_json(at, &text),
-            Heard::Binary(bytes) => panic!("client {at}: JSON comes as text, and here is {bytes:?}"),
+            Heard::Message(TEXT, bytes) => {
+                let text = String::from_utf8(bytes).expect("what is sent as text is UTF-8");
+                self.hear_text(at, text);
+            }
+            Heard::Message(..) | Heard::Ping(_) | Heard::Pong(_) | Heard::Close(..) if !is_tame => {}
+            Heard::Message(BINARY, bytes) if is_raw => self.model.hear(at, &Body::Binary(bytes), None, false),
+            Heard::Message(opcode, bytes) => panic!("client {at}: JSON comes as text, and here is {opcode}: {bytes:?}"),
             Heard::Ping(payload) => {
                 if self.guests[at].phase == Phase::Open {
                     self.guests[at].send(&self.node.world, &Frame::new(PONG, payload));
                 }
             }
-            Heard::Pong => panic!("client {at} asked for no pong"),
-            Heard::Close(code) => self.hear_close(at, code),
+            Heard::Pong(_) => panic!("client {at} asked for no pong"),
+            Heard::Close(code, _) => self.hear_close(at, code),
+        }
+    }
+
+    fn hear_text(&mut self, at: GuestAt, text: String) {
+        match self.guests[at].role {
+            Role::Json => self.hear_json(at, &text),
+            Role::Raw { .. } => self.model.hear(at, &Body::Text(text), None, false),
+            Role::Wild => self.overhear(at, &text),
+            Role::WildRaw => {}
         }
     }
 
@@ -103,7 +113,7 @@ impl Run {
         // One that breaks the rules while it is told to go is not told twice.
         let tight = self.hard.tight_outbox || self.hard.tight_node || self.draining;
         let may_be_cut = self.hard.jumpy || !guest.is_tame() && tight;
-        assert!(!guest.ear.is_cut() || may_be_cut, "client {at}: its connection ends inside of a frame: {ending:?}");
+        assert!(!guest.end.is_cut() || may_be_cut, "client {at}: its connection ends inside of a frame: {ending:?}");
         let is_allowed = match guest.phase {
             Phase::Told | Phase::Refused => true,
             Phase::Asking => self.hard.jumpy || self.draining,
@@ -119,15 +129,14 @@ impl Run {
         if let Ok(fields) = serde_json::from_str(text)
             && let Some(body) = body(&fields)
         {
-            self.model.hear(at, &body, time_ms(&fields), true);
+            self.model.hear(at, &body, number(&fields, "time"), true);
         }
     }
 
     fn hear_json(&mut self, at: GuestAt, text: &str) {
-        let fields: Fields<'_> =
-            serde_json::from_str(text).unwrap_or_else(|error| panic!("client {at}: {error}: {text}"));
+        let fields = fields(text);
         if let Some(body) = body(&fields) {
-            return self.model.hear(at, &body, time_ms(&fields), false);
+            return self.model.hear(at, &body, number(&fields, "time"), false);
         }
         let kind = string(&fields, "type");
         let is_from_wild = || fields.contains_key("from") && string(&fields, "from") == WILD_USER;
@@ -143,7 +152,7 @@ impl Run {
         }
     }
 
-    fn hear_welcome(&mut self, at: GuestAt, fields: &Fields<'_>) {
+    fn hear_welcome(&mut self, at: GuestAt, fields: &Fields) {
         let (client_id, user) = (string(fields, "clientId"), string(fields, "userId"));
         let guest = &mut self.guests[at];
         let is_accepted = matches!(guest.phase, Phase::Open | Phase::Closing(_));
@@ -163,41 +172,31 @@ impl Run {
         }
     }
 
-    fn hear_reply(&mut self, at: GuestAt, kind: &str, fields: &Fields<'_>) {
+    fn hear_reply(&mut self, at: GuestAt, kind: &str, fields: &Fields) {
         let id = fields.get("id").unwrap_or_else(|| panic!("client {at}: {kind} without an id")).get();
-        let Some(awaited) = self.guests[at].awaited.remove(id) else {
-            panic!("client {at}: {kind} for {id}, which no command has, or which had its reply")
-        };
         let room = fields.contains_key("roomId").then(|| string(fields, "roomId"));
-        let recovered = fields.get("recovered").map(|told| told.get());
-        let topic = |room: &str| Topic::Room(room.to_owned());
-        match (kind, awaited) {
-            ("ack", Awaited::Ack) | ("pong", Awaited::Pong) => {}
-            ("ack", Awaited::Left(room, change)) => self.model.done(topic(&room), at, change),
-            ("joined", Awaited::Joined { room: asked, change, resumes }) => {
-                assert_eq!((Some(&asked), recovered), (room.as_ref(), resumes.then_some("false")), "client {at}: {id}");
-                self.model.done(topic(&asked), at, change);
-            }
-            ("joined", Awaited::Many { mut rooms, resumes }) => {
-                assert_eq!(recovered, resumes.then_some("false"), "client {at}: {id}");
-                let place = rooms.iter().position(|(asked, _)| Some(asked) == room.as_ref());
-                let place = place.unwrap_or_else(|| panic!("client {at}: {id} joins {room:?} twice or for nothing"));
-                let (asked, change) = rooms.remove(place);
-                self.model.done(topic(&asked), at, change);
-                self.guests[at].awaited.insert(id.to_owned(), Awaited::Many { rooms, resumes });
-            }
-            ("ack", Awaited::Many { rooms, .. }) if rooms.is_empty() => {}
-            ("presence", Awaited::Presence(asked)) => {
-                assert_eq!(Some(&asked), room.as_ref(), "client {at}: {id}");
-                self.judge_presence(at, &asked, fields);
-            }
-            ("error", Awaited::Error(code)) => assert_eq!(string(fields, "code"), code, "client {at}: {id}"),
-            (_, awaited) => panic!("client {at}: {kind} is no reply to {id}, which awaits {awaited:?}"),
+        let room = room.as_deref().unwrap_or_default();
+        let code = fields.contains_key("code").then(|| string(fields, "code"));
+        let recovered = recovered(fields);
+        assert_ne!(recovered, Some(true), "client {at}: no room keeps history");
+        let reply = match kind {
+            "ack" => Reply::Ack,
+            "pong" => Reply::Pong,
+            "joined" => Reply::Joined { room, recovered },
+            "presence" => Reply::Presence { room },
+            _ => Reply::Error(code.as_deref().unwrap_or_default()),
+        };
+        if kind == "presence" {
+            self.judge_presence(at, room, fields);
+        }
+        match self.guests[at].replies.take(Some(id), &reply) {
+            News::Done((room, change)) => self.model.done(Topic::Room(room), at, change),
+            News::Nothing | News::Routed(_) | News::Page(_) => {}
         }
     }
 
     /// Each user is told of once; at rest they are the model's, and the wild one perhaps.
-    fn judge_presence(&mut self, at: GuestAt, room: &str, fields: &Fields<'_>) {
+    fn judge_presence(&mut self, at: GuestAt, room: &str, fields: &Fields) {
         let users: Vec<String> = serde_json::from_str(fields["users"].get()).expect("users are strings");
         let mut told: BTreeSet<&str> = users.iter().map(String::as_str).collect();
         assert_eq!(fields["count"].get(), users.len().to_string(), "client {at}: {room}");
@@ -214,21 +213,11 @@ impl Run {
 }
 
 /// The message of a tame client that these fields are, if they are one.
-fn body(fields: &Fields<'_>) -> Option<Body> {
+fn body(fields: &Fields) -> Option<Body> {
     let kind = fields.get("type")?.get();
     let kinds = ["room_msg", "private_msg", "private", "broadcast"];
     let kind = kinds.into_iter().find(|known| kind.trim_matches('"') == *known)?;
     let value = fields.get("content").or_else(|| fields.get("data"))?.get().to_owned();
     let from = string(fields, "from");
     (from != WILD_USER).then_some(Body::Json { kind, from, value })
-}
-
-fn time_ms(fields: &Fields<'_>) -> Option<u64> {
-    let time_ms = fields.get("time")?.get().parse();
-    Some(time_ms.expect("a time is a number"))
-}
-
-fn string(fields: &Fields<'_>, name: &str) -> String {
-    let text = fields.get(name).unwrap_or_else(|| panic!("no {name} in {fields:?}"));
-    serde_json::from_str(text.get()).unwrap_or_else(|error| panic!("{name} is no string: {error}: {fields:?}"))
 }

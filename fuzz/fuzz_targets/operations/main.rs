@@ -20,7 +20,6 @@
 
 #![no_main]
 
-mod ear;
 mod guest;
 mod hear;
 mod model;
@@ -30,7 +29,10 @@ mod say;
 use fanfare::reactor::sim::Link;
 use fanfare_seeds::frame::{CLOSE, Frame};
 use fanfare_seeds::script::{Hard, Script, Step, Who};
-use guest::{Awaited, Guest, KEY, Phase, Role, WILD_USER, percent, request, room_name, user_name};
+use fanfare_simulated::end::{KEY, upgrade_request};
+use fanfare_simulated::message::{json, percent};
+use fanfare_simulated::replies::Awaited;
+use guest::{Guest, Phase, Role, WILD_USER, room_name, user_name};
 use libfuzzer_sys::fuzz_target;
 use model::{GuestAt, Model, Topic};
 use node::{ENDLESS_BYTES, Node};
@@ -143,7 +145,7 @@ impl Run {
             }
             Step::WildBytes { guest, bytes } => {
                 if let Some(at) = self.guest(*guest, |guest| !guest.is_tame()) {
-                    self.node.world.send(self.guests[at].client, bytes);
+                    self.guests[at].say_raw(&self.node.world, bytes);
                 }
             }
             Step::Pass { ms } => self.node.world.pass(u64::from(if self.hard.jumpy { *ms } else { ms % 4 })),
@@ -175,28 +177,30 @@ impl Run {
             Who::User(user) => {
                 let user = user_name(*user);
                 self.know(at, &user);
-                let request = request(&format!("/ws?userId={}", percent(&user)));
+                let request = upgrade_request(&format!("/ws?userId={}", percent(&user)), "");
                 (Role::Json, Some(user), request)
             }
-            Who::Anonymous => (Role::Json, None, request("/")),
+            Who::Anonymous => (Role::Json, None, upgrade_request("/", "")),
             Who::Raw { room, echo } => {
                 let (room, echo) = (room_name(*room), *echo);
                 self.model.join(Topic::Raw(room.clone()), at);
                 let query = if echo { "?echo=1" } else { "" };
-                let request = request(&format!("/raw/{}{query}", percent(&room)));
+                let request = upgrade_request(&format!("/raw/{}{query}", percent(&room)), "");
                 (Role::Raw { room, echo }, None, request)
             }
-            Who::Wild => (Role::Wild, None, request(&format!("/ws?userId={WILD_USER}"))),
-            Who::WildRaw => (Role::WildRaw, None, request("/raw/wild")),
+            Who::Wild => (Role::Wild, None, upgrade_request(&format!("/ws?userId={WILD_USER}"), "")),
+            Who::WildRaw => (Role::WildRaw, None, upgrade_request("/raw/wild", "")),
             // Of several parameters the first counts, so it is this user whatever follows.
             Who::WildHead(bytes) => {
                 (Role::Wild, None, [format!("GET /ws?userId={WILD_USER}&").as_bytes(), bytes].concat())
             }
         };
         self.note(|| format!("client {at} asks for {}", String::from_utf8_lossy(&request)));
-        self.node.world.send(client, &request);
         let mut guest = Guest::new(client, role, user);
-        guest.ear.is_own_key = !String::from_utf8_lossy(&request).contains(KEY);
+        if !String::from_utf8_lossy(&request).contains(KEY) {
+            guest.end.has_other_key();
+        }
+        guest.say_raw(&self.node.world, &request);
         self.guests.push(guest);
     }
 
@@ -219,7 +223,7 @@ impl Run {
         self.unheard += u64::from(self.guests[at].phase == Phase::Asking);
         self.model.end(at);
         self.guests[at].phase = Phase::Over;
-        self.node.world.close(self.guests[at].client);
+        self.node.world.close(self.guests[at].end.client);
     }
 
     /// Everything said arrives, everything sent is read, every worker with a reason turns; then all is judged.
@@ -256,13 +260,13 @@ impl Run {
         for (at, guest) in self.guests.iter().enumerate().filter(|(_, guest)| guest.is_tame()) {
             match guest.phase {
                 Phase::Asking => panic!("client {at}: all rests, and its request is not answered"),
-                Phase::Open => assert!(guest.awaited.is_empty(), "client {at} has no reply: {:?}", guest.awaited),
+                Phase::Open => assert!(guest.replies.is_empty(), "client {at} has no reply: {:?}", guest.replies),
                 Phase::Closing(_) => panic!("client {at}: all rests, and its close is not answered"),
                 Phase::Told | Phase::Refused | Phase::Over => {}
             }
         }
         if !self.guests.iter().any(|guest| !guest.is_tame() && guest.phase != Phase::Over) {
-            self.node.check_nothing_held();
+            self.node.check_at_rest();
         }
         let guests = &self.guests;
         self.model.settle(|at| !self.draining && guests[at].phase == Phase::Open);
@@ -274,8 +278,8 @@ impl Run {
         let Some(at) = self.guests.iter().position(asks) else { return };
         for room in 0..4 {
             let room = room_name(room);
-            let text = format!(r#""type":"presence","roomId":{}"#, guest::json(&room));
-            self.command(at, &text, Some(Awaited::Presence(room)));
+            let text = format!(r#""type":"presence","roomId":{}"#, json(&room));
+            self.command(at, &text, Some(Awaited::Presence { room }));
         }
         self.is_resting = true;
         self.come_to_rest();

@@ -2,9 +2,11 @@
 
 use fanfare_seeds::frame::{BINARY, Frame, TEXT};
 use fanfare_seeds::script::WORDS;
+use fanfare_simulated::message::json;
+use fanfare_simulated::replies::Awaited;
 
 use super::Run;
-use super::guest::{Awaited, Phase, Role, json, room_name, user_name};
+use super::guest::{Change, Phase, Role, room_name, user_name};
 use super::model::{Body, GuestAt, Serial, Topic};
 
 /// Bytes a client sends without having had the answer to its request; the server takes 64 KiB.
@@ -60,7 +62,7 @@ impl Run {
                 let text = format!(r#""type":"leave_room","roomId":{}"#, json(&room));
                 self.guests[at].rooms.remove(&room);
                 let change = self.model.leave(Topic::Room(room.clone()), at);
-                self.command(at, &text, has_id.then_some(Awaited::Left(room, change)));
+                self.command(at, &text, has_id.then_some(Awaited::Left((room, change))));
             }
             "presence" => self.say_presence(at, room),
             "presence many times" => (0..=size).for_each(|_| self.say_presence(at, room.clone())),
@@ -78,7 +80,7 @@ impl Run {
 
     fn say_presence(&mut self, at: GuestAt, room: String) {
         let text = format!(r#""type":"presence","roomId":{}"#, json(&room));
-        self.command(at, &text, Some(Awaited::Presence(room)));
+        self.command(at, &text, Some(Awaited::Presence { room }));
     }
 
     fn say_raw(&mut self, at: GuestAt, topic: Topic, echo: bool, size: u8) {
@@ -120,7 +122,11 @@ impl Run {
         }
         let change = self.joins(at, &room);
         let has_reply = has_id || resumes;
-        self.command(at, &text, has_reply.then_some(Awaited::Joined { room, change, resumes }));
+        self.command(
+            at,
+            &text,
+            has_reply.then_some(Awaited::Joined { room: room.clone(), op: (room, change), resumes }),
+        );
     }
 
     fn join_many(&mut self, at: GuestAt, about: u8) {
@@ -132,7 +138,7 @@ impl Run {
         if let Some(code) = self.join_refusal(at, &rooms, resumes) {
             return self.command(at, &text, Some(Awaited::Error(code)));
         }
-        let rooms = rooms.into_iter().map(|room| (room.clone(), self.joins(at, &room))).collect();
+        let rooms = rooms.into_iter().map(|room| (room.clone(), (room.clone(), self.joins(at, &room)))).collect();
         self.command(at, &text, Some(Awaited::Many { rooms, resumes }));
     }
 
@@ -153,7 +159,7 @@ impl Run {
     }
 
     /// Sends a command; it has an id where a reply is awaited.
-    pub fn command(&mut self, at: GuestAt, text: &str, awaited: Option<Awaited>) {
+    pub fn command(&mut self, at: GuestAt, text: &str, awaited: Option<Awaited<Change>>) {
         let guest = &mut self.guests[at];
         let text = match awaited {
             None => format!("{{{text}}}"),
@@ -162,7 +168,7 @@ impl Run {
                 let number = self.ids;
                 let id = if number.is_multiple_of(2) { number.to_string() } else { format!("\"c{number}\"") };
                 let text = format!(r#"{{{text},"id":{id}}}"#);
-                guest.awaited.insert(id, awaited);
+                guest.replies.await_one(Some(&id), awaited);
                 text
             }
         };

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use fanfare::reactor::sim::{Client, World};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-/// The key of RFC 6455 §1.3 and what answers it.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// The key of RFC 6455 §1.3, and what answers it.
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// The opcode of a text message (RFC 6455 §5.2).
@@ -46,6 +46,7 @@ pub struct End {
     is_partly_sent: bool,
     unparsed: Vec<u8>,
     stage: Stage,
+    key: Key,
     deflate: Option<Deflate>,
     /// Compressed messages that came.
     pub compressed: u64,
@@ -57,6 +58,15 @@ struct Deflate {
     server_bits: u8,
     compress: Compress,
     takeover: bool,
+}
+
+/// What a client asks with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    /// [`KEY`].
+    Usual,
+    /// Any, or none.
+    Other,
 }
 
 /// How far the server's side of the conversation is.
@@ -78,9 +88,15 @@ impl End {
             is_partly_sent: false,
             unparsed: Vec::new(),
             stage: Stage::Head,
+            key: Key::Usual,
             deflate: None,
             compressed: 0,
         }
+    }
+
+    /// Its request has another key than the usual one, or may have.
+    pub fn has_other_key(&mut self) {
+        self.key = Key::Other;
     }
 
     /// Bytes the network does not have yet.
@@ -107,7 +123,7 @@ impl End {
         while from < self.unparsed.len() {
             let rest = &self.unparsed[from..];
             let parsed = match self.stage {
-                Stage::Head => head(rest, &mut self.deflate),
+                Stage::Head => head(rest, self.key, &mut self.deflate),
                 Stage::Frames => frame(rest, self.deflate.as_ref()),
                 Stage::Body => return self.unparsed.clear(),
                 Stage::Closed => panic!("nothing follows a close frame"),
@@ -138,13 +154,7 @@ impl End {
             Some(parameter) => format!("Sec-WebSocket-Extensions: permessage-deflate{takeover}{parameter}\r\n"),
             None => String::new(),
         };
-        self.unsent.extend(
-            format!(
-                "GET {target} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
-            )
-            .as_bytes(),
-        );
+        self.say_raw(&upgrade_request(target, &offer));
     }
 
     /// Says bytes as they are.
@@ -244,14 +254,28 @@ impl Deflate {
     }
 }
 
+/// A request for a connection at this path, with more lines of a head.
+pub fn upgrade_request(target: &str, more: &str) -> Vec<u8> {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+    .into_bytes()
+}
+
 /// The response head at the front, and its length.
-fn head(bytes: &[u8], deflate: &mut Option<Deflate>) -> Option<(Heard, usize)> {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&bytes[..end]).expect("a response head is text");
-    let status: u16 = head[9..12].parse().expect("a status is a number");
-    assert!(status != 101 || head.contains(ACCEPT), "the key is answered: {head}");
-    *deflate = Deflate::agreed(head);
-    Some((Heard::Status(status), end + 4))
+fn head(bytes: &[u8], key: Key, deflate: &mut Option<Deflate>) -> Option<(Heard, usize)> {
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut response = httparse::Response::new(&mut headers);
+    let text = String::from_utf8_lossy(bytes);
+    let parsed = response.parse(bytes).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let httparse::Status::Complete(head_bytes) = parsed else { return None };
+    let status = response.code.expect("a whole response has a status");
+    let accept = response.headers.iter().find(|header| header.name == "Sec-WebSocket-Accept");
+    let is_answer = accept.is_some_and(|accept| key == Key::Other || accept.value == ACCEPT.as_bytes());
+    assert_eq!(status == 101, is_answer, "a key is answered where the connection is accepted: {text}");
+    *deflate = Deflate::agreed(&text);
+    Some((Heard::Status(status), head_bytes))
 }
 
 /// The frame at the front, and its length. A server's frames are whole messages and have no mask (RFC 6455 §5.1).
@@ -266,6 +290,12 @@ fn frame(bytes: &[u8], deflate: Option<&Deflate>) -> Option<(Heard, usize)> {
         }
         _ => return None,
     };
+    let shortest = match payload_bytes {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => 10,
+    };
+    assert_eq!(header_bytes, shortest, "a length is written in its shortest form");
     let payload = bytes.get(header_bytes..header_bytes + payload_bytes)?.to_vec();
     let marks = bytes[0] & 0xF0;
     let heard = match bytes[0] & 0x0F {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use fanfare::ids::ReactorId;
 use fanfare::limits::{INFLATE_STEP_BYTES, INFLATE_STREAM_BYTES};
 use fanfare::metrics::NodeMetrics;
-use fanfare::reactor::sim::{Client, Rest, SimDriver, SimWaker, World};
+use fanfare::reactor::sim::{Client, Inside, Rest, SimDriver, SimWaker, World};
 use fanfare::reactor::{Mailbox, NodeState, Settings, Turn, Worker};
 use fanfare::time::Millis;
 
@@ -22,7 +22,7 @@ const ANSWER_BYTES_MAX: u64 = 5 * 1_000;
 /// Turns over which that is measured.
 const TURNS_PER_WINDOW: u64 = 300;
 
-/// Turns between two looks at a worker's tables.
+/// Turns between two looks at a worker's tables, where runs are long.
 const TURNS_PER_CHECK: u64 = 16;
 
 /// Turns between two times that a router builds again what it can.
@@ -53,6 +53,7 @@ pub struct Seats {
     pub handed: Handed,
     seats: Vec<Seat>,
     outbox_bytes_max: usize,
+    turns_per_check: u64,
     /// What one connection may hold for its own commands.
     share_bytes: u64,
     metrics: Arc<NodeMetrics>,
@@ -107,6 +108,7 @@ impl Seats {
             handed,
             seats,
             outbox_bytes_max: if replays { usize::MAX } else { settings.outbox_bytes_max },
+            turns_per_check: TURNS_PER_CHECK,
             share_bytes: settings.intake_bytes_max as u64 + ANSWER_BYTES_MAX + inflating_bytes as u64,
             metrics: state.metrics.clone(),
             turns: 0,
@@ -117,6 +119,11 @@ impl Seats {
     /// As much as this may be under way to a connection that has used up its share.
     pub fn permit_answers_of(&mut self, bytes: usize) {
         self.share_bytes += bytes as u64;
+    }
+
+    /// Looks at a worker's tables behind each of its turns.
+    pub fn check_each_turn(&mut self) {
+        self.turns_per_check = 1;
     }
 
     /// How many reactors there are, ended ones included.
@@ -191,7 +198,7 @@ impl Seats {
         assert!(own_bytes <= self.share_bytes, "reactor {at}: {own_bytes} bytes of answers wait for one connection");
         match turned {
             Turn::Continues => {
-                if seat.turns.is_multiple_of(TURNS_PER_CHECK) {
+                if seat.turns.is_multiple_of(self.turns_per_check) {
                     check_tables(worker);
                 }
                 if seat.turns.is_multiple_of(TURNS_PER_REBUILD) {
@@ -242,6 +249,29 @@ impl Seats {
         for (at, worker) in self.workers() {
             check_tables(worker);
             assert_eq!(worker.inside().held_bytes, 0, "reactor {at}: all is said and read, and bytes are held");
+        }
+    }
+
+    /// Checks that nothing is left of any client.
+    pub fn check_empty(&self) {
+        for (at, worker) in self.workers() {
+            let expected = Inside { topics: 1, connections: 0, held_bytes: 0, backlog_bytes: 0, own_bytes: 0 };
+            assert_eq!(worker.inside(), expected, "reactor {at}: all are gone, only everyone's topic is left");
+        }
+        self.check_places(0);
+    }
+
+    /// Checks the node's count of sockets and of connections against the one that should be.
+    pub fn check_places(&self, places: usize) {
+        let sockets = self.metrics.sockets.load(Ordering::Relaxed);
+        let connections = self.metrics.connections.load(Ordering::Relaxed);
+        assert_eq!((sockets, connections), (places, places), "the node's sockets and connections");
+    }
+
+    /// The control thread answers nothing here: it closes what it was handed.
+    pub fn hang_up_handed(&self) {
+        for (client, _) in self.handed.borrow().iter() {
+            self.world.hang_up(*client);
         }
     }
 
