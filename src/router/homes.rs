@@ -7,6 +7,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::cluster_subscription::ClusterSubscription;
+use super::growth::Grow;
 use super::history::History;
 use super::mail::HomeMail;
 use super::policy::{Policies, TopicPolicy};
@@ -82,7 +83,10 @@ impl Home {
     fn add(&mut self, reactor: ReactorId, user: Option<&ArcStr>, seed: u64) {
         match self.interest.iter_mut().find(|(at, _)| *at == reactor) {
             Some((_, members)) => *members += 1,
-            None => self.interest.push((reactor, 1)),
+            None => {
+                self.interest.make_room_for_one();
+                self.interest.push((reactor, 1));
+            }
         }
         if let Some(user) = user {
             self.users.add(user, seed);
@@ -146,6 +150,7 @@ impl Homes {
                 if let HomeState::One { reactor, members } = topic.home {
                     home.interest.push((reactor, members));
                 }
+                self.homes.make_room_for_one();
                 let at = u32::try_from(self.homes.insert(home)).expect("fewer homes than topics");
                 topic.home = HomeState::Open(at);
                 at

@@ -9,6 +9,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::JoinError;
+use super::growth::Grow;
 use super::history::Place;
 use super::mail::{Membership, RecoverFrom};
 use super::topic::{HashedTopic, Kind, Topic, TopicIndex, Topics};
@@ -112,6 +113,7 @@ impl Members {
     pub(super) fn insert(&mut self, conn: ConnId, name: ArcStr) {
         let at = conn.slot.0 as usize;
         if at >= self.subscribers.len() {
+            self.subscribers.make_room_for_one();
             self.subscribers.resize_with(at + 1, || None);
         }
         assert!(self.subscribers[at].is_none(), "a slot's connection was disconnected before the next");

@@ -34,6 +34,7 @@ mod batches;
 pub mod cluster;
 mod cluster_subscription;
 mod crowd;
+mod growth;
 mod history;
 mod homes;
 mod kept;

@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::growth::Grow;
 use super::homes::HomeState;
 use super::members::MemberList;
 use crate::ids::ReactorId;
@@ -220,6 +221,7 @@ impl Topics {
 
     fn insert(&mut self, key: TopicKey) -> TopicIndex {
         let hash = key.hash;
+        self.topics.make_room_for_one();
         let at = self.topics.insert(Topic {
             key,
             members: MemberList::Empty,

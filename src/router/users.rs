@@ -4,6 +4,8 @@ use arcstr::ArcStr;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use super::growth::Grow;
+
 /// Rooms with up to so many members are searched through; a larger one gets a table, for good.
 const FEW_MEMBERS_MAX: usize = 32;
 
@@ -26,7 +28,10 @@ impl Users {
     /// One more connection of a user. `seed` is that of a large room's table.
     pub(super) fn add(&mut self, user: &ArcStr, seed: u64) {
         match self {
-            Users::Few(few) if few.len() < FEW_MEMBERS_MAX => few.push(user.clone()),
+            Users::Few(few) if few.len() < FEW_MEMBERS_MAX => {
+                few.make_room_for_one();
+                few.push(user.clone());
+            }
             Users::Few(few) => {
                 let mut many = table(few.drain(..).map(|user| (user, 1)), seed);
                 *many.entry_ref(user).or_insert(0) += 1;
