@@ -181,7 +181,7 @@ impl Router {
     }
 
     /// A publish at the home of its topic: into history in Redis, if the topic keeps one. `None` where that is done.
-    pub(super) fn to_cluster(&mut self, published: Published) -> Option<Published> {
+    pub(super) fn append_or_share(&mut self, published: Published) -> Option<Published> {
         let Some(cluster) = &mut self.cluster else { return Some(published) };
         let name = published.topic.hashed();
         let found = self.topics.find(name).map(|index| self.topics.get(index));

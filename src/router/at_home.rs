@@ -93,7 +93,7 @@ impl Router {
 
     /// Published on another reactor, or while the topic could not be published to at once.
     fn home_publish(&mut self, from: ReactorId, published: Published, sink: &mut impl Sink) {
-        let Some(published) = self.to_cluster(published) else { return };
+        let Some(published) = self.append_or_share(published) else { return };
         let Published { topic, frame, exclude, key, publisher, id } = published;
         let publish = Publish { topic: topic.borrow(), frame: frame.plain(), exclude, key: key.as_deref(), publisher };
         let found = self.topics.find(topic.hashed());

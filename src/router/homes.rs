@@ -45,8 +45,8 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// Bytes that it takes among the homes, which may be half empty.
-    pub(super) const OWN_BYTES: usize = 2 * (size_of::<Home>() + size_of::<usize>());
+    /// Bytes that it takes among the homes, of which a fifth may be empty.
+    pub(super) const OWN_BYTES: usize = 5 * (size_of::<Home>() + size_of::<usize>()) / 4;
 
     fn new(policy: TopicPolicy) -> Home {
         Home {

@@ -37,6 +37,8 @@ impl TopicPolicy {
 /// How many names without a topic have their policy remembered.
 const RECENT: usize = 64;
 
+type Recent = [Option<(TopicKey, TopicPolicy)>; RECENT];
+
 /// Resolves policies. All of it is settings, but for `recent`, which is built again by resolving.
 #[derive(Debug)]
 pub(super) struct Policies {
@@ -45,7 +47,7 @@ pub(super) struct Policies {
     notice_members_max: u64,
     /// Rooms that were published to lately, by hash: one that keeps nothing and has no member has no topic to keep its
     /// policy in. `None` until there is one, which takes patterns.
-    recent: Option<Box<[Option<(TopicKey, TopicPolicy)>; RECENT]>>,
+    recent: Option<Box<Recent>>,
 }
 
 impl Policies {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Router;
 use super::homes::HomeState;
-use super::topic::TopicIndex;
+use super::topic::{TopicIndex, TopicKey};
 use crate::frame::FrameBuilder;
 
 impl Router {
@@ -16,7 +16,7 @@ impl Router {
             names.insert(before.0, after);
         });
         let renamed = |index: TopicIndex| names[&index.0];
-        self.everyone = renamed(self.everyone);
+        self.everyone = self.topics.find_or_insert(&TopicKey::everyone());
         self.members.rebuild(&mut self.topics, renamed);
         self.batches.rebuild(&mut self.topics, renamed);
         self.homes.rebuild();
