@@ -124,7 +124,7 @@ struct Line<C> {
     session: u64,
     connection: Option<C>,
     /// Where it leads.
-    place: String,
+    address: String,
     /// Attempts since one was of use.
     attempts: u32,
     /// What makes the connection, keeps it going, or waits for its answers.
@@ -133,7 +133,7 @@ struct Line<C> {
 
 impl<C> Default for Line<C> {
     fn default() -> Line<C> {
-        Line { session: 0, connection: None, place: String::new(), attempts: 0, tasks: JoinSet::new() }
+        Line { session: 0, connection: None, address: String::new(), attempts: 0, tasks: JoinSet::new() }
     }
 }
 
@@ -279,11 +279,11 @@ impl Thread {
             self.waiting_bytes.set(self.waiting_bytes.get() - heard.bytes());
         }
         match event {
-            Event::CommandsUp(session, connection, place) if session == self.commands.session => {
-                tracing::info!(place, "connected to Redis");
-                self.commands.up(connection, place);
+            Event::CommandsUp(session, connection, address) if session == self.commands.session => {
+                tracing::info!(address, "connected to Redis");
+                self.commands.up(connection, address);
                 self.core.handle(Input::CommandsUp);
-                if self.subscriber.leads_elsewhere(&self.commands.place) {
+                if self.subscriber.leads_elsewhere(&self.commands.address) {
                     self.subscriber_down("it leads to another Redis than the newer connection for commands");
                 }
             }
@@ -291,10 +291,10 @@ impl Thread {
             Event::Answered(session, batch, answers) if session == self.commands.session => {
                 self.answered(batch, answers);
             }
-            Event::SubscriberUp(session, connection, place) if session == self.subscriber.session => {
-                self.subscriber.up(connection, place);
+            Event::SubscriberUp(session, connection, address) if session == self.subscriber.session => {
+                self.subscriber.up(connection, address);
                 self.core.handle(Input::SubscriberUp);
-                if self.commands.leads_elsewhere(&self.subscriber.place) {
+                if self.commands.leads_elsewhere(&self.subscriber.address) {
                     self.commands_down("it leads to another Redis than the newer connection that subscribes");
                 }
             }
@@ -457,7 +457,7 @@ impl Thread {
         self.commands.spawn(async move {
             tokio::time::sleep(delay).await;
             let event = match redis.commands().await {
-                Ok((commands, place)) => Event::CommandsUp(session, commands, place),
+                Ok((commands, address)) => Event::CommandsUp(session, commands, address),
                 Err(why) => Event::CommandsDown(session, why),
             };
             let _ = events.send(event);
@@ -477,8 +477,8 @@ impl Thread {
                 let _ = heard.send(Event::Heard(session, what));
             });
             let why = match redis.subscriber(hearing).await {
-                Ok((subscriber, listening, place)) => {
-                    let _ = events.send(Event::SubscriberUp(session, subscriber, place));
+                Ok((subscriber, listening, address)) => {
+                    let _ = events.send(Event::SubscriberUp(session, subscriber, address));
                     listening.await
                 }
                 Err(why) => why,
@@ -504,14 +504,14 @@ impl<C> Line<C> {
         (self.session, Duration::from_millis(delay_ms))
     }
 
-    fn up(&mut self, connection: C, place: String) {
+    fn up(&mut self, connection: C, address: String) {
         self.connection = Some(connection);
-        self.place = place;
+        self.address = address;
     }
 
     /// Whether this is a connection to somewhere else.
-    fn leads_elsewhere(&self, place: &str) -> bool {
-        self.connection.is_some() && self.place != place
+    fn leads_elsewhere(&self, address: &str) -> bool {
+        self.connection.is_some() && self.address != address
     }
 
     /// Runs a task until it ends, or the connection is given up.

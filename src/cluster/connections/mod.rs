@@ -148,18 +148,18 @@ impl Redis {
             let commands = ShardedCommands::connect(self, nodes, deadline).await?;
             return Ok((Commands::Tasked(TaskedCommands::Sharded(commands)), A_CLUSTER.to_owned()));
         }
-        let (client, place) = in_time(deadline, &"Sentinels", self.primary()).await?;
+        let (client, address) = in_time(deadline, &"Sentinels", self.primary()).await?;
         let commands = match has_tls(&client) {
-            false => Commands::Direct(in_time(deadline, &place, DirectCommands::connect(&client)).await?),
+            false => Commands::Direct(in_time(deadline, &address, DirectCommands::connect(&client)).await?),
             true => {
-                let server = in_time(deadline, &place, Server::connect(&client, Mode::Alone)).await?;
+                let server = in_time(deadline, &address, Server::connect(&client, Mode::Alone)).await?;
                 Commands::Tasked(TaskedCommands::Single(server))
             }
         };
-        Ok((commands, place))
+        Ok((commands, address))
     }
 
-    /// Makes a connection that subscribes, and says where it leads: where the other one does not lead to the same place,
+    /// Makes a connection that subscribes, and says where it leads: where the other one does not lead to the same address,
     /// one of them is wrong.
     ///
     /// # Errors
@@ -174,31 +174,31 @@ impl Redis {
             let subscriber = Subscriber::Tasked(TaskedSubscriber::Sharded(subscriber));
             return Ok((subscriber, listening, A_CLUSTER.to_owned()));
         }
-        let (client, place) = in_time(deadline, &"Sentinels", self.primary()).await?;
+        let (client, address) = in_time(deadline, &"Sentinels", self.primary()).await?;
         let (subscriber, listening): (Subscriber, Listening) = match has_tls(&client) {
             false => {
-                let direct = in_time(deadline, &place, DirectSubscriber::connect(&client)).await?;
+                let direct = in_time(deadline, &address, DirectSubscriber::connect(&client)).await?;
                 // Its end is seen by whoever reads it.
                 (Subscriber::Direct(direct), Box::pin(std::future::pending()))
             }
             true => {
                 let connecting = SingleSubscriber::connect(&client, hearing);
-                let (subscriber, listening) = in_time(deadline, &place, connecting).await?;
+                let (subscriber, listening) = in_time(deadline, &address, connecting).await?;
                 (Subscriber::Tasked(TaskedSubscriber::Single(subscriber)), listening)
             }
         };
         match self.place.kind {
             RedisKind::Sentinel { .. } => {
-                let (redis, known) = (self.clone(), place.clone());
+                let (redis, known) = (self.clone(), address.clone());
                 let listening = async move {
                     tokio::select! {
                         why = listening => why,
                         why = redis.replaced(&known) => why,
                     }
                 };
-                Ok((subscriber, Box::pin(listening), place))
+                Ok((subscriber, Box::pin(listening), address))
             }
-            _ => Ok((subscriber, listening, place)),
+            _ => Ok((subscriber, listening, address)),
         }
     }
 
@@ -210,8 +210,8 @@ impl Redis {
             RedisKind::Sentinel { .. } => self.named_by_sentinels().await?,
             RedisKind::Cluster(_) => return Err("a Redis Cluster has many primaries".to_owned()),
         };
-        let place = addr.to_string();
-        Ok((self.client(addr, ProtocolVersion::RESP2)?, place))
+        let address = addr.to_string();
+        Ok((self.client(addr, ProtocolVersion::RESP2)?, address))
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -330,11 +330,11 @@ fn deadline() -> Instant {
 /// One step on the way to a connection; where it fails, with the name of who is at fault.
 async fn in_time<T>(
     deadline: Instant,
-    place: &dyn Display,
+    address: &dyn Display,
     step: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
     let outcome = timeout_at(deadline, step).await.unwrap_or_else(|_| Err("no answer".to_owned()));
-    outcome.map_err(|why| format!("{place}: {why}"))
+    outcome.map_err(|why| format!("{address}: {why}"))
 }
 
 fn authority(path: &str) -> io::Result<Authority> {
@@ -379,6 +379,6 @@ fn needs_other_connection(answer: &Value) -> Option<String> {
     is_lasting.then(|| error.code().to_owned())
 }
 
-fn at(place: &dyn Display, why: &str) -> String {
-    format!("{place}: {why}")
+fn at(address: &dyn Display, why: &str) -> String {
+    format!("{address}: {why}")
 }

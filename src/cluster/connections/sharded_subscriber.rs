@@ -285,11 +285,11 @@ impl Shards {
         if let Some(connection) = self.connections.get(host) {
             return Ok(connection.clone());
         }
-        let (events, place) = (self.events.clone(), host.clone());
+        let (events, shard) = (self.events.clone(), host.clone());
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_push_sender(move |push: PushInfo| {
             events.send(match push.kind {
-                PushKind::Disconnection => ShardEvent::Lost(place.clone(), "it was closed".to_owned()),
-                _ => ShardEvent::Push(place.clone(), push),
+                PushKind::Disconnection => ShardEvent::Lost(shard.clone(), "it was closed".to_owned()),
+                _ => ShardEvent::Push(shard.clone(), push),
             })
         });
         let client = self.redis.shard(host)?;

@@ -55,7 +55,7 @@ impl Tickets {
 pub(super) struct Stored {
     pub(super) publisher: ConnId,
     pub(super) id: Box<str>,
-    pub(super) place: Place,
+    pub(super) position: Place,
 }
 
 /// An ack that waits until its message is here.
@@ -92,14 +92,14 @@ pub(super) struct Fence {
 impl Core {
     /// The message is stored: its publisher is told when it is here, too.
     pub(super) fn acknowledge(&mut self, feed: Option<usize>, stored: Stored) {
-        let Stored { publisher, id, place } = stored;
+        let Stored { publisher, id, position } = stored;
         let is_up = self.subscriber == Subscriber::Up;
-        let feed = feed.and_then(|at| self.feeds.get_mut(at)).filter(|feed| is_up && feed.is_behind(&place));
+        let feed = feed.and_then(|at| self.feeds.get_mut(at)).filter(|feed| is_up && feed.is_behind(&position));
         match feed.and_then(|feed| feed.attachment.as_attached_mut()) {
-            None => self.mail.push((publisher.reactor, Mail::stored(publisher, id, place))),
+            None => self.mail.push((publisher.reactor, Mail::stored(publisher, id, position))),
             Some(attached) => {
                 let ticket = self.tickets.take();
-                attached.acks.push_back(HeldAck { stored: Stored { publisher, id, place }, ticket });
+                attached.acks.push_back(HeldAck { stored: Stored { publisher, id, position }, ticket });
             }
         }
     }
@@ -111,7 +111,7 @@ impl Core {
         {
             let feed = &mut self.feeds[at];
             match which {
-                Release::Reached if feed.is_behind(&ack.stored.place) => {
+                Release::Reached if feed.is_behind(&ack.stored.position) => {
                     if let Some(attached) = feed.attachment.as_attached_mut() {
                         attached.acks.push_front(ack);
                     }
@@ -123,9 +123,9 @@ impl Core {
     }
 
     pub(super) fn send_ack(&mut self, ack: HeldAck) {
-        let HeldAck { stored: Stored { publisher, id, place }, ticket } = ack;
+        let HeldAck { stored: Stored { publisher, id, position }, ticket } = ack;
         self.tickets.give_back(ticket);
-        self.mail.push((publisher.reactor, Mail::stored(publisher, id, place)));
+        self.mail.push((publisher.reactor, Mail::stored(publisher, id, position)));
     }
 
     pub(super) fn release_all_acks(&mut self) {
@@ -158,8 +158,8 @@ impl Core {
 
 impl Feed {
     /// Whether a message is not here yet, but will be.
-    fn is_behind(&self, place: &Place) -> bool {
+    fn is_behind(&self, position: &Place) -> bool {
         self.attached().is_some()
-            && self.position().is_some_and(|here| here.epoch == place.epoch && here.offset < place.offset)
+            && self.position().is_some_and(|here| here.epoch == position.epoch && here.offset < position.offset)
     }
 }

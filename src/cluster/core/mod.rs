@@ -1,4 +1,5 @@
-//! What a node says and hears in its cluster, sans-IO: mail and what Redis tells go in, mail and commands come out.
+//! What a node publishes and receives in its cluster, sans-IO: mail and what comes from Redis go in, mail and commands come
+//! out.
 //!
 //! ```text
 //!   homes ── ToCluster ──►  Core ── Commands, Subscribe ──►  Redis connections (or simulated ones)
@@ -583,7 +584,7 @@ enum Expect {
     Load(FeedId, u64),
 }
 
-/// A feed, and which of those that had its place.
+/// A feed by its slot, and which of those that had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FeedId {
     at: usize,

@@ -269,8 +269,8 @@ impl Core {
                 let feed = self.feeds_by_name.get(&channel).copied();
                 for ((publisher, id), offset) in publishers.into_iter().zip(offsets) {
                     if let Some(id) = id {
-                        let place = Place { epoch: epoch.clone(), offset };
-                        self.acknowledge(feed, Stored { publisher, id, place });
+                        let position = Place { epoch: epoch.clone(), offset };
+                        self.acknowledge(feed, Stored { publisher, id, position });
                     }
                 }
             }
