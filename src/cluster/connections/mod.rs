@@ -65,7 +65,7 @@ struct Authority {
 /// A connection for commands.
 pub(super) enum Commands {
     /// The thread reads and writes the socket itself.
-    Direct(DirectCommands),
+    Direct(Box<DirectCommands>),
     /// A task awaits the answers.
     Tasked(TaskedCommands),
 }
@@ -150,7 +150,10 @@ impl Redis {
         }
         let (client, address) = in_time(deadline, &"Sentinels", self.primary()).await?;
         let commands = match has_tls(&client) {
-            false => Commands::Direct(in_time(deadline, &address, DirectCommands::connect(&client)).await?),
+            false => {
+                let direct = in_time(deadline, &address, DirectCommands::connect(&client)).await?;
+                Commands::Direct(Box::new(direct))
+            }
             true => {
                 let server = in_time(deadline, &address, Server::connect(&client, Mode::Alone)).await?;
                 Commands::Tasked(TaskedCommands::Single(server))

@@ -286,3 +286,104 @@ async fn sign_in(
         () = driver => Err("it was closed".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+
+    /// A wire to a server that does as `serve` says, and what that returns.
+    fn with_server<T: Send + 'static>(
+        serve: impl FnOnce(net::TcpStream) -> T + Send + 'static,
+        test: impl AsyncFnOnce(Wire),
+    ) -> T {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let server: JoinHandle<T> = std::thread::spawn(move || serve(listener.accept().expect("it connects").0));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let client = Client::open(format!("redis://127.0.0.1:{port}/")).expect("an address");
+            let (wire, _) = Wire::connect(&client, &redis::pipe()).await.expect("it connects");
+            test(wire).await;
+        });
+        server.join().expect("the server ends")
+    }
+
+    /// Waits for the next value.
+    async fn next(wire: &mut Wire) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(value) = wire.next_value()? {
+                return Ok(value.to_vec());
+            }
+            wire.ready().await?;
+        }
+    }
+
+    #[test]
+    fn values_come_whole_and_then_the_end() {
+        let text = "x".repeat(3 * CLUSTER_READ_BUFFER_BYTES);
+        let long = format!("${}\r\n{text}\r\n", text.len());
+        let sent = format!("+one\r\n{long}:3\r\n");
+        with_server(
+            move |mut stream| sent.as_bytes().chunks(1_000).for_each(|chunk| stream.write_all(chunk).unwrap()),
+            async |mut wire| {
+                assert_eq!(next(&mut wire).await.unwrap(), b"+one\r\n");
+                assert_eq!(next(&mut wire).await.unwrap(), long.as_bytes());
+                assert_eq!(next(&mut wire).await.unwrap(), b":3\r\n");
+                assert_eq!(next(&mut wire).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            },
+        );
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_at_once_goes_out_later() {
+        const BYTES: usize = 32 << 20;
+        let read = with_server(
+            |mut stream| {
+                let mut read = vec![0; BYTES];
+                stream.read_exact(&mut read).unwrap();
+                stream.write_all(b"+OK\r\n").unwrap();
+                read.into_iter().filter(|byte| *byte == b'x').count()
+            },
+            async |mut wire| {
+                wire.outgoing().resize(BYTES, b'x');
+                wire.flush().unwrap();
+                assert_eq!(next(&mut wire).await.unwrap(), b"+OK\r\n");
+                assert!(wire.outgoing().is_empty());
+            },
+        );
+        assert_eq!(read, BYTES);
+    }
+
+    #[test]
+    fn an_unwatched_socket_is_read_in_passing_and_watched_again() {
+        with_server(
+            |mut stream| {
+                let mut byte = [0];
+                for answer in [b":1\r\n", b":2\r\n"] {
+                    stream.read_exact(&mut byte).unwrap();
+                    stream.write_all(answer).unwrap();
+                }
+            },
+            async |mut wire| {
+                assert_eq!(wire.unwatch().unwrap(), Watch::Off);
+                wire.outgoing().push(b'x');
+                wire.flush().unwrap();
+                let first = loop {
+                    wire.read_unwatched().unwrap();
+                    match wire.next_value().unwrap() {
+                        Some(value) => break value.to_vec(),
+                        None => tokio::task::yield_now().await,
+                    }
+                };
+                assert_eq!(first, b":1\r\n");
+                wire.outgoing().push(b'x');
+                wire.flush().unwrap();
+                wire.watch().unwrap();
+                assert_eq!(next(&mut wire).await.unwrap(), b":2\r\n");
+            },
+        );
+    }
+}
