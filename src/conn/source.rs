@@ -127,7 +127,10 @@ mod tests {
 
     /// The newest value of each key, in the order of the last change.
     #[derive(Clone, Debug, Default)]
-    struct Values(Rc<RefCell<BTreeMap<u64, (char, Rc<[u8]>)>>>);
+    struct Values(Rc<RefCell<BTreeMap<u64, Value>>>);
+
+    /// A key, and the frame of its newest value.
+    type Value = (char, Rc<[u8]>);
 
     impl Values {
         fn set(&self, key: char, value: u8) {
@@ -171,7 +174,7 @@ mod tests {
         }
 
         fn advance(&mut self, frames: usize) {
-            if let Some((at, _)) = self.pulled.drain(..frames).last() {
+            if let Some((at, _)) = self.pulled.drain(..frames).next_back() {
                 self.since = at;
             }
         }

@@ -13,6 +13,7 @@
 use std::io::IoSlice;
 
 use super::connection::{Connection, NO_BATCH, Phase, Room, Then};
+use super::connections::Connections;
 use super::driver::{Driver, Sent, Shortfall, SlotKey};
 use super::worker::Worker;
 use crate::conn::CloseReason;
@@ -60,12 +61,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn flush_dirty(&mut self) {
         let dirty = self.connections.egress.take_dirty();
         for &slot in &dirty {
-            if let Some(connection) = self.connections.get_mut(slot)
-                && connection.dirty
-            {
-                connection.dirty = false;
-                self.send_queued(slot);
-            }
+            self.send_dirty(slot);
         }
         self.connections.egress.give_back_dirty(dirty);
         while !self.flush.under_way.is_empty() {
@@ -119,30 +115,30 @@ impl<D: Driver> Worker<D> {
         self.publish_counts();
     }
 
-    /// Sends what one connection has. Nothing but its own queue and the list of batches changes.
+    /// Sends what one connection has, if it is still to be flushed. Nothing changes but its own queue and the list of
+    /// batches.
     #[inline]
-    fn send_queued(&mut self, slot: SlotKey) {
-        let Some(connection) = self.connections.get(slot) else { return };
-        if !connection.outbox.is_empty() || connection.room == Room::None {
-            self.connections.queue_batch(slot, 0);
-            return self.send_outbox(slot);
+    fn send_dirty(&mut self, slot: SlotKey) {
+        let Connections { sessions, egress, counts, .. } = &mut self.connections;
+        let Some(connection) = sessions.get_mut(slot) else { return };
+        if !std::mem::replace(&mut connection.dirty, false) {
+            return;
         }
         let batch = connection.batch;
-        if batch == NO_BATCH {
-            return self.note_flushed(slot, Flushed::Empty);
+        if batch == NO_BATCH || !connection.outbox.is_empty() || connection.room == Room::None {
+            egress.queue_batch(connection, 0);
+            return self.send_outbox(slot);
         }
-        let bytes = self.connections.egress.batch_bytes(batch);
+        let bytes = egress.batch_bytes(batch);
         let given_bytes = bytes.len();
-        let sent = self.driver.send(slot, bytes);
-        self.connections.counts.sends += 1;
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        match sent {
+        counts.sends += 1;
+        match self.driver.send(slot, bytes) {
             Sent::Took(taken_bytes) if taken_bytes == given_bytes => {
                 connection.batch = NO_BATCH;
+                counts.bytes_out += taken_bytes as u64;
                 if connection.awaits_flush() {
                     self.flush.follow_ups.push((slot, Flushed::Empty));
                 }
-                self.connections.counts.bytes_out += taken_bytes as u64;
             }
             Sent::Took(taken_bytes) => self.batch_fell_short(slot, taken_bytes),
             Sent::Queued => {

@@ -121,13 +121,19 @@ impl Sessions {
     /// A connection, if it is still the one in its slot. Mail and completions may be late.
     #[inline]
     pub(super) fn get(&self, slot: SlotKey) -> Option<&Connection> {
-        self.slab.get(slot.index()).filter(|connection| connection.generation == slot.generation())
+        match self.slab.get(slot.index()) {
+            Some(connection) if connection.generation == slot.generation() => Some(connection),
+            Some(_) | None => None,
+        }
     }
 
     /// As [`Sessions::get`].
     #[inline]
     pub(super) fn get_mut(&mut self, slot: SlotKey) -> Option<&mut Connection> {
-        self.slab.get_mut(slot.index()).filter(|connection| connection.generation == slot.generation())
+        match self.slab.get_mut(slot.index()) {
+            Some(connection) if connection.generation == slot.generation() => Some(connection),
+            Some(_) | None => None,
+        }
     }
 
     /// What a connection is to the router.

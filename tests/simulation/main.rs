@@ -23,7 +23,7 @@ const SEEDS: u64 = 300;
 const SEEDS_TWICE: u64 = 10;
 
 /// Everything that is to come up in a usual sweep.
-const EXPECTED: [&str; 30] = [
+const EXPECTED: [&str; 36] = [
     "a greedy guest asked",
     "a message came live from history",
     "a message was placed",
@@ -54,6 +54,12 @@ const EXPECTED: [&str; 30] = [
     "cut off in the middle of a frame",
     "drained at rest",
     "drained while busy",
+    "a queued send was taken whole",
+    "a queued send fell short",
+    "a queued send was broken",
+    "a socket was released later",
+    "a socket was handed over later",
+    "a completion came after the end",
 ];
 
 #[test]

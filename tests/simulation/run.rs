@@ -116,6 +116,13 @@ pub fn run(seed: u64, in_words: bool) -> Outcome {
     run.tally.add("a message came live from history", run.streams.live);
     run.tally.add("a message had to come", run.oracle.demanded);
     run.tally.add("a message came to nobody", run.oracle.unheard);
+    let answers = run.node.world.answers();
+    run.tally.add("a queued send was taken whole", answers.whole);
+    run.tally.add("a queued send fell short", answers.short);
+    run.tally.add("a queued send was broken", answers.broken);
+    run.tally.add("a socket was released later", answers.released);
+    run.tally.add("a socket was handed over later", answers.detached);
+    run.tally.add("a completion came after the end", answers.late);
     Outcome { hash: run.trace.hash(), tally: run.tally }
 }
 

@@ -131,15 +131,19 @@ impl SimDriver {
             return Some(match to {
                 GivenTo::Closing => {
                     wire.end(inner.now);
+                    inner.answers.released += 1;
                     Completion::Released(slot)
                 }
-                GivenTo::Http => Completion::Detached(slot, client),
+                GivenTo::Http => {
+                    inner.answers.detached += 1;
+                    Completion::Detached(slot, client)
+                }
             });
         }
         if let Some(Socket { hold, .. }) = door.slots.get_mut(&slot.slot()) {
             *hold = Hold::GivenUp { to, looks_left: looks_left - 1 };
         }
-        match inner.random.usize(0..4) {
+        let late = match inner.random.usize(0..4) {
             0 if !wire.to_server.is_empty() => {
                 let most = wire.to_server.len().min(wire.link.read_bytes_max).min(READ_BYTES);
                 let mut bytes = vec![0; inner.random.usize(1..=most)];
@@ -149,7 +153,9 @@ impl SimDriver {
             1 => Some(Completion::Writable(slot)),
             2 => Some(Completion::Ended(slot)),
             _ => None,
-        }
+        };
+        inner.answers.late += u64::from(late.is_some());
+        late
     }
 
     fn assert_idle(&self, slot: SlotKey) {
@@ -268,13 +274,18 @@ impl Driver for SimDriver {
             let Socket { client, .. } = inner.doors[self.reactor].slots[&slot.slot()];
             let wire = &mut inner.wires[client.0];
             if wire.client_closed {
+                inner.answers.broken += 1;
                 self.shortfalls.push((slot, Shortfall::Broken));
                 continue;
             }
             let given = parts.iter().map(|(_, bytes)| bytes.len()).sum();
             let taken = wire.take(parts.iter().map(|(_, bytes)| &**bytes), given, inner.now, &mut inner.random);
-            if taken < given {
-                self.shortfalls.push((slot, Shortfall::Took(taken)));
+            match taken < given {
+                true => {
+                    inner.answers.short += 1;
+                    self.shortfalls.push((slot, Shortfall::Took(taken)));
+                }
+                false => inner.answers.whole += 1,
             }
         }
         inner.random.shuffle(&mut self.shortfalls);

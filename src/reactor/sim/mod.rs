@@ -55,6 +55,23 @@ pub struct Ending {
     pub short_since: Option<Millis>,
 }
 
+/// How often the drivers of a world have not answered at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Sends that were taken whole when they were submitted.
+    pub whole: u64,
+    /// Sends that fell short when they were submitted.
+    pub short: u64,
+    /// Sends whose connection was broken when they were submitted.
+    pub broken: u64,
+    /// Sockets that were released later.
+    pub released: u64,
+    /// Sockets that were handed over later.
+    pub detached: u64,
+    /// Completions that came for a socket that was given up.
+    pub late: u64,
+}
+
 /// See the module's documentation. Clones are the same world.
 #[derive(Clone)]
 pub struct World(Rc<RefCell<Inner>>);
@@ -62,6 +79,7 @@ pub struct World(Rc<RefCell<Inner>>);
 struct Inner {
     random: fastrand::Rng,
     habit: Habit,
+    answers: Answers,
     now: Millis,
     wires: Vec<Wire>,
     doors: Vec<Door>,
@@ -224,6 +242,7 @@ impl World {
         World(Rc::new(RefCell::new(Inner {
             random,
             habit,
+            answers: Answers::default(),
             now: Millis(1),
             wires: Vec::new(),
             doors: std::iter::repeat_with(door).take(reactors).collect(),
@@ -309,6 +328,11 @@ impl World {
     /// Whether a reactor takes bytes from its clients: it does not while mail of it finds no room.
     pub fn is_reading(&self, reactor: usize) -> bool {
         self.0.borrow().doors[reactor].reading
+    }
+
+    /// How often its drivers have not answered at once.
+    pub fn answers(&self) -> Answers {
+        self.0.borrow().answers
     }
 
     /// The time on the world's clock.
