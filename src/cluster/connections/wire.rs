@@ -292,6 +292,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread::JoinHandle;
 
+    use redis::{IntoConnectionInfo, RedisConnectionInfo};
+
     use super::*;
 
     /// A wire to a server that does as `serve` says, and what that returns.
@@ -304,7 +306,10 @@ mod tests {
         let server: JoinHandle<T> = std::thread::spawn(move || serve(listener.accept().expect("it connects").0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let client = Client::open(format!("redis://127.0.0.1:{port}/")).expect("an address");
+            // Nothing is said before the test begins.
+            let quiet = RedisConnectionInfo::default().set_skip_set_lib_name();
+            let address = ConnectionAddr::Tcp("127.0.0.1".to_owned(), port).into_connection_info();
+            let client = Client::open(address.expect("an address").set_redis_settings(quiet)).expect("a client");
             let (wire, _) = Wire::connect(&client, &redis::pipe()).await.expect("it connects");
             test(wire).await;
         });
