@@ -326,11 +326,11 @@ impl Routers {
         let mut moved = true;
         while std::mem::take(&mut moved) {
             for (_, mail) in first.poll_mail() {
-                second.handle_mail(ReactorId(0), mail, &mut self.sinks[1]);
+                second.handle_mail(mail, &mut self.sinks[1]);
                 moved = true;
             }
             for (_, mail) in second.poll_mail() {
-                first.handle_mail(ReactorId(1), mail, &mut self.sinks[0]);
+                first.handle_mail(mail, &mut self.sinks[0]);
                 moved = true;
             }
         }

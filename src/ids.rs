@@ -1,5 +1,5 @@
-//! Identities: of reactors, of slots, of connections, and the client id by which the outside
-//! names a connection.
+//! Identities: of the threads that get mail, of slots, of connections, and the client id by which
+//! the outside names a connection.
 //!
 //! A client id is the encrypted `{node, reactor, slot, generation}` of its connection in the 122
 //! free bits of a version-4 UUID (RFC 9562 §5.4). It cannot be guessed, and it routes itself: no
@@ -13,6 +13,30 @@ use siphasher::sip::SipHasher24;
 /// A reactor of this node, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReactorId(pub u16);
+
+/// A thread of this node that gets mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerId {
+    /// A reactor.
+    Reactor(ReactorId),
+    /// The cluster's thread, where there is a cluster.
+    Cluster,
+    /// The control thread: it asks on behalf of HTTP requests.
+    Control,
+}
+
+impl PeerId {
+    /// The reactors of a node, in order.
+    pub fn reactors(count: u16) -> impl Iterator<Item = PeerId> {
+        (0..count).map(|at| PeerId::Reactor(ReactorId(at)))
+    }
+}
+
+impl From<ReactorId> for PeerId {
+    fn from(reactor: ReactorId) -> PeerId {
+        PeerId::Reactor(reactor)
+    }
+}
 
 /// An index into a reactor's connection slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fanfare::compress::WindowBits;
 use fanfare::conn::{HeadLimits, MessageLimits};
-use fanfare::ids::ClientIdCodec;
+use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::limits::{HISTORY_PAGE_BYTES_MAX, INTAKE_BYTES_MAX, READ_BYTES};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Link, World, post_office_of, wakers};
@@ -64,7 +64,7 @@ const NARROW: Link =
 impl Node {
     fn new(reactors: usize, deflates: bool) -> Node {
         let world = World::new(reactors, 7);
-        let (bells, wakes) = wakers(reactors);
+        let (bells, wakes) = wakers(PeerId::reactors(reactors as u16));
         let (office, mailboxes) = post_office_of(wakes, 1_024);
         let metrics = Arc::new(NodeMetrics::new(reactors));
         let state = NodeState { metrics: metrics.clone(), codec: ClientIdCodec::new([7; 16], 0), seed: 7, run: 7 };

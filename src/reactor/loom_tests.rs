@@ -16,7 +16,7 @@ use super::mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office_of};
 use super::sync::{AtomicBool, Ordering};
 use super::worker::{NodeState, Settings, Worker};
 use crate::conn::{HeadLimits, MessageLimits};
-use crate::ids::{ClientIdCodec, ReactorId};
+use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::INTAKE_BYTES_MAX;
 use crate::metrics::NodeMetrics;
 use crate::router::{HistorySettings, Mail, NoticeSettings, RouterSettings};
@@ -144,8 +144,9 @@ impl Reactor {
 
 fn node<const REACTORS: usize>(parcels_max: usize) -> (PostOffice, [Arc<Bell>; REACTORS], [Mailbox; REACTORS]) {
     let bells: [Arc<Bell>; REACTORS] = std::array::from_fn(|_| Arc::new(Bell::new()));
-    let wakers = bells.iter().map(|bell| bell.clone() as Arc<dyn Wake>).collect();
-    let (office, mailboxes) = post_office_of(wakers, parcels_max);
+    let wakers = bells.iter().map(|bell| bell.clone() as Arc<dyn Wake>);
+    let peers = PeerId::reactors(REACTORS as u16).zip(wakers).collect();
+    let (office, mailboxes) = post_office_of(peers, parcels_max);
     (office, bells, mailboxes.try_into().ok().expect("a mailbox for each waker"))
 }
 
@@ -158,7 +159,7 @@ fn reactor(mailbox: Mailbox, bell: &Arc<Bell>) -> Reactor {
 /// Posts these pieces of mail to reactor 0, each in a parcel; all of them find room.
 fn post_all(mut mailbox: Mailbox, numbers: impl IntoIterator<Item = u8>) {
     for number in numbers {
-        mailbox.gather(ReactorId(0), Mail::numbered(number));
+        mailbox.gather(ReactorId(0).into(), Mail::numbered(number));
         assert!(mailbox.post());
     }
 }
@@ -206,7 +207,7 @@ fn reactors_that_answer_each_other_sleep_in_between() {
             post_all(peer.mailbox, [10]);
         });
         let mut reactor = reactor(mine, &bell);
-        reactor.mailbox.gather(ReactorId(1), Mail::numbered(0));
+        reactor.mailbox.gather(ReactorId(1).into(), Mail::numbered(0));
         assert!(reactor.mailbox.post());
         reactor.turn_until_taken(1);
     });
@@ -218,7 +219,7 @@ fn what_spills_arrives_in_order() {
         let (_, [bell, _], [mine, mut theirs]) = node(1);
         loom::thread::spawn(move || {
             for number in [10, 11, 12] {
-                theirs.gather(ReactorId(0), Mail::numbered(number));
+                theirs.gather(ReactorId(0).into(), Mail::numbered(number));
                 theirs.post();
             }
             while !theirs.post() {
@@ -238,7 +239,7 @@ fn an_order_waits_for_room_and_is_taken_once() {
         let (office, [bell, _], [mine, mut theirs]) = node(1);
         loom::thread::spawn(move || office.order(Order::Drain));
         loom::thread::spawn(move || {
-            theirs.gather(ReactorId(0), Mail::numbered(10));
+            theirs.gather(ReactorId(0).into(), Mail::numbered(10));
             while !theirs.post() {
                 loom::thread::yield_now();
             }
@@ -277,7 +278,7 @@ fn a_worker_asleep_takes_its_mail_and_ends_on_its_order() {
         let worker = move || worker(mine, bell).run().expect("this driver can always go on");
         loom::thread::Builder::new().stack_size(WORKER_STACK_WORDS).spawn(worker).expect("room for a thread");
         loom::thread::spawn(move || {
-            theirs.gather(ReactorId(0), Mail::numbered(10));
+            theirs.gather(ReactorId(0).into(), Mail::numbered(10));
             assert!(theirs.post());
         });
         office.order(Order::Drain);

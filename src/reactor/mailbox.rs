@@ -1,4 +1,4 @@
-//! Mail between reactors: bounded, in order, with at most one wake a batch.
+//! Mail between the threads of a node, its *peers*: bounded, in order, with at most one wake a batch.
 //!
 //! A sender gathers mail per peer in a parcel and posts it at the end of its turn. Where the peer's mailbox is full,
 //! the parcel stays and grows: that is the ordered *spill*. Nothing is dropped; a reactor with spill stops reading
@@ -18,17 +18,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::sync::{AtomicBool, Ordering, Receiver, Sender, TrySendError, bounded, fence};
-use crate::ids::ReactorId;
+use crate::ids::{PeerId, ReactorId};
 use crate::limits::{MAILBOX_BYTES_MAX, MAILBOX_PARCELS, PARCEL_BYTES_MAX, PARCEL_MAIL_MAX};
 use crate::router::Mail;
 
-/// Interrupts a reactor's wait, from any thread.
+/// Interrupts a peer's wait, from any thread.
 pub trait Wake: Send + Sync {
     /// After this the current or next wait returns.
     fn wake(&self);
 }
 
-/// What the server tells a reactor.
+/// What the server tells all peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Accept nothing more, close every connection with 1001, and end.
@@ -41,7 +41,7 @@ pub enum Order {
 #[derive(Debug)]
 pub enum Parcel {
     /// Mail of one sender, in order.
-    Mail(ReactorId, Vec<Mail>),
+    Mail(PeerId, Vec<Mail>),
     /// Of the server.
     Order(Order),
 }
@@ -53,6 +53,7 @@ struct Posted {
 }
 
 struct Peer {
+    id: PeerId,
     sender: Sender<Posted>,
     sleep: Arc<Sleep>,
     wake: Arc<dyn Wake>,
@@ -60,7 +61,7 @@ struct Peer {
     held_bytes: AtomicUsize,
 }
 
-/// Of one reactor, what it and its peers tell each other about its sleep.
+/// Of one peer, what it and the others tell each other about its sleep.
 struct Sleep {
     asleep: AtomicBool,
     /// Something it looks at in every turn has changed since its turn began.
@@ -83,19 +84,21 @@ pub struct PostOffice {
 }
 
 impl PostOffice {
-    /// Sends an order to every reactor. Orders wait for room in the mailbox.
+    /// Sends an order to every peer. Orders wait for room in the mailbox.
     pub fn order(&self, order: Order) {
         for peer in self.peers.iter() {
-            // A reactor that has ended needs no order any more.
+            // A peer that has ended needs no order any more.
             let _ = peer.sender.send(Posted { parcel: Parcel::Order(order), bytes: 0 });
             peer.ring();
         }
     }
 }
 
-/// One reactor's mailbox and its outgoing mail.
+/// One peer's mailbox and its outgoing mail.
 pub struct Mailbox {
-    me: ReactorId,
+    me: PeerId,
+    /// Where it is among the peers.
+    at: usize,
     inbox: Receiver<Posted>,
     peers: Arc<Vec<Peer>>,
     /// Mail for each peer that is not posted yet.
@@ -111,23 +114,28 @@ struct Gathered {
     bytes: usize,
 }
 
-/// The mailboxes of a node, one per waker, of the usual size.
-pub fn post_office(wakers: Vec<Arc<dyn Wake>>) -> (PostOffice, Vec<Mailbox>) {
+/// The mailboxes of a node, one for each peer in their order, of the usual size. Reactors come first, each at the place of
+/// its number; the others may be there or not.
+pub fn post_office(wakers: Vec<(PeerId, Arc<dyn Wake>)>) -> (PostOffice, Vec<Mailbox>) {
     post_office_of(wakers, MAILBOX_PARCELS)
 }
 
 /// The mailboxes of a node with room for `parcels_max` parcels each.
-pub(super) fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
+pub(super) fn post_office_of(wakers: Vec<(PeerId, Arc<dyn Wake>)>, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
     let (mut peers, mut inboxes) = (Vec::new(), Vec::new());
-    for wake in wakers {
+    for (id, wake) in wakers {
         let (sender, inbox) = bounded(parcels_max);
         let sleep = Arc::new(Sleep { asleep: AtomicBool::new(false), nudged: AtomicBool::new(false) });
-        peers.push(Peer { sender, sleep, wake, held_bytes: AtomicUsize::new(0) });
+        peers.push(Peer { id, sender, sleep, wake, held_bytes: AtomicUsize::new(0) });
         inboxes.push(inbox);
     }
+    for (at, peer) in peers.iter().enumerate() {
+        assert_eq!(index_of(&peers, peer.id), at, "reactors come first, in order, and no peer twice");
+    }
     let peers = Arc::new(peers);
-    let mailbox = |(at, inbox)| Mailbox {
-        me: ReactorId(at as u16),
+    let mailbox = |(at, inbox): (usize, _)| Mailbox {
+        me: peers[at].id,
+        at,
         inbox,
         peers: peers.clone(),
         parcels: peers.iter().map(|_| Gathered::default()).collect(),
@@ -137,17 +145,30 @@ pub(super) fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> 
     (PostOffice { peers }, mailboxes)
 }
 
+/// Where a peer is among all.
+#[inline]
+fn index_of(peers: &[Peer], id: PeerId) -> usize {
+    match id {
+        PeerId::Reactor(ReactorId(at)) => usize::from(at),
+        // Behind the reactors there are two at most.
+        PeerId::Cluster | PeerId::Control => {
+            peers.iter().rposition(|peer| peer.id == id).expect("mail is for peers that are there")
+        }
+    }
+}
+
 impl Mailbox {
     /// Gathers mail for a peer; a full parcel leaves at once.
-    pub fn gather(&mut self, to: ReactorId, mail: Mail) {
-        let gathered = &mut self.parcels[to.0 as usize];
+    pub fn gather(&mut self, to: PeerId, mail: Mail) {
+        let to = index_of(&self.peers, to);
+        let gathered = &mut self.parcels[to];
         let before_bytes = gathered.bytes;
         gathered.bytes += mail.bytes();
         gathered.mail.push(mail);
         let is_full = gathered.mail.len() == PARCEL_MAIL_MAX
             || (before_bytes < PARCEL_BYTES_MAX && gathered.bytes >= PARCEL_BYTES_MAX);
         if is_full {
-            self.post_to(to.0 as usize);
+            self.post_to(to);
         }
     }
 
@@ -169,7 +190,7 @@ impl Mailbox {
     /// The next parcel, if there is one.
     pub fn take(&mut self) -> Option<Parcel> {
         let Posted { parcel, bytes } = self.inbox.try_recv().ok()?;
-        self.peers[self.me.0 as usize].held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.peers[self.at].held_bytes.fetch_sub(bytes, Ordering::Relaxed);
         Some(parcel)
     }
 
@@ -202,7 +223,7 @@ impl Mailbox {
     }
 
     fn sleep(&self) -> &Sleep {
-        &self.peers[self.me.0 as usize].sleep
+        &self.peers[self.at].sleep
     }
 
     fn post_to(&mut self, to: usize) -> bool {
@@ -230,7 +251,7 @@ impl Mailbox {
                 self.give_back(spare.mail);
                 false
             }
-            // A reactor that has ended, in a node that is going away.
+            // A peer that has ended, in a node that is going away.
             Err(TrySendError::Disconnected(_) | TrySendError::Full(Posted { parcel: Parcel::Order(_), .. })) => true,
         }
     }
@@ -240,6 +261,8 @@ impl Mailbox {
 mod tests {
     use super::*;
     use crate::limits::MAIL_BYTES;
+
+    const FIRST: PeerId = PeerId::Reactor(ReactorId(0));
 
     #[derive(Default)]
     struct Counter(AtomicUsize);
@@ -252,21 +275,22 @@ mod tests {
 
     fn two(parcels_max: usize) -> (Arc<Counter>, Vec<Mailbox>) {
         let counter = Arc::new(Counter::default());
-        let wakers: Vec<Arc<dyn Wake>> = vec![counter.clone(), Arc::new(Counter::default())];
-        (counter, post_office_of(wakers, parcels_max).1)
+        let wakers: [Arc<dyn Wake>; 2] = [counter.clone(), Arc::new(Counter::default())];
+        let peers = PeerId::reactors(2).zip(wakers).collect();
+        (counter, post_office_of(peers, parcels_max).1)
     }
 
     #[test]
     fn a_sleeper_is_woken_once_and_the_wakeful_never() {
         let (wakes, mut boxes) = two(8);
-        boxes[1].gather(ReactorId(0), Mail::numbered(0));
+        boxes[1].gather(FIRST, Mail::numbered(0));
         assert!(boxes[1].post());
         assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "awake: no wake is written");
         assert!(!boxes[0].fall_asleep(), "there is mail");
         assert!(boxes[0].take().is_some());
         assert!(boxes[0].fall_asleep());
         for _ in 0..3 {
-            boxes[1].gather(ReactorId(0), Mail::numbered(0));
+            boxes[1].gather(FIRST, Mail::numbered(0));
             boxes[1].post();
         }
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
@@ -291,7 +315,7 @@ mod tests {
         let (_, mut boxes) = two(1);
         let mut posted = 0;
         for number in 0..5 {
-            boxes[1].gather(ReactorId(0), Mail::numbered(number));
+            boxes[1].gather(FIRST, Mail::numbered(number));
             posted += usize::from(boxes[1].post());
         }
         assert_eq!(posted, 1);
@@ -300,7 +324,7 @@ mod tests {
             boxes[1].post();
             match parcel? {
                 Parcel::Mail(from, mail) => {
-                    assert_eq!(from, ReactorId(1));
+                    assert_eq!(from, PeerId::Reactor(ReactorId(1)));
                     Some(mail.iter().map(Mail::number).collect())
                 }
                 Parcel::Order(_) => None,
@@ -313,9 +337,9 @@ mod tests {
     #[test]
     fn a_mailbox_is_bounded_in_bytes_and_takes_one_parcel_of_any_size() {
         let (_, mut boxes) = two(1024);
-        boxes[1].gather(ReactorId(0), Mail::of_size(2 * MAILBOX_BYTES_MAX));
+        boxes[1].gather(FIRST, Mail::of_size(2 * MAILBOX_BYTES_MAX));
         assert!(boxes[1].post(), "an empty mailbox takes it");
-        boxes[1].gather(ReactorId(0), Mail::numbered(1));
+        boxes[1].gather(FIRST, Mail::numbered(1));
         assert!(!boxes[1].post(), "nothing more, however small");
         assert!(boxes[0].take().is_some());
         assert!(boxes[1].post());
@@ -323,7 +347,7 @@ mod tests {
         let mail_bytes = PARCEL_BYTES_MAX / 4;
         let mut posted = 0;
         while boxes[1].post() {
-            boxes[1].gather(ReactorId(0), Mail::of_size(mail_bytes));
+            boxes[1].gather(FIRST, Mail::of_size(mail_bytes));
             posted += 1;
         }
         assert!(posted * mail_bytes <= MAILBOX_BYTES_MAX + PARCEL_BYTES_MAX, "{posted} pieces were taken");
@@ -331,11 +355,28 @@ mod tests {
     }
 
     #[test]
+    fn mail_finds_peers_that_are_no_reactors_whichever_of_them_are_there() {
+        for others in [vec![PeerId::Cluster], vec![PeerId::Control], vec![PeerId::Control, PeerId::Cluster]] {
+            let peers: Vec<PeerId> = PeerId::reactors(2).chain(others.iter().copied()).collect();
+            let wakers = peers.iter().map(|&peer| (peer, Arc::new(Counter::default()) as Arc<dyn Wake>));
+            let (_, mut boxes) = post_office_of(wakers.collect(), 8);
+            for (number, &to) in peers.iter().enumerate() {
+                boxes[1].gather(to, Mail::numbered(number as u8));
+            }
+            assert!(boxes[1].post());
+            for (number, mailbox) in boxes.iter_mut().enumerate() {
+                let Some(Parcel::Mail(from, mail)) = mailbox.take() else { panic!("{others:?}: peer {number}") };
+                assert_eq!((from, mail[0].number()), (PeerId::Reactor(ReactorId(1)), number as u8));
+            }
+        }
+    }
+
+    #[test]
     fn a_parcel_leaves_by_its_bytes_as_well() {
         let (_, mut boxes) = two(8);
-        boxes[1].gather(ReactorId(0), Mail::of_size(PARCEL_BYTES_MAX - 2 * MAIL_BYTES));
+        boxes[1].gather(FIRST, Mail::of_size(PARCEL_BYTES_MAX - 2 * MAIL_BYTES));
         assert!(boxes[0].take().is_none());
-        boxes[1].gather(ReactorId(0), Mail::of_size(MAIL_BYTES));
+        boxes[1].gather(FIRST, Mail::of_size(MAIL_BYTES));
         assert!(boxes[0].take().is_some(), "before the turn ends");
     }
 }

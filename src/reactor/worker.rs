@@ -264,9 +264,9 @@ impl<D: Driver> Worker<D> {
                     self.driver.stop_accepting();
                     self.draining.get_or_insert(self.now);
                 }
-                Some(Parcel::Mail(from, mut parcel)) => {
+                Some(Parcel::Mail(_, mut parcel)) => {
                     for mail in parcel.drain(..) {
-                        self.router.handle_mail(from, mail, &mut self.connections);
+                        self.router.handle_mail(mail, &mut self.connections);
                         // One parcel may bring as many large replies as it holds mail.
                         if self.connections.egress.turn_bytes() > TURN_BYTES_MAX {
                             self.settle();

@@ -17,7 +17,7 @@ use super::topic::{Kind, TopicIndex, TopicKey};
 use super::{Router, Sink};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
-use crate::ids::{ConnId, ReactorId};
+use crate::ids::{ConnId, PeerId};
 use crate::limits::{CLUSTER_FENCE_ROUNDS, CLUSTER_SINGLE_FRAME_BYTES, HISTORY_PAGE_BYTES_MAX};
 use crate::protocol;
 
@@ -25,7 +25,6 @@ use crate::protocol;
 #[derive(Debug)]
 pub(super) struct Cluster {
     /// Where mail for the cluster goes.
-    pub(super) mailbox: ReactorId,
     pub(super) redis: Redis,
     pub(super) remote: RemotePublish,
     /// A page for those who are answered now.
@@ -35,9 +34,9 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(mailbox: ReactorId) -> Cluster {
+    pub(super) fn new() -> Cluster {
         let remote = RemotePublish::default();
-        Cluster { mailbox, redis: Redis::Unreachable, remote, page: None, attachments: 0 }
+        Cluster { redis: Redis::Unreachable, remote, page: None, attachments: 0 }
     }
 }
 
@@ -51,16 +50,16 @@ struct Attached<'a> {
 
 impl Router {
     /// Mail for a topic that is at home here. Some of it has to wait.
-    pub(super) fn arrived(&mut self, from: ReactorId, mail: HomeMail, answered: Answered, sink: &mut impl Sink) {
+    pub(super) fn arrived(&mut self, mail: HomeMail, answered: Answered, sink: &mut impl Sink) {
         let name = mail.topic().hashed();
         if name.kind == Kind::Everyone {
-            return self.home_act(from, mail, sink);
+            return self.home_act(mail, sink);
         }
         let found = self.topics.find(name);
         let policy = self.homes.policy(name, found.map(|index| self.topics.get(index)));
         // Redis gives a publish its offset: nothing that is known here matters.
         if policy.history.is_some() && matches!(mail, HomeMail::Publish(_)) {
-            return self.home_act(from, mail, sink);
+            return self.home_act(mail, sink);
         }
         let kind = match mail {
             HomeMail::Join(_) => ArrivalKind::Join,
@@ -76,16 +75,16 @@ impl Router {
                 index
             }
             (ArrivalKind::Leave | ArrivalKind::Other, Some(index)) => index,
-            (ArrivalKind::Leave | ArrivalKind::Other, None) => return self.act_or_refuse(from, mail, answered, sink),
+            (ArrivalKind::Leave | ArrivalKind::Other, None) => return self.act_or_refuse(mail, answered, sink),
         };
         let (now, Some(cluster)) = (self.retention.now(), &self.cluster) else { return };
         let topic = self.topics.get(index);
-        let Some(home) = self.homes.get_mut(topic) else { return self.act_or_refuse(from, mail, answered, sink) };
+        let Some(home) = self.homes.get_mut(topic) else { return self.act_or_refuse(mail, answered, sink) };
         let history = home.history.as_deref().filter(|_| home.subscription.is_attached());
         let arrival = Arrival {
             kind,
             need: history.and_then(|history| need_of(history, &mail, now)),
-            mail: (from, mail),
+            mail,
             answered,
             redis: cluster.redis,
             retained: if policy.history.is_some() { Retained::History } else { Retained::Nothing },
@@ -96,12 +95,12 @@ impl Router {
     }
 
     /// Does what a topic's subscription says.
-    fn carry_out(&mut self, index: TopicIndex, output: Output<(ReactorId, HomeMail)>, sink: &mut impl Sink) {
+    fn carry_out(&mut self, index: TopicIndex, output: Output<HomeMail>, sink: &mut impl Sink) {
         let key = |router: &Router| router.topics.get(index).key.clone();
         match output {
             Output::Nothing => {}
-            Output::Act((from, mail), answered) => self.act_or_refuse(from, mail, answered, sink),
-            Output::Refuse((from, mail)) => self.refuse(from, mail, sink),
+            Output::Act(mail, answered) => self.act_or_refuse(mail, answered, sink),
+            Output::Refuse(mail) => self.refuse(mail, sink),
             Output::Attach(opening) => {
                 let topic = key(self);
                 let policy = self.homes.policy(topic.hashed(), Some(self.topics.get(index))).history;
@@ -120,8 +119,8 @@ impl Router {
             Output::Reattached => self.tell_gap(index, sink),
             Output::Release(released) => {
                 let topic = key(self);
-                for ((from, mail), answered) in released.into_mail() {
-                    self.arrived(from, mail, answered, sink);
+                for (mail, answered) in released.into_mail() {
+                    self.arrived(mail, answered, sink);
                 }
                 // What waits again was there when the cluster was asked again.
                 if let Some(index) = self.topics.find(topic.hashed()) {
@@ -135,7 +134,7 @@ impl Router {
     }
 
     /// Something happens to an attachment. What belongs to an earlier one changes nothing.
-    fn happened(&mut self, index: TopicIndex, input: Input<(ReactorId, HomeMail)>, sink: &mut impl Sink) {
+    fn happened(&mut self, index: TopicIndex, input: Input<HomeMail>, sink: &mut impl Sink) {
         if let Some(home) = self.homes.get_mut(self.topics.get(index)) {
             let output = home.subscription.handle(input);
             self.carry_out(index, output, sink);
@@ -151,7 +150,7 @@ impl Router {
     }
 
     /// Not carried out; its sender is told so, if it waits for an answer.
-    fn refuse(&mut self, from: ReactorId, mail: HomeMail, sink: &mut impl Sink) {
+    fn refuse(&mut self, mail: HomeMail, sink: &mut impl Sink) {
         let (to, id) = match mail {
             HomeMail::Publish(publish) if publish.topic.kind == Kind::Raw => return,
             HomeMail::Publish(publish) => (publish.publisher, publish.id),
@@ -160,23 +159,23 @@ impl Router {
             HomeMail::Resume(resume) => (resume.to, resume.id),
             HomeMail::Join(_) | HomeMail::Leave(_) => unreachable!("joins and leaves always wait"),
         };
-        self.send(from, Content::Unavailable { to, id }, sink);
+        self.send(to.reactor, Content::Unavailable { to, id }, sink);
     }
 
     /// Without an answer of Redis, what needs history is refused.
-    fn act_or_refuse(&mut self, from: ReactorId, mail: HomeMail, answered: Answered, sink: &mut impl Sink) {
+    fn act_or_refuse(&mut self, mail: HomeMail, answered: Answered, sink: &mut impl Sink) {
         let redis = self.cluster.as_ref().map_or(Redis::Unreachable, |cluster| cluster.redis);
         let reachable = redis == Redis::Reachable && answered != Answered::No;
         match mail {
             HomeMail::Join(join) if !reachable && join.topic.kind == Kind::Room => {
                 let found = self.topics.find(join.topic.hashed()).map(|index| self.topics.get(index));
                 match self.homes.policy(join.topic.hashed(), found).history {
-                    Some(_) => self.home_refuse_join(from, *join, sink),
-                    None => self.home_join(from, *join, sink),
+                    Some(_) => self.home_refuse_join(*join, sink),
+                    None => self.home_join(*join, sink),
                 }
             }
-            HomeMail::History(_) | HomeMail::Resume(_) if answered == Answered::No => self.refuse(from, mail, sink),
-            mail => self.home_act(from, mail, sink),
+            HomeMail::History(_) | HomeMail::Resume(_) if answered == Answered::No => self.refuse(mail, sink),
+            mail => self.home_act(mail, sink),
         }
     }
 
@@ -419,16 +418,16 @@ impl Router {
     /// Mail for the cluster's thread. What was published before goes ahead of it.
     pub(super) fn ask_cluster(&mut self, request: ToCluster) {
         self.post_remote();
-        if let Some(cluster) = &self.cluster {
-            self.outgoing.push((cluster.mailbox, Mail(Content::ToCluster(Box::new(request)))));
+        if self.cluster.is_some() {
+            self.outgoing.push((PeerId::Cluster, Mail(Content::ToCluster(Box::new(request)))));
         }
     }
 
     /// Hands what is published for the members on other nodes to the cluster.
     pub(super) fn post_remote(&mut self) {
         let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.remote.bytes() > 0) else { return };
-        let mailbox = cluster.mailbox;
-        let requests = cluster.remote.drain().map(|request| (mailbox, Mail(Content::ToCluster(Box::new(request)))));
+        let requests =
+            cluster.remote.drain().map(|request| (PeerId::Cluster, Mail(Content::ToCluster(Box::new(request)))));
         self.outgoing.extend(requests);
     }
 }

@@ -23,31 +23,31 @@ use crate::protocol::{self, Notice};
 
 impl Router {
     /// What a home is asked for is carried out.
-    pub(super) fn home_act(&mut self, from: ReactorId, mail: HomeMail, sink: &mut impl Sink) {
+    pub(super) fn home_act(&mut self, mail: HomeMail, sink: &mut impl Sink) {
         match mail {
-            HomeMail::Join(join) => self.home_join(from, *join, sink),
-            HomeMail::Leave(leave) => self.home_leave(from, *leave, sink),
-            HomeMail::Publish(publish) => self.home_publish(from, *publish, sink),
-            HomeMail::Presence(question) => self.home_presence(from, *question, sink),
-            HomeMail::History(question) => self.home_history(from, *question, sink),
-            HomeMail::Resume(resume) => self.home_resume(from, *resume, sink),
+            HomeMail::Join(join) => self.home_join(*join, sink),
+            HomeMail::Leave(leave) => self.home_leave(*leave, sink),
+            HomeMail::Publish(publish) => self.home_publish(*publish, sink),
+            HomeMail::Presence(question) => self.home_presence(*question, sink),
+            HomeMail::History(question) => self.home_history(*question, sink),
+            HomeMail::Resume(resume) => self.home_resume(*resume, sink),
         }
     }
 
-    pub(super) fn home_join(&mut self, from: ReactorId, join: Join, sink: &mut impl Sink) {
+    pub(super) fn home_join(&mut self, join: Join, sink: &mut impl Sink) {
         let Join { topic, member, user, membership, reply } = join;
         let index = self.topics.find_or_insert(&topic);
         if self.homes.needs_open(topic.kind) {
             self.open_home(index);
         }
         if membership == Membership::Changed {
-            self.homes.add(self.topics.get_mut(index), from, listed(&topic, &user));
+            self.homes.add(self.topics.get_mut(index), member.reactor, listed(&topic, &user));
         }
         let recovery = self.retention.recovery(&self.topics, &mut self.homes, index, &reply);
         // With the name as it stands here, so that all reactors share one.
         let topic = self.topics.get(index).key.clone();
         let joined = Joined { topic, member, membership, reply, outcome: Outcome::Member(recovery) };
-        self.send(from, Content::Joined(Box::new(joined)), sink);
+        self.send(member.reactor, Content::Joined(Box::new(joined)), sink);
         if membership == Membership::Changed {
             self.notice(index, Notice::Join, &user, sink);
         }
@@ -55,22 +55,22 @@ impl Router {
 
     /// The history of a room is out of reach. The member is counted as any other, and leaves when its reactor hears of it:
     /// so joins and leaves still come in pairs.
-    pub(super) fn home_refuse_join(&mut self, from: ReactorId, join: Join, sink: &mut impl Sink) {
+    pub(super) fn home_refuse_join(&mut self, join: Join, sink: &mut impl Sink) {
         let Join { topic, member, user, membership, reply } = join;
         let index = self.topics.find_or_insert(&topic);
         if membership == Membership::Changed {
-            self.homes.add(self.topics.get_mut(index), from, listed(&topic, &user));
+            self.homes.add(self.topics.get_mut(index), member.reactor, listed(&topic, &user));
         }
         let joined = Joined { topic, member, membership, reply, outcome: Outcome::Unavailable };
-        self.send(from, Content::Joined(Box::new(joined)), sink);
+        self.send(member.reactor, Content::Joined(Box::new(joined)), sink);
     }
 
-    fn home_leave(&mut self, from: ReactorId, leave: Leave, sink: &mut impl Sink) {
+    fn home_leave(&mut self, leave: Leave, sink: &mut impl Sink) {
         let Leave { topic, member, user, membership, why } = leave;
         let found = self.topics.find(topic.hashed());
         if membership == Membership::Changed {
             let index = found.expect("a topic with members is in its home's table");
-            self.homes.remove(self.topics.get_mut(index), from, listed(&topic, &user));
+            self.homes.remove(self.topics.get_mut(index), member.reactor, listed(&topic, &user));
             self.retention.keep_position(&self.topics, &mut self.homes, index);
             self.make_room_beside(&topic);
         }
@@ -82,7 +82,7 @@ impl Router {
             Departure::Gone => (None, true),
         };
         if let Some(left) = left {
-            self.send(from, Content::Left(Box::new(left)), sink);
+            self.send(member.reactor, Content::Left(Box::new(left)), sink);
         }
         let Some(index) = self.topics.find(topic.hashed()) else { return };
         if membership == Membership::Changed && noticed {
@@ -92,18 +92,18 @@ impl Router {
     }
 
     /// Published on another reactor, or while the topic could not be published to at once.
-    fn home_publish(&mut self, from: ReactorId, published: Published, sink: &mut impl Sink) {
+    fn home_publish(&mut self, published: Published, sink: &mut impl Sink) {
         let Some(published) = self.append_or_share(published) else { return };
         let Published { topic, frame, exclude, key, publisher, id } = published;
         let publish = Publish { topic: topic.borrow(), frame: frame.plain(), exclude, key: key.as_deref(), publisher };
         let found = self.topics.find(topic.hashed());
         let place = self.keep_and_fan_out(topic.hashed(), found, &publish, Some(&frame), sink);
         if let Some(id) = id {
-            self.send(from, Content::Acked(Box::new(Ack { to: publisher, id, place })), sink);
+            self.send(publisher.reactor, Content::Acked(Box::new(Ack { to: publisher, id, place })), sink);
         }
     }
 
-    fn home_presence(&mut self, from: ReactorId, question: PresenceOf, sink: &mut impl Sink) {
+    fn home_presence(&mut self, question: PresenceOf, sink: &mut impl Sink) {
         let PresenceOf { room, asker, id } = question;
         if self.cluster.as_ref().is_some_and(|cluster| cluster.redis == Redis::Reachable) {
             return self.ask_cluster(ToCluster::Presence { topic: room, asker, id });
@@ -113,11 +113,11 @@ impl Router {
         let count = home.map_or(0, |home| home.users_count()) as u64;
         let users = home.into_iter().flat_map(|home| home.users());
         let names = users.take(PRESENCE_USERS_MAX).cloned().collect();
-        self.send(from, Content::Users(Box::new(Users { to: asker, id, room, count, names })), sink);
+        self.send(asker.reactor, Content::Users(Box::new(Users { to: asker, id, room, count, names })), sink);
     }
 
     /// A page of a room's history.
-    fn home_history(&mut self, from: ReactorId, question: HistoryOf, sink: &mut impl Sink) {
+    fn home_history(&mut self, question: HistoryOf, sink: &mut impl Sink) {
         let HistoryOf { room, asker, id, before, limit } = question;
         let (found, now) = (self.topics.find(room.hashed()), self.retention.now());
         let aside = self.cluster.as_ref().and_then(|cluster| cluster.page.as_ref());
@@ -130,17 +130,17 @@ impl Router {
             })
         });
         let (place, messages) = page.map_or((None, Slice::default()), |(place, page)| (Some(place), page));
-        self.send(from, Content::Page(Box::new(Page { to: asker, id, room, place, messages })), sink);
+        self.send(asker.reactor, Content::Page(Box::new(Page { to: asker, id, room, place, messages })), sink);
     }
 
     /// What an inbox has of what came before a welcome.
-    fn home_resume(&mut self, from: ReactorId, resume: Resume, sink: &mut impl Sink) {
+    fn home_resume(&mut self, resume: Resume, sink: &mut impl Sink) {
         let found = self.topics.find(resume.inbox.hashed());
         let (place, slice) =
             found.map(|index| self.retention.resume(&self.topics, &mut self.homes, index, &resume)).unwrap_or_default();
         let Resume { to, welcomed_at, id, .. } = resume;
         let resumed = Resumed { to, place: place.or(welcomed_at), slice, id };
-        self.send(from, Content::Resumed(Box::new(resumed)), sink);
+        self.send(to.reactor, Content::Resumed(Box::new(resumed)), sink);
     }
 
     /// An operator's order: it goes to every reactor that has members.
@@ -230,7 +230,7 @@ impl Router {
     pub(super) fn post_to_members(&mut self, index: TopicIndex, mut content: impl FnMut(TopicKey) -> Content) {
         let (me, topic) = (self.me, self.topics.get(index));
         let outgoing = &mut self.outgoing;
-        let mut post = |reactor: ReactorId| outgoing.push((reactor, Mail(content(topic.key.clone()))));
+        let mut post = |reactor: ReactorId| outgoing.push((reactor.into(), Mail(content(topic.key.clone()))));
         match topic.key.kind {
             Kind::Everyone => (0..self.reactors).map(ReactorId).filter(|&at| at != me).for_each(&mut post),
             Kind::Room | Kind::Inbox | Kind::Raw => {

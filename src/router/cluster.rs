@@ -19,7 +19,7 @@ use super::mail::{Ack, Content, Mail};
 use super::replies::Counted;
 use super::topic::TopicKey;
 use crate::compress::SharedFrame;
-use crate::ids::{ClientId, ConnId, ReactorId};
+use crate::ids::{ClientId, ConnId};
 
 /// Which attachment of a topic to the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -388,9 +388,4 @@ impl Mail {
             other => panic!("{other:?} is not for the cluster"),
         }
     }
-}
-
-/// The cluster's place among those who get mail: behind all reactors.
-pub fn cluster_mailbox(reactors: u16) -> ReactorId {
-    ReactorId(reactors)
 }

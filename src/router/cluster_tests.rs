@@ -44,7 +44,7 @@ impl Home {
     }
 
     fn tell(&mut self, news: FromCluster) {
-        self.router.handle_mail(ReactorId(1), Mail::from_cluster(news), &mut self.told);
+        self.router.handle_mail(Mail::from_cluster(news), &mut self.told);
         self.router.check_invariants();
     }
 

@@ -41,7 +41,7 @@ pub(super) struct Home {
     /// What is kept of its messages.
     pub(super) history: Option<Box<History>>,
     /// How it stands with the cluster, where there is one.
-    pub(super) subscription: ClusterSubscription<(ReactorId, HomeMail)>,
+    pub(super) subscription: ClusterSubscription<HomeMail>,
 }
 
 impl Home {

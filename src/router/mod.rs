@@ -81,7 +81,7 @@ use retention::Retention;
 use topic::{HashedTopic, TopicIndex, Topics};
 
 use crate::frame::FrameBuilder;
-use crate::ids::{ClientId, ConnId, ReactorId, Slot};
+use crate::ids::{ClientId, ConnId, PeerId, ReactorId, Slot};
 use crate::limits::{BATCH_POOL_BYTES_MAX, HISTORY_PAGE_MAX};
 use crate::protocol::InEpoch;
 use crate::time::Millis;
@@ -177,7 +177,7 @@ pub struct RouterSettings {
     pub notices: NoticeSettings,
     /// What is kept of messages.
     pub history: HistorySettings,
-    /// Whether the node is one of a cluster: then mail for it goes to [`cluster::cluster_mailbox`].
+    /// Whether the node is one of a cluster: then there is [`PeerId::Cluster`].
     pub cluster: bool,
 }
 
@@ -207,7 +207,7 @@ pub struct Router {
     cluster: Option<Cluster>,
     /// What goes to members here at the end of the turn.
     batches: Batches,
-    outgoing: Vec<(ReactorId, Mail)>,
+    outgoing: Vec<(PeerId, Mail)>,
     frames: FrameBuilder,
 }
 
@@ -227,17 +227,17 @@ impl Router {
             members: Members::new(everyone, settings.rooms_max),
             homes: Homes::new(&settings, seed),
             retention: Retention::new(&settings.history, run, me),
-            cluster: settings.cluster.then(|| Cluster::new(cluster::cluster_mailbox(reactors))),
+            cluster: settings.cluster.then(Cluster::new),
             batches: Batches::new(),
             outgoing: Vec::new(),
             frames: FrameBuilder::default(),
         }
     }
 
-    /// Takes mail that reactor `from` sent.
-    pub fn handle_mail(&mut self, from: ReactorId, mail: Mail, sink: &mut impl Sink) {
+    /// Takes mail. What it is about says who is answered.
+    pub fn handle_mail(&mut self, mail: Mail, sink: &mut impl Sink) {
         match mail.0 {
-            Content::Home(mail) => self.home_mail(from, mail, sink),
+            Content::Home(mail) => self.home_mail(mail, sink),
             Content::Resumed(resumed) => self.resumed(*resumed, sink),
             Content::Joined(joined) => self.joined(*joined, sink),
             Content::Left(left) => self.left(*left, sink),
@@ -255,14 +255,14 @@ impl Router {
             Content::Direct { to, frame, ack } => {
                 sink.direct(to, frame.plain());
                 if let Some(ack) = ack {
-                    self.send(from, Content::Acked(ack), sink);
+                    self.send(ack.to.reactor, Content::Acked(ack), sink);
                 }
             }
             Content::Page(page) => page.reply(&mut self.frames, sink),
             Content::Users(users) => users.reply(&mut self.frames, sink),
             Content::Counted(counted) => counted.reply(&mut self.frames, sink),
             Content::Fence { from: member } if self.cluster.is_some() => self.fence_cluster(member),
-            Content::Fence { from: member } => self.send(from, Content::Fenced { to: member }, sink),
+            Content::Fence { from: member } => self.send(member.reactor, Content::Fenced { to: member }, sink),
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
             Content::Acked(ack) => {
                 let place = ack.place.as_ref().map(Place::in_epoch);
@@ -339,7 +339,7 @@ impl Router {
             }
         } else if to.reactor.0 < self.reactors {
             let ack = ack.map(|(to, id)| Box::new(Ack { to, id: id.into(), place: None }));
-            self.outgoing.push((to.reactor, Mail(Content::Direct { to, frame: frame.into(), ack })));
+            self.outgoing.push((to.reactor.into(), Mail(Content::Direct { to, frame: frame.into(), ack })));
         } else if let Some((to, id)) = ack {
             sink.answer(to, Answer::Acked { id, place: None });
         }
@@ -409,8 +409,8 @@ impl Router {
         asked
     }
 
-    /// Mail for other reactors, in order; to be posted before any connection is flushed.
-    pub fn poll_mail(&mut self) -> impl Iterator<Item = (ReactorId, Mail)> {
+    /// Mail for other peers, in order; to be posted before any connection is flushed.
+    pub fn poll_mail(&mut self) -> impl Iterator<Item = (PeerId, Mail)> {
         self.outgoing.drain(..)
     }
 
@@ -445,10 +445,10 @@ impl Router {
     }
 
     /// Mail for a topic that is at home here.
-    fn home_mail(&mut self, from: ReactorId, mail: HomeMail, sink: &mut impl Sink) {
+    fn home_mail(&mut self, mail: HomeMail, sink: &mut impl Sink) {
         match self.cluster.is_some() {
-            true => self.arrived(from, mail, Answered::Nothing, sink),
-            false => self.home_act(from, mail, sink),
+            true => self.arrived(mail, Answered::Nothing, sink),
+            false => self.home_act(mail, sink),
         }
     }
 
@@ -460,8 +460,8 @@ impl Router {
     /// To another reactor by mail, to this one by a call.
     fn send(&mut self, to: ReactorId, content: Content, sink: &mut impl Sink) {
         match to == self.me {
-            true => self.handle_mail(to, Mail(content), sink),
-            false => self.outgoing.push((to, Mail(content))),
+            true => self.handle_mail(Mail(content), sink),
+            false => self.outgoing.push((to.into(), Mail(content))),
         }
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frame::{FrameBuilder, Opcode};
-use crate::ids::{ConnId, ReactorId, Slot};
+use crate::ids::{ConnId, PeerId, ReactorId, Slot};
 
 /// What each connection was told, in order.
 #[derive(Default)]
@@ -120,7 +120,8 @@ impl Node {
         let (router, told) = (&mut self.routers[reactor as usize], &mut self.told[reactor as usize]);
         let outcome = act(router, told);
         for (to, mail) in router.poll_mail() {
-            self.mail.entry((reactor, to.0)).or_default().push_back(mail);
+            let PeerId::Reactor(ReactorId(to)) = to else { panic!("{to:?} is no reactor") };
+            self.mail.entry((reactor, to)).or_default().push_back(mail);
         }
         outcome
     }
@@ -134,7 +135,7 @@ impl Node {
         }
         let (from, to) = pairs[choice % pairs.len()];
         let mail = self.mail.get_mut(&(from, to)).and_then(VecDeque::pop_front).unwrap();
-        self.with(to, |router, told| router.handle_mail(ReactorId(from), mail, told));
+        self.with(to, |router, told| router.handle_mail(mail, told));
         true
     }
 

@@ -30,7 +30,7 @@ use crate::config::{Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::control;
 use crate::descriptors::{self, Shares};
-use crate::ids::{ClientIdCodec, ReactorId};
+use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
@@ -248,14 +248,14 @@ impl Node {
         let Shares { pages, health, .. } = self.shares;
         let http = control::start(node, control::Places { pages: pages as usize, health: health as usize })
             .map_err(io_error("cannot start the threads of plain HTTP"))?;
-        let (mut drivers, mut wakers) = (Vec::new(), Vec::<Arc<dyn Wake>>::new());
-        for sockets in listeners {
+        let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
+        for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
             let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
             drivers.push(driver);
-            wakers.push(waker);
+            wakers.push((peer, waker));
         }
         let cluster_waker = self.cluster.as_ref().map(|_| Arc::new(ClusterWaker::default()));
-        wakers.extend(cluster_waker.clone().map(|waker| waker as Arc<dyn Wake>));
+        wakers.extend(cluster_waker.clone().map(|waker| (PeerId::Cluster, waker as Arc<dyn Wake>)));
         let (post, mut mailboxes) = post_office(wakers);
         let mut cluster_finished = None;
         if let (Some(settings), Some(waker)) = (self.cluster.take(), cluster_waker) {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fanfare::conn::{HeadLimits, MessageLimits};
-use fanfare::ids::{ClientIdCodec, ReactorId};
+use fanfare::ids::{ClientIdCodec, PeerId, ReactorId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::{
     Accepted, Completion, Detach, Driver, ListenerId, NodeState, Release, RemoteAddr, Sent, Settings, Shortfall,
@@ -171,7 +171,7 @@ fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize)
     };
     let node =
         NodeState { metrics: Arc::new(NodeMetrics::new(1)), codec: ClientIdCodec::new([7; 16], 1), seed: 1, run: 1 };
-    let (_post, mut mailboxes) = post_office(vec![Arc::new(NoWake)]);
+    let (_post, mut mailboxes) = post_office(vec![(PeerId::Reactor(ReactorId(0)), Arc::new(NoWake))]);
     let (sent, input) = (Rc::<Cell<(usize, usize)>>::default(), Input::default());
     input.borrow_mut().reserve(1_000);
     let (buffer, sent_by) = (Vec::with_capacity(4_096), sent.clone());

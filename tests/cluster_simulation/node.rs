@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fanfare::cluster::core::{Core, Identity, Input, Output};
-use fanfare::ids::{ClientIdCodec, ConnId};
+use fanfare::ids::{ClientIdCodec, ConnId, PeerId};
 use fanfare::limits::{CLUSTER_CONNECT_MS_MAX, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{SimWaker, World, post_office_of, wakers};
@@ -36,7 +36,8 @@ impl Node {
         let codec = ClientIdCodec::new(key, number);
         let world = World::new(plan.reactors, seed);
         world.pass(now.since(world.now()));
-        let (mut bells, wakes) = wakers(plan.reactors + 1);
+        let peers = PeerId::reactors(plan.reactors as u16).chain([PeerId::Cluster]);
+        let (mut bells, wakes) = wakers(peers);
         let (_, mut mailboxes) = post_office_of(wakes, plan.parcels_max);
         let (bell, mailbox) = bells.pop().zip(mailboxes.pop()).expect("the last is the cluster's");
         let state = NodeState {

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use fanfare::ids::ClientIdCodec;
+use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::limits::HISTORY_PAGE_BYTES_MAX;
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Rest, World, post_office_of, wakers};
@@ -26,7 +26,7 @@ impl Node {
     /// The node of a plan, before its first turn.
     pub fn new(plan: &Plan) -> Node {
         let world = World::new(plan.reactors, plan.seed);
-        let (bells, wakes) = wakers(plan.reactors);
+        let (bells, wakes) = wakers(PeerId::reactors(plan.reactors as u16));
         let (office, mailboxes) = post_office_of(wakes, plan.parcels_max);
         let state = NodeState {
             metrics: Arc::new(NodeMetrics::new(plan.reactors)),

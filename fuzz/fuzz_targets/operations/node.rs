@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use fanfare::conn::{HeadLimits, MessageLimits};
-use fanfare::ids::ClientIdCodec;
+use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{World, post_office_of, wakers};
 use fanfare::reactor::{NodeState, Order, PostOffice, Settings};
@@ -38,7 +38,7 @@ impl Node {
         let (reactors, seed) = (usize::from(script.reactors), u64::from(script.seed));
         let world = World::new(reactors, seed);
         let metrics = Arc::new(NodeMetrics::new(reactors));
-        let (bells, wakes) = wakers(reactors);
+        let (bells, wakes) = wakers(PeerId::reactors(script.reactors.into()));
         let (office, mailboxes) = post_office_of(wakes, if script.hard.small_mailboxes { 1 } else { 1_024 });
         let state = NodeState { metrics: metrics.clone(), codec: ClientIdCodec::new([7; 16], 0), seed, run: seed };
         let mut seats = Seats::new(world, mailboxes, bells, &settings(script.hard), &state, seed);

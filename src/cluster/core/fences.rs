@@ -96,7 +96,7 @@ impl Core {
         let is_up = self.subscriber == Subscriber::Up;
         let feed = feed.and_then(|at| self.feeds.get_mut(at)).filter(|feed| is_up && feed.is_behind(&position));
         match feed.and_then(|feed| feed.attachment.as_attached_mut()) {
-            None => self.mail.push((publisher.reactor, Mail::stored(publisher, id, position))),
+            None => self.mail.push((publisher.reactor.into(), Mail::stored(publisher, id, position))),
             Some(attached) => {
                 let ticket = self.tickets.take();
                 attached.acks.push_back(HeldAck { stored: Stored { publisher, id, position }, ticket });
@@ -125,7 +125,7 @@ impl Core {
     pub(super) fn send_ack(&mut self, ack: HeldAck) {
         let HeldAck { stored: Stored { publisher, id, position }, ticket } = ack;
         self.tickets.give_back(ticket);
-        self.mail.push((publisher.reactor, Mail::stored(publisher, id, position)));
+        self.mail.push((publisher.reactor.into(), Mail::stored(publisher, id, position)));
     }
 
     pub(super) fn release_all_acks(&mut self) {

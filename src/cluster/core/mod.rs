@@ -30,7 +30,7 @@ use slab::Slab;
 use super::names::Names;
 use super::record::{self, Incoming, Record};
 use crate::frame::FrameBuilder;
-use crate::ids::{ClientIdCodec, ConnId, ReactorId};
+use crate::ids::{ClientIdCodec, ConnId, PeerId, ReactorId};
 use crate::limits::{
     CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_HELLO_MS, CLUSTER_SUBSCRIBE_MAX,
 };
@@ -248,7 +248,7 @@ pub struct Core {
     subscribe: Vec<Arc<str>>,
     unsubscribe: Vec<Arc<str>>,
     outputs: VecDeque<Output>,
-    mail: Vec<(ReactorId, Mail)>,
+    mail: Vec<(PeerId, Mail)>,
     frames: FrameBuilder,
     counts: ClusterCounts,
 }
@@ -302,7 +302,11 @@ impl Core {
     }
 
     /// Takes mail of a reactor of this node.
-    pub fn handle_mail(&mut self, from: ReactorId, request: ToCluster) {
+    ///
+    /// # Panics
+    /// Where another peer sent it: only topics' homes have something for the cluster.
+    pub fn handle_mail(&mut self, from: PeerId, request: ToCluster) {
+        let PeerId::Reactor(from) = from else { unreachable!("{from:?} has nothing for the cluster") };
         match request {
             ToCluster::Open { topic, opening, policy } => self.open(from, topic, opening, policy),
             ToCluster::Idle { topic, opening } => self.idle(topic.borrow(), opening),
@@ -397,8 +401,8 @@ impl Core {
         self.outputs.pop_front()
     }
 
-    /// Mail for reactors, in order.
-    pub fn poll_mail(&mut self) -> impl Iterator<Item = (ReactorId, Mail)> {
+    /// Mail for other peers, in order.
+    pub fn poll_mail(&mut self) -> impl Iterator<Item = (PeerId, Mail)> {
         self.mail.drain(..)
     }
 
@@ -452,7 +456,7 @@ impl Core {
     }
 
     fn notify(&mut self, home: ReactorId, news: FromCluster) {
-        self.mail.push((home, Mail::from_cluster(news)));
+        self.mail.push((home.into(), Mail::from_cluster(news)));
     }
 
     fn commands_down(&mut self) {
@@ -556,7 +560,7 @@ impl Core {
                 self.counts.received += 1;
                 let frame = self.text_frame(payload);
                 if to.reactor.0 < self.me.reactors {
-                    self.mail.push((to.reactor, Mail::direct(to, frame)));
+                    self.mail.push((to.reactor.into(), Mail::direct(to, frame)));
                 }
             }
             Record::Canary { .. }

@@ -147,7 +147,7 @@ impl Core {
     pub(super) fn ask_presence(&mut self, home: ReactorId, topic: TopicKey, asker: ConnId, id: Option<Box<str>>) {
         let asker = Asker { conn: asker, id };
         if self.presence.askers_bytes + asker.bytes() > CLUSTER_ASKERS_BYTES_MAX {
-            self.mail.push((asker.conn.reactor, Mail::unavailable(asker.conn, asker.id)));
+            self.mail.push((asker.conn.reactor.into(), Mail::unavailable(asker.conn, asker.id)));
             return;
         }
         self.presence.askers_bytes += asker.bytes();
@@ -323,7 +323,7 @@ impl Core {
         self.tickets.give_back(ticket);
         for asker in askers {
             self.presence.askers_bytes -= asker.bytes();
-            self.mail.push((asker.conn.reactor, mail(asker.conn, asker.id)));
+            self.mail.push((asker.conn.reactor.into(), mail(asker.conn, asker.id)));
         }
     }
 

@@ -284,7 +284,7 @@ impl Core {
 
     fn not_stored(&mut self, publisher: ConnId, id: Option<Box<str>>) {
         self.counts.refused += 1;
-        self.mail.push((publisher.reactor, Mail::unavailable(publisher, id)));
+        self.mail.push((publisher.reactor.into(), Mail::unavailable(publisher, id)));
     }
 
     /// A whole frame of a text message.

@@ -85,7 +85,7 @@ impl Node {
     }
 
     fn open(&mut self, policy: Option<HistoryPolicy>) {
-        self.core.handle_mail(HOME, ToCluster::Open { topic: room(), opening: Opening(1), policy });
+        self.core.handle_mail(HOME.into(), ToCluster::Open { topic: room(), opening: Opening(1), policy });
     }
 
     /// Follows the room, whose history is at this offset.
@@ -106,7 +106,7 @@ impl Node {
             publisher: conn(),
             id: Some(id.into()),
         };
-        self.core.handle_mail(HOME, ToCluster::Append(Box::new(append)));
+        self.core.handle_mail(HOME.into(), ToCluster::Append(Box::new(append)));
     }
 
     fn receive(&mut self, channel: &str, record: &Record<'_>) {
@@ -149,7 +149,7 @@ fn what_one_round_publishes_to_a_channel_is_one_command() {
     let mut node = Node::connected();
     for _ in 0..3 {
         let frames = text(b"x").plain().to_vec();
-        node.core.handle_mail(HOME, ToCluster::Publish { topic: room(), frames, messages: 1 });
+        node.core.handle_mail(HOME.into(), ToCluster::Publish { topic: room(), frames, messages: 1 });
     }
     for id in ["1", "2"] {
         let other = TopicKey::unhashed(Kind::Room, "kept");
@@ -162,7 +162,7 @@ fn what_one_round_publishes_to_a_channel_is_one_command() {
             publisher: conn(),
             id: Some(id.into()),
         };
-        node.core.handle_mail(HOME, ToCluster::Append(Box::new(append)));
+        node.core.handle_mail(HOME.into(), ToCluster::Append(Box::new(append)));
     }
     node.hand_out();
     let [Command::Publish { .. }, Command::Append { entries, .. }] = &node.sent[0].1[..] else {
@@ -262,7 +262,7 @@ fn a_canary_that_is_missed_has_all_streams_read() {
 fn a_fence_comes_back_behind_what_was_asked() {
     let mut node = Node::connected();
     node.open(Some(POLICY));
-    node.core.handle_mail(HOME, ToCluster::Fence { member: conn(), rounds_left: 0 });
+    node.core.handle_mail(HOME.into(), ToCluster::Fence { member: conn(), rounds_left: 0 });
     node.confirm();
     assert_eq!(node.mail(), [""; 0], "the topic is not opened yet");
     node.answer(|_| read(0));
@@ -277,9 +277,9 @@ fn fences_go_back_in_the_order_of_what_they_wait_for() {
     let mut node = Node::connected();
     for (at, name) in ["a", "b"].into_iter().enumerate() {
         let topic = TopicKey::unhashed(Kind::Room, name);
-        node.core.handle_mail(HOME, ToCluster::Open { topic, opening: Opening(at as u64), policy: None });
+        node.core.handle_mail(HOME.into(), ToCluster::Open { topic, opening: Opening(at as u64), policy: None });
         let member = ConnId { generation: at as u32, ..conn() };
-        node.core.handle_mail(HOME, ToCluster::Fence { member, rounds_left: 0 });
+        node.core.handle_mail(HOME.into(), ToCluster::Fence { member, rounds_left: 0 });
     }
     node.hand_out();
     node.core.handle(Input::Subscribed(vec!["p:room:{b}".into()]));
@@ -301,14 +301,14 @@ fn a_closed_topic_lingers_before_it_is_unsubscribed() {
     node.confirm();
     let channel: Arc<str> = "p:room:{r}".into();
     let idle = || ToCluster::Idle { topic: room(), opening: Opening(1) };
-    node.core.handle_mail(HOME, idle());
+    node.core.handle_mail(HOME.into(), idle());
     node.at(CLUSTER_LINGER_MS - 1);
-    node.core.handle_mail(HOME, idle());
+    node.core.handle_mail(HOME.into(), idle());
     node.at(2 * CLUSTER_LINGER_MS - 2);
     assert!(!node.mail().concat().contains("Lapsed"), "somebody was there again");
     node.at(2 * CLUSTER_LINGER_MS - 1);
     assert!(node.mail().concat().contains("Lapsed") && node.subscribed.contains(&channel), "the home has to agree");
-    node.core.handle_mail(HOME, ToCluster::Close { topic: room() });
+    node.core.handle_mail(HOME.into(), ToCluster::Close { topic: room() });
     node.hand_out();
     assert!(!node.subscribed.contains(&channel));
     assert_eq!(node.core.counts().feeds, 0);
@@ -320,7 +320,7 @@ fn a_topic_that_is_closed_at_once_lingers_as_well() {
     let mut node = Node::connected();
     node.open(None);
     node.confirm();
-    node.core.handle_mail(HOME, ToCluster::Close { topic: room() });
+    node.core.handle_mail(HOME.into(), ToCluster::Close { topic: room() });
     node.at(CLUSTER_LINGER_MS - 1);
     assert_eq!(node.core.counts().feeds, 1);
     node.at(CLUSTER_LINGER_MS);
@@ -341,8 +341,8 @@ fn entries(offsets: std::ops::Range<u64>, more: bool) -> Reply {
 fn older_messages_come_piece_by_piece_and_a_fence_behind_the_last() {
     let mut node = Node::connected();
     node.open_at(9);
-    node.core.handle_mail(HOME, load(3, 10, Wanted::Any));
-    node.core.handle_mail(HOME, ToCluster::Fence { member: conn(), rounds_left: 0 });
+    node.core.handle_mail(HOME.into(), load(3, 10, Wanted::Any));
+    node.core.handle_mail(HOME.into(), ToCluster::Fence { member: conn(), rounds_left: 0 });
     for (piece, range) in [(7..10, (3, 10)), (5..7, (3, 7))] {
         let asked = node.answer(|_| entries(piece.clone(), true));
         let back = ReadRange::Back { from: range.0, before: range.1, wanted: Wanted::Any };
@@ -360,7 +360,7 @@ fn older_messages_come_piece_by_piece_and_a_fence_behind_the_last() {
 fn an_entry_that_cannot_be_read_ends_what_is_older_and_nothing_else() {
     let mut node = Node::connected();
     node.open_at(9);
-    node.core.handle_mail(HOME, load(1, 10, Wanted::Any));
+    node.core.handle_mail(HOME.into(), load(1, 10, Wanted::Any));
     node.answer(|_| match entries(5..10, false) {
         Reply::Read { end, now_ms, more, mut entries } => {
             entries[2].entry.clear();
@@ -377,14 +377,14 @@ fn an_entry_that_cannot_be_read_ends_what_is_older_and_nothing_else() {
 fn a_load_that_is_given_up_or_asked_for_anew_is_not_gone_on_with() {
     let mut node = Node::connected();
     node.open_at(9);
-    node.core.handle_mail(HOME, load(3, 10, Wanted::Any));
+    node.core.handle_mail(HOME.into(), load(3, 10, Wanted::Any));
     node.hand_out();
-    node.core.handle_mail(HOME, load(9, 10, Wanted::Any));
+    node.core.handle_mail(HOME.into(), load(9, 10, Wanted::Any));
     node.answer(|_| entries(7..10, true));
     assert_eq!(node.mail(), [""; 0], "nobody waits for it");
     node.answer(|_| entries(9..10, true));
     assert!(node.mail().concat().contains("rest: More"));
-    node.core.handle_mail(HOME, ToCluster::Enough { topic: room() });
+    node.core.handle_mail(HOME.into(), ToCluster::Enough { topic: room() });
     node.answer(|_| entries(8..9, true));
     assert_eq!((node.mail(), node.sent.len()), (vec![], 0));
     node.core.check_invariants();
@@ -397,12 +397,13 @@ fn so_many_loads_wait_for_redis_and_no_more() {
     let name = |at: usize| TopicKey::unhashed(Kind::Room, &at.to_string());
     for at in 0..ROOMS {
         let open = ToCluster::Open { topic: name(at), opening: Opening(at as u64), policy: Some(POLICY) };
-        node.core.handle_mail(HOME, open);
+        node.core.handle_mail(HOME.into(), open);
     }
     node.confirm();
     node.answer(|_| read(9));
     for at in 0..ROOMS {
-        node.core.handle_mail(HOME, ToCluster::Load { topic: name(at), from: 9, before: 10, wanted: Wanted::Any });
+        node.core
+            .handle_mail(HOME.into(), ToCluster::Load { topic: name(at), from: 9, before: 10, wanted: Wanted::Any });
     }
     let mut asked = Vec::new();
     node.hand_out();
@@ -410,7 +411,7 @@ fn so_many_loads_wait_for_redis_and_no_more() {
         asked.push(node.answer(|_| entries(9..10, false)).len());
     }
     assert_eq!(asked, [CLUSTER_LOADS_MAX, CLUSTER_LOADS_MAX, 1]);
-    node.core.handle_mail(HOME, load(9, 10, Wanted::Any));
+    node.core.handle_mail(HOME.into(), load(9, 10, Wanted::Any));
     node.core.check_invariants();
 }
 
@@ -420,11 +421,11 @@ fn a_client_id_of_another_node_is_found_by_that_nodes_key() {
     let key = [9; 16];
     let theirs = ClientIdCodec::new(key, 2).encode(conn());
     let direct = || ToCluster::Direct { to: theirs, frame: text(b"{}") };
-    node.core.handle_mail(HOME, direct());
+    node.core.handle_mail(HOME.into(), direct());
     node.hand_out();
     assert_eq!(node.sent.len(), 0, "nobody's, as far as is known");
     node.receive("p:all", &Record::Hello { node: 2, key, asks: false });
-    node.core.handle_mail(HOME, direct());
+    node.core.handle_mail(HOME.into(), direct());
     let [Command::Publish { channel, .. }] = &node.answer_published(1)[..] else { panic!("one message") };
     assert_eq!(**channel, *node.core.names.node(OTHER_RUN));
 }
@@ -444,10 +445,10 @@ fn commands_that_are_not_answered_are_noticed_before_anything_is_subscribed() {
 fn only_what_is_waited_for_is_to_be_answered_at_once() {
     let mut node = Node::connected();
     let publish = || ToCluster::Publish { topic: room(), frames: text(b"{}").plain().to_vec(), messages: 1 };
-    node.core.handle_mail(HOME, publish());
+    node.core.handle_mail(HOME.into(), publish());
     node.hand_out();
     assert!(!node.core.awaits_answers(), "the publisher has its ack already");
-    node.core.handle_mail(HOME, ToCluster::Fence { member: conn(), rounds_left: 0 });
+    node.core.handle_mail(HOME.into(), ToCluster::Fence { member: conn(), rounds_left: 0 });
     node.hand_out();
     assert!(node.core.awaits_answers(), "a fence waits behind it");
     node.answer_published(1);
@@ -455,7 +456,7 @@ fn only_what_is_waited_for_is_to_be_answered_at_once() {
     node.append("a");
     node.hand_out();
     assert!(node.core.awaits_answers(), "a publisher waits for its ack");
-    node.core.handle_mail(HOME, publish());
+    node.core.handle_mail(HOME.into(), publish());
     node.hand_out();
     node.answer(|_| appended(1));
     assert!(!node.core.awaits_answers());

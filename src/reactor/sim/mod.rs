@@ -25,6 +25,7 @@ pub use driver::SimDriver;
 use super::driver::Driver;
 use super::mailbox::{self, Mailbox, PostOffice, Wake};
 use super::worker::Worker;
+use crate::ids::PeerId;
 use crate::time::Millis;
 
 /// One client's connection in the world.
@@ -364,15 +365,16 @@ impl Wake for SimWaker {
     }
 }
 
-/// Makes wakers for a post office.
-pub fn wakers(reactors: usize) -> (Vec<Arc<SimWaker>>, Vec<Arc<dyn Wake>>) {
-    let mine: Vec<Arc<SimWaker>> = (0..reactors).map(|_| Arc::new(SimWaker::default())).collect();
-    let theirs = mine.iter().map(|waker| waker.clone() as Arc<dyn Wake>).collect();
+/// Makes wakers of these peers for a post office.
+pub fn wakers(peers: impl Iterator<Item = PeerId>) -> (Vec<Arc<SimWaker>>, Vec<(PeerId, Arc<dyn Wake>)>) {
+    let named: Vec<(PeerId, Arc<SimWaker>)> = peers.map(|peer| (peer, Arc::default())).collect();
+    let mine = named.iter().map(|(_, waker)| waker.clone()).collect();
+    let theirs = named.into_iter().map(|(peer, waker)| (peer, waker as Arc<dyn Wake>)).collect();
     (mine, theirs)
 }
 
-/// The mailboxes of a node, one per waker, with room for `parcels_max` parcels each: small ones spill.
-pub fn post_office_of(wakers: Vec<Arc<dyn Wake>>, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
+/// The mailboxes of a node, one for each peer, with room for `parcels_max` parcels each: small ones spill.
+pub fn post_office_of(wakers: Vec<(PeerId, Arc<dyn Wake>)>, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
     mailbox::post_office_of(wakers, parcels_max)
 }
 

@@ -38,7 +38,7 @@ impl Node {
 
     fn ask_about(&mut self, name: &str, id: &str) {
         let topic = TopicKey::unhashed(Kind::Room, name);
-        self.core.handle_mail(HOME, ToCluster::Presence { topic, asker: conn(), id: Some(id.into()) });
+        self.core.handle_mail(HOME.into(), ToCluster::Presence { topic, asker: conn(), id: Some(id.into()) });
     }
 
     /// The home answers all that it is asked; what else was sent to it, in words, and how often it was asked.
@@ -50,7 +50,7 @@ impl Node {
                 Ok(FromCluster::Asked { question, names, .. }) => {
                     asked += 1;
                     let crowd = here(names, question.key);
-                    self.core.handle_mail(HOME, ToCluster::Present { question, crowd });
+                    self.core.handle_mail(HOME.into(), ToCluster::Present { question, crowd });
                 }
                 Ok(news) => other.push(format!("{news:?}")),
                 Err(reply) => other.push(reply),
@@ -237,7 +237,7 @@ fn answers_that_wait_to_be_asked_for_are_bounded_and_then_estimates() {
     let mut sketches = 0;
     for number in 0..questions as u64 {
         let question = Question { run: OTHER_RUN, number, key };
-        node.core.handle_mail(HOME, ToCluster::Present { question, crowd: whole.clone() });
+        node.core.handle_mail(HOME.into(), ToCluster::Present { question, crowd: whole.clone() });
         for (_, payload) in node.take_records() {
             let Some(Incoming::Envelope { records, .. }) = record::read(&payload) else { panic!("an envelope") };
             let is_sketch = |record: &Record<'_>| matches!(record, Record::Present(told) if !told.sketch.is_empty());
@@ -308,7 +308,7 @@ fn a_node_that_hangs_is_not_waited_for() {
 fn a_fence_waits_for_who_is_in_a_room() {
     let mut node = Node::connected();
     node.ask("1");
-    node.core.handle_mail(HOME, ToCluster::Fence { member: conn(), rounds_left: 0 });
+    node.core.handle_mail(HOME.into(), ToCluster::Fence { member: conn(), rounds_left: 0 });
     assert_eq!(node.home_answers(&nobody), (vec![], 1));
     node.answer_published(0);
     let (told, _) = node.home_answers(&nobody);
