@@ -6,10 +6,12 @@ use super::connection::{CloseCause, Phase};
 use super::driver::{Driver, SlotKey};
 use super::worker::Worker;
 use crate::conn::{PeerError, validate};
-use crate::frame::{FrameBuilder, Opcode};
+use crate::frame::Opcode;
 use crate::ids::{ClientId, ConnId};
 use crate::protocol::{self, Body, Command, ErrorCode, Position, Rejection, Request, Rooms};
-use crate::router::{JoinError, JoinReply, Kind, ManyJoin, Publish, RecoverFrom, TopicRef};
+use crate::router::{
+    Audience, Author, Composed, Draft, JoinError, JoinReply, Kind, ManyJoin, Publish, RecoverFrom, TopicRef, key_of,
+};
 
 /// A whole message of a client.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +65,7 @@ impl<D: Driver> Worker<D> {
     fn raw_message(&mut self, slot: SlotKey, echo: bool, message: Message<'_>) {
         let id = self.connections.id(slot);
         let Some(room) = self.router.name(id).cloned() else { return };
-        let frame = self.frames.build(message.opcode(), |out| out.extend_from_slice(message.bytes()));
+        let frame = self.composer.raw(message.opcode(), message.bytes());
         let topic = TopicRef { kind: Kind::Raw, name: &room };
         let publish = Publish { topic, frame, exclude: (!echo).then_some(id), key: None, publisher: id };
         self.router.publish(publish, None, &mut self.connections);
@@ -108,27 +110,13 @@ impl<D: Driver> Worker<D> {
         let Request { id, command } = request;
         match command {
             Command::PrivateMsg { to_user, content, key } => {
-                let topic = TopicRef { kind: Kind::Inbox, name: &to_user };
-                self.publish(me, topic, None, key.as_deref(), id, |out, from, time_ms| {
-                    protocol::private_msg(out, from, content, time_ms);
-                });
+                self.publish(me, Draft::PrivateMsg { to: &to_user, content }, key.as_deref(), id);
             }
             Command::Private { to, data } => self.private(me, &to, data, id),
-            Command::Broadcast(Body::Content(content)) => {
-                self.publish(me, TopicRef::EVERYONE, Some(me), None, id, |out, from, time_ms| {
-                    protocol::broadcast_content(out, from, content, time_ms);
-                });
-            }
-            Command::Broadcast(Body::Data(data)) => {
-                self.publish(me, TopicRef::EVERYONE, None, None, id, |out, from, _| {
-                    protocol::broadcast_data(out, from, data);
-                });
-            }
+            Command::Broadcast(Body::Content(content)) => self.publish(me, Draft::BroadcastContent(content), None, id),
+            Command::Broadcast(Body::Data(data)) => self.publish(me, Draft::BroadcastData(data), None, id),
             Command::RoomMsg { room, content, key } => {
-                let topic = TopicRef { kind: Kind::Room, name: &room };
-                self.publish(me, topic, Some(me), key.as_deref(), id, |out, from, time_ms| {
-                    protocol::room_msg(out, &room, from, content, time_ms);
-                });
+                self.publish(me, Draft::RoomMsg { room: &room, content }, key.as_deref(), id);
             }
             Command::JoinRoom { rooms, position } => self.join(me, rooms, position, id)?,
             Command::LeaveRoom { room } => self.router.leave(me, &room, id, &mut self.connections),
@@ -147,21 +135,16 @@ impl<D: Driver> Worker<D> {
         Ok(())
     }
 
-    /// Builds a message from this user once and gives it to its topic's home.
+    /// Composes a message of this user's once and gives it to its topic's home.
     #[inline]
-    fn publish(
-        &mut self,
-        me: ConnId,
-        topic: TopicRef<'_>,
-        exclude: Option<ConnId>,
-        key: Option<&str>,
-        id: Option<&str>,
-        write: impl FnOnce(&mut Vec<u8>, &str, u64),
-    ) {
+    fn publish(&mut self, me: ConnId, draft: Draft<'_>, key: Option<&str>, id: Option<&str>) {
         let user = self.router.name(me).map_or("", |user| user);
-        // A key is the publisher's own: the length says where the user ends.
-        let key = key.map(|key| format!("{}:{user}{key}", user.len()));
-        let frame = build(&mut self.frames, user, self.unix_ms, write);
+        let key = key.map(|key| key_of(user, key));
+        let Composed { topic, frame, audience } = self.composer.compose(Author { user, unix_ms: self.unix_ms }, draft);
+        let exclude = match audience {
+            Audience::Everyone => None,
+            Audience::Others => Some(me),
+        };
         let publish = Publish { topic, frame, exclude, key: key.as_deref(), publisher: me };
         self.router.publish(publish, id, &mut self.connections);
     }
@@ -170,26 +153,19 @@ impl<D: Driver> Worker<D> {
     /// nobody's: that is no error.
     fn private(&mut self, me: ConnId, to: &str, data: &str, id: Option<&str>) {
         let codec = self.connections.codec();
-        match codec.decode(to).filter(|decoded| decoded.node == codec.node()) {
-            Some(to) => {
-                let user = self.router.name(me).map_or("", |user| user);
-                let frame = build(&mut self.frames, user, self.unix_ms, |out, from, _| {
-                    protocol::private(out, from, data);
-                });
-                self.router.direct(to.conn, frame, id.map(|id| (me, id)), &mut self.connections);
-            }
-            None => {
-                if let Some(to) = ClientId::parse(to).filter(|_| self.router.is_clustered()) {
-                    let user = self.router.name(me).map_or("", |user| user);
-                    let frame = build(&mut self.frames, user, self.unix_ms, |out, from, _| {
-                        protocol::private(out, from, data);
-                    });
-                    self.router.direct_elsewhere(to, frame);
-                }
-                if let Some(id) = id {
-                    self.connections.message(me.into(), |out| protocol::ack(out, id, None));
-                }
-            }
+        let here = codec.decode(to).filter(|decoded| decoded.node == codec.node());
+        let user = self.router.name(me).map_or("", |user| user);
+        let author = Author { user, unix_ms: self.unix_ms };
+        if let Some(to) = here {
+            let frame = self.composer.private(author, data);
+            return self.router.direct(to.conn, frame, id.map(|id| (me, id)), &mut self.connections);
+        }
+        if let Some(to) = ClientId::parse(to).filter(|_| self.router.is_clustered()) {
+            let frame = self.composer.private(author, data);
+            self.router.direct_elsewhere(to, frame);
+        }
+        if let Some(id) = id {
+            self.connections.message(me.into(), |out| protocol::ack(out, id, None));
         }
     }
 
@@ -235,14 +211,4 @@ impl<D: Driver> Worker<D> {
             },
         })
     }
-}
-
-#[inline]
-fn build<'f>(
-    frames: &'f mut FrameBuilder,
-    from: &str,
-    time_ms: u64,
-    write: impl FnOnce(&mut Vec<u8>, &str, u64),
-) -> &'f [u8] {
-    frames.build(Opcode::Text, |out| write(out, from, time_ms))
 }

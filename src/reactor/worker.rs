@@ -13,13 +13,12 @@ use super::intake::Resumable;
 use super::mailbox::{Mailbox, Order, Parcel};
 use crate::compress::{Deflater, Inflaters, WindowBits};
 use crate::conn::{CloseReason, HeadLimits, MessageLimits};
-use crate::frame::FrameBuilder;
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{
     BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX,
 };
 use crate::metrics::{NodeMetrics, ReactorMetrics};
-use crate::router::{Router, RouterSettings};
+use crate::router::{Composer, Router, RouterSettings};
 use crate::time::{Millis, wheel::Wheel};
 
 /// What a worker is told to do; the units are in the names, what each means is in the configuration's table.
@@ -107,8 +106,8 @@ pub struct Worker<D: Driver> {
     pub(super) node: NodeState,
     pub(super) http: HttpHandoff<D::Stream>,
     pub(super) random: fastrand::Rng,
-    /// Where messages are built before they are published.
-    pub(super) frames: FrameBuilder,
+    /// Where messages are composed before they are published.
+    pub(super) composer: Composer,
     pub(super) inflaters: Inflaters,
     pub(super) now: Millis,
     /// Unix time of this turn, in milliseconds.
@@ -153,7 +152,7 @@ impl<D: Driver> Worker<D> {
             wheel: Wheel::new(),
             http,
             random: fastrand::Rng::with_seed(random_seed),
-            frames: FrameBuilder::default(),
+            composer: Composer::default(),
             inflaters: Inflaters::default(),
             now: driver.now(),
             unix_ms: driver.unix_ms(),
@@ -340,7 +339,7 @@ impl<D: Driver> Worker<D> {
         // Before the budget: a reactor that is nudged because of it looks at these counts.
         self.publish_counts();
         self.enforce_node_budget();
-        self.frames.shrink(BATCH_POOL_BYTES_MAX);
+        self.composer.shrink(BATCH_POOL_BYTES_MAX);
     }
 
     pub(super) fn publish_counts(&mut self) {

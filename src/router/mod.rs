@@ -33,6 +33,7 @@ mod batch;
 mod batches;
 pub mod cluster;
 mod cluster_subscription;
+mod compose;
 mod crowd;
 mod growth;
 mod history;
@@ -62,6 +63,7 @@ mod tests;
 use std::fmt;
 
 pub use batch::{Batch, BatchBody, Excluded};
+pub use compose::{Audience, Author, Composed, Composer, Draft, key_of};
 pub use crowd::{Census, Crowd, CrowdKey, Others};
 pub use history::{HistoryPolicy, Place};
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
