@@ -15,10 +15,11 @@
 //! What is released or handed over frees its slot at once, or is `Terminating` until the driver has nothing of it under way.
 
 use super::driver::{ListenerId, RemoteAddr};
+use super::identity::{Grant, Identity};
 use super::intake::Intake;
 use crate::compress::Agreement;
-use crate::conn::{Decoder, HeadReader, Outbox, PeerError, Target, TokenBucket, Upgrade};
-use crate::limits::{CONNECTION_BYTES_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
+use crate::conn::{Decoder, HeadReader, Outbox, PeerError, Target, Upgrade};
+use crate::limits::CONNECTION_BYTES_MAX;
 use crate::time::Millis;
 
 /// No batch of this turn.
@@ -40,7 +41,8 @@ pub(super) struct Connection {
     /// What is held of its input, as it was counted last: an incomplete message, and what waits to be decoded.
     pub(super) partial_bytes: u32,
     pub(super) heartbeat: Heartbeat,
-    pub(super) rate: Option<Box<Rate>>,
+    /// What it may do, where it is bounded.
+    pub(super) grant: Option<Box<Grant>>,
     /// Whether it is in the list of connections to flush.
     pub(super) dirty: bool,
     pub(super) room: Room,
@@ -148,8 +150,7 @@ pub(super) struct Handshake {
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) upgrade: Upgrade,
-    /// The user id of a JSON connection.
-    pub(super) user: String,
+    pub(super) identity: Identity,
     /// Bytes that came behind the request head.
     pub(super) early: Vec<u8>,
     pub(super) until: Millis,
@@ -173,16 +174,6 @@ pub(super) enum Fenced {
     Quiesced,
     /// Nothing any more: it may be decoded again.
     Answered,
-}
-
-/// What a connection may still send.
-#[derive(Debug)]
-pub(super) struct Rate {
-    pub(super) messages: Option<TokenBucket>,
-    pub(super) bytes: Option<TokenBucket>,
-    /// Messages over the rate, since the last second without any.
-    pub(super) strikes: u32,
-    pub(super) strike_at: Millis,
 }
 
 impl Connection {
@@ -313,7 +304,7 @@ impl Connection {
             intake: Intake::default(),
             partial_bytes: 0,
             heartbeat: Heartbeat { heard_at: now, ping_at: until, unanswered: None },
-            rate: None,
+            grant: None,
             dirty: false,
             room: Room::Some,
             excluded_from_batch: false,
@@ -359,29 +350,5 @@ impl Connection {
     /// Whether its request is not answered yet.
     pub(super) fn is_beginning(&self) -> bool {
         matches!(self.phase, Phase::Handshake(_) | Phase::Opening(_))
-    }
-}
-
-impl Rate {
-    /// Whether a message of so many bytes is within the rate.
-    ///
-    /// # Errors
-    /// [`PeerError::RateAbuse`] after more than `limits::RATE_STRIKES_MAX` messages over it, counted from the
-    /// last time that nothing was over it for `limits::RATE_FORGIVEN_MS`.
-    pub(super) fn take(&mut self, bytes: u64, now: Millis) -> Result<bool, PeerError> {
-        let within = self.messages.as_mut().is_none_or(|bucket| bucket.take(1, now))
-            && self.bytes.as_mut().is_none_or(|bucket| bucket.take(bytes, now));
-        if within {
-            if now.since(self.strike_at) >= RATE_FORGIVEN_MS {
-                self.strikes = 0;
-            }
-            return Ok(true);
-        }
-        self.strikes += 1;
-        self.strike_at = now;
-        match self.strikes > RATE_STRIKES_MAX {
-            true => Err(PeerError::RateAbuse),
-            false => Ok(false),
-        }
     }
 }

@@ -1,11 +1,12 @@
 //! Where the connections of a reactor and what is on its way to them meet: what the router and the worker tell them.
 
-use super::connection::Connection;
+use super::connection::{Connection, Opening};
 use super::driver::SlotKey;
 use super::egress::Egress;
+use super::identity::{Identity, Subject};
 use super::sessions::Sessions;
 use crate::compress::Deflater;
-use crate::conn::{Cause, Target, Unit, write_upgrade};
+use crate::conn::{Cause, Unit, write_upgrade};
 use crate::frame::Opcode;
 use crate::ids::{ClientIdCodec, ConnId, ReactorId};
 use crate::metrics::Counts;
@@ -157,21 +158,23 @@ impl Connections {
         let slot = SlotKey::from(id);
         let Some(connection) = self.sessions.get_mut(slot) else { return };
         let agreement = connection.agreement;
-        let Some(opening) = connection.open() else { return };
+        let Some(Opening { upgrade, identity, early, until: _ }) = connection.open() else { return };
+        let Identity { subject, grant } = identity;
+        connection.grant = grant;
         self.counts.connections += 1;
         self.counts.opened += 1;
         // The handshake's answer and the welcome leave together, as one piece.
-        self.response(slot, |response| write_upgrade(response, &opening.upgrade, agreement));
-        if let Target::Json { .. } = opening.upgrade.target {
+        self.response(slot, |response| write_upgrade(response, &upgrade, agreement));
+        if let Subject::User(user) = subject {
             let (client_id, heartbeat_ms) = (self.codec.encode(id), self.heartbeat_ms);
             let mut frames = std::mem::take(&mut self.egress.frames);
             let welcome = frames.build(Opcode::Text, |out| {
-                protocol::welcome(out, client_id.as_str(), &opening.user, heartbeat_ms, inbox);
+                protocol::welcome(out, client_id.as_str(), &user, heartbeat_ms, inbox);
             });
             self.response(slot, |response| response.extend_from_slice(welcome));
             self.egress.frames = frames;
             self.counts.messages_out += 1;
         }
-        self.sessions.note_opened(slot, opening.early);
+        self.sessions.note_opened(slot, early);
     }
 }

@@ -3,16 +3,14 @@
 use std::borrow::Cow;
 
 use super::commands::Message;
-use super::connection::{
-    CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Rate, Terminating, Then,
-};
+use super::connection::{CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then};
 use super::driver::{Accepted, Detach, Driver, Release, SlotKey};
+use super::identity::{Identity, Rate, Subject};
 use super::intake::Decoded;
-use super::worker::{DeflateSettings, Worker};
+use super::worker::{DeflateSettings, Settings, Worker};
 use crate::compress::{Agreement, Offer};
 use crate::conn::{
-    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, PeerError, Target, TokenBucket, Upgrade, parse_head,
-    write_refusal,
+    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, PeerError, Upgrade, parse_head, write_refusal,
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
@@ -72,14 +70,9 @@ impl<D: Driver> Worker<D> {
 
     /// A connection is open: its heartbeat begins, and what it sent early is taken.
     pub(super) fn opened(&mut self, slot: SlotKey, early: &mut [u8]) {
-        let bucket = |per_second: u64| (per_second > 0).then(|| TokenBucket::new(per_second, self.now));
-        let (messages, bytes) = (bucket(self.settings.messages_per_second), bucket(self.settings.bytes_per_second));
-        let rate = (messages.is_some() || bytes.is_some())
-            .then(|| Box::new(Rate { messages, bytes, strikes: 0, strike_at: self.now }));
         let ping_at = self.next_ping_at();
         let now = self.now;
         let Some(connection) = self.connections.get_mut(slot).filter(|connection| connection.is_open()) else { return };
-        connection.rate = rate;
         connection.heartbeat = Heartbeat { heard_at: now, ping_at, unanswered: None };
         self.arm(slot);
         if !early.is_empty() {
@@ -276,20 +269,19 @@ impl<D: Driver> Worker<D> {
             return self.refuse(slot, refusal);
         }
         let id = self.connections.id(slot);
-        let (user, room) = match &upgrade.target {
-            Target::Json { user: Some(user) } => (user.clone(), None),
-            Target::Json { user: None } => (self.connections.codec().encode(id).as_str().to_owned(), None),
-            Target::Raw { room, .. } => (String::new(), Some(room.clone())),
-        };
+        let Settings { messages_per_second, bytes_per_second, .. } = self.settings;
+        let rate = Rate::new(messages_per_second, bytes_per_second, self.now);
+        let identity = Identity::of_guest(&upgrade.target, || self.connections.codec().encode(id), rate);
+        let subject = identity.subject.clone();
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let offer = upgrade.offer;
-        connection.begin_opening(Opening { upgrade, user: user.clone(), early, until });
+        connection.begin_opening(Opening { upgrade, identity, early, until });
         if let Some(agreement) = offer.and_then(|offer| self.agree(offer)) {
             self.connections.sessions.set_agreement(slot, agreement);
         }
-        match room {
-            Some(room) => self.router.connect_raw(id, &room, &mut self.connections),
-            None => self.router.connect(id, &user, &mut self.connections),
+        match subject {
+            Subject::User(user) => self.router.connect(id, &user, &mut self.connections),
+            Subject::RawRoom(room) => self.router.connect_raw(id, &room, &mut self.connections),
         }
     }
 
@@ -501,10 +493,10 @@ impl<D: Driver> Worker<D> {
     /// Whether a message of so many bytes is within the connection's rate.
     pub(super) fn within_rate(&mut self, slot: SlotKey, bytes: usize) -> Result<bool, PeerError> {
         let now = self.now;
-        let Some(rate) = self.connections.get_mut(slot).and_then(|connection| connection.rate.as_mut()) else {
+        let Some(grant) = self.connections.get_mut(slot).and_then(|connection| connection.grant.as_mut()) else {
             return Ok(true);
         };
-        rate.take(bytes as u64, now)
+        grant.rate.take(bytes as u64, now)
     }
 }
 

@@ -19,6 +19,7 @@ mod driver;
 mod egress;
 pub mod epoll;
 mod flush;
+mod identity;
 mod intake;
 mod lifecycle;
 #[cfg(all(test, fanfare_loom))]
