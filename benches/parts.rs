@@ -317,7 +317,7 @@ impl Routers {
 
     fn publish(&mut self, room: &str, frame: &[u8]) {
         let topic = TopicRef { kind: Kind::Room, name: room };
-        let publish = Publish { topic, frame, exclude: None, key: None, publisher: NOBODY };
+        let publish = Publish { topic, frame, exclude: None, key: None, publisher: NOBODY.into() };
         self.routers[0].publish(publish, None, &mut self.sinks[0]);
     }
 
@@ -418,7 +418,7 @@ fn history(criterion: &mut Criterion) {
         let (mut router, mut sink) = (Router::new(ReactorId(0), 1, 1, 1, settings), Counter::new());
         router.connect(NOBODY, "alice", &mut sink);
         let topic = TopicRef { kind: Kind::Room, name: "room" };
-        let publish = Publish { topic, frame: &frame, exclude: None, key: None, publisher: NOBODY };
+        let publish = Publish { topic, frame: &frame, exclude: None, key: None, publisher: NOBODY.into() };
         (0..messages).for_each(|_| router.publish(publish, None, &mut sink));
         group.bench_function(BenchmarkId::new("publish", messages), |bencher| {
             bencher.iter(|| router.publish(black_box(publish), None, &mut sink));
@@ -460,7 +460,7 @@ fn room_tables(criterion: &mut Criterion) {
         let (mut router, mut sink) = (Router::new(ReactorId(0), 1, 1, 1, settings), Counter::new());
         for (what, name) in [("publish", "market000.gold"), ("publish_to_no_member", "den")] {
             let topic = TopicRef { kind: Kind::Room, name };
-            let publish = Publish { topic, frame: &frame, exclude: None, key: None, publisher: NOBODY };
+            let publish = Publish { topic, frame: &frame, exclude: None, key: None, publisher: NOBODY.into() };
             (0..100).for_each(|_| router.publish(publish, None, &mut sink));
             group.bench_function(BenchmarkId::new(what, tables), |bencher| {
                 bencher.iter(|| router.publish(black_box(publish), None, &mut sink));
@@ -472,7 +472,7 @@ fn room_tables(criterion: &mut Criterion) {
 /// Some mail to reactor 0.
 fn mail(router: &mut Router) -> Mail {
     let publish =
-        Publish { topic: TopicRef::EVERYONE, frame: &[b'x'; 130], exclude: None, key: None, publisher: NOBODY };
+        Publish { topic: TopicRef::EVERYONE, frame: &[b'x'; 130], exclude: None, key: None, publisher: NOBODY.into() };
     router.publish(publish, None, &mut Counter::new());
     router.poll_mail().next().map(|(_, mail)| mail).unwrap()
 }

@@ -54,6 +54,41 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// A request of the control thread that waits for a reply. A slot is used again by later requests; `generation` tells
+/// them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId {
+    /// Where among those that wait.
+    pub slot: u32,
+    /// Which of the requests that had this slot.
+    pub generation: u32,
+}
+
+/// Who gets the answer to a question or a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReplyTo {
+    /// A connection, on its reactor.
+    Conn(ConnId),
+    /// A request of the control thread.
+    Request(RequestId),
+}
+
+impl ReplyTo {
+    /// Which peer has it.
+    pub fn peer(self) -> PeerId {
+        match self {
+            ReplyTo::Conn(conn) => PeerId::Reactor(conn.reactor),
+            ReplyTo::Request(_) => PeerId::Control,
+        }
+    }
+}
+
+impl From<ConnId> for ReplyTo {
+    fn from(conn: ConnId) -> ReplyTo {
+        ReplyTo::Conn(conn)
+    }
+}
+
 /// What a client id says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Decoded {

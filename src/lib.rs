@@ -10,7 +10,7 @@
 //! client      → config
 //! doctor      → config, cgroup, descriptors
 //! server      → cluster, config, control, reactor, router, conn, compress, metrics, ids, descriptors, cgroup, limits
-//! control     → metrics, limits
+//! control     → reactor, router, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
 //! config      → limits
 //! reactor     → router, conn, compress, protocol, metrics, frame, ids, time, limits

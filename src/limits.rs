@@ -309,6 +309,12 @@ pub const HTTP_STALL_MS_MAX: u64 = 2_000;
 /// How long one plain HTTP connection may live, in milliseconds.
 pub const HTTP_MS_MAX: u64 = 30_000;
 
+/// Requests of the control thread that wait for topics' homes; one more is refused.
+pub const REQUESTS_MAX: usize = 1_024;
+
+/// How long the control thread waits where its mail found no room, in milliseconds; then it tries again.
+pub const CONTROL_SPILL_MS: u64 = 1;
+
 /// Log lines that wait to be written, for a slow reader of stderr; one more is dropped and counted.
 pub const LOG_QUEUE_LINES_MAX: usize = 4_096;
 

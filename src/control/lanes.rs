@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
 
-use super::Node;
+use super::{Node, Requests};
 use crate::limits::{HEALTH_MS_MAX, HTTP_MS_MAX, HTTP_STALL_MS_MAX, RETRY_AFTER_S_MAX};
 
 /// How many sockets each thread may have.
@@ -169,10 +169,12 @@ fn refuse(mut socket: &Socket) {
 ///
 /// # Errors
 /// Where a thread or its event loop cannot be made.
-pub fn start(node: Node, places: Places) -> io::Result<Handoff> {
+pub fn start(node: Node, places: Places, requests: Requests) -> io::Result<Handoff> {
     let (pages, page_guests) = Lane::new(places.pages);
     let routes = super::pages(node.clone());
-    spawn("control", serve(routes, page_guests))?;
+    spawn("control", async move {
+        join(serve(routes, page_guests), requests.run()).await;
+    })?;
     let (health, late) = (Newest::new(places.health), Newest::new(places.health));
     let routes = super::health(node);
     let late_routes = routes.clone().fallback(answer_no_place);

@@ -2,11 +2,13 @@
 //!
 //! A reactor hands over a socket whose request is no upgrade, with the bytes it has read; from there a well-kept HTTP
 //! library serves it on a thread of its own, health on another (`lanes`). Every response closes its connection, so that a
-//! client's next request, which may be an upgrade, meets a reactor again. May import `metrics` and `limits`; it never
-//! touches a reactor.
+//! client's next request, which may be an upgrade, meets a reactor again. What a request asks of topics goes to their homes
+//! by mail, and is answered by mail (`requests`). May import `metrics`, `limits`, and of `router` and `reactor` the
+//! messages and the mailbox; it never touches a reactor.
 
 mod lanes;
 mod metrics;
+mod requests;
 mod stats;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 
 pub use lanes::{Handoff, Places, start};
+pub use requests::{Busy, ControlWaker, Requests};
 
 use crate::metrics::NodeMetrics;
 

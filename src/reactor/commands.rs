@@ -67,7 +67,7 @@ impl<D: Driver> Worker<D> {
         let Some(room) = self.router.name(id).cloned() else { return };
         let frame = self.composer.raw(message.opcode(), message.bytes());
         let topic = TopicRef { kind: Kind::Raw, name: &room };
-        let publish = Publish { topic, frame, exclude: (!echo).then_some(id), key: None, publisher: id };
+        let publish = Publish { topic, frame, exclude: (!echo).then_some(id), key: None, publisher: id.into() };
         self.router.publish(publish, None, &mut self.connections);
     }
 
@@ -145,7 +145,7 @@ impl<D: Driver> Worker<D> {
             Audience::Everyone => None,
             Audience::Others => Some(me),
         };
-        let publish = Publish { topic, frame, exclude, key: key.as_deref(), publisher: me };
+        let publish = Publish { topic, frame, exclude, key: key.as_deref(), publisher: me.into() };
         self.router.publish(publish, id, &mut self.connections);
     }
 

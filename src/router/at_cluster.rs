@@ -156,10 +156,10 @@ impl Router {
             HomeMail::Publish(publish) => (publish.publisher, publish.id),
             HomeMail::Presence(question) => (question.asker, question.id),
             HomeMail::History(question) => (question.asker, question.id),
-            HomeMail::Resume(resume) => (resume.to, resume.id),
+            HomeMail::Resume(resume) => (resume.to.into(), resume.id),
             HomeMail::Join(_) | HomeMail::Leave(_) => unreachable!("joins and leaves always wait"),
         };
-        self.send(to.reactor, Content::Unavailable { to, id }, sink);
+        self.send(to.peer(), Content::Unavailable { to, id }, sink);
     }
 
     /// Without an answer of Redis, what needs history is refused.

@@ -99,7 +99,7 @@ impl Router {
         let found = self.topics.find(topic.hashed());
         let place = self.keep_and_fan_out(topic.hashed(), found, &publish, Some(&frame), sink);
         if let Some(id) = id {
-            self.send(publisher.reactor, Content::Acked(Box::new(Ack { to: publisher, id, place })), sink);
+            self.send(publisher.peer(), Content::Acked(Box::new(Ack { to: publisher, id, place })), sink);
         }
     }
 
@@ -113,7 +113,7 @@ impl Router {
         let count = home.map_or(0, |home| home.users_count()) as u64;
         let users = home.into_iter().flat_map(|home| home.users());
         let names = users.take(PRESENCE_USERS_MAX).cloned().collect();
-        self.send(asker.reactor, Content::Users(Box::new(Users { to: asker, id, room, count, names })), sink);
+        self.send(asker.peer(), Content::Users(Box::new(Users { to: asker, id, room, count, names })), sink);
     }
 
     /// A page of a room's history.
@@ -130,7 +130,7 @@ impl Router {
             })
         });
         let (place, messages) = page.map_or((None, Slice::default()), |(place, page)| (Some(place), page));
-        self.send(asker.reactor, Content::Page(Box::new(Page { to: asker, id, room, place, messages })), sink);
+        self.send(asker.peer(), Content::Page(Box::new(Page { to: asker, id, room, place, messages })), sink);
     }
 
     /// What an inbox has of what came before a welcome.

@@ -19,7 +19,7 @@ use super::mail::{Ack, Content, Mail};
 use super::replies::Counted;
 use super::topic::TopicKey;
 use crate::compress::SharedFrame;
-use crate::ids::{ClientId, ConnId};
+use crate::ids::{ClientId, ConnId, ReplyTo};
 
 /// Which attachment of a topic to the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,7 +52,7 @@ pub struct Append {
     /// The same key is the same message.
     pub key: Option<Box<str>>,
     /// Who is told how it ended.
-    pub publisher: ConnId,
+    pub publisher: ReplyTo,
     /// Its command's id as JSON text.
     pub id: Option<Box<str>>,
 }
@@ -133,7 +133,7 @@ pub enum ToCluster {
         /// The room.
         topic: TopicKey,
         /// The connection that asks.
-        asker: ConnId,
+        asker: ReplyTo,
         /// Its command's id as JSON text.
         id: Option<Box<str>>,
     },
@@ -349,18 +349,18 @@ impl Mail {
         Mail(Content::Direct { to, frame, ack: None })
     }
 
-    /// The ack of a publish into history, for the publisher's reactor.
-    pub fn stored(publisher: ConnId, id: Box<str>, place: Place) -> Mail {
+    /// The ack of a publish into history, for the publisher.
+    pub fn stored(publisher: ReplyTo, id: Box<str>, place: Place) -> Mail {
         Mail(Content::Acked(Box::new(Ack { to: publisher, id, place: Some(place) })))
     }
 
     /// A connection's reactor is told that what was asked for is out of reach.
-    pub fn unavailable(to: ConnId, id: Option<Box<str>>) -> Mail {
+    pub fn unavailable(to: ReplyTo, id: Option<Box<str>>) -> Mail {
         Mail(Content::Unavailable { to, id })
     }
 
     /// A reply that several connections get, each with the end that its own id makes of it.
-    pub fn counted(to: ConnId, id: Option<Box<str>>, head: Arc<[u8]>) -> Mail {
+    pub fn counted(to: ReplyTo, id: Option<Box<str>>, head: Arc<[u8]>) -> Mail {
         Mail(Content::Counted(Box::new(Counted { to, id, head })))
     }
 

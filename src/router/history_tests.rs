@@ -104,7 +104,7 @@ impl Node {
         let text = format!("{{\"n\":{},\"x\":\"{}\"}}", self.published, "x".repeat(bytes));
         let frame = frames.build(Opcode::Text, |out| out.extend_from_slice(text.as_bytes()));
         let topic = TopicRef { kind: Kind::Room, name: room };
-        let publish = Publish { topic, frame, exclude: None, key, publisher: conn(0) };
+        let publish = Publish { topic, frame, exclude: None, key, publisher: conn(0).into() };
         self.router.publish(publish, Some("1"), &mut told);
         (self.published, told.place.unwrap())
     }

@@ -12,7 +12,7 @@ use super::retention::Recovery;
 use super::slice::Slice;
 use super::topic::{TopicKey, TopicRef};
 use crate::compress::SharedFrame;
-use crate::ids::ConnId;
+use crate::ids::{ConnId, ReplyTo};
 #[cfg(test)]
 use crate::ids::{ReactorId, Slot};
 use crate::limits::MAIL_BYTES;
@@ -102,7 +102,7 @@ pub(super) enum Content {
     Counted(Box<Counted>),
     /// What the command asked for needs Redis, which does not answer.
     Unavailable {
-        to: ConnId,
+        to: ReplyTo,
         id: Option<Box<str>>,
     },
     Expel(Box<Expulsion>),
@@ -241,7 +241,7 @@ pub struct Publish<'a> {
     /// What a retry by the same publisher is known by.
     pub key: Option<&'a str>,
     /// Whose message it is.
-    pub publisher: ConnId,
+    pub publisher: ReplyTo,
 }
 
 /// A publish on its way to its topic's home.
@@ -251,15 +251,15 @@ pub(super) struct Published {
     pub(super) frame: SharedFrame,
     pub(super) exclude: Option<ConnId>,
     pub(super) key: Option<Box<str>>,
-    pub(super) publisher: ConnId,
-    /// Where the publisher wants an ack.
+    pub(super) publisher: ReplyTo,
+    /// Where the publisher wants an ack: the command's id as JSON text, and of a request an empty one.
     pub(super) id: Option<Box<str>>,
 }
 
 #[derive(Debug)]
 pub(super) struct HistoryOf {
     pub(super) room: TopicKey,
-    pub(super) asker: ConnId,
+    pub(super) asker: ReplyTo,
     pub(super) id: Option<Box<str>>,
     pub(super) before: Option<u64>,
     pub(super) limit: usize,
@@ -286,14 +286,14 @@ pub(super) struct Resumed {
 #[derive(Debug)]
 pub(super) struct PresenceOf {
     pub(super) room: TopicKey,
-    pub(super) asker: ConnId,
+    pub(super) asker: ReplyTo,
     pub(super) id: Option<Box<str>>,
 }
 
-/// An `ack` to be sent to a connection.
+/// An `ack` for whoever has published.
 #[derive(Debug)]
 pub(super) struct Ack {
-    pub(super) to: ConnId,
+    pub(super) to: ReplyTo,
     pub(super) id: Box<str>,
     /// Where the message is in history.
     pub(super) place: Option<Place>,

@@ -47,6 +47,7 @@ mod policy;
 mod rebuild;
 mod remote_publish;
 mod replies;
+mod requests;
 mod retention;
 mod sketch;
 mod slice;
@@ -68,6 +69,7 @@ pub use crowd::{Census, Crowd, CrowdKey, Others};
 pub use history::{HistoryPolicy, Place};
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
 pub use policy::{PolicyOfRoom, RoomPolicies, TopicPolicy};
+pub use requests::{Homeward, Question, Reply};
 pub use retention::HistorySettings;
 pub use sketch::{SKETCH_BYTES, Sketch};
 pub use slice::Slice;
@@ -82,8 +84,8 @@ use needs::Answered;
 use retention::Retention;
 use topic::{HashedTopic, TopicIndex, Topics};
 
-use crate::frame::FrameBuilder;
-use crate::ids::{ClientId, ConnId, PeerId, ReactorId, Slot};
+use crate::frame::{FrameBuilder, Opcode};
+use crate::ids::{ClientId, ConnId, PeerId, ReactorId, ReplyTo, Slot};
 use crate::limits::{BATCH_POOL_BYTES_MAX, HISTORY_PAGE_MAX};
 use crate::protocol::InEpoch;
 use crate::time::Millis;
@@ -257,21 +259,21 @@ impl Router {
             Content::Direct { to, frame, ack } => {
                 sink.direct(to, frame.plain());
                 if let Some(ack) = ack {
-                    self.send(ack.to.reactor, Content::Acked(ack), sink);
+                    self.send(ack.to.peer(), Content::Acked(ack), sink);
                 }
             }
-            Content::Page(page) => page.reply(&mut self.frames, sink),
-            Content::Users(users) => users.reply(&mut self.frames, sink),
-            Content::Counted(counted) => counted.reply(&mut self.frames, sink),
+            Content::Page(page) => self.reply(page.to, |out| page.write(out), sink),
+            Content::Users(users) => self.reply(users.to, |out| users.write(out), sink),
+            Content::Counted(counted) => self.reply(counted.to, |out| counted.write(out), sink),
             Content::Fence { from: member } if self.cluster.is_some() => self.fence_cluster(member),
             Content::Fence { from: member } => self.send(member.reactor, Content::Fenced { to: member }, sink),
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
             Content::Acked(ack) => {
                 let place = ack.place.as_ref().map(Place::in_epoch);
-                sink.answer(ack.to, Answer::Acked { id: &ack.id, place });
+                sink.answer(conn_of(ack.to), Answer::Acked { id: &ack.id, place });
             }
             Content::Expel(expulsion) => self.expel(&expulsion, sink),
-            Content::Unavailable { to, id } => sink.answer(to, Answer::Unavailable { id: id.as_deref() }),
+            Content::Unavailable { to, id } => sink.answer(conn_of(to), Answer::Unavailable { id: id.as_deref() }),
             Content::FromCluster(news) => self.cluster_news(*news, sink),
             Content::ToCluster(request) => unreachable!("{request:?} is for the cluster's thread"),
         }
@@ -307,8 +309,7 @@ impl Router {
                 }
                 let place = self.keep_and_fan_out(name, found, &publish, None, sink);
                 if let Some(id) = id {
-                    let place = place.as_ref().map(Place::in_epoch);
-                    sink.answer(publish.publisher, Answer::Acked { id, place });
+                    self.acknowledge(publish.publisher, id, place, sink);
                 }
                 return;
             }
@@ -340,7 +341,7 @@ impl Router {
                 sink.answer(to, Answer::Acked { id, place: None });
             }
         } else if to.reactor.0 < self.reactors {
-            let ack = ack.map(|(to, id)| Box::new(Ack { to, id: id.into(), place: None }));
+            let ack = ack.map(|(to, id)| Box::new(Ack { to: to.into(), id: id.into(), place: None }));
             self.outgoing.push((to.reactor.into(), Mail(Content::Direct { to, frame: frame.into(), ack })));
         } else if let Some((to, id)) = ack {
             sink.answer(to, Answer::Acked { id, place: None });
@@ -373,7 +374,7 @@ impl Router {
         }
         let limit = limit.map_or(HISTORY_PAGE_MAX, |limit| limit.min(HISTORY_PAGE_MAX as u64) as usize);
         let room = room.to_key();
-        let question = HistoryOf { room, asker, id: id.map(Into::into), before, limit };
+        let question = HistoryOf { room, asker: asker.into(), id: id.map(Into::into), before, limit };
         self.send_home(HomeMail::History(Box::new(question)), sink);
         true
     }
@@ -390,7 +391,7 @@ impl Router {
     /// Asks a room's home who is in it; `asker` gets the reply as a message.
     pub fn presence(&mut self, asker: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
         let room = self.topics.key(Kind::Room, room.into());
-        let question = PresenceOf { room, asker, id: id.map(Into::into) };
+        let question = PresenceOf { room, asker: asker.into(), id: id.map(Into::into) };
         self.send_home(HomeMail::Presence(Box::new(question)), sink);
     }
 
@@ -459,12 +460,40 @@ impl Router {
         self.send(home, Content::Home(mail), sink);
     }
 
-    /// To another reactor by mail, to this one by a call.
-    fn send(&mut self, to: ReactorId, content: Content, sink: &mut impl Sink) {
-        match to == self.me {
-            true => self.handle_mail(Mail(content), sink),
-            false => self.outgoing.push((to.into(), Mail(content))),
+    /// Tells a publisher that its message is routed or kept.
+    #[inline]
+    fn acknowledge(&mut self, to: ReplyTo, id: &str, place: Option<Place>, sink: &mut impl Sink) {
+        match to {
+            ReplyTo::Conn(conn) if conn.reactor == self.me => {
+                sink.answer(conn, Answer::Acked { id, place: place.as_ref().map(Place::in_epoch) });
+            }
+            ReplyTo::Conn(_) | ReplyTo::Request(_) => {
+                let ack = Ack { to, id: id.into(), place };
+                self.send(to.peer(), Content::Acked(Box::new(ack)), sink);
+            }
         }
+    }
+
+    /// A connection of this reactor gets an answer as a message.
+    fn reply(&mut self, to: ReplyTo, write: impl FnOnce(&mut Vec<u8>), sink: &mut impl Sink) {
+        sink.reply(conn_of(to), self.frames.build(Opcode::Text, write));
+    }
+
+    /// To another peer by mail, to this reactor by a call.
+    fn send(&mut self, to: impl Into<PeerId>, content: Content, sink: &mut impl Sink) {
+        let to = to.into();
+        match to == PeerId::Reactor(self.me) {
+            true => self.handle_mail(Mail(content), sink),
+            false => self.outgoing.push((to, Mail(content))),
+        }
+    }
+}
+
+/// The connection that mail to a reactor answers.
+fn conn_of(to: ReplyTo) -> ConnId {
+    match to {
+        ReplyTo::Conn(conn) => conn,
+        ReplyTo::Request(request) => unreachable!("{request:?} is the control thread's"),
     }
 }
 

@@ -1,22 +1,21 @@
 //! Answers that may be large. A home sends what they are made of, references into its tables; the message is made where
-//! the connection is, when there is room for it.
+//! the asker is, when there is room for it.
 
 use std::sync::Arc;
 
 use arcstr::ArcStr;
 
-use super::Sink;
 use super::history::Place;
 use super::slice::Slice;
 use super::topic::TopicKey;
-use crate::frame::{FrameBuilder, Opcode, split_frame};
-use crate::ids::ConnId;
+use crate::frame::split_frame;
+use crate::ids::ReplyTo;
 use crate::protocol::{self, UserCount};
 
-/// A page of a room's history for a connection.
+/// A page of a room's history.
 #[derive(Debug)]
 pub(super) struct Page {
-    pub(super) to: ConnId,
+    pub(super) to: ReplyTo,
     /// The command's id as JSON text.
     pub(super) id: Option<Box<str>>,
     pub(super) room: TopicKey,
@@ -28,7 +27,7 @@ pub(super) struct Page {
 /// Who is in a room of a node alone.
 #[derive(Debug)]
 pub(super) struct Users {
-    pub(super) to: ConnId,
+    pub(super) to: ReplyTo,
     /// The command's id as JSON text.
     pub(super) id: Option<Box<str>>,
     pub(super) room: TopicKey,
@@ -40,41 +39,33 @@ pub(super) struct Users {
 /// Who is in a room of a cluster: the message but for its end, for all who asked.
 #[derive(Debug)]
 pub(super) struct Counted {
-    pub(super) to: ConnId,
+    pub(super) to: ReplyTo,
     /// The command's id as JSON text.
     pub(super) id: Option<Box<str>>,
     pub(super) head: Arc<[u8]>,
 }
 
 impl Page {
-    pub(super) fn reply(&self, frames: &mut FrameBuilder, sink: &mut impl Sink) {
-        let Page { to, id, room, place, messages } = self;
-        let frame = frames.build(Opcode::Text, |out| {
-            let messages = messages.frames().iter().map(|frame| split_frame(frame.plain()).1);
-            protocol::history(out, id.as_deref(), &room.name, place.as_ref().map(Place::in_epoch), messages);
-        });
-        sink.reply(*to, frame);
+    /// Appends the message.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let messages = self.messages.frames().iter().map(|frame| split_frame(frame.plain()).1);
+        let place = self.place.as_ref().map(Place::in_epoch);
+        protocol::history(out, self.id.as_deref(), &self.room.name, place, messages);
     }
 }
 
 impl Users {
-    pub(super) fn reply(&self, frames: &mut FrameBuilder, sink: &mut impl Sink) {
-        let Users { to, id, room, count, names } = self;
-        let frame = frames.build(Opcode::Text, |out| {
-            let names = names.iter().map(|name| &**name);
-            protocol::presence(out, id.as_deref(), &room.name, UserCount::Exact(*count), names);
-        });
-        sink.reply(*to, frame);
+    /// Appends the message.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let names = self.names.iter().map(|name| &**name);
+        protocol::presence(out, self.id.as_deref(), &self.room.name, UserCount::Exact(self.count), names);
     }
 }
 
 impl Counted {
-    pub(super) fn reply(&self, frames: &mut FrameBuilder, sink: &mut impl Sink) {
-        let Counted { to, id, head } = self;
-        let frame = frames.build(Opcode::Text, |out| {
-            out.extend_from_slice(head);
-            protocol::presence_end(out, id.as_deref());
-        });
-        sink.reply(*to, frame);
+    /// Appends the message.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.head);
+        protocol::presence_end(out, self.id.as_deref());
     }
 }

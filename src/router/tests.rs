@@ -152,7 +152,7 @@ impl Node {
         let frame = frames.build(Opcode::Text, |out| out.extend_from_slice(text.as_bytes())).to_vec();
         self.with(from.reactor.0, |router, told| {
             let publish =
-                Publish { topic, frame: &frame, exclude: exclude.then_some(from), key: None, publisher: from };
+                Publish { topic, frame: &frame, exclude: exclude.then_some(from), key: None, publisher: from.into() };
             router.publish(publish, None, told);
         });
     }

@@ -147,14 +147,19 @@ impl Topic {
 
 /// Hashes names, and finds homes.
 #[derive(Clone, Debug)]
-struct TopicHasher {
+pub(super) struct TopicHasher {
     state: FixedState,
     reactors: u16,
 }
 
 impl TopicHasher {
+    /// `seed` is the same for all of a node, and secret.
+    pub(super) fn new(seed: u64, reactors: u16) -> TopicHasher {
+        TopicHasher { state: FixedState::with_seed(seed), reactors }
+    }
+
     #[inline]
-    fn hash(&self, topic: TopicRef<'_>) -> TopicHash {
+    pub(super) fn hash(&self, topic: TopicRef<'_>) -> TopicHash {
         if topic.kind == Kind::Everyone {
             return EVERYONE_HASH;
         }
@@ -167,7 +172,7 @@ impl TopicHasher {
 
     /// The highest bits choose the home; everyone's is reactor 0.
     #[inline]
-    fn home(&self, topic: HashedTopic<'_>) -> ReactorId {
+    pub(super) fn home(&self, topic: HashedTopic<'_>) -> ReactorId {
         match topic.kind {
             Kind::Everyone => ReactorId(0),
             Kind::Room | Kind::Inbox | Kind::Raw => {
@@ -188,8 +193,7 @@ pub(super) struct Topics {
 impl Topics {
     /// None yet. `seed` is the same for all reactors of a node, and secret.
     pub(super) fn new(seed: u64, reactors: u16) -> Topics {
-        let hasher = TopicHasher { state: FixedState::with_seed(seed), reactors };
-        Topics { topics: Slab::new(), index: HashTable::new(), hasher }
+        Topics { topics: Slab::new(), index: HashTable::new(), hasher: TopicHasher::new(seed, reactors) }
     }
 
     /// A name with its hash: from here on it is not hashed again, whichever reactors it goes to.

@@ -28,14 +28,14 @@ use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
-use crate::control;
+use crate::control::{self, ControlWaker, Requests};
 use crate::descriptors::{self, Shares};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{DeflateSettings, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
-use crate::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
+use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
 
 pub use log::last_words;
 
@@ -246,14 +246,15 @@ impl Node {
         let node =
             control::Node { metrics: self.state.metrics.clone(), started: self.started, ready: self.ready.clone() };
         let Shares { pages, health, .. } = self.shares;
-        let http = control::start(node, control::Places { pages: pages as usize, health: health as usize })
-            .map_err(io_error("cannot start the threads of plain HTTP"))?;
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
         for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
             let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
             drivers.push(driver);
             wakers.push((peer, waker));
         }
+        let reactors = drivers.len() as u16;
+        let control_waker = Arc::new(ControlWaker::default());
+        wakers.push((PeerId::Control, control_waker.clone()));
         let cluster_waker = self.cluster.as_ref().map(|_| Arc::new(ClusterWaker::default()));
         wakers.extend(cluster_waker.clone().map(|waker| (PeerId::Cluster, waker as Arc<dyn Wake>)));
         let (post, mut mailboxes) = post_office(wakers);
@@ -264,6 +265,10 @@ impl Node {
                 .map_err(io_error("cannot start the cluster's thread"))?;
             cluster_finished = Some(finished);
         }
+        let mailbox = mailboxes.pop().expect("the last behind the reactors' is the control thread's");
+        let requests = Requests::new(mailbox, control_waker, Homeward::new(self.state.seed, reactors));
+        let http = control::start(node, control::Places { pages: pages as usize, health: health as usize }, requests)
+            .map_err(io_error("cannot start the threads of plain HTTP"))?;
         let (end, ended) = bounded(cores.len());
         let count = cores.len();
         for (at, ((driver, mailbox), core)) in drivers.into_iter().zip(mailboxes).zip(cores).enumerate() {

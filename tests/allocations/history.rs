@@ -93,7 +93,7 @@ impl Node {
 
     fn publish(&mut self, kind: Kind, name: &str, key: Option<&str>) {
         let topic = TopicRef { kind, name };
-        let publish = Publish { topic, frame: &self.frame, exclude: None, key, publisher: ALICE };
+        let publish = Publish { topic, frame: &self.frame, exclude: None, key, publisher: ALICE.into() };
         self.router.publish(publish, None, &mut &self.told);
     }
 }

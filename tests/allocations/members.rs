@@ -1,6 +1,6 @@
 //! What routers hold for connections that are in small rooms and do nothing.
 
-use fanfare::ids::{ConnId, ReactorId, Slot};
+use fanfare::ids::{ConnId, PeerId, ReactorId, Slot};
 use fanfare::router::{Answer, Batch, HistorySettings, JoinReply, NoticeSettings, Router, RouterSettings, Sink, Slice};
 use stats_alloc::Region;
 
@@ -23,14 +23,15 @@ impl Sink for Silence {
 fn carry(routers: &mut [Router]) {
     loop {
         let mut mail = Vec::new();
-        for (from, router) in routers.iter_mut().enumerate() {
-            mail.extend(router.poll_mail().map(|(to, mail)| (from, to, mail)));
+        for router in routers.iter_mut() {
+            mail.extend(router.poll_mail());
         }
         if mail.is_empty() {
             return;
         }
-        for (from, to, mail) in mail {
-            routers[usize::from(to.0)].handle_mail(ReactorId(from as u16), mail, &mut Silence);
+        for (to, mail) in mail {
+            let PeerId::Reactor(ReactorId(to)) = to else { panic!("{to:?} is not there") };
+            routers[usize::from(to)].handle_mail(mail, &mut Silence);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::feeds::Feed;
 use super::{Core, Subscriber};
-use crate::ids::{ConnId, ReactorId};
+use crate::ids::{ConnId, ReactorId, ReplyTo};
 use crate::router::cluster::FromCluster;
 use crate::router::{Mail, Place};
 
@@ -53,7 +53,7 @@ impl Tickets {
 /// A message that Redis has stored, and the publisher that wants to know.
 #[derive(Debug)]
 pub(super) struct Stored {
-    pub(super) publisher: ConnId,
+    pub(super) publisher: ReplyTo,
     pub(super) id: Box<str>,
     pub(super) position: Place,
 }
@@ -96,7 +96,7 @@ impl Core {
         let is_up = self.subscriber == Subscriber::Up;
         let feed = feed.and_then(|at| self.feeds.get_mut(at)).filter(|feed| is_up && feed.is_behind(&position));
         match feed.and_then(|feed| feed.attachment.as_attached_mut()) {
-            None => self.mail.push((publisher.reactor.into(), Mail::stored(publisher, id, position))),
+            None => self.mail.push((publisher.peer(), Mail::stored(publisher, id, position))),
             Some(attached) => {
                 let ticket = self.tickets.take();
                 attached.acks.push_back(HeldAck { stored: Stored { publisher, id, position }, ticket });
@@ -125,7 +125,7 @@ impl Core {
     pub(super) fn send_ack(&mut self, ack: HeldAck) {
         let HeldAck { stored: Stored { publisher, id, position }, ticket } = ack;
         self.tickets.give_back(ticket);
-        self.mail.push((publisher.reactor.into(), Mail::stored(publisher, id, position)));
+        self.mail.push((publisher.peer(), Mail::stored(publisher, id, position)));
     }
 
     pub(super) fn release_all_acks(&mut self) {

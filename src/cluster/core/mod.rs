@@ -30,7 +30,7 @@ use slab::Slab;
 use super::names::Names;
 use super::record::{self, Incoming, Record};
 use crate::frame::FrameBuilder;
-use crate::ids::{ClientIdCodec, ConnId, PeerId, ReactorId};
+use crate::ids::{ClientIdCodec, PeerId, ReactorId, ReplyTo};
 use crate::limits::{
     CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_HELLO_MS, CLUSTER_SUBSCRIBE_MAX,
 };
@@ -581,7 +581,7 @@ enum Expect {
     /// Those who ask who is in a room, by their questions.
     Presence(Vec<u64>),
     /// The publishers, in the order of the entries, and the topic's channel.
-    Append(Arc<str>, Vec<(ConnId, Option<Box<str>>)>),
+    Append(Arc<str>, Vec<(ReplyTo, Option<Box<str>>)>),
     /// The follower of a feed.
     Follow(FeedId),
     /// A home that wants older messages than it has: the number of its load.

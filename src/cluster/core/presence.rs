@@ -25,7 +25,7 @@ use siphasher::sip::SipHasher13;
 use super::super::record::{self, Present, Record};
 use super::Core;
 use super::fences::Ticket;
-use crate::ids::{ConnId, ReactorId};
+use crate::ids::{ReactorId, ReplyTo};
 use crate::limits::{
     CLUSTER_ASKER_BYTES, CLUSTER_ASKERS_BYTES_MAX, CLUSTER_CENSUS_BYTES_MAX, CLUSTER_PRESENCE_BYTES_PER_MS,
     CLUSTER_PRESENCE_MS_MAX, CLUSTER_PRESENCE_REST_MS, CLUSTER_PRESENT_BYTES, CLUSTER_PRESENT_OWED_BYTES_MAX,
@@ -72,7 +72,7 @@ struct Askers {
 
 #[derive(Debug)]
 struct Asker {
-    conn: ConnId,
+    to: ReplyTo,
     id: Option<Box<str>>,
 }
 
@@ -144,10 +144,10 @@ impl Presence {
 
 impl Core {
     /// A connection of this node asks.
-    pub(super) fn ask_presence(&mut self, home: ReactorId, topic: TopicKey, asker: ConnId, id: Option<Box<str>>) {
-        let asker = Asker { conn: asker, id };
+    pub(super) fn ask_presence(&mut self, home: ReactorId, topic: TopicKey, asker: ReplyTo, id: Option<Box<str>>) {
+        let asker = Asker { to: asker, id };
         if self.presence.askers_bytes + asker.bytes() > CLUSTER_ASKERS_BYTES_MAX {
-            self.mail.push((asker.conn.reactor.into(), Mail::unavailable(asker.conn, asker.id)));
+            self.mail.push((asker.to.peer(), Mail::unavailable(asker.to, asker.id)));
             return;
         }
         self.presence.askers_bytes += asker.bytes();
@@ -318,12 +318,12 @@ impl Core {
         }
     }
 
-    fn answer_askers(&mut self, askers: Askers, mail: impl Fn(ConnId, Option<Box<str>>) -> Mail) {
+    fn answer_askers(&mut self, askers: Askers, mail: impl Fn(ReplyTo, Option<Box<str>>) -> Mail) {
         let Askers { askers, ticket } = askers;
         self.tickets.give_back(ticket);
         for asker in askers {
             self.presence.askers_bytes -= asker.bytes();
-            self.mail.push((asker.conn.reactor.into(), mail(asker.conn, asker.id)));
+            self.mail.push((asker.to.peer(), mail(asker.to, asker.id)));
         }
     }
 

@@ -8,7 +8,7 @@ use super::fences::Stored;
 use super::{Command, Core, Expect, NewEntry, Output, Reply};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, split_frame};
-use crate::ids::ConnId;
+use crate::ids::ReplyTo;
 use crate::limits::{CLUSTER_BATCH_BYTES_MAX, CLUSTER_UNANSWERED_BYTES_MAX};
 use crate::router::cluster::Append;
 use crate::router::{HistoryPolicy, Mail, Place, TopicRef};
@@ -23,8 +23,16 @@ pub(super) struct Envelope {
 
 #[derive(Debug)]
 pub(super) enum Body {
-    Records { payload: Vec<u8>, questions: Vec<u64> },
-    Entries { policy: HistoryPolicy, entries: Vec<NewEntry>, publishers: Vec<(ConnId, Option<Box<str>>)>, bytes: usize },
+    Records {
+        payload: Vec<u8>,
+        questions: Vec<u64>,
+    },
+    Entries {
+        policy: HistoryPolicy,
+        entries: Vec<NewEntry>,
+        publishers: Vec<(ReplyTo, Option<Box<str>>)>,
+        bytes: usize,
+    },
 }
 
 /// Commands that are to be sent, and those whose answers are awaited.
@@ -282,9 +290,9 @@ impl Core {
         }
     }
 
-    fn not_stored(&mut self, publisher: ConnId, id: Option<Box<str>>) {
+    fn not_stored(&mut self, publisher: ReplyTo, id: Option<Box<str>>) {
         self.counts.refused += 1;
-        self.mail.push((publisher.reactor.into(), Mail::unavailable(publisher, id)));
+        self.mail.push((publisher.peer(), Mail::unavailable(publisher, id)));
     }
 
     /// A whole frame of a text message.

@@ -3,6 +3,7 @@
 mod presence;
 
 use super::*;
+use crate::ids::ConnId;
 use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_LOADS_MAX};
 use crate::router::cluster::{Append, Opening};
 use crate::router::{Kind, TopicKey};
@@ -103,7 +104,7 @@ impl Node {
             frame: text(b"{}"),
             exclude: None,
             key: None,
-            publisher: conn(),
+            publisher: conn().into(),
             id: Some(id.into()),
         };
         self.core.handle_mail(HOME.into(), ToCluster::Append(Box::new(append)));
@@ -159,7 +160,7 @@ fn what_one_round_publishes_to_a_channel_is_one_command() {
             frame: text(b"{}"),
             exclude: None,
             key: None,
-            publisher: conn(),
+            publisher: conn().into(),
             id: Some(id.into()),
         };
         node.core.handle_mail(HOME.into(), ToCluster::Append(Box::new(append)));

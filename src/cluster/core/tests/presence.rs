@@ -38,7 +38,7 @@ impl Node {
 
     fn ask_about(&mut self, name: &str, id: &str) {
         let topic = TopicKey::unhashed(Kind::Room, name);
-        self.core.handle_mail(HOME.into(), ToCluster::Presence { topic, asker: conn(), id: Some(id.into()) });
+        self.core.handle_mail(HOME.into(), ToCluster::Presence { topic, asker: conn().into(), id: Some(id.into()) });
     }
 
     /// The home answers all that it is asked; what else was sent to it, in words, and how often it was asked.
