@@ -24,13 +24,13 @@ impl Router {
     fn connect_to(&mut self, conn: ConnId, kind: Kind, name: &str, sink: &mut impl Sink) {
         // A user's connections here share the name.
         let topic = self.shared_key(self.topics.hashed(TopicRef { kind, name }));
-        self.members.insert(conn, topic.name.clone());
-        self.subscribe(conn, &topic, JoinReply::Silent, sink);
+        self.members.insert(conn);
+        self.subscribe(conn, topic.name.clone(), &topic, JoinReply::Silent, sink);
     }
 
     /// The user of a JSON connection, the room of a raw one.
     pub fn name(&self, conn: ConnId) -> Option<&ArcStr> {
-        self.members.get(conn).map(|subscriber| &subscriber.name)
+        self.members.get(conn).map(|subscriber| subscriber.name(&self.topics))
     }
 
     /// The connection is gone, or about to be: it leaves everything at once. What was published so far still goes to
@@ -40,10 +40,11 @@ impl Router {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
         }
         let Some(subscriber) = self.members.remove(&mut self.topics, conn) else { return };
+        let name = subscriber.name(&self.topics).clone();
         for subscription in subscriber.subscriptions {
             let topic = self.topics.get(subscription.topic).key.clone();
             if subscription.is_wanted() {
-                let (topic, user) = (topic.clone(), subscriber.name.clone());
+                let (topic, user) = (topic.clone(), name.clone());
                 let (membership, why) = (Membership::Changed, Departure::Gone);
                 self.send_leave(Leave { topic, member: conn, user, membership, why }, sink);
             }
@@ -89,7 +90,8 @@ impl Router {
 
     fn join_room(&mut self, conn: ConnId, room: HashedTopic<'_>, reply: JoinReply, sink: &mut impl Sink) {
         let topic = self.shared_key(room);
-        self.subscribe(conn, &topic, reply, sink);
+        let Some(user) = self.name(conn).cloned() else { return };
+        self.subscribe(conn, user, &topic, reply, sink);
     }
 
     /// The topic's key, with the name that is here already, if there is one.
@@ -105,7 +107,7 @@ impl Router {
     pub fn leave(&mut self, conn: ConnId, room: &str, id: Option<&str>, sink: &mut impl Sink) {
         let found = self.topics.find(self.topics.hashed(TopicRef { kind: Kind::Room, name: room }));
         let Some(subscriber) = self.members.get_mut(conn) else { return };
-        let user = subscriber.name.clone();
+        let user = subscriber.name(&self.topics).clone();
         let subscription = found.and_then(|topic| subscriber.find(topic));
         match (subscription, id) {
             (Some(subscription), _) => {
@@ -124,8 +126,7 @@ impl Router {
     }
 
     /// Notes what the connection wants and tells the topic's home.
-    fn subscribe(&mut self, conn: ConnId, topic: &TopicKey, reply: JoinReply, sink: &mut impl Sink) {
-        let Some(user) = self.name(conn).cloned() else { return };
+    fn subscribe(&mut self, conn: ConnId, user: ArcStr, topic: &TopicKey, reply: JoinReply, sink: &mut impl Sink) {
         let index = self.topics.find_or_insert(topic);
         let Some(membership) = self.members.subscribe(&mut self.topics, conn, index) else { return };
         let join = Join { topic: topic.clone(), member: conn, user, membership, reply };
@@ -191,7 +192,7 @@ impl Router {
         sink: &mut impl Sink,
     ) {
         let Some(subscriber) = self.members.get_mut(member) else { return };
-        let user = subscriber.name.clone();
+        let user = subscriber.name(&self.topics).clone();
         let wanted = subscriber.find(index).filter(|subscription| subscription.is_wanted());
         if let (Membership::Changed, Some(subscription)) = (membership, wanted) {
             let membership = subscription.ask_leave();
@@ -232,7 +233,7 @@ impl Router {
         let Expulsion { topic, user, reason } = expulsion;
         let Some(index) = self.topics.find(topic.hashed()) else { return };
         for slot in self.members.of(self.topics.get(index)).to_vec() {
-            let (generation, name) = self.members.at(slot);
+            let (generation, name) = self.members.at(&self.topics, slot);
             let member = ConnId { reactor: self.me, slot, generation };
             match topic.kind {
                 Kind::Inbox => sink.answer(member, Answer::Disconnected),
@@ -263,7 +264,7 @@ impl Router {
     /// What was published to the connection's inbox so far is handed out.
     fn seal_inbox(&mut self, conn: ConnId, sink: &mut impl Sink) {
         let Some(subscriber) = self.members.get(conn) else { return };
-        let inbox = self.topics.hashed(TopicRef { kind: Kind::Inbox, name: &subscriber.name });
+        let inbox = self.topics.hashed(TopicRef { kind: Kind::Inbox, name: subscriber.name(&self.topics) });
         if let Some(index) = self.topics.find(inbox) {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
         }

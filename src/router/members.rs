@@ -80,14 +80,19 @@ pub(super) struct Subscriber {
     generation: u32,
     /// Its index among everyone, or [`NOT_LISTED`].
     everyone_index: u32,
-    /// The user of a JSON connection, the room of a raw one.
-    pub(super) name: ArcStr,
     /// Where its inbox was when it was welcomed, if that keeps history.
     pub(super) welcomed_at: Option<Box<Place>>,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
 }
 
 impl Subscriber {
+    /// The user of a JSON connection, the room of a raw one: it is the name of its first topic, which a connection never
+    /// leaves.
+    #[inline]
+    pub(super) fn name<'t>(&self, topics: &'t Topics) -> &'t ArcStr {
+        &topics.get(self.subscriptions[0].topic).key.name
+    }
+
     pub(super) fn find(&mut self, topic: TopicIndex) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|subscription| subscription.topic == topic)
     }
@@ -110,7 +115,7 @@ impl Members {
     }
 
     /// A connection comes. The slot's earlier one is gone.
-    pub(super) fn insert(&mut self, conn: ConnId, name: ArcStr) {
+    pub(super) fn insert(&mut self, conn: ConnId) {
         let at = conn.slot.0 as usize;
         if at >= self.subscribers.len() {
             self.subscribers.make_room_for_one();
@@ -120,7 +125,6 @@ impl Members {
         self.subscribers[at] = Some(Subscriber {
             generation: conn.generation,
             everyone_index: NOT_LISTED,
-            name,
             welcomed_at: None,
             subscriptions: SmallVec::new(),
         });
@@ -145,9 +149,9 @@ impl Members {
     }
 
     /// The generation and the name of the connection in a slot. A member's slot is always taken.
-    pub(super) fn at(&self, slot: Slot) -> (u32, &ArcStr) {
+    pub(super) fn at<'t>(&self, topics: &'t Topics, slot: Slot) -> (u32, &'t ArcStr) {
         let subscriber = self.subscribers[slot.0 as usize].as_ref().expect("a member's slot is taken");
-        (subscriber.generation, &subscriber.name)
+        (subscriber.generation, subscriber.name(topics))
     }
 
     /// A topic's members here.

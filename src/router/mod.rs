@@ -382,7 +382,7 @@ impl Router {
     /// Asks for what came to the connection's inbox between a position and its welcome.
     pub fn resume(&mut self, conn: ConnId, epoch: &str, offset: u64, id: Option<&str>, sink: &mut impl Sink) {
         let Some(subscriber) = self.members.get(conn) else { return };
-        let inbox = self.topics.key(Kind::Inbox, subscriber.name.clone());
+        let inbox = self.topics.key(Kind::Inbox, subscriber.name(&self.topics).clone());
         let welcomed_at = subscriber.welcomed_at.as_deref().cloned();
         let resume = Resume { inbox, to: conn, epoch: epoch.into(), offset, welcomed_at, id: id.map(Into::into) };
         self.send_home(HomeMail::Resume(Box::new(resume)), sink);
