@@ -13,15 +13,16 @@
 //! control     → reactor, router, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
 //! config      → limits
-//! reactor     → router, conn, compress, protocol, metrics, frame, ids, time, limits
-//! router      → compress, protocol, frame, ids, time, limits
+//! reactor     → router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
+//! router      → compress, protocol, frame, ids, time, growth, limits
 //! conn        → compress, frame, time, limits
 //! compress    → frame, limits
 //! protocol    → limits
 //! metrics     →
 //! frame       →
 //! ids         →
-//! time        →
+//! time        → growth
+//! growth      →
 //! descriptors → limits
 //! cgroup      →
 //! limits      →
@@ -31,7 +32,7 @@
 //!
 //! ```text
 //! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, router, conn, compress, protocol,
-//! frame, ids, time, descriptors, cgroup
+//! frame, ids, time, growth, descriptors, cgroup
 //! ```
 //!
 //! Both lists are what `tests/layers.rs` checks the sources against. `ARCHITECTURE.md` tells the life of a message.
@@ -50,6 +51,7 @@ pub mod control;
 pub mod descriptors;
 pub mod doctor;
 pub mod frame;
+mod growth;
 pub mod ids;
 pub mod limits;
 pub mod metrics;

@@ -16,6 +16,7 @@ use std::os::fd::AsRawFd;
 use super::driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
 use super::mailbox::Wake;
 use crate::conn::{HttpRefusal, write_refusal};
+use crate::growth::Grow;
 use crate::limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, EVENTS_PER_TURN, READ_BYTES, REFUSALS_PER_PAUSE};
 use crate::time::Millis;
 
@@ -394,6 +395,7 @@ impl Driver for Epoll {
         self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), mio::Token(token), interest)?;
         let at = slot.index();
         if at >= self.sockets.len() {
+            self.sockets.make_room_for_one();
             self.sockets.resize_with(at + 1, || None);
         }
         let generation = slot.generation();

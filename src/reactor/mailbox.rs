@@ -103,6 +103,8 @@ pub struct Mailbox {
     peers: Arc<Vec<Peer>>,
     /// Mail for each peer that is not posted yet.
     parcels: Vec<Gathered>,
+    /// The peers that mail was gathered for, each once: with many reactors a turn looks at few of them.
+    waiting: Vec<u16>,
     /// Emptied parcels for reuse.
     spare: Vec<Vec<Mail>>,
 }
@@ -139,6 +141,7 @@ pub(super) fn post_office_of(wakers: Vec<(PeerId, Arc<dyn Wake>)>, parcels_max: 
         inbox,
         peers: peers.clone(),
         parcels: peers.iter().map(|_| Gathered::default()).collect(),
+        waiting: Vec::new(),
         spare: Vec::new(),
     };
     let mailboxes = inboxes.into_iter().enumerate().map(mailbox).collect();
@@ -165,17 +168,28 @@ impl Mailbox {
         let before_bytes = gathered.bytes;
         gathered.bytes += mail.bytes();
         gathered.mail.push(mail);
+        if gathered.mail.len() == 1 {
+            self.waiting.push(to as u16);
+        }
         let is_full = gathered.mail.len() == PARCEL_MAIL_MAX
             || (before_bytes < PARCEL_BYTES_MAX && gathered.bytes >= PARCEL_BYTES_MAX);
-        if is_full {
-            self.post_to(to);
+        if is_full && self.post_to(to) {
+            self.waiting.retain(|&waiting| usize::from(waiting) != to);
         }
     }
 
     /// Posts what was gathered; whether all of it found room. What did not stays, in order, for the next call.
     pub fn post(&mut self) -> bool {
-        let full = (0..self.parcels.len()).filter(|&to| !self.post_to(to)).count();
-        full == 0
+        let mut at = 0;
+        while let Some(&to) = self.waiting.get(at) {
+            match self.post_to(to.into()) {
+                true => {
+                    self.waiting.swap_remove(at);
+                }
+                false => at += 1,
+            }
+        }
+        self.waiting.is_empty()
     }
 
     /// Has a peer turn once more without mail: something it looks at in every turn has changed. It is woken where it
@@ -226,10 +240,8 @@ impl Mailbox {
         &self.peers[self.at].sleep
     }
 
+    /// Posts what was gathered for one peer, which is something; whether it found room.
     fn post_to(&mut self, to: usize) -> bool {
-        if self.parcels[to].mail.is_empty() {
-            return true;
-        }
         let peer = &self.peers[to];
         // An empty mailbox takes a parcel of any size.
         let held_bytes = peer.held_bytes.load(Ordering::Relaxed);

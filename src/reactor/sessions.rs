@@ -9,6 +9,7 @@ use super::connection::{Connection, Fenced, Handshake, Terminating};
 use super::driver::SlotKey;
 use crate::compress::Agreement;
 use crate::conn::Decoder;
+use crate::growth::Grow;
 use crate::ids::{ConnId, ReactorId, Slot};
 use crate::time::Millis;
 
@@ -53,10 +54,12 @@ impl Sessions {
 
     /// A client has connected: it gets a slot.
     pub(super) fn insert(&mut self, handshake: Handshake, now: Millis) -> SlotKey {
+        self.slab.make_room_for_one();
         let entry = self.slab.vacant_entry();
         let at = entry.key();
         if at >= self.generations.len() {
-            self.generations.resize(at + 1, 0);
+            self.generations.make_room_for_one();
+            self.generations.push(0);
         }
         let generation = self.generations[at];
         entry.insert(Connection::new(generation, now, handshake));

@@ -7,7 +7,6 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::cluster_subscription::ClusterSubscription;
-use super::growth::Grow;
 use super::history::History;
 use super::mail::HomeMail;
 use super::policy::{Policies, TopicPolicy};
@@ -15,6 +14,7 @@ use super::topic::{HashedTopic, Kind, Topic};
 use super::users::Users;
 use super::{NoticeSettings, RouterSettings};
 use crate::frame::{FrameBuilder, Opcode};
+use crate::growth::Grow;
 use crate::ids::ReactorId;
 use crate::protocol::{self, Notice};
 

@@ -9,10 +9,10 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::JoinError;
-use super::growth::Grow;
 use super::history::Place;
 use super::mail::{Membership, RecoverFrom};
 use super::topic::{HashedTopic, Kind, Topic, TopicIndex, Topics};
+use crate::growth::Grow;
 use crate::ids::{ConnId, Slot};
 
 /// Not (yet, or any more) among a topic's members.

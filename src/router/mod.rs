@@ -35,7 +35,6 @@ pub mod cluster;
 mod cluster_subscription;
 mod compose;
 mod crowd;
-mod growth;
 mod history;
 mod homes;
 mod kept;

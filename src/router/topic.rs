@@ -7,9 +7,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::growth::Grow;
 use super::homes::HomeState;
 use super::members::MemberList;
+use crate::growth::Grow;
 use crate::ids::ReactorId;
 use crate::limits::ALLOCATION_BYTES;
 
@@ -260,6 +260,7 @@ impl Topics {
         self.topics.len()
     }
 
+    #[cfg(any(test, debug_assertions))]
     pub(super) fn iter(&self) -> impl Iterator<Item = (TopicIndex, &Topic)> {
         self.topics.iter().map(|(at, topic)| (TopicIndex(at as u32), topic))
     }

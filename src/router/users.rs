@@ -4,7 +4,7 @@ use arcstr::ArcStr;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::growth::Grow;
+use crate::growth::Grow;
 
 /// Rooms with up to so many members are searched through; a larger one gets a table, for good.
 const FEW_MEMBERS_MAX: usize = 32;

@@ -14,6 +14,7 @@
 //! ```
 
 use super::Millis;
+use crate::growth::Grow;
 
 /// Resolution in milliseconds: how late a deadline may be seen by a loop that sleeps until
 /// [`Wheel::next_at`].
@@ -165,6 +166,7 @@ impl Wheel {
         let node = slot + LISTS;
         let known = self.nodes.len() as u32;
         if node >= known {
+            self.nodes.make_room_for_one();
             self.nodes.extend((known..=node).map(Node::unlinked));
         }
         node

@@ -10,7 +10,7 @@ fn step(len: usize) -> usize {
 }
 
 /// A table that has to have room for one more entry.
-pub(super) trait Grow {
+pub(crate) trait Grow {
     /// Makes room, if there is none.
     fn make_room_for_one(&mut self);
 }
