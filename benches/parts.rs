@@ -410,8 +410,8 @@ fn history(criterion: &mut Criterion) {
             rooms: Some(RoomPolicies(Arc::new(move |_| Some(policy)))),
             inbox: None,
             bytes_max: usize::MAX,
-            owed: Arc::default(),
-            owed_bytes_max: u64::MAX,
+            pinned: Arc::default(),
+            pinned_bytes_max: u64::MAX,
         };
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
         let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };
@@ -452,8 +452,8 @@ fn room_tables(criterion: &mut Criterion) {
             rooms: Some(RoomPolicies(Arc::new(of))),
             inbox: None,
             bytes_max: usize::MAX,
-            owed: Arc::default(),
-            owed_bytes_max: u64::MAX,
+            pinned: Arc::default(),
+            pinned_bytes_max: u64::MAX,
         };
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
         let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::limits::CLUSTER_HELD_MAX;
-use crate::router::Place;
+use crate::router::StreamPosition;
 
 /// A message that came on the channel, with its stream position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +24,11 @@ pub struct LiveMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The stream position is known for the first time.
-    Began(Place),
+    Began(StreamPosition),
     /// The next message.
     Deliver(u64, Vec<u8>),
     /// Continuity is lost: it goes on behind this stream position.
-    Gap(Place),
+    Gap(StreamPosition),
     /// The stream is to be read from behind the stream position that [`Follower::read_from`] says.
     Read,
     /// All that the stream had when it was read last is delivered.
@@ -39,7 +39,7 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct StreamRead {
     /// Where it ends.
-    pub end: Place,
+    pub end: StreamPosition,
     /// Its messages from where it was asked for, in order, at most as many as were asked for.
     pub entries: Vec<(u64, Vec<u8>)>,
     /// Whether there were more than these.
@@ -75,7 +75,7 @@ pub enum Reason {
 #[derive(Debug, Default)]
 pub struct Follower {
     /// The last message delivered; `None` before the stream was read for the first time.
-    position: Option<Place>,
+    position: Option<StreamPosition>,
     state: State,
     /// Live messages that cannot be delivered yet.
     held: VecDeque<LiveMessage>,
@@ -100,7 +100,7 @@ enum State {
 
 impl Follower {
     /// Where it is in the stream; `None` before the first answer.
-    pub fn position(&self) -> Option<&Place> {
+    pub fn position(&self) -> Option<&StreamPosition> {
         self.position.as_ref()
     }
 
@@ -230,7 +230,7 @@ impl Follower {
         let Some(position) = &mut self.position else { return };
         self.held.retain(|message| *message.epoch != *position.epoch || message.offset > position.offset);
         self.held.make_contiguous().sort_by_key(|message| message.offset);
-        let is_next = |message: &LiveMessage, position: &Place| {
+        let is_next = |message: &LiveMessage, position: &StreamPosition| {
             *message.epoch == *position.epoch && message.offset == position.offset + 1
         };
         while let Some(at) = self.held.iter().position(|message| is_next(message, position))
@@ -262,8 +262,8 @@ mod tests {
 
     use super::*;
 
-    fn place(epoch: &str, offset: u64) -> Place {
-        Place { epoch: epoch.into(), offset }
+    fn position(epoch: &str, offset: u64) -> StreamPosition {
+        StreamPosition { epoch: epoch.into(), offset }
     }
 
     fn message(epoch: &str, offset: u64) -> LiveMessage {
@@ -276,14 +276,14 @@ mod tests {
 
     fn answer(epoch: &str, end: u64, entries: std::ops::Range<u64>) -> StreamRead {
         let entries = entries.map(|offset| (offset, offset.to_string().into_bytes())).collect();
-        StreamRead { end: place(epoch, end), entries, more: false }
+        StreamRead { end: position(epoch, end), entries, more: false }
     }
 
     fn following(epoch: &str, offset: u64) -> Follower {
         let mut follower = Follower::default();
         assert_eq!(follower.resync(Reason::MayHaveLost), [Step::Read]);
         let begun = follower.read_answered(answer(epoch, offset, 0..0));
-        assert_eq!(begun, [Step::Began(place(epoch, offset)), Step::UpToDate]);
+        assert_eq!(begun, [Step::Began(position(epoch, offset)), Step::UpToDate]);
         follower
     }
 
@@ -302,7 +302,7 @@ mod tests {
     fn what_is_gone_is_said() {
         let mut follower = following("e", 5);
         assert_eq!(follower.live(message("e", 9)), [Step::Read]);
-        assert_eq!(follower.read_answered(answer("e", 9, 8..10)), [Step::Gap(place("e", 9)), Step::UpToDate]);
+        assert_eq!(follower.read_answered(answer("e", 9, 8..10)), [Step::Gap(position("e", 9)), Step::UpToDate]);
         assert_eq!(follower.live(message("e", 10)), [deliver(10)]);
     }
 
@@ -310,7 +310,7 @@ mod tests {
     fn another_epoch_is_a_gap_however_far_it_is() {
         let mut follower = following("e", 5);
         assert_eq!(follower.live(message("f", 6)), [Step::Read]);
-        assert_eq!(follower.read_answered(answer("f", 6, 6..7)), [Step::Gap(place("f", 6)), Step::UpToDate]);
+        assert_eq!(follower.read_answered(answer("f", 6, 6..7)), [Step::Gap(position("f", 6)), Step::UpToDate]);
         assert_eq!(follower.live(message("f", 6)), []);
         assert_eq!(follower.live(message("f", 7)), [deliver(7)]);
     }
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(follower.resync(Reason::MayHaveGoneOn), [Step::Read]);
         assert_eq!(follower.read_answered(answer("e", 7, 7..8)), []);
         assert_eq!(follower.resync(Reason::MayHaveLost), [Step::Read]);
-        assert_eq!(follower.read_answered(answer("f", 0, 0..0)), [Step::Gap(place("f", 0)), Step::UpToDate]);
+        assert_eq!(follower.read_answered(answer("f", 0, 0..0)), [Step::Gap(position("f", 0)), Step::UpToDate]);
     }
 
     #[test]
@@ -370,25 +370,25 @@ mod tests {
             let wanted = self.messages.iter().filter(|offset| from.is_some_and(|from| **offset >= from));
             let entries: Vec<_> = wanted.take(READ).map(|offset| (*offset, offset.to_string().into_bytes())).collect();
             let more = entries.len() == READ;
-            self.answers.push_back(StreamRead { end: place(&self.epoch.to_string(), self.end), entries, more });
+            self.answers.push_back(StreamRead { end: position(&self.epoch.to_string(), self.end), entries, more });
         }
     }
 
     /// What the members saw: the stream position they are at, and whether it ever moved other than by one or by a gap that was
     /// told.
-    fn see(seen: &mut Option<Place>, steps: Vec<Step>, redis: &mut Redis, follower: &Follower) -> u32 {
+    fn see(seen: &mut Option<StreamPosition>, steps: Vec<Step>, redis: &mut Redis, follower: &Follower) -> u32 {
         let mut gaps = 0;
         for step in steps {
             match step {
-                Step::Began(place) => *seen = Some(place),
+                Step::Began(position) => *seen = Some(position),
                 Step::Deliver(offset, entry) => {
                     let seen = seen.as_mut().expect("it began");
                     assert_eq!(offset, seen.offset + 1, "the next one, once");
                     assert_eq!(entry, offset.to_string().into_bytes());
                     seen.offset = offset;
                 }
-                Step::Gap(place) => {
-                    *seen = Some(place);
+                Step::Gap(position) => {
+                    *seen = Some(position);
                     gaps += 1;
                 }
                 Step::Read => redis.read(follower.read_from()),
@@ -444,7 +444,7 @@ mod tests {
                 };
                 gaps += see(&mut seen, steps, &mut redis, &follower);
             }
-            prop_assert_eq!(seen, Some(place(&redis.epoch.to_string(), redis.end)));
+            prop_assert_eq!(seen, Some(position(&redis.epoch.to_string(), redis.end)));
             if lost == 0 && epochs == 0 {
                 prop_assert_eq!(gaps, 0, "what came on the channel is never a gap");
             }

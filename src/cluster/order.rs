@@ -58,11 +58,11 @@ impl std::error::Error for OrderError {}
 /// [`OrderError`]: nobody has heard it then.
 pub fn give(redis: &config::Redis, order: Order<'_>) -> Result<u64, OrderError> {
     order.check()?;
-    let place = redis.url.place().ok_or_else(|| {
+    let address = redis.url.address().ok_or_else(|| {
         OrderError::Wrong("there is no Redis, and so no way to the nodes; say which with --redis URL".to_owned())
     })?;
     let lost = |why: &dyn fmt::Display| OrderError::Redis(why.to_string());
-    let connections = Arc::new(Redis::new(place.clone(), &redis.tls_ca).map_err(|error| lost(&error))?);
+    let connections = Arc::new(Redis::new(address.clone(), &redis.tls_ca).map_err(|error| lost(&error))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| lost(&error))?;
     let run = getrandom::u64().map_err(|error| lost(&error))?;
     let command = order.command(&Names::new(&redis.prefix), run);

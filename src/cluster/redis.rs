@@ -5,7 +5,7 @@ use redis::{Pipeline, Script, Value};
 use super::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
 use crate::limits::{CLUSTER_EPOCH_MS, CLUSTER_READ_BYTES_MAX, CLUSTER_READ_MAX, PUBLISH_KEY_MS_MAX};
 use crate::router::cluster::Wanted;
-use crate::router::{HistoryPolicy, Place};
+use crate::router::{HistoryPolicy, StreamPosition};
 
 /// More than any offset: numbers in a script are exact up to here.
 const OFFSET_MAX: u64 = 1 << 53;
@@ -157,7 +157,7 @@ fn appended(answer: &[Value]) -> Option<Reply> {
 
 fn read(range: ReadRange, answer: Vec<Value>) -> Option<Reply> {
     let [epoch, last, now_ms, more, messages]: [Value; 5] = answer.try_into().ok()?;
-    let end = Place { epoch: text(&epoch)?.into(), offset: number(&last)? };
+    let end = StreamPosition { epoch: text(&epoch)?.into(), offset: number(&last)? };
     let Value::Array(messages) = messages else { return None };
     let mut entries = Vec::with_capacity(messages.len() / 3);
     let mut messages = messages.into_iter();

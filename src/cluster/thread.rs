@@ -13,7 +13,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::connections::{Answers, Awaited, Came, Commands, Heard, Redis, Subscriber};
 use super::core::{Command, Core, Identity, Input, Output};
-use crate::config::RedisPlace;
+use crate::config::RedisAddress;
 use crate::limits::{CLUSTER_BACKLOG_BYTES_MAX, CLUSTER_REFUSAL_MS, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
 use crate::metrics::NodeMetrics;
 use crate::reactor::{Mailbox, Order, Parcel, Wake};
@@ -22,7 +22,7 @@ use crate::time::Millis;
 /// Where the cluster is.
 pub struct ClusterSettings {
     /// What the URL of Redis says, which may hold a password.
-    pub place: RedisPlace,
+    pub address: RedisAddress,
     /// The file with certificate authorities of one's own; empty is the system's.
     pub tls_ca: String,
     /// What names in Redis begin with.
@@ -53,7 +53,7 @@ pub fn spawn(
     metrics: Arc<NodeMetrics>,
     started: Instant,
 ) -> io::Result<Receiver<()>> {
-    let redis = Arc::new(Redis::new(settings.place, &settings.tls_ca)?);
+    let redis = Arc::new(Redis::new(settings.address, &settings.tls_ca)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (finish, finished) = bounded(1);
     let body = move || {

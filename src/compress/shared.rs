@@ -55,7 +55,7 @@ pub struct Account {
     /// Compressed forms of the frames it keeps. Any reactor may make one at any time.
     pub compressed: HeldBytes,
     /// Frames that it keeps no longer, all of them: they are held only because a connection has not sent them yet.
-    pub owed: Arc<HeldBytes>,
+    pub pinned: Arc<HeldBytes>,
 }
 
 /// Whether a history keeps the frame, and the bytes of its compressed forms: in one number, so that a form that is made
@@ -71,7 +71,7 @@ enum Stage {
     /// It keeps the frame, and counts it.
     Kept,
     /// It has kept the frame.
-    GivenUp,
+    Evicted,
 }
 
 impl State {
@@ -95,7 +95,7 @@ impl State {
         let stage = match state % State::STAGES {
             0 => Stage::Free,
             1 => Stage::Kept,
-            _ => Stage::GivenUp,
+            _ => Stage::Evicted,
         };
         (stage, state / State::STAGES)
     }
@@ -126,7 +126,7 @@ impl Forms {
         match (stage, self.account.get()) {
             (Stage::Free, _) | (_, None) => {}
             (Stage::Kept, Some(account)) => account.compressed.add(bytes),
-            (Stage::GivenUp, Some(account)) => account.owed.add(bytes),
+            (Stage::Evicted, Some(account)) => account.pinned.add(bytes),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Drop for Forms {
         match (stage, self.account.get()) {
             (Stage::Free, _) | (_, None) => {}
             (Stage::Kept, Some(account)) => account.compressed.remove(made_bytes),
-            (Stage::GivenUp, Some(account)) => account.owed.remove(self.bytes() + made_bytes),
+            (Stage::Evicted, Some(account)) => account.pinned.remove(self.bytes() + made_bytes),
         }
     }
 }
@@ -208,14 +208,14 @@ impl SharedFrame {
         }
     }
 
-    /// The history that has kept it does so no longer: while others hold it, all of its bytes are owed.
-    pub fn give_up(self) {
+    /// The history that has kept it evicts it: while others hold it, all of its bytes are pinned.
+    pub fn evict(self) {
         if let (Stage::Kept, Some(account)) = (self.0.state.get().0, self.0.account.get())
             && Arc::strong_count(&self.0) > 1
         {
             let made_bytes = self.0.state.step();
             account.compressed.remove(made_bytes);
-            account.owed.add(self.0.bytes() + made_bytes);
+            account.pinned.add(self.0.bytes() + made_bytes);
         }
     }
 
@@ -247,7 +247,7 @@ mod tests {
     use crate::frame::{FrameBuilder, Opcode};
 
     fn bytes_of(account: &Account) -> (u64, u64) {
-        (account.compressed.get(), account.owed.get())
+        (account.compressed.get(), account.pinned.get())
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(bytes_of(&account), (kept as u64, 0), "what was made while it was kept");
 
         let reader = frame.clone();
-        frame.give_up();
+        frame.evict();
         assert_eq!(bytes_of(&account), (0, (reader.bytes() + kept) as u64), "a reader has not sent it yet");
         let late = reader.deflated(WindowBits::new(10).unwrap(), &mut deflater).len() + FORM_BYTES;
         assert_eq!(bytes_of(&account), (0, (reader.bytes() + kept + late) as u64));
@@ -300,7 +300,7 @@ mod tests {
         frame.keep(&account);
         frame.deflated(WindowBits::MAX, &mut deflater);
         assert!(account.compressed.get() > 0);
-        frame.give_up();
+        frame.evict();
         assert_eq!(bytes_of(&account), (0, 0));
     }
 }

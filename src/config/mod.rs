@@ -38,7 +38,7 @@ pub use error::{ConfigError, Problem, one_json_line, one_line};
 pub use kind::{Bounds, Kind, Value};
 pub use listen::Listen;
 pub use pattern::Pattern;
-pub use redis_url::{RedisHost, RedisKind, RedisPlace, RedisUrl};
+pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
 pub use room::{ROOM_HELP, ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources};
 pub use suggest::{nearest, nearest_flag};
@@ -427,7 +427,7 @@ fn check_redis(settings: &Values, problems: &mut Vec<Problem>) {
     {
         return;
     }
-    if settings.redis_url("redis.url").place().is_some_and(|place| !place.tls) {
+    if settings.redis_url("redis.url").address().is_some_and(|address| !address.tls) {
         let text =
             "redis.url asks for no TLS, so no certificate would be checked; write rediss:// there, or leave this out";
         problems.push(Problem::new(settings.source("redis.tls_ca").clone(), "redis.tls_ca", text.to_owned()));

@@ -20,12 +20,12 @@ pub(super) const FORMS: &str = "redis://HOST:PORT/, rediss:// for TLS, redis+uni
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct RedisUrl {
     text: String,
-    place: Option<RedisPlace>,
+    address: Option<RedisAddress>,
 }
 
 /// What the URL says.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RedisPlace {
+pub struct RedisAddress {
     /// What kind of Redis, and where.
     pub kind: RedisKind,
     /// Whether connections are encrypted, and certificates checked.
@@ -69,8 +69,8 @@ pub struct RedisHost {
 
 impl RedisUrl {
     /// What it says, the password too; `None` where there is no Redis.
-    pub fn place(&self) -> Option<&RedisPlace> {
-        self.place.as_ref()
+    pub fn address(&self) -> Option<&RedisAddress> {
+        self.address.as_ref()
     }
 }
 
@@ -86,7 +86,7 @@ impl FromStr for RedisUrl {
         if text.len() > URL_BYTES_MAX {
             return Err(format!("the URL has {} bytes; write at most {URL_BYTES_MAX}", text.len()));
         }
-        Ok(RedisUrl { place: Some(place(text)?), text: text.to_owned() })
+        Ok(RedisUrl { address: Some(address(text)?), text: text.to_owned() })
     }
 }
 
@@ -109,10 +109,10 @@ impl fmt::Debug for RedisUrl {
 }
 
 /// Without the password.
-impl fmt::Debug for RedisPlace {
+impl fmt::Debug for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RedisPlace { kind, tls, user, password: _, database } = self;
-        write!(f, "RedisPlace({kind:?}, tls {tls}, user {user:?}, database {database})")
+        let RedisAddress { kind, tls, user, password: _, database } = self;
+        write!(f, "RedisAddress({kind:?}, tls {tls}, user {user:?}, database {database})")
     }
 }
 
@@ -125,7 +125,7 @@ impl fmt::Display for RedisHost {
     }
 }
 
-fn place(text: &str) -> Result<RedisPlace, String> {
+fn address(text: &str) -> Result<RedisAddress, String> {
     let unknown = || format!("this is no URL of a Redis; write {FORMS}");
     let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
     let (userinfo, location) = split_userinfo(scheme, rest);
@@ -153,7 +153,7 @@ fn place(text: &str) -> Result<RedisPlace, String> {
         return Err("the URL has something behind its ? that does not belong there; leave it out".to_owned());
     }
     let (user, password) = userinfo.map(credentials).transpose()?.unwrap_or_default();
-    Ok(RedisPlace { kind, tls, user, password, database })
+    Ok(RedisAddress { kind, tls, user, password, database })
 }
 
 /// User and password, and what is behind them. A password may have any character but a percent sign, which begins an
@@ -261,8 +261,8 @@ fn database(text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    fn parsed(url: &str) -> RedisPlace {
-        url.parse::<RedisUrl>().unwrap_or_else(|error| panic!("{url}: {error}")).place().expect(url).clone()
+    fn parsed(url: &str) -> RedisAddress {
+        url.parse::<RedisUrl>().unwrap_or_else(|error| panic!("{url}: {error}")).address().expect(url).clone()
     }
 
     fn at(name: &str, port: u16) -> RedisHost {
@@ -279,7 +279,7 @@ mod tests {
             let url: RedisUrl = url.parse().unwrap();
             assert_eq!(url.to_string(), shown);
             assert_eq!(format!("{url:?}"), format!("RedisUrl({shown})"));
-            assert!(!format!("{:?}", url.place()).contains("hei"), "{:?}", url.place());
+            assert!(!format!("{:?}", url.address()).contains("hei"), "{:?}", url.address());
         }
         for wrong in ["http://user:secret@host", "redis://secret@host", "redis://u:secret@host#x", "redis://u:secret@"]
         {
@@ -290,24 +290,24 @@ mod tests {
 
     #[test]
     fn users_and_passwords_are_decoded() {
-        let place = parsed("redis://us%65r:pa:ss@w%25@host:1/2");
-        assert_eq!((place.user.as_deref(), place.password.as_deref()), (Some("user"), Some("pa:ss@w%")));
-        assert_eq!((place.kind, place.tls, place.database), (RedisKind::Server(at("host", 1)), false, 2));
+        let address = parsed("redis://us%65r:pa:ss@w%25@host:1/2");
+        assert_eq!((address.user.as_deref(), address.password.as_deref()), (Some("user"), Some("pa:ss@w%")));
+        assert_eq!((address.kind, address.tls, address.database), (RedisKind::Server(at("host", 1)), false, 2));
         assert_eq!(parsed("redis://:p@h").user, None);
     }
 
     #[test]
     fn urls_of_every_kind() {
-        assert_eq!("".parse::<RedisUrl>().unwrap().place(), None);
+        assert_eq!("".parse::<RedisUrl>().unwrap().address(), None);
         assert_eq!(parsed("rediss://[::1]").kind, RedisKind::Server(at("::1", 6379)));
         assert!(parsed("rediss://h").tls);
         assert_eq!(parsed("redis+unix:///run/r@1.sock").kind, RedisKind::Unix("/run/r@1.sock".into()));
-        let place = parsed("redis+unix://u:p@/run/r.sock?db=3");
-        assert_eq!((place.kind, place.database), (RedisKind::Unix("/run/r.sock".into()), 3));
+        let address = parsed("redis+unix://u:p@/run/r.sock?db=3");
+        assert_eq!((address.kind, address.database), (RedisKind::Unix("/run/r.sock".into()), 3));
         let sentinels = vec![at("a", 1), at("b", 26379)];
-        let place = parsed("redis+sentinel://a:1,b/main/4");
+        let address = parsed("redis+sentinel://a:1,b/main/4");
         let kind = RedisKind::Sentinel { sentinels: sentinels.clone(), tls: false, name: "main".into() };
-        assert_eq!((place.kind, place.database), (kind, 4));
+        assert_eq!((address.kind, address.database), (kind, 4));
         for (url, tls) in [("rediss+sentinel://a:1,b/m", true), ("rediss+sentinel://a:1,b/m?sentinels=plain", false)] {
             assert_eq!(parsed(url).kind, RedisKind::Sentinel { sentinels: sentinels.clone(), tls, name: "m".into() });
             assert!(parsed(url).tls);

@@ -251,8 +251,8 @@ mod tests {
             for room in ["den", "hall", "attic", "cellar"] {
                 let mut asked = node.requests.ask(room_msg(room, "\"hi\"")).unwrap();
                 assert_eq!(node.run(), 1, "the home alone is asked");
-                let Ok(Reply::Acked { place: Some(place) }) = asked.try_recv() else { panic!("{room} acks") };
-                assert_eq!(place.offset, offset, "{room} counts its own messages");
+                let Ok(Reply::Acked { position: Some(position) }) = asked.try_recv() else { panic!("{room} acks") };
+                assert_eq!(position.offset, offset, "{room} counts its own messages");
             }
         }
         let history = Question::History { room: "den".to_owned(), before: Some(2), limit: None };

@@ -139,7 +139,7 @@ pub struct Member<'a> {
 #[derive(Debug)]
 pub struct Members<'a> {
     text: &'a str,
-    place: Place,
+    cursor: Cursor,
 }
 
 impl<'a> Members<'a> {
@@ -147,8 +147,8 @@ impl<'a> Members<'a> {
     #[must_use]
     #[inline]
     pub fn new(text: &'a str) -> Self {
-        let place = Place::Before;
-        Self { text, place }
+        let cursor = Cursor::Before;
+        Self { text, cursor }
     }
 
     /// The next member; `None` once the object and the text have ended.
@@ -161,7 +161,7 @@ impl<'a> Members<'a> {
     #[inline(always)]
     pub fn next_member(&mut self) -> Result<Option<Member<'a>>, Malformed> {
         let bytes = self.text.as_bytes();
-        let Some(start) = next_in(bytes, &mut self.place, b'{', b'}')? else {
+        let Some(start) = next_in(bytes, &mut self.cursor, b'{', b'}')? else {
             return Ok(None);
         };
         let (key_end, escaped, value_start) = skip_key(bytes, start)?;
@@ -170,7 +170,7 @@ impl<'a> Members<'a> {
         let (end, kind) = skip_value(bytes, value_start)?;
         let raw = &self.text[value_start..end];
         let value = RawValue { raw, kind };
-        self.place = Place::Inside(end);
+        self.cursor = Cursor::Inside(end);
         Ok(Some(Member { key, value }))
     }
 }
@@ -181,15 +181,15 @@ impl<'a> Members<'a> {
 #[derive(Debug)]
 pub struct Elements<'a> {
     text: &'a str,
-    place: Place,
+    cursor: Cursor,
 }
 
 impl<'a> Elements<'a> {
     /// Starts at the beginning of `text`.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
-        let place = Place::Before;
-        Self { text, place }
+        let cursor = Cursor::Before;
+        Self { text, cursor }
     }
 
     /// The next element; `None` once the array and the text have ended.
@@ -199,12 +199,12 @@ impl<'a> Elements<'a> {
     /// it is asked once more.
     pub fn next_element(&mut self) -> Result<Option<RawValue<'a>>, Malformed> {
         let bytes = self.text.as_bytes();
-        let Some(start) = next_in(bytes, &mut self.place, b'[', b']')? else {
+        let Some(start) = next_in(bytes, &mut self.cursor, b'[', b']')? else {
             return Ok(None);
         };
         let (end, kind) = skip_value(bytes, start)?;
         let raw = &self.text[start..end];
-        self.place = Place::Inside(end);
+        self.cursor = Cursor::Inside(end);
         Ok(Some(RawValue { raw, kind }))
     }
 }
@@ -281,7 +281,7 @@ fn special_bytes(word: [u8; WORD_BYTES]) -> u64 {
 
 /// Where a reader of members or elements stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Cursor {
     /// At the beginning of the text.
     Before,
     /// Behind a member or element that ended at this offset.
@@ -293,9 +293,9 @@ enum Place {
 /// Where the next member or element of the text's outermost container begins;
 /// `None` behind the last, if nothing but white space follows the end.
 #[inline(always)]
-fn next_in(bytes: &[u8], place: &mut Place, open: u8, close: u8) -> Result<Option<usize>, Malformed> {
-    let at = match *place {
-        Place::Before => {
+fn next_in(bytes: &[u8], cursor: &mut Cursor, open: u8, close: u8) -> Result<Option<usize>, Malformed> {
+    let at = match *cursor {
+        Cursor::Before => {
             let at = skip_space(bytes, 0);
             if byte_at(bytes, at) != open {
                 return malformed(bytes, at, expected_outermost(open == b'{'));
@@ -306,7 +306,7 @@ fn next_in(bytes: &[u8], place: &mut Place, open: u8, close: u8) -> Result<Optio
             }
             at
         }
-        Place::Inside(end) => {
+        Cursor::Inside(end) => {
             let at = skip_space(bytes, end);
             match byte_at(bytes, at) {
                 b',' => return Ok(Some(skip_space(bytes, at + 1))),
@@ -314,13 +314,13 @@ fn next_in(bytes: &[u8], place: &mut Place, open: u8, close: u8) -> Result<Optio
                 _ => return malformed(bytes, at, expected_next(close == b'}')),
             }
         }
-        Place::After => return Ok(None),
+        Cursor::After => return Ok(None),
     };
     let at = skip_space(bytes, at + 1);
     if at < bytes.len() {
         return malformed(bytes, at, Fault::TrailingText);
     }
-    *place = Place::After;
+    *cursor = Cursor::After;
     Ok(None)
 }
 

@@ -140,13 +140,13 @@ impl Sink for Connections {
         let open = connection.is_open();
         match answer {
             Answer::Connected { inbox } => self.open(to, inbox),
-            Answer::Joined { id, room, place, recovered } if open => {
-                self.message(slot, |out| protocol::joined(out, id, room, place, recovered));
+            Answer::Joined { id, room, position, recovered } if open => {
+                self.message(slot, |out| protocol::joined(out, id, room, position, recovered));
             }
-            Answer::Resumed { id, place, recovered } if open => {
-                self.message(slot, |out| protocol::resumed(out, id, place, recovered));
+            Answer::Resumed { id, position, recovered } if open => {
+                self.message(slot, |out| protocol::resumed(out, id, position, recovered));
             }
-            Answer::Acked { id, place } if open => self.message(slot, |out| protocol::ack(out, id, place)),
+            Answer::Acked { id, position } if open => self.message(slot, |out| protocol::ack(out, id, position)),
             Answer::Unavailable { id } if open => self.message(slot, |out| {
                 protocol::error(
                     out,

@@ -9,7 +9,7 @@ use super::batches::Delivery;
 use super::cluster::{Append, AttachId, FromCluster, Older, Question, Rest, ToCluster};
 use super::cluster_subscription::{Arrival, ArrivalKind, Input, Output, Redis, Retained};
 use super::crowd::Crowd;
-use super::history::{History, Place, newest_within};
+use super::history::{History, StreamPosition, newest_within};
 use super::mail::{Content, Expulsion, HomeMail, Mail, Published};
 use super::needs::{Answered, Need, PageAside, Piece, need_of};
 use super::remote_publish::RemotePublish;
@@ -101,20 +101,20 @@ impl Router {
             Output::Nothing => {}
             Output::Act(mail, answered) => self.act_or_refuse(mail, answered, sink),
             Output::Refuse(mail) => self.refuse(mail, sink),
-            Output::Attach(opening) => {
+            Output::Attach(attach) => {
                 let topic = key(self);
                 let policy = self.homes.policy(topic.hashed(), Some(self.topics.get(index))).history;
                 if let Some(cluster) = &mut self.cluster {
                     cluster.attachments += 1;
                 }
-                self.ask_cluster(ToCluster::Open { topic, opening, policy });
+                self.ask_cluster(ToCluster::Attach { topic, attach, policy });
             }
             Output::Ask(need) => self.ask_cluster(need.request(key(self))),
-            Output::Idle(opening) => self.ask_cluster(ToCluster::Idle { topic: key(self), opening }),
+            Output::Idle(attach) => self.ask_cluster(ToCluster::Idle { topic: key(self), attach }),
             Output::Detach => {
                 let topic = key(self);
                 self.retention.replace(&self.topics, &mut self.homes, index, None);
-                self.ask_cluster(ToCluster::Close { topic });
+                self.ask_cluster(ToCluster::Detach { topic });
             }
             Output::Reattached => self.tell_gap(index, sink),
             Output::Release(released) => {
@@ -206,15 +206,15 @@ impl Router {
                     cluster.redis = if reachable { Redis::Reachable } else { Redis::Unreachable };
                 }
             }
-            FromCluster::Opened { topic, opening, place } => {
-                if let Some(of) = self.attached(&topic, opening) {
-                    self.begin_at(of, place);
-                    self.happened(of.index, Input::Attached(opening), sink);
+            FromCluster::Attached { topic, attach, position } => {
+                if let Some(of) = self.attached(&topic, attach) {
+                    self.begin_at(of, position);
+                    self.happened(of.index, Input::Attached(attach), sink);
                 }
             }
-            FromCluster::Refused { topic, opening } => {
-                if let Some(of) = self.attached(&topic, opening) {
-                    self.happened(of.index, Input::Refused(opening), sink);
+            FromCluster::Refused { topic, attach } => {
+                if let Some(of) = self.attached(&topic, attach) {
+                    self.happened(of.index, Input::Refused(attach), sink);
                 }
             }
             FromCluster::Deliver { topic, frames } => {
@@ -223,36 +223,36 @@ impl Router {
                 }
             }
             FromCluster::Notice { topic, frame } => self.notice_from_cluster(&topic, &frame, sink),
-            FromCluster::Kept { topic, opening, offset, frame, exclude } => {
-                if let Some(of) = self.attached(&topic, opening) {
+            FromCluster::Kept { topic, attach, offset, frame, exclude } => {
+                if let Some(of) = self.attached(&topic, attach) {
                     self.kept(of.index, offset, &frame);
                     let delivery = Delivery { frame: frame.plain(), shared: Some(&frame), exclude };
                     self.fan_out(of.index, delivery, sink);
                 }
             }
-            FromCluster::Gap { topic, opening, place } => {
-                if let Some(of) = self.attached(&topic, opening) {
-                    self.begin_at(of, Some(place));
+            FromCluster::Gap { topic, attach, position } => {
+                if let Some(of) = self.attached(&topic, attach) {
+                    self.begin_at(of, Some(position));
                     self.tell_gap(of.index, sink);
-                    self.happened(of.index, Input::Gap(opening), sink);
+                    self.happened(of.index, Input::Gap(attach), sink);
                 }
             }
-            FromCluster::Loaded { topic, opening, before, older, rest } => {
-                if let Some(of) = self.attached(&topic, opening) {
+            FromCluster::Loaded { topic, attach, before, older, rest } => {
+                if let Some(of) = self.attached(&topic, attach) {
                     self.loaded(of, before, older.map(|older| Piece { before, older, rest }), sink);
                 }
             }
-            FromCluster::Lapsed { topic, opening } => {
+            FromCluster::Lapsed { topic, attach } => {
                 let found = self.topics.find(topic.hashed());
                 if let Some(index) = found.filter(|&index| self.homes.is_empty(self.topics.get(index))) {
-                    self.happened(index, Input::Lapsed(opening), sink);
+                    self.happened(index, Input::Lapsed(attach), sink);
                     self.drop_if_unused(index);
                 }
             }
-            FromCluster::Checked { topic, opening, answered } => {
-                if let Some(of) = self.attached(&topic, opening).filter(|of| self.awaits_check(of.index)) {
+            FromCluster::Checked { topic, attach, answered } => {
+                if let Some(of) = self.attached(&topic, attach).filter(|of| self.awaits_check(of.index)) {
                     let answered = if answered { Answered::All(Need::Check) } else { Answered::No };
-                    self.happened(of.index, Input::Answered(opening, answered), sink);
+                    self.happened(of.index, Input::Answered(attach, answered), sink);
                 }
             }
             FromCluster::Fenced { member, rounds_left: 0 } => {
@@ -281,9 +281,9 @@ impl Router {
     }
 
     /// A topic's history begins, or goes on, behind a position.
-    fn begin_at(&mut self, of: Attached<'_>, place: Option<Place>) {
+    fn begin_at(&mut self, of: Attached<'_>, position: Option<StreamPosition>) {
         let policy = self.homes.policy(of.topic.hashed(), Some(self.topics.get(of.index))).history;
-        let history = policy.zip(place).map(|(policy, place)| self.retention.begin_at(place, policy));
+        let history = policy.zip(position).map(|(policy, position)| self.retention.begin_at(position, policy));
         self.retention.replace(&self.topics, &mut self.homes, of.index, history);
     }
 
@@ -364,11 +364,11 @@ impl Router {
     fn tell_gap(&mut self, index: TopicIndex, sink: &mut impl Sink) {
         let topic = self.topics.get(index);
         let history = self.homes.get(topic).and_then(|home| home.history.as_deref());
-        let Some(place) = history.map(History::place) else { return };
+        let Some(position) = history.map(History::position) else { return };
         let mut frames = std::mem::take(&mut self.frames);
         let frame = frames.build(Opcode::Text, |out| match topic.key.kind {
-            Kind::Inbox => protocol::inbox_gap(out, place.in_epoch()),
-            Kind::Room | Kind::Raw | Kind::Everyone => protocol::gap(out, &topic.key.name, place.in_epoch()),
+            Kind::Inbox => protocol::inbox_gap(out, position.in_epoch()),
+            Kind::Room | Kind::Raw | Kind::Everyone => protocol::gap(out, &topic.key.name, position.in_epoch()),
         });
         self.fan_out(index, Delivery { frame, shared: None, exclude: None }, sink);
         self.frames = frames;

@@ -5,7 +5,7 @@ use arcstr::ArcStr;
 use super::batches::Delivery;
 use super::cluster::ToCluster;
 use super::cluster_subscription::Redis;
-use super::history::{History, Place};
+use super::history::{History, StreamPosition};
 use super::homes::HomeState;
 use super::mail::{
     Ack, Content, Departure, Expulsion, HistoryOf, HomeMail, Join, Joined, Leave, Left, Mail, Membership, Outcome,
@@ -97,9 +97,9 @@ impl Router {
         let Published { topic, frame, exclude, key, publisher, id } = published;
         let publish = Publish { topic: topic.borrow(), frame: frame.plain(), exclude, key: key.as_deref(), publisher };
         let found = self.topics.find(topic.hashed());
-        let place = self.keep_and_fan_out(topic.hashed(), found, &publish, Some(&frame), sink);
+        let position = self.keep_and_fan_out(topic.hashed(), found, &publish, Some(&frame), sink);
         if let Some(id) = id {
-            self.send(publisher.peer(), Content::Acked(Box::new(Ack { to: publisher, id, place })), sink);
+            self.send(publisher.peer(), Content::Acked(Box::new(Ack { to: publisher, id, position })), sink);
         }
     }
 
@@ -126,20 +126,20 @@ impl Router {
             self.retention.change(&self.topics, &mut self.homes, index, |history| {
                 history.expire(now);
                 history.tell();
-                (history.place(), aside.unwrap_or_else(|| history.page(before, limit)))
+                (history.position(), aside.unwrap_or_else(|| history.page(before, limit)))
             })
         });
-        let (place, messages) = page.map_or((None, Slice::default()), |(place, page)| (Some(place), page));
-        self.send(asker.peer(), Content::Page(Box::new(Page { to: asker, id, room, place, messages })), sink);
+        let (position, messages) = page.map_or((None, Slice::default()), |(position, page)| (Some(position), page));
+        self.send(asker.peer(), Content::Page(Box::new(Page { to: asker, id, room, position, messages })), sink);
     }
 
     /// What an inbox has of what came before a welcome.
     fn home_resume(&mut self, resume: Resume, sink: &mut impl Sink) {
         let found = self.topics.find(resume.inbox.hashed());
-        let (place, slice) =
+        let (position, slice) =
             found.map(|index| self.retention.resume(&self.topics, &mut self.homes, index, &resume)).unwrap_or_default();
         let Resume { to, welcomed_at, id, .. } = resume;
-        let resumed = Resumed { to, place: place.or(welcomed_at), slice, id };
+        let resumed = Resumed { to, position: position.or(welcomed_at), slice, id };
         self.send(to.reactor, Content::Resumed(Box::new(resumed)), sink);
     }
 
@@ -174,7 +174,7 @@ impl Router {
         publish: &Publish<'_>,
         shared: Option<&SharedFrame>,
         sink: &mut impl Sink,
-    ) -> Option<Place> {
+    ) -> Option<StreamPosition> {
         let Publish { frame, exclude, key, .. } = *publish;
         if self.cluster.is_some() || self.homes.keeps_none(name.kind) || !self.keeps(name, found) {
             if let Some(index) = found {
@@ -200,12 +200,12 @@ impl Router {
                 frames.build(Opcode::Text, |out| protocol::put_offset(out, split_frame(frame).1, offset)).into();
             (history.append(with_offset.clone(), key.map(Into::into), now), Some(with_offset))
         });
-        let (place, with_offset) = kept?;
+        let (position, with_offset) = kept?;
         if let Some(frame) = with_offset {
             self.fan_out(index, Delivery { frame: frame.plain(), shared: Some(&frame), exclude }, sink);
             self.make_room();
         }
-        Some(place)
+        Some(position)
     }
 
     fn keeps(&mut self, name: HashedTopic<'_>, found: Option<TopicIndex>) -> bool {

@@ -2,7 +2,7 @@
 
 use arcstr::ArcStr;
 
-use super::history::Place;
+use super::history::StreamPosition;
 use super::mail::{Departure, Expulsion, HomeMail, Join, Joined, Leave, Left, Membership, Outcome, Resumed};
 use super::retention::Recovery;
 use super::topic::{HashedTopic, Kind, TopicIndex, TopicKey, TopicRef};
@@ -80,7 +80,7 @@ impl Router {
         let rooms: Vec<HashedTopic<'_>> = rooms.iter().map(|room| named(room.as_ref())).collect();
         self.members.check_join(&self.topics, conn, &rooms, reply.recover_from())?;
         if let (JoinReply::Many(many), []) = (&reply, &rooms[..]) {
-            sink.answer(conn, Answer::Acked { id: &many.id, place: None });
+            sink.answer(conn, Answer::Acked { id: &many.id, position: None });
         }
         for room in rooms {
             self.join_room(conn, room, reply.clone(), sink);
@@ -116,7 +116,7 @@ impl Router {
                 let why = Departure::Asked(id.map(Into::into));
                 self.send_leave(Leave { topic, member: conn, user, membership, why }, sink);
             }
-            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, place: None }),
+            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, position: None }),
             (None, None) => {}
         }
     }
@@ -139,7 +139,7 @@ impl Router {
         let Some(subscription) = self.members.subscription(joined.member, index) else { return };
         subscription.confirm();
         let Joined { topic, member, membership, reply, outcome } = joined;
-        let Recovery { place, slice, recovered } = match outcome {
+        let Recovery { position, slice, recovered } = match outcome {
             Outcome::Member(recovery) => recovery,
             Outcome::Unavailable => {
                 self.leave_refused(index, topic, member, membership, sink);
@@ -156,27 +156,27 @@ impl Router {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
             sink.recover(member, slice);
         }
-        let in_epoch = place.as_ref().map(Place::in_epoch);
+        let in_epoch = position.as_ref().map(StreamPosition::in_epoch);
         match (topic.kind, reply) {
             (Kind::Inbox, _) => {
                 self.join_everyone(member, sink);
                 sink.answer(member, Answer::Connected { inbox: in_epoch });
-                if let (Some(place), Some(subscriber)) = (place, self.members.get_mut(member)) {
-                    subscriber.welcomed_at = Some(Box::new(place));
+                if let (Some(position), Some(subscriber)) = (position, self.members.get_mut(member)) {
+                    subscriber.welcomed_at = Some(Box::new(position));
                 }
             }
             (Kind::Raw, _) => sink.answer(member, Answer::Connected { inbox: None }),
             (Kind::Room | Kind::Everyone, JoinReply::Silent) => {}
             (Kind::Room | Kind::Everyone, JoinReply::Joined { id, .. }) => {
-                let answer = Answer::Joined { id: id.as_deref(), room: &topic.name, place: in_epoch, recovered };
+                let answer = Answer::Joined { id: id.as_deref(), room: &topic.name, position: in_epoch, recovered };
                 sink.answer(member, answer);
             }
             (Kind::Room | Kind::Everyone, JoinReply::Many(many)) => {
                 let id = &*many.id;
-                let answer = Answer::Joined { id: Some(id), room: &topic.name, place: in_epoch, recovered };
+                let answer = Answer::Joined { id: Some(id), room: &topic.name, position: in_epoch, recovered };
                 sink.answer(member, answer);
                 if many.answered() && !many.has_failed() {
-                    sink.answer(member, Answer::Acked { id, place: None });
+                    sink.answer(member, Answer::Acked { id, position: None });
                 }
             }
         }
@@ -221,7 +221,7 @@ impl Router {
             self.drop_if_unused(index);
         }
         if let Some(id) = id {
-            sink.answer(member, Answer::Acked { id: &id, place: None });
+            sink.answer(member, Answer::Acked { id: &id, position: None });
         }
         if let Some(reason) = removed {
             sink.answer(member, Answer::Left { room: &topic.name, reason: &reason });
@@ -252,13 +252,16 @@ impl Router {
 
     /// The home has looked: what was missed, then the answer.
     pub(super) fn resumed(&mut self, resumed: Resumed, sink: &mut impl Sink) {
-        let Resumed { to, place, slice, id } = resumed;
+        let Resumed { to, position, slice, id } = resumed;
         let recovered = slice.is_some();
         if let Some(slice) = slice {
             self.seal_inbox(to, sink);
             sink.recover(to, slice);
         }
-        sink.answer(to, Answer::Resumed { id: id.as_deref(), place: place.as_ref().map(Place::in_epoch), recovered });
+        sink.answer(
+            to,
+            Answer::Resumed { id: id.as_deref(), position: position.as_ref().map(StreamPosition::in_epoch), recovered },
+        );
     }
 
     /// What was published to the connection's inbox so far is handed out.

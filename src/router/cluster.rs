@@ -1,20 +1,20 @@
 //! What the homes of topics and the cluster tell each other.
 //!
 //! ```text
-//!   home ── Open, Idle, Close, Publish, Append, Load, Check, … ──► cluster ──► Redis, the other nodes
-//!   home ◄── Opened, Refused, Deliver, Kept, Gap, Loaded, Checked, Lapsed ── cluster ◄──
+//!   home ── Attach, Idle, Detach, Publish, Append, Load, Check, … ──► cluster ──► Redis, the other nodes
+//!   home ◄── Attached, Refused, Deliver, Kept, Gap, Loaded, Checked, Lapsed ── cluster ◄──
 //! ```
 //!
-//! It is mail like any other: what was sent first comes first. A topic is *open* while the cluster sends its home what
-//! the other nodes publish. Each time a home opens it, the opening has a new number, and what belongs to an earlier one
-//! changes nothing.
+//! It is mail like any other: what was sent first comes first. A topic is *attached* while the cluster sends its home
+//! what the other nodes publish. Each time a home attaches it, the attachment has a new id, and what belongs to an earlier
+//! one changes nothing.
 
 use std::sync::Arc;
 
 use arcstr::ArcStr;
 
 use super::crowd::{Crowd, CrowdKey};
-use super::history::{HistoryPolicy, Place};
+use super::history::{HistoryPolicy, StreamPosition};
 use super::mail::{Ack, Content, Mail};
 use super::replies::Counted;
 use super::topic::TopicKey;
@@ -24,8 +24,6 @@ use crate::ids::{ClientId, ConnId, ReplyTo};
 /// Which attachment of a topic to the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttachId(pub u64);
-
-pub use AttachId as Opening;
 
 /// Who asked who is in a room: a node, by its run, and its question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,25 +58,25 @@ pub struct Append {
 /// What a home, or a connection's reactor, tells the cluster.
 #[derive(Debug)]
 pub enum ToCluster {
-    /// The topic has a member here: answered with `Opened` or `Refused`.
-    Open {
+    /// The topic has a member here: answered with `Attached` or `Refused`.
+    Attach {
         /// A room, an inbox or a raw room.
         topic: TopicKey,
-        /// The number of this opening.
-        opening: Opening,
+        /// The id of this attachment.
+        attach: AttachId,
         /// What is kept of it.
         policy: Option<HistoryPolicy>,
     },
-    /// The topic has no member here any more. It stays open, and is told of with `Lapsed` once that has lasted.
+    /// The topic has no member here any more. It stays attached, and is told of with `Lapsed` once that has lasted.
     Idle {
-        /// An open topic.
+        /// An attached topic.
         topic: TopicKey,
-        /// Its opening.
-        opening: Opening,
+        /// Its attachment.
+        attach: AttachId,
     },
-    /// The topic is of no use here any more. Nothing that belongs to its opening counts from now on.
-    Close {
-        /// As it was opened.
+    /// The topic is of no use here any more. Nothing that belongs to its attachment counts from now on.
+    Detach {
+        /// As it was attached.
         topic: TopicKey,
     },
     /// For the members on other nodes; those here have it.
@@ -109,7 +107,7 @@ pub enum ToCluster {
     /// Asks for messages in front of an offset: answered with `Loaded`, piece by piece from the newest on. One that was
     /// asked for before is not gone on with.
     Load {
-        /// An open topic with history.
+        /// An attached topic with history.
         topic: TopicKey,
         /// The first that is wanted.
         from: u64,
@@ -125,7 +123,7 @@ pub enum ToCluster {
     },
     /// Asks whether the history has gone on: answered with `Checked`, behind what is new.
     Check {
-        /// An open topic with history.
+        /// An attached topic with history.
         topic: TopicKey,
     },
     /// Asks who is in a room: the asker gets the reply as a message. The home is asked for those here, as others are.
@@ -186,20 +184,20 @@ pub struct Older {
 #[derive(Debug)]
 pub enum FromCluster {
     /// From here on the home gets all that is published.
-    Opened {
+    Attached {
         /// The topic.
         topic: TopicKey,
-        /// Which opening.
-        opening: Opening,
+        /// Which attachment.
+        attach: AttachId,
         /// Where its history is, if it keeps one: the next that is kept comes behind it.
-        place: Option<Place>,
+        position: Option<StreamPosition>,
     },
-    /// Redis cannot be reached: the topic is this node's alone until `Opened` comes.
+    /// Redis cannot be reached: the topic is this node's alone until `Attached` comes.
     Refused {
         /// The topic.
         topic: TopicKey,
-        /// Which opening.
-        opening: Opening,
+        /// Which attachment.
+        attach: AttachId,
     },
     /// Messages without history from another node.
     Deliver {
@@ -219,8 +217,8 @@ pub enum FromCluster {
     Kept {
         /// The topic.
         topic: TopicKey,
-        /// Which opening.
-        opening: Opening,
+        /// Which attachment.
+        attach: AttachId,
         /// Its offset, one more than that of the one before.
         offset: u64,
         /// With its offset, as a whole frame.
@@ -228,28 +226,28 @@ pub enum FromCluster {
         /// A connection of this node that is not to get it.
         exclude: Option<ConnId>,
     },
-    /// Messages were missed and are gone, or continuity cannot be proven: the history goes on behind this place.
+    /// Messages were missed and are gone, or continuity cannot be proven: the history goes on behind this position.
     Gap {
         /// The topic.
         topic: TopicKey,
-        /// Which opening.
-        opening: Opening,
+        /// Which attachment.
+        attach: AttachId,
         /// Where it goes on.
-        place: Place,
+        position: StreamPosition,
     },
     /// The topic has had no member here for so long that it may as well be closed.
     Lapsed {
         /// The topic.
         topic: TopicKey,
-        /// Which opening.
-        opening: Opening,
+        /// Which attachment.
+        attach: AttachId,
     },
     /// A piece of what was asked for with `Load`.
     Loaded {
         /// The topic.
         topic: TopicKey,
-        /// Which opening.
-        opening: Opening,
+        /// Which attachment.
+        attach: AttachId,
         /// In front of which offset: the one asked for, or the first of the piece before.
         before: u64,
         /// Oldest first, without a gap up to that offset; `None` where Redis did not answer.
@@ -261,8 +259,8 @@ pub enum FromCluster {
     Checked {
         /// The topic.
         topic: TopicKey,
-        /// Which opening.
-        opening: Opening,
+        /// Which attachment.
+        attach: AttachId,
         /// Whether Redis answered.
         answered: bool,
     },
@@ -304,9 +302,9 @@ impl ToCluster {
             ToCluster::Append(append) => append.frame.plain().len(),
             ToCluster::Direct { frame, .. } => frame.plain().len(),
             ToCluster::Present { crowd, .. } => crowd.bytes(),
-            ToCluster::Open { .. }
+            ToCluster::Attach { .. }
             | ToCluster::Idle { .. }
-            | ToCluster::Close { .. }
+            | ToCluster::Detach { .. }
             | ToCluster::Load { .. }
             | ToCluster::Enough { .. }
             | ToCluster::Check { .. }
@@ -325,7 +323,7 @@ impl FromCluster {
             FromCluster::Loaded { older, .. } => {
                 older.iter().flatten().map(|older| size_of::<Older>() + older.frame.plain().len()).sum()
             }
-            FromCluster::Opened { .. }
+            FromCluster::Attached { .. }
             | FromCluster::Lapsed { .. }
             | FromCluster::Refused { .. }
             | FromCluster::Gap { .. }
@@ -350,8 +348,8 @@ impl Mail {
     }
 
     /// The ack of a publish into history, for the publisher.
-    pub fn stored(publisher: ReplyTo, id: Box<str>, place: Place) -> Mail {
-        Mail(Content::Acked(Box::new(Ack { to: publisher, id, place: Some(place) })))
+    pub fn stored(publisher: ReplyTo, id: Box<str>, position: StreamPosition) -> Mail {
+        Mail(Content::Acked(Box::new(Ack { to: publisher, id, position: Some(position) })))
     }
 
     /// A connection's reactor is told that what was asked for is out of reach.

@@ -28,14 +28,14 @@ pub struct HistoryPolicy {
 
 /// A position in a topic's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct StreamPosition {
     /// New whenever continuity cannot be proven.
     pub epoch: Arc<str>,
     /// The number of the newest message; 0 before the first.
     pub offset: u64,
 }
 
-impl Place {
+impl StreamPosition {
     /// The same, borrowed, as messages name it.
     pub fn in_epoch(&self) -> InEpoch<'_> {
         InEpoch { epoch: &self.epoch, offset: self.offset }
@@ -82,13 +82,13 @@ impl History {
         }
     }
 
-    /// The newest part of a stream that is kept elsewhere: nothing yet, and then what comes behind `place`.
-    pub(super) fn of_stream(place: Place, policy: HistoryPolicy, account: Arc<Account>) -> History {
+    /// The newest part of a stream that is kept elsewhere: nothing yet, and then what comes behind `position`.
+    pub(super) fn of_stream(position: StreamPosition, policy: HistoryPolicy, account: Arc<Account>) -> History {
         History {
-            last_offset: place.offset,
-            older_elsewhere: place.offset > 0,
-            stream_from: Some(place.offset),
-            ..History::new(place.epoch, policy, account)
+            last_offset: position.offset,
+            older_elsewhere: position.offset > 0,
+            stream_from: Some(position.offset),
+            ..History::new(position.epoch, policy, account)
         }
     }
 
@@ -131,14 +131,14 @@ impl History {
     }
 
     /// Where the next message comes behind.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn position(&self) -> StreamPosition {
         self.place_of(self.last_offset)
     }
 
-    /// Behind which position a member gets everything live that was told `place` when it came.
-    pub(super) fn live_from(&self, place: Option<&Place>) -> Option<Place> {
-        match place {
-            Some(place) if place.epoch == self.epoch => Some(place.clone()),
+    /// Behind which position a member gets everything live that was told `position` when it came.
+    pub(super) fn live_from(&self, position: Option<&StreamPosition>) -> Option<StreamPosition> {
+        match position {
+            Some(position) if position.epoch == self.epoch => Some(position.clone()),
             Some(_) | None => self.stream_from.map(|offset| self.place_of(offset)),
         }
     }
@@ -212,7 +212,7 @@ impl History {
     }
 
     /// The position of the message that was published with this key already.
-    pub(super) fn known(&self, key: &str) -> Option<Place> {
+    pub(super) fn known(&self, key: &str) -> Option<StreamPosition> {
         self.kept.as_ref()?.known(key).map(|offset| self.place_of(offset))
     }
 
@@ -222,7 +222,7 @@ impl History {
     }
 
     /// Keeps a message that carries [`History::next_offset`].
-    pub(super) fn append(&mut self, frame: SharedFrame, key: Option<Arc<str>>, now: Millis) -> Place {
+    pub(super) fn append(&mut self, frame: SharedFrame, key: Option<Arc<str>>, now: Millis) -> StreamPosition {
         self.last_offset += 1;
         frame.keep(&self.account);
         let kept = self.kept.get_or_insert_default();
@@ -233,7 +233,7 @@ impl History {
         if let Some(key) = key {
             kept.remember(key, self.last_offset, now);
         }
-        self.place()
+        self.position()
     }
 
     /// Drops what is too old.
@@ -283,8 +283,8 @@ impl History {
         self.slice(end - 1 - count as u64, end - 1)
     }
 
-    fn place_of(&self, offset: u64) -> Place {
-        Place { epoch: self.epoch.clone(), offset }
+    fn place_of(&self, offset: u64) -> StreamPosition {
+        StreamPosition { epoch: self.epoch.clone(), offset }
     }
 
     /// The offset of the oldest message that is left, or of the next one.
@@ -295,7 +295,7 @@ impl History {
     /// The messages `after+1..=to`, all of which are here.
     fn slice(&mut self, after: u64, to: u64) -> Slice {
         let first = self.first_offset();
-        self.kept.as_mut().map_or_else(Slice::default, |kept| kept.slice(first, after, to, &self.account.owed))
+        self.kept.as_mut().map_or_else(Slice::default, |kept| kept.slice(first, after, to, &self.account.pinned))
     }
 }
 
@@ -401,45 +401,45 @@ mod tests {
     #[test]
     fn what_is_owed_is_counted_until_it_is_sent() {
         let mut history = history(2, 1_000_000);
-        let owed = history.account.owed.clone();
+        let pinned = history.account.pinned.clone();
         for offset in 1..=2 {
             history.append(frame(offset), None, Millis(0));
         }
         let (slice, same) = (history.last(2), history.last(1));
         let snapshot_bytes = (2 * size_of::<SharedFrame>() + SNAPSHOT_BYTES) as u64;
-        assert_eq!(owed.get(), snapshot_bytes, "the ring holds the messages itself");
+        assert_eq!(pinned.get(), snapshot_bytes, "the ring holds the messages itself");
         let frame_bytes = frame(1).bytes() as u64;
         for offset in 3..=5 {
             history.append(frame(offset), None, Millis(0));
         }
-        assert_eq!(owed.get(), snapshot_bytes + 2 * frame_bytes, "of the three dropped, no slice holds the third");
+        assert_eq!(pinned.get(), snapshot_bytes + 2 * frame_bytes, "of the three dropped, no slice holds the third");
         drop(slice);
-        assert_eq!(owed.get(), snapshot_bytes + 2 * frame_bytes, "all of a snapshot lives as long as any of it");
+        assert_eq!(pinned.get(), snapshot_bytes + 2 * frame_bytes, "all of a snapshot lives as long as any of it");
         let others = history.last(2);
         history.clear();
-        assert_eq!(owed.get(), 2 * snapshot_bytes + 4 * frame_bytes, "whatever becomes of the history");
+        assert_eq!(pinned.get(), 2 * snapshot_bytes + 4 * frame_bytes, "whatever becomes of the history");
         drop((same, others));
-        assert_eq!(owed.get(), 0);
+        assert_eq!(pinned.get(), 0);
     }
 
     #[test]
     fn a_slice_holds_what_was_asked_for_and_not_the_ring() {
         let mut history = history(1_000, 1_000_000);
-        let owed = history.account.owed.clone();
+        let pinned = history.account.pinned.clone();
         for offset in 1..=1_000 {
             history.append(frame(offset), None, Millis(0));
         }
         let bytes = |messages: usize| (messages * size_of::<SharedFrame>() + SNAPSHOT_BYTES) as u64;
         let one = history.last(1);
-        assert_eq!(owed.get(), bytes(1));
+        assert_eq!(pinned.get(), bytes(1));
         let (all, most) = (history.last(1_000), history.last(600));
-        assert_eq!(owed.get(), bytes(1) + bytes(1_000), "about the same messages are shared");
+        assert_eq!(pinned.get(), bytes(1) + bytes(1_000), "about the same messages are shared");
         let few = history.last(400);
-        assert_eq!(owed.get(), bytes(1) + bytes(1_000) + bytes(400), "few do not hold many");
+        assert_eq!(pinned.get(), bytes(1) + bytes(1_000) + bytes(400), "few do not hold many");
         drop((all, most));
-        assert_eq!(owed.get(), bytes(1) + bytes(400), "and nothing is held for who may ask later");
+        assert_eq!(pinned.get(), bytes(1) + bytes(400), "and nothing is held for who may ask later");
         drop((one, few));
-        assert_eq!(owed.get(), 0);
+        assert_eq!(pinned.get(), 0);
     }
 
     #[test]

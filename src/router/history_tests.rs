@@ -13,7 +13,7 @@ use crate::limits::HISTORY_EXPIRIES_PER_TURN;
 /// What the connection that acts is told.
 #[derive(Default)]
 struct Told {
-    place: Option<Place>,
+    position: Option<StreamPosition>,
     recovered: Option<bool>,
     frames: Vec<SharedFrame>,
 }
@@ -40,10 +40,14 @@ impl Sink for Told {
 
     fn direct(&mut self, _: ConnId, _: &[u8]) {}
     fn answer(&mut self, _: ConnId, answer: Answer<'_>) {
-        let owned = |place: InEpoch<'_>| Place { epoch: place.epoch.into(), offset: place.offset };
+        let owned = |position: InEpoch<'_>| StreamPosition { epoch: position.epoch.into(), offset: position.offset };
         match answer {
-            Answer::Joined { place, recovered, .. } => (self.place, self.recovered) = (place.map(owned), recovered),
-            Answer::Connected { inbox: place } | Answer::Acked { place, .. } => self.place = place.map(owned),
+            Answer::Joined { position, recovered, .. } => {
+                (self.position, self.recovered) = (position.map(owned), recovered)
+            }
+            Answer::Connected { inbox: position } | Answer::Acked { position, .. } => {
+                self.position = position.map(owned)
+            }
             Answer::Resumed { .. }
             | Answer::Fenced
             | Answer::Left { .. }
@@ -69,8 +73,8 @@ impl Node {
             rooms: Some(RoomPolicies(Arc::new(move |_| Some(policy)))),
             inbox: Some(policy),
             bytes_max,
-            owed: Arc::default(),
-            owed_bytes_max: 1 << 20,
+            pinned: Arc::default(),
+            pinned_bytes_max: 1 << 20,
         };
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
         let settings = RouterSettings { rooms_max: 8, notices, history, cluster: false };
@@ -97,8 +101,8 @@ impl Node {
         self.router.leave(conn(who), room, None, &mut Told::default());
     }
 
-    /// The message's number, and its place.
-    fn publish(&mut self, room: &str, bytes: usize, key: Option<&str>) -> (u64, Place) {
+    /// The message's number, and its position.
+    fn publish(&mut self, room: &str, bytes: usize, key: Option<&str>) -> (u64, StreamPosition) {
         let (mut told, mut frames) = (Told::default(), FrameBuilder::default());
         self.published += 1;
         let text = format!("{{\"n\":{},\"x\":\"{}\"}}", self.published, "x".repeat(bytes));
@@ -106,7 +110,7 @@ impl Node {
         let topic = TopicRef { kind: Kind::Room, name: room };
         let publish = Publish { topic, frame, exclude: None, key, publisher: conn(0).into() };
         self.router.publish(publish, Some("1"), &mut told);
-        (self.published, told.place.unwrap())
+        (self.published, told.position.unwrap())
     }
 }
 
@@ -120,26 +124,26 @@ fn recover(recover: Option<RecoverFrom>) -> JoinReply {
     JoinReply::Joined { id: None, recover }
 }
 
-fn since(place: &Place) -> JoinReply {
-    recover(Some(RecoverFrom::Since { epoch: (*place.epoch).into(), offset: place.offset }))
+fn since(position: &StreamPosition) -> JoinReply {
+    recover(Some(RecoverFrom::Since { epoch: (*position.epoch).into(), offset: position.offset }))
 }
 
 #[test]
 fn a_position_of_a_room_that_nobody_is_in_is_known_for_a_while() {
     let mut node = Node::new(1 << 20);
-    let place = node.join(0, "r", recover(None)).place.unwrap();
+    let position = node.join(0, "r", recover(None)).position.unwrap();
     node.sleep(10 * TTL_MS);
     node.leave(0, "r");
     node.sleep(TTL_MS - 1);
     let (number, _) = node.publish("r", 1, None);
-    let back = node.join(0, "r", since(&place));
+    let back = node.join(0, "r", since(&position));
     assert_eq!((back.recovered, back.numbers()), (Some(true), vec![number]));
     node.leave(0, "r");
     node.sleep(TTL_MS);
     assert_eq!(node.router.history_bytes(), 0);
-    let late = node.join(0, "r", since(&place));
+    let late = node.join(0, "r", since(&position));
     assert_eq!(late.recovered, Some(false));
-    assert_ne!(late.place.unwrap().epoch, place.epoch);
+    assert_ne!(late.position.unwrap().epoch, position.epoch);
 }
 
 #[test]
@@ -180,7 +184,10 @@ fn many_that_are_too_old_go_in_several_turns_and_nobody_gets_them() {
     node.sleep(TTL_MS);
     let topics = node.router.topics_count();
     let left = node.join(0, &format!("r{}", rooms - 1), recover(Some(RecoverFrom::Last(1))));
-    assert_eq!((left.numbers(), left.place.map(|place| place.offset)), (vec![], Some(u64::from(MESSAGES_MAX))));
+    assert_eq!(
+        (left.numbers(), left.position.map(|position| position.offset)),
+        (vec![], Some(u64::from(MESSAGES_MAX)))
+    );
     assert!(node.router.history_bytes() > 0);
     node.sleep(0);
     assert_eq!(node.router.history_bytes(), 0);
@@ -192,7 +199,7 @@ enum Act {
     Join {
         who: u32,
         room: usize,
-        place: Option<usize>,
+        position: Option<usize>,
     },
     JoinSilently {
         who: u32,
@@ -216,7 +223,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let (who, room) = (0..CONNS, 0_usize..4);
     let act = prop_oneof![
         4 => (who.clone(), room.clone(), proptest::option::of(0_usize..100))
-            .prop_map(|(who, room, place)| Act::Join { who, room, place }),
+            .prop_map(|(who, room, position)| Act::Join { who, room, position }),
         1 => (who.clone(), room.clone()).prop_map(|(who, room)| Act::JoinSilently { who, room }),
         4 => (who, room.clone()).prop_map(|(who, room)| Act::Leave { who, room }),
         4 => (room, 0_usize..600, proptest::option::of(0_u8..10))
@@ -228,7 +235,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 /// A position that a client was told, how many messages the room had then, and when it was told.
-type Position = (Place, usize, u64);
+type Position = (StreamPosition, usize, u64);
 
 #[derive(Default)]
 struct Model {
@@ -238,9 +245,9 @@ struct Model {
 }
 
 impl Model {
-    fn tell(&mut self, room: usize, place: Option<Place>, now_ms: u64) {
+    fn tell(&mut self, room: usize, position: Option<StreamPosition>, now_ms: u64) {
         let messages = self.published.entry(room).or_default().len();
-        self.told.entry(room).or_default().extend(place.map(|place| (place, messages, now_ms)));
+        self.told.entry(room).or_default().extend(position.map(|position| (position, messages, now_ms)));
     }
 
     fn check(&self, room: usize, position: &Position, told: &Told, has_room: bool, now_ms: u64) {
@@ -261,28 +268,28 @@ impl Model {
 fn run(node: &mut Node, model: &mut Model, has_room: bool, act: Act) {
     let name = |room: usize| format!("room{room}");
     match act {
-        Act::Join { who, room, place } => {
+        Act::Join { who, room, position } => {
             let positions = model.told.get(&room).filter(|positions| !positions.is_empty());
-            let position = place.zip(positions).map(|(at, positions)| positions[at % positions.len()].clone());
+            let position = position.zip(positions).map(|(at, positions)| positions[at % positions.len()].clone());
             // A position is for those who are not in the room.
             node.leave(who, &name(room));
             let told = node.join(who, &name(room), position.as_ref().map_or_else(|| recover(None), |at| since(&at.0)));
             if let Some(position) = &position {
                 model.check(room, position, &told, has_room, node.now_ms);
             }
-            model.tell(room, told.place, node.now_ms);
+            model.tell(room, told.position, node.now_ms);
         }
         Act::JoinSilently { who, room } => drop(node.join(who, &name(room), JoinReply::Silent)),
         Act::Leave { who, room } => node.leave(who, &name(room)),
         Act::Publish { room, bytes, key } => {
             let key = key.map(|key| format!("5:alice{key}"));
-            let (number, place) = node.publish(&name(room), bytes, key.as_deref());
+            let (number, position) = node.publish(&name(room), bytes, key.as_deref());
             let is_repeat = model.told.get(&room).is_some_and(|told| {
-                told.iter().any(|(known, ..)| known.epoch == place.epoch && known.offset >= place.offset)
+                told.iter().any(|(known, ..)| known.epoch == position.epoch && known.offset >= position.offset)
             });
             if !is_repeat {
                 model.published.entry(room).or_default().push((number, node.now_ms));
-                model.tell(room, Some(place), node.now_ms);
+                model.tell(room, Some(position), node.now_ms);
             }
         }
         Act::Sleep(ms) => node.sleep(ms),

@@ -88,13 +88,13 @@ impl Kept {
         let Some(entry) = self.ring.pop_front() else { return };
         self.message_bytes -= entry.frame.bytes();
         shrink(&mut self.ring);
-        entry.frame.give_up();
+        entry.frame.evict();
     }
 
     /// The messages `after+1..=to`, all of which are here, with `first` at the front.
-    pub(super) fn slice(&mut self, first: u64, after: u64, to: u64, owed: &Arc<HeldBytes>) -> Slice {
+    pub(super) fn slice(&mut self, first: u64, after: u64, to: u64, pinned: &Arc<HeldBytes>) -> Slice {
         let ring = &self.ring;
-        self.slicer.cut(after, to, owed, || {
+        self.slicer.cut(after, to, pinned, || {
             // Nothing is asked for in front of what is here, unless it is nothing.
             let at = |offset: u64| (offset + 1 - first) as usize;
             ring.range(at(after)..at(to)).map(|entry| entry.frame.clone())
@@ -139,7 +139,7 @@ impl Kept {
 
     /// Drops everything. Who has not sent a message yet holds it from now on.
     pub(super) fn clear(&mut self) {
-        self.ring.drain(..).for_each(|entry| entry.frame.give_up());
+        self.ring.drain(..).for_each(|entry| entry.frame.evict());
         (self.message_bytes, self.told_at, self.keys) = (0, None, None);
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use arcstr::ArcStr;
 
 use super::cluster::{FromCluster, ToCluster};
-use super::history::Place;
+use super::history::StreamPosition;
 use super::replies::{Counted, Page, Users};
 use super::retention::Recovery;
 use super::slice::Slice;
@@ -271,14 +271,14 @@ pub(super) struct Resume {
     pub(super) to: ConnId,
     pub(super) epoch: Box<str>,
     pub(super) offset: u64,
-    pub(super) welcomed_at: Option<Place>,
+    pub(super) welcomed_at: Option<StreamPosition>,
     pub(super) id: Option<Box<str>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Resumed {
     pub(super) to: ConnId,
-    pub(super) place: Option<Place>,
+    pub(super) position: Option<StreamPosition>,
     pub(super) slice: Option<Slice>,
     pub(super) id: Option<Box<str>>,
 }
@@ -296,7 +296,7 @@ pub(super) struct Ack {
     pub(super) to: ReplyTo,
     pub(super) id: Box<str>,
     /// Where the message is in history.
-    pub(super) place: Option<Place>,
+    pub(super) position: Option<StreamPosition>,
 }
 
 /// What of a topic's history a joining connection wants.

@@ -9,7 +9,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::JoinError;
-use super::history::Place;
+use super::history::StreamPosition;
 use super::mail::{Membership, RecoverFrom};
 use super::topic::{HashedTopic, Kind, Topic, TopicIndex, Topics};
 use crate::growth::Grow;
@@ -81,7 +81,7 @@ pub(super) struct Subscriber {
     /// Its index among everyone, or [`NOT_LISTED`].
     everyone_index: u32,
     /// Where its inbox was when it was welcomed, if that keeps history.
-    pub(super) welcomed_at: Option<Box<Place>>,
+    pub(super) welcomed_at: Option<Box<StreamPosition>>,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
 }
 

@@ -65,7 +65,7 @@ use std::fmt;
 pub use batch::{Batch, BatchBody, Excluded};
 pub use compose::{Audience, Author, Composed, Composer, Draft, key_of};
 pub use crowd::{Census, Crowd, CrowdKey, Others};
-pub use history::{HistoryPolicy, Place};
+pub use history::{HistoryPolicy, StreamPosition};
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
 pub use policy::{PolicyOfRoom, RoomPolicies, TopicPolicy};
 pub use requests::{Homeward, Question, Reply};
@@ -122,7 +122,7 @@ pub enum Answer<'a> {
         /// The room.
         room: &'a str,
         /// Where the room is, if it keeps history.
-        place: Option<InEpoch<'a>>,
+        position: Option<InEpoch<'a>>,
         /// What to say about recovery, where it was asked for.
         recovered: Option<bool>,
     },
@@ -131,7 +131,7 @@ pub enum Answer<'a> {
         /// The command's id as JSON text.
         id: Option<&'a str>,
         /// Where its inbox was when it was welcomed, if that keeps history.
-        place: Option<InEpoch<'a>>,
+        position: Option<InEpoch<'a>>,
         /// Whether all that was missed was sent.
         recovered: bool,
     },
@@ -142,7 +142,7 @@ pub enum Answer<'a> {
         /// The command's id as JSON text.
         id: &'a str,
         /// Where the message is, if it was put into history.
-        place: Option<InEpoch<'a>>,
+        position: Option<InEpoch<'a>>,
     },
     /// It was removed from a room, and gets nothing more of it.
     Left {
@@ -268,8 +268,8 @@ impl Router {
             Content::Fence { from: member } => self.send(member.reactor, Content::Fenced { to: member }, sink),
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
             Content::Acked(ack) => {
-                let place = ack.place.as_ref().map(Place::in_epoch);
-                sink.answer(conn_of(ack.to), Answer::Acked { id: &ack.id, place });
+                let position = ack.position.as_ref().map(StreamPosition::in_epoch);
+                sink.answer(conn_of(ack.to), Answer::Acked { id: &ack.id, position });
             }
             Content::Expel(expulsion) => self.expel(&expulsion, sink),
             Content::Unavailable { to, id } => sink.answer(conn_of(to), Answer::Unavailable { id: id.as_deref() }),
@@ -306,9 +306,9 @@ impl Router {
                 if let Some(cluster) = &mut self.cluster {
                     cluster.remote.push(name, publish.frame);
                 }
-                let place = self.keep_and_fan_out(name, found, &publish, None, sink);
+                let position = self.keep_and_fan_out(name, found, &publish, None, sink);
                 if let Some(id) = id {
-                    self.acknowledge(publish.publisher, id, place, sink);
+                    self.acknowledge(publish.publisher, id, position, sink);
                 }
                 return;
             }
@@ -337,13 +337,13 @@ impl Router {
         if to.reactor == self.me {
             sink.direct(to, frame);
             if let Some((to, id)) = ack {
-                sink.answer(to, Answer::Acked { id, place: None });
+                sink.answer(to, Answer::Acked { id, position: None });
             }
         } else if to.reactor.0 < self.reactors {
-            let ack = ack.map(|(to, id)| Box::new(Ack { to: to.into(), id: id.into(), place: None }));
+            let ack = ack.map(|(to, id)| Box::new(Ack { to: to.into(), id: id.into(), position: None }));
             self.outgoing.push((to.reactor.into(), Mail(Content::Direct { to, frame: frame.into(), ack })));
         } else if let Some((to, id)) = ack {
-            sink.answer(to, Answer::Acked { id, place: None });
+            sink.answer(to, Answer::Acked { id, position: None });
         }
     }
 
@@ -461,13 +461,13 @@ impl Router {
 
     /// Tells a publisher that its message is routed or kept.
     #[inline]
-    fn acknowledge(&mut self, to: ReplyTo, id: &str, place: Option<Place>, sink: &mut impl Sink) {
+    fn acknowledge(&mut self, to: ReplyTo, id: &str, position: Option<StreamPosition>, sink: &mut impl Sink) {
         match to {
             ReplyTo::Conn(conn) if conn.reactor == self.me => {
-                sink.answer(conn, Answer::Acked { id, place: place.as_ref().map(Place::in_epoch) });
+                sink.answer(conn, Answer::Acked { id, position: position.as_ref().map(StreamPosition::in_epoch) });
             }
             ReplyTo::Conn(_) | ReplyTo::Request(_) => {
-                let ack = Ack { to, id: id.into(), place };
+                let ack = Ack { to, id: id.into(), position };
                 self.send(to.peer(), Content::Acked(Box::new(ack)), sink);
             }
         }

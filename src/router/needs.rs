@@ -79,11 +79,11 @@ fn page_from(before: u64, limit: usize) -> u64 {
 
 /// What is missing of a history for an answer out of it.
 pub(super) fn need_of(history: &History, mail: &HomeMail, now: Millis) -> Option<Need> {
-    let place = history.place();
-    let end = place.offset + 1;
+    let position = history.position();
+    let end = position.offset + 1;
     match mail {
         HomeMail::Join(join) => match join.reply.recover_from()? {
-            RecoverFrom::Since { epoch, offset } if **epoch != *place.epoch || *offset > place.offset => {
+            RecoverFrom::Since { epoch, offset } if **epoch != *position.epoch || *offset > position.offset => {
                 Some(Need::Check)
             }
             RecoverFrom::Since { offset, .. } => load_of(history, offset + 1, Wanted::All, now),
@@ -101,7 +101,9 @@ pub(super) fn need_of(history: &History, mail: &HomeMail, now: Millis) -> Option
                 false => load_of(history, from, Wanted::Any, now),
             }
         }
-        HomeMail::Resume(resume) if *resume.epoch != *place.epoch || resume.offset > place.offset => Some(Need::Check),
+        HomeMail::Resume(resume) if *resume.epoch != *position.epoch || resume.offset > position.offset => {
+            Some(Need::Check)
+        }
         HomeMail::Resume(resume) => load_of(history, resume.offset + 1, Wanted::All, now),
         HomeMail::Leave(_) | HomeMail::Publish(_) | HomeMail::Presence(_) => None,
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arcstr::ArcStr;
 
-use super::history::Place;
+use super::history::StreamPosition;
 use super::slice::Slice;
 use super::topic::TopicKey;
 use crate::frame::split_frame;
@@ -20,7 +20,7 @@ pub(super) struct Page {
     pub(super) id: Option<Box<str>>,
     pub(super) room: TopicKey,
     /// `None` where the room keeps no history.
-    pub(super) place: Option<Place>,
+    pub(super) position: Option<StreamPosition>,
     pub(super) messages: Slice,
 }
 
@@ -49,8 +49,8 @@ impl Page {
     /// Appends the message.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let messages = self.messages.frames().iter().map(|frame| split_frame(frame.plain()).1);
-        let place = self.place.as_ref().map(Place::in_epoch);
-        protocol::history(out, self.id.as_deref(), &self.room.name, place, messages);
+        let position = self.position.as_ref().map(StreamPosition::in_epoch);
+        protocol::history(out, self.id.as_deref(), &self.room.name, position, messages);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A request asks as a connection does, by the same mail. It is no member of anything, and gets its reply by mail, which
 //! the control thread reads with [`Mail::into_reply`].
 
-use super::history::Place;
+use super::history::StreamPosition;
 use super::mail::{Ack, Content, HistoryOf, HomeMail, Mail, PresenceOf, Published};
 use super::topic::{HashedTopic, Kind, TopicHasher, TopicKey, TopicRef};
 use crate::compress::SharedFrame;
@@ -46,7 +46,7 @@ pub enum Reply {
     /// The publish is routed, or in history.
     Acked {
         /// Where the message is, if it was put into history.
-        place: Option<Place>,
+        position: Option<StreamPosition>,
     },
     /// The JSON text of a message, as a connection would get it without an `id`.
     Message(Vec<u8>),
@@ -110,8 +110,8 @@ impl Mail {
         };
         let (to, reply) = match self.0 {
             Content::Acked(ack) => {
-                let Ack { to, id: _, place } = *ack;
-                (to, Reply::Acked { place })
+                let Ack { to, id: _, position } = *ack;
+                (to, Reply::Acked { position })
             }
             Content::Unavailable { to, id: _ } => (to, Reply::Unavailable),
             Content::Page(page) => (page.to, text(&|out| page.write(out))),

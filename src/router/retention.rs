@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::JoinReply;
 use super::cluster::{Older, Rest};
-use super::history::{History, HistoryPolicy, Place};
+use super::history::{History, HistoryPolicy, StreamPosition};
 use super::homes::{Home, Homes};
 #[cfg(any(test, debug_assertions))]
 use super::kept::Noted;
@@ -31,15 +31,15 @@ pub struct HistorySettings {
     /// the oldest goes first.
     pub bytes_max: usize,
     /// What the node holds only because recovering connections have not sent it yet.
-    pub owed: Arc<HeldBytes>,
+    pub pinned: Arc<HeldBytes>,
     /// How much that may be; beyond it no connection recovers anything.
-    pub owed_bytes_max: u64,
+    pub pinned_bytes_max: u64,
 }
 
 impl HistorySettings {
     /// Nothing is kept.
     pub fn none() -> HistorySettings {
-        HistorySettings { rooms: None, inbox: None, bytes_max: 0, owed: Arc::default(), owed_bytes_max: 0 }
+        HistorySettings { rooms: None, inbox: None, bytes_max: 0, pinned: Arc::default(), pinned_bytes_max: 0 }
     }
 }
 
@@ -48,7 +48,7 @@ impl HistorySettings {
 #[derive(Debug)]
 pub(super) struct Retention {
     bytes_max: usize,
-    owed_bytes_max: u64,
+    pinned_bytes_max: u64,
     /// What begins every epoch's word: no other run of a server has it.
     run: String,
     epochs: u64,
@@ -70,17 +70,17 @@ type Order = BTreeSet<(Millis, u32)>;
 /// What a join is told of a topic's history.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    pub(super) place: Option<Place>,
+    pub(super) position: Option<StreamPosition>,
     pub(super) slice: Option<Slice>,
     pub(super) recovered: Option<bool>,
 }
 
 impl Retention {
     pub(super) fn new(settings: &HistorySettings, run: u64, me: ReactorId) -> Retention {
-        let account = Account { owed: settings.owed.clone(), ..Account::default() };
+        let account = Account { pinned: settings.pinned.clone(), ..Account::default() };
         Retention {
             bytes_max: settings.bytes_max,
-            owed_bytes_max: settings.owed_bytes_max,
+            pinned_bytes_max: settings.pinned_bytes_max,
             run: format!("{run:016x}-{:x}", me.0),
             epochs: 0,
             now: Millis(0),
@@ -109,13 +109,13 @@ impl Retention {
     }
 
     /// A history that is the newest part of a stream.
-    pub(super) fn begin_at(&self, place: Place, policy: HistoryPolicy) -> History {
-        History::of_stream(place, policy, self.account.clone())
+    pub(super) fn begin_at(&self, position: StreamPosition, policy: HistoryPolicy) -> History {
+        History::of_stream(position, policy, self.account.clone())
     }
 
     /// Messages that no history has.
     pub(super) fn slice_of(&self, frames: Vec<SharedFrame>) -> Slice {
-        Slice::apart(frames, &self.account.owed)
+        Slice::apart(frames, &self.account.pinned)
     }
 
     /// A turn begins.
@@ -210,19 +210,19 @@ impl Retention {
             let recovered = matches!(from, Some(RecoverFrom::Since { .. })).then_some(false);
             return Recovery { recovered, ..Recovery::default() };
         };
-        let place = history.place();
+        let position = history.position();
         let (slice, recovered) = match from {
             None => (None, None),
             Some(RecoverFrom::Last(_)) if !may_recover => (None, None),
             Some(RecoverFrom::Since { .. }) if !may_recover => (None, Some(false)),
             Some(RecoverFrom::Last(count)) => (Some(history.last(*count)), None),
             Some(RecoverFrom::Since { epoch, offset }) => {
-                let slice = history.since(epoch, *offset, place.offset);
+                let slice = history.since(epoch, *offset, position.offset);
                 let recovered = slice.is_some();
                 (slice, Some(recovered))
             }
         };
-        Recovery { place: Some(place), slice, recovered }
+        Recovery { position: Some(position), slice, recovered }
     }
 
     /// What an inbox has of what came before a welcome, and up to where that is.
@@ -232,18 +232,18 @@ impl Retention {
         homes: &mut Homes,
         index: TopicIndex,
         resume: &Resume,
-    ) -> (Option<Place>, Option<Slice>) {
+    ) -> (Option<StreamPosition>, Option<Slice>) {
         let (now, may_recover) = (self.now, self.may_recover());
         let Resume { epoch, offset, welcomed_at, .. } = resume;
         let found = self.change(topics, homes, index, |history| {
             history.expire(now);
             // What is live came behind the welcome, or, where that is of another epoch, behind the gap that was told.
-            let place = history.live_from(welcomed_at.as_ref());
-            let slice = place.as_ref().filter(|_| may_recover).and_then(|place| {
+            let position = history.live_from(welcomed_at.as_ref());
+            let slice = position.as_ref().filter(|_| may_recover).and_then(|position| {
                 // A client that knows a newer position has missed nothing in front of it.
-                history.since(epoch, *offset, place.offset.max(*offset))
+                history.since(epoch, *offset, position.offset.max(*offset))
             });
-            (place, slice)
+            (position, slice)
         });
         found.unwrap_or_default()
     }
@@ -279,7 +279,7 @@ impl Retention {
 
     /// Whether there is room for another recovery.
     fn may_recover(&self) -> bool {
-        self.account.owed.get() <= self.owed_bytes_max
+        self.account.pinned.get() <= self.pinned_bytes_max
     }
 
     /// Notes what a topic's history keeps now, and gives back what it takes to keep something where that is nothing.

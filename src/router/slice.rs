@@ -16,10 +16,10 @@ pub struct Slice {
 
 impl Slice {
     /// Messages that no history has.
-    pub(super) fn apart(frames: Vec<SharedFrame>, owed: &Arc<HeldBytes>) -> Slice {
+    pub(super) fn apart(frames: Vec<SharedFrame>, pinned: &Arc<HeldBytes>) -> Slice {
         let to = frames.len();
         // No slicer knows it, so nothing is looked up in it by offset.
-        Slice { snapshot: Some(Arc::new(Snapshot::new(0, frames.into(), owed.clone()))), from: 0, to }
+        Slice { snapshot: Some(Arc::new(Snapshot::new(0, frames.into(), pinned.clone()))), from: 0, to }
     }
 
     /// The messages' frames.
@@ -38,13 +38,13 @@ struct Snapshot {
     /// The offset of the first.
     first: u64,
     frames: Box<[SharedFrame]>,
-    owed: Arc<HeldBytes>,
+    pinned: Arc<HeldBytes>,
 }
 
 impl Snapshot {
-    fn new(first: u64, frames: Box<[SharedFrame]>, owed: Arc<HeldBytes>) -> Snapshot {
-        let snapshot = Snapshot { first, frames, owed };
-        snapshot.owed.add(snapshot.bytes());
+    fn new(first: u64, frames: Box<[SharedFrame]>, pinned: Arc<HeldBytes>) -> Snapshot {
+        let snapshot = Snapshot { first, frames, pinned };
+        snapshot.pinned.add(snapshot.bytes());
         snapshot
     }
 
@@ -59,7 +59,7 @@ impl Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        self.owed.remove(self.bytes());
+        self.pinned.remove(self.bytes());
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Slicer {
 
 impl Slicer {
     /// The messages `after+1..=to`, which `frames` gives where no snapshot has them.
-    pub(super) fn cut<F>(&mut self, after: u64, to: u64, owed: &Arc<HeldBytes>, frames: impl FnOnce() -> F) -> Slice
+    pub(super) fn cut<F>(&mut self, after: u64, to: u64, pinned: &Arc<HeldBytes>, frames: impl FnOnce() -> F) -> Slice
     where
         F: Iterator<Item = SharedFrame>,
     {
@@ -88,7 +88,7 @@ impl Slicer {
         // A snapshot lives whole: so who asks for a few messages does not share a large one.
         let shared = last.as_ref().filter(|last| last.frames.len() <= 2 * count).cloned();
         let snapshot = shared.unwrap_or_else(|| {
-            let snapshot = Arc::new(Snapshot::new(after + 1, frames().collect(), owed.clone()));
+            let snapshot = Arc::new(Snapshot::new(after + 1, frames().collect(), pinned.clone()));
             if last.is_none() {
                 self.last = Arc::downgrade(&snapshot);
             }

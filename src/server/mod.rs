@@ -213,7 +213,7 @@ impl Node {
         let (run, rest) = rest.split_first_chunk::<8>().expect("18 bytes hold 8");
         let (jitter_seed, node) = rest.split_first_chunk::<8>().expect("10 bytes hold 8");
         let state = NodeState {
-            metrics: Arc::new(match config.redis.url.place() {
+            metrics: Arc::new(match config.redis.url.address() {
                 None => NodeMetrics::new(reactors),
                 Some(_) => NodeMetrics::new(reactors).in_cluster(),
             }),
@@ -221,8 +221,8 @@ impl Node {
             seed: u64::from_ne_bytes(*seed),
             run: u64::from_ne_bytes(*run),
         };
-        let cluster = config.redis.url.place().map(|place| ClusterSettings {
-            place: place.clone(),
+        let cluster = config.redis.url.address().map(|address| ClusterSettings {
+            address: address.clone(),
             tls_ca: config.redis.tls_ca.clone(),
             prefix: config.redis.prefix.clone(),
             identity: cluster::core::Identity {
@@ -346,7 +346,7 @@ fn settings(config: &Config, shares: Shares) -> Settings {
                 leave_text: config.rooms.leave_text.clone(),
             },
             history: history(config),
-            cluster: config.redis.url.place().is_some(),
+            cluster: config.redis.url.address().is_some(),
         },
     }
 }
@@ -362,8 +362,8 @@ fn history(config: &Config) -> HistorySettings {
         rooms: (!config.room.is_empty()).then(|| RoomPolicies(Arc::new(rooms))),
         inbox: policy(config.inbox.history),
         bytes_max: config.history.memory_max,
-        owed: Arc::default(),
-        owed_bytes_max: config.history.memory_max as u64,
+        pinned: Arc::default(),
+        pinned_bytes_max: config.history.memory_max as u64,
     }
 }
 

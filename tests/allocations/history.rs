@@ -44,7 +44,7 @@ impl Sink for &Told {
 
     fn direct(&mut self, _: ConnId, _: &[u8]) {}
     fn answer(&mut self, _: ConnId, answer: Answer<'_>) {
-        if let Answer::Connected { inbox: Some(_) } | Answer::Joined { place: Some(_), .. } = answer {
+        if let Answer::Connected { inbox: Some(_) } | Answer::Joined { position: Some(_), .. } = answer {
             self.places.set(self.places.get() + 1);
         }
     }
@@ -68,8 +68,8 @@ impl Node {
             rooms: Some(RoomPolicies(Arc::new(move |_| Some(policy)))),
             inbox: Some(policy),
             bytes_max,
-            owed: Arc::default(),
-            owed_bytes_max: bytes_max as u64,
+            pinned: Arc::default(),
+            pinned_bytes_max: bytes_max as u64,
         };
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
         let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };

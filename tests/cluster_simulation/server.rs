@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fanfare::cluster::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
 use fanfare::limits::PUBLISH_KEY_MS_MAX;
 use fanfare::router::cluster::Wanted;
-use fanfare::router::{HistoryPolicy, Place};
+use fanfare::router::{HistoryPolicy, StreamPosition};
 
 use super::chronicle::Chronicle;
 use super::redis::LineAt;
@@ -207,7 +207,7 @@ impl History {
                 (entries, skipped > 0)
             }
         };
-        Reply::Read { end: Place { epoch, offset: last }, now_ms: next.now_ms, more, entries }
+        Reply::Read { end: StreamPosition { epoch, offset: last }, now_ms: next.now_ms, more, entries }
     }
 
     /// The epoch and the end, with which both scripts begin.

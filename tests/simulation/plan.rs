@@ -136,8 +136,8 @@ impl Plan {
             rooms: Some(RoomPolicies(Arc::new(move |name| is_kept(name).then_some(policy)))),
             inbox: self.inboxes_keep.then_some(policy),
             bytes_max: if self.is_forgetful { 3_000 } else { ENDLESS_BYTES },
-            owed: Arc::default(),
-            owed_bytes_max: if self.is_forgetful { 2_000 } else { ENDLESS_BYTES as u64 },
+            pinned: Arc::default(),
+            pinned_bytes_max: if self.is_forgetful { 2_000 } else { ENDLESS_BYTES as u64 },
         }
     }
 

@@ -44,12 +44,12 @@ use self::single::{Server, SingleSubscriber};
 use self::slots::Slots;
 use super::core::{Command, Reply};
 use super::redis::{Mode, Scripts};
-use crate::config::{RedisHost, RedisKind, RedisPlace};
+use crate::config::{RedisAddress, RedisHost, RedisKind};
 use crate::limits::CLUSTER_CONNECT_MS_MAX;
 
 /// Where Redis is, and how its certificates are checked.
 pub(super) struct Redis {
-    place: RedisPlace,
+    address: RedisAddress,
     /// Certificate authorities of one's own.
     authority: Option<Authority>,
     /// Who serves what in a Redis Cluster, as it was heard last. Both connections go by it.
@@ -131,11 +131,11 @@ impl Redis {
     ///
     /// # Errors
     /// Where the file cannot be read, or holds no certificate.
-    pub(super) fn new(place: RedisPlace, tls_ca: &str) -> io::Result<Redis> {
+    pub(super) fn new(address: RedisAddress, tls_ca: &str) -> io::Result<Redis> {
         // Another choice was made already where this fails, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let authority = (place.tls && !tls_ca.is_empty()).then(|| authority(tls_ca)).transpose()?;
-        Ok(Redis { place, authority, slots: Mutex::default() })
+        let authority = (address.tls && !tls_ca.is_empty()).then(|| authority(tls_ca)).transpose()?;
+        Ok(Redis { address, authority, slots: Mutex::default() })
     }
 
     /// Makes a connection for commands, and says where it leads.
@@ -144,7 +144,7 @@ impl Redis {
     /// Why there is none, without a secret.
     pub(super) async fn commands(self: &Arc<Redis>) -> Result<(Commands, String), String> {
         let deadline = deadline();
-        if let RedisKind::Cluster(nodes) = &self.place.kind {
+        if let RedisKind::Cluster(nodes) = &self.address.kind {
             let commands = ShardedCommands::connect(self, nodes, deadline).await?;
             return Ok((Commands::Tasked(TaskedCommands::Sharded(commands)), A_CLUSTER.to_owned()));
         }
@@ -172,7 +172,7 @@ impl Redis {
         hearing: Hearing,
     ) -> Result<(Subscriber, Listening, String), String> {
         let deadline = deadline();
-        if let RedisKind::Cluster(nodes) = &self.place.kind {
+        if let RedisKind::Cluster(nodes) = &self.address.kind {
             let (subscriber, listening) = ShardedSubscriber::connect(self, nodes, hearing, deadline).await?;
             let subscriber = Subscriber::Tasked(TaskedSubscriber::Sharded(subscriber));
             return Ok((subscriber, listening, A_CLUSTER.to_owned()));
@@ -190,7 +190,7 @@ impl Redis {
                 (Subscriber::Tasked(TaskedSubscriber::Single(subscriber)), listening)
             }
         };
-        match self.place.kind {
+        match self.address.kind {
             RedisKind::Sentinel { .. } => {
                 let (redis, known) = (self.clone(), address.clone());
                 let listening = async move {
@@ -207,7 +207,7 @@ impl Redis {
 
     /// The one server there is, or the one that is the primary now.
     async fn primary(&self) -> Result<(Client, String), String> {
-        let addr = match &self.place.kind {
+        let addr = match &self.address.kind {
             RedisKind::Server(host) => self.addr(host),
             RedisKind::Unix(path) => ConnectionAddr::Unix(path.clone()),
             RedisKind::Sentinel { .. } => self.named_by_sentinels().await?,
@@ -229,13 +229,13 @@ impl Redis {
 
     fn client(&self, addr: ConnectionAddr, protocol: ProtocolVersion) -> Result<Client, String> {
         let mut settings = RedisConnectionInfo::default()
-            .set_db(self.place.database.into())
+            .set_db(self.address.database.into())
             .set_protocol(protocol)
             .set_skip_set_lib_name();
-        if let Some(user) = &self.place.user {
+        if let Some(user) = &self.address.user {
             settings = settings.set_username(user);
         }
-        if let Some(password) = &self.place.password {
+        if let Some(password) = &self.address.password {
             settings = settings.set_password(password);
         }
         let info = addr.into_connection_info().map_err(|error| reason(&error))?.set_redis_settings(settings);
@@ -245,7 +245,7 @@ impl Redis {
 
     fn addr(&self, host: &RedisHost) -> ConnectionAddr {
         let RedisHost { name, port } = host.clone();
-        if !self.place.tls {
+        if !self.address.tls {
             return ConnectionAddr::Tcp(name, port);
         }
         let tls_params = match self.authority.as_ref().map(|authority| &authority.addr) {

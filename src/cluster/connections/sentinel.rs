@@ -7,7 +7,7 @@ use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType}
 use redis::{ConnectionAddr, ErrorKind, RedisError, TlsMode};
 
 use super::{Redis, reason};
-use crate::config::{RedisKind, RedisPlace};
+use crate::config::{RedisAddress, RedisKind};
 use crate::limits::CLUSTER_CANARY_MS;
 
 impl Redis {
@@ -54,7 +54,7 @@ impl Redis {
     }
 
     async fn named_by(&self, sentinel: &mut MultiplexedConnection) -> Result<String, RedisError> {
-        let RedisKind::Sentinel { name, .. } = &self.place.kind else { return Ok(String::new()) };
+        let RedisKind::Sentinel { name, .. } = &self.address.kind else { return Ok(String::new()) };
         let mut question = redis::cmd("SENTINEL");
         let (host, port): (String, u16) =
             question.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(sentinel).await?;
@@ -66,12 +66,12 @@ impl Redis {
         let wants = |error: &RedisError| {
             matches!(error.code(), Some("NOAUTH" | "NOPERM")) || error.kind() == ErrorKind::AuthenticationFailed
         };
-        self.place.password.is_some() && asked.as_ref().is_err_and(wants)
+        self.address.password.is_some() && asked.as_ref().is_err_and(wants)
     }
 
     /// The Sentinels, and how to ask the servers that they name.
     fn sentinels(&self, signed_in: bool) -> Result<SentinelClient, RedisError> {
-        let RedisPlace { kind, tls, user, password, .. } = &self.place;
+        let RedisAddress { kind, tls, user, password, .. } = &self.address;
         let RedisKind::Sentinel { sentinels, tls: tls_there, name } = kind else {
             return Err((ErrorKind::InvalidClientConfig, "there are no Sentinels").into());
         };

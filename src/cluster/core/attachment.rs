@@ -18,12 +18,12 @@ use super::Core;
 use super::fences::{HeldAck, Ticket};
 use super::loads::Load;
 use crate::limits::CLUSTER_LINGER_MS;
-use crate::router::cluster::Opening;
+use crate::router::cluster::AttachId;
 use crate::time::Millis;
 
 /// See the module's documentation.
 ///
-/// Which state it is, its opening, since when a member is missing and the acks that are held are state. Tickets follow
+/// Which state it is, its attach, since when a member is missing and the acks that are held are state. Tickets follow
 /// from what is waited for, and a check or a load can be asked for again.
 #[derive(Debug)]
 pub(super) enum Attachment {
@@ -33,9 +33,9 @@ pub(super) enum Attachment {
         since: Millis,
     },
     /// The home waits to hear that the feed is open.
-    Pending { opening: Opening, ticket: Ticket },
+    Pending { attach: AttachId, ticket: Ticket },
     /// The home was told that the cluster is out of reach: its members have only each other.
-    LocalOnly { opening: Opening },
+    LocalOnly { attach: AttachId },
     /// The home gets what comes.
     Attached(Attached),
 }
@@ -43,7 +43,7 @@ pub(super) enum Attachment {
 /// What there is only while a home gets what comes.
 #[derive(Debug)]
 pub(super) struct Attached {
-    pub(super) opening: Opening,
+    pub(super) attach: AttachId,
     /// Since when there is no member here, as far as the home has said so.
     pub(super) idle_since: Option<Millis>,
     /// Held while the home waits to hear that all that is new is here.
@@ -55,16 +55,16 @@ pub(super) struct Attached {
 }
 
 impl Attachment {
-    pub(super) fn attached(opening: Opening) -> Attachment {
-        Attachment::Attached(Attached { opening, idle_since: None, check: None, acks: VecDeque::new(), load: None })
+    pub(super) fn attached(attach: AttachId) -> Attachment {
+        Attachment::Attached(Attached { attach, idle_since: None, check: None, acks: VecDeque::new(), load: None })
     }
 
     /// By which the home knows what is for it; `None` where it wants nothing.
-    pub(super) fn opening(&self) -> Option<Opening> {
+    pub(super) fn attach(&self) -> Option<AttachId> {
         match self {
             Attachment::Detached { .. } => None,
-            Attachment::Pending { opening, .. } | Attachment::LocalOnly { opening } => Some(*opening),
-            Attachment::Attached(attached) => Some(attached.opening),
+            Attachment::Pending { attach, .. } | Attachment::LocalOnly { attach } => Some(*attach),
+            Attachment::Attached(attached) => Some(attached.attach),
         }
     }
 
@@ -162,9 +162,9 @@ impl Core {
     }
 
     /// There is no member here any more. The home keeps the topic open in case a member comes back.
-    pub(super) fn set_idle(&mut self, at: usize, opening: Opening) {
+    pub(super) fn set_idle(&mut self, at: usize, attach: AttachId) {
         let Some(attached) = self.feeds[at].attachment.as_attached_mut() else { return };
-        if attached.opening == opening {
+        if attached.attach == attach {
             let before = attached.idle_since.replace(self.now);
             self.lingering.forget(at, before);
             self.lingering.note(at, Some(self.now));

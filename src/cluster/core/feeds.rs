@@ -13,8 +13,8 @@ use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
 use crate::ids::{ConnId, ReactorId};
 use crate::protocol;
-use crate::router::cluster::{FromCluster, Opening, Question};
-use crate::router::{Crowd, CrowdKey, HistoryPolicy, Kind, Others, Place, TopicKey, TopicRef};
+use crate::router::cluster::{AttachId, FromCluster, Question};
+use crate::router::{Crowd, CrowdKey, HistoryPolicy, Kind, Others, StreamPosition, TopicKey, TopicRef};
 
 /// A topic that is followed for its home.
 ///
@@ -50,7 +50,7 @@ enum Subscription {
 
 impl Feed {
     /// Where it is in its stream.
-    pub(super) fn position(&self) -> Option<&Place> {
+    pub(super) fn position(&self) -> Option<&StreamPosition> {
         self.stream.as_ref()?.follower.position()
     }
 
@@ -90,14 +90,14 @@ pub(super) struct Stream {
 
 impl Core {
     /// A home wants all that is published to a topic.
-    pub(super) fn open(&mut self, home: ReactorId, topic: TopicKey, opening: Opening, policy: Option<HistoryPolicy>) {
+    pub(super) fn open(&mut self, home: ReactorId, topic: TopicKey, attach: AttachId, policy: Option<HistoryPolicy>) {
         let channel = self.names.topic(topic.borrow());
         let at = match self.feeds_by_name.get(&channel) {
             Some(&at) => at,
             None => self.follow(home, topic, channel, policy),
         };
         let ticket = self.tickets.take();
-        self.set_attachment(at, Attachment::Pending { opening, ticket });
+        self.set_attachment(at, Attachment::Pending { attach, ticket });
         let feed = &self.feeds[at];
         match self.reachable {
             // What was published before is to be known, even where it is still on its way here.
@@ -127,9 +127,9 @@ impl Core {
     }
 
     /// There is no member here any more.
-    pub(super) fn idle(&mut self, topic: TopicRef<'_>, opening: Opening) {
+    pub(super) fn idle(&mut self, topic: TopicRef<'_>, attach: AttachId) {
         if let Some(at) = self.feed(topic) {
-            self.set_idle(at, opening);
+            self.set_idle(at, attach);
         }
     }
 
@@ -145,9 +145,9 @@ impl Core {
     pub(super) fn stop_lingering(&mut self) {
         while let Some(at) = self.lingering.take_due(self.now) {
             let feed = &self.feeds[at];
-            if let Some(opening) = feed.attachment.opening() {
+            if let Some(attach) = feed.attachment.attach() {
                 let (home, topic) = (feed.home, feed.topic.clone());
-                self.notify(home, FromCluster::Lapsed { topic, opening });
+                self.notify(home, FromCluster::Lapsed { topic, attach });
                 continue;
             }
             // One whose subscription is not confirmed yet would be mistaken for that of a later feed.
@@ -218,21 +218,21 @@ impl Core {
 
     fn notify_opened(&mut self, at: usize) {
         let feed = &self.feeds[at];
-        let opening = match feed.attachment {
-            Attachment::Pending { opening, .. } | Attachment::LocalOnly { opening } => opening,
+        let attach = match feed.attachment {
+            Attachment::Pending { attach, .. } | Attachment::LocalOnly { attach } => attach,
             Attachment::Detached { .. } | Attachment::Attached(_) => return,
         };
-        let (home, topic, place) = (feed.home, feed.topic.clone(), feed.position().cloned());
-        self.set_attachment(at, Attachment::attached(opening));
-        self.notify(home, FromCluster::Opened { topic, opening, place });
+        let (home, topic, position) = (feed.home, feed.topic.clone(), feed.position().cloned());
+        self.set_attachment(at, Attachment::attached(attach));
+        self.notify(home, FromCluster::Attached { topic, attach, position });
     }
 
     fn notify_refused(&mut self, at: usize) {
         let feed = &self.feeds[at];
-        let Attachment::Pending { opening, .. } = feed.attachment else { return };
+        let Attachment::Pending { attach, .. } = feed.attachment else { return };
         let (home, topic) = (feed.home, feed.topic.clone());
-        self.set_attachment(at, Attachment::LocalOnly { opening });
-        self.notify(home, FromCluster::Refused { topic, opening });
+        self.set_attachment(at, Attachment::LocalOnly { attach });
+        self.notify(home, FromCluster::Refused { topic, attach });
     }
 
     /// A home wants to know whether a history has gone on.
@@ -250,9 +250,9 @@ impl Core {
         let feed = &mut self.feeds[at];
         let Some(attached) = feed.attachment.as_attached_mut() else { return };
         let Some(ticket) = attached.check.take() else { return };
-        let (home, topic, opening) = (feed.home, feed.topic.clone(), attached.opening);
+        let (home, topic, attach) = (feed.home, feed.topic.clone(), attached.attach);
         self.tickets.give_back(ticket);
-        self.notify(home, FromCluster::Checked { topic, opening, answered });
+        self.notify(home, FromCluster::Checked { topic, attach, answered });
     }
 
     /// Has a stream read.
@@ -293,14 +293,14 @@ impl Core {
                     self.deliver(at, offset, &entry);
                     self.release_acks(at, Release::Reached);
                 }
-                Step::Gap(place) => {
+                Step::Gap(position) => {
                     // It belongs in front of what was here.
                     self.end_load(at);
                     let feed = &self.feeds[at];
-                    if let Some(opening) = feed.attached().map(|attached| attached.opening) {
+                    if let Some(attach) = feed.attached().map(|attached| attached.attach) {
                         self.counts.gaps += 1;
                         let (home, topic) = (feed.home, feed.topic.clone());
-                        self.notify(home, FromCluster::Gap { topic, opening, place });
+                        self.notify(home, FromCluster::Gap { topic, attach, position });
                     }
                     self.release_acks(at, Release::All);
                 }
@@ -334,16 +334,16 @@ impl Core {
     fn deliver(&mut self, at: usize, offset: u64, entry: &[u8]) {
         self.counts.received += 1;
         let feed = &self.feeds[at];
-        let Some(opening) = feed.attached().map(|attached| attached.opening) else { return };
+        let Some(attach) = feed.attached().map(|attached| attached.attach) else { return };
         let (home, topic) = (feed.home, feed.topic.clone());
         let news = match self.frame_with_offset(offset, entry) {
-            Some((frame, exclude)) => FromCluster::Kept { topic, opening, offset, frame, exclude },
+            Some((frame, exclude)) => FromCluster::Kept { topic, attach, offset, frame, exclude },
             // Written by something other than a node: it cannot be shown, so no member has it.
             None => {
                 let Some(position) = self.feeds[at].position() else { return };
-                let place = Place { epoch: position.epoch.clone(), offset };
+                let position = StreamPosition { epoch: position.epoch.clone(), offset };
                 self.counts.unreadable += 1;
-                FromCluster::Gap { topic, opening, place }
+                FromCluster::Gap { topic, attach, position }
             }
         };
         self.notify(home, news);

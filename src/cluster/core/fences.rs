@@ -12,7 +12,7 @@ use super::feeds::Feed;
 use super::{Core, Subscriber};
 use crate::ids::{ConnId, ReactorId, ReplyTo};
 use crate::router::cluster::FromCluster;
-use crate::router::{Mail, Place};
+use crate::router::{Mail, StreamPosition};
 
 /// Held by what waits for something other than commands. It is given back when that has come.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Tickets {
 pub(super) struct Stored {
     pub(super) publisher: ReplyTo,
     pub(super) id: Box<str>,
-    pub(super) position: Place,
+    pub(super) position: StreamPosition,
 }
 
 /// An ack that waits until its message is here.
@@ -158,7 +158,7 @@ impl Core {
 
 impl Feed {
     /// Whether a message is not here yet, but will be.
-    fn is_behind(&self, position: &Place) -> bool {
+    fn is_behind(&self, position: &StreamPosition) -> bool {
         self.attached().is_some()
             && self.position().is_some_and(|here| here.epoch == position.epoch && here.offset < position.offset)
     }

@@ -99,7 +99,7 @@ impl Core {
 
     fn piece_came(&mut self, feed: FeedId, number: u64, reply: Reply) {
         let Some(found) = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation) else { return };
-        let Some(&Attached { opening, load: Some(ref load), .. }) = found.attached() else { return };
+        let Some(&Attached { attach, load: Some(ref load), .. }) = found.attached() else { return };
         if load.number != number {
             return;
         }
@@ -122,7 +122,7 @@ impl Core {
             (_, _) => (None, Rest::Unread),
         };
         let first = before - older.as_ref().map_or(0, Vec::len) as u64;
-        self.notify(home, FromCluster::Loaded { topic, opening, before, older, rest });
+        self.notify(home, FromCluster::Loaded { topic, attach, before, older, rest });
         let attached = self.feeds[feed.at].attachment.as_attached_mut();
         match (rest, attached.and_then(|attached| attached.load.as_mut())) {
             (Rest::More, Some(load)) => {

@@ -36,7 +36,7 @@ use crate::limits::{
 };
 use crate::metrics::ClusterCounts;
 use crate::router::cluster::{FromCluster, ToCluster, Wanted};
-use crate::router::{HistoryPolicy, Mail, Place};
+use crate::router::{HistoryPolicy, Mail, StreamPosition};
 use crate::time::Millis;
 
 use attachment::Lingering;
@@ -137,7 +137,7 @@ pub enum Reply {
     /// What the stream holds.
     Read {
         /// Where it ends.
-        end: Place,
+        end: StreamPosition,
         /// Redis' time, in milliseconds since 1970.
         now_ms: u64,
         /// Whether there are more of those that were asked for.
@@ -308,9 +308,9 @@ impl Core {
     pub fn handle_mail(&mut self, from: PeerId, request: ToCluster) {
         let PeerId::Reactor(from) = from else { unreachable!("{from:?} has nothing for the cluster") };
         match request {
-            ToCluster::Open { topic, opening, policy } => self.open(from, topic, opening, policy),
-            ToCluster::Idle { topic, opening } => self.idle(topic.borrow(), opening),
-            ToCluster::Close { topic } => self.close(topic.borrow()),
+            ToCluster::Attach { topic, attach, policy } => self.open(from, topic, attach, policy),
+            ToCluster::Idle { topic, attach } => self.idle(topic.borrow(), attach),
+            ToCluster::Detach { topic } => self.close(topic.borrow()),
             ToCluster::Publish { topic, frames, messages } => {
                 self.publish_messages(topic.borrow(), messages, &Record::Messages(&frames));
             }

@@ -11,7 +11,7 @@ use crate::frame::{Opcode, split_frame};
 use crate::ids::ReplyTo;
 use crate::limits::{CLUSTER_BATCH_BYTES_MAX, CLUSTER_UNANSWERED_BYTES_MAX};
 use crate::router::cluster::Append;
-use crate::router::{HistoryPolicy, Mail, Place, TopicRef};
+use crate::router::{HistoryPolicy, Mail, StreamPosition, TopicRef};
 use crate::time::Millis;
 
 /// What one round has for one channel.
@@ -277,7 +277,7 @@ impl Core {
                 let feed = self.feeds_by_name.get(&channel).copied();
                 for ((publisher, id), offset) in publishers.into_iter().zip(offsets) {
                     if let Some(id) = id {
-                        let position = Place { epoch: epoch.clone(), offset };
+                        let position = StreamPosition { epoch: epoch.clone(), offset };
                         self.acknowledge(feed, Stored { publisher, id, position });
                     }
                 }

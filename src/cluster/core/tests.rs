@@ -5,7 +5,7 @@ mod presence;
 use super::*;
 use crate::ids::ConnId;
 use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_LOADS_MAX};
-use crate::router::cluster::{Append, Opening};
+use crate::router::cluster::{Append, AttachId};
 use crate::router::{Kind, TopicKey};
 
 const HOME: ReactorId = ReactorId(0);
@@ -86,7 +86,7 @@ impl Node {
     }
 
     fn open(&mut self, policy: Option<HistoryPolicy>) {
-        self.core.handle_mail(HOME.into(), ToCluster::Open { topic: room(), opening: Opening(1), policy });
+        self.core.handle_mail(HOME.into(), ToCluster::Attach { topic: room(), attach: AttachId(1), policy });
     }
 
     /// Follows the room, whose history is at this offset.
@@ -138,7 +138,7 @@ fn text(payload: &[u8]) -> crate::compress::SharedFrame {
 }
 
 fn read(offset: u64) -> Reply {
-    Reply::Read { end: Place { epoch: "e".into(), offset }, now_ms: 0, more: false, entries: Vec::new() }
+    Reply::Read { end: StreamPosition { epoch: "e".into(), offset }, now_ms: 0, more: false, entries: Vec::new() }
 }
 
 fn appended(offset: u64) -> Reply {
@@ -278,7 +278,7 @@ fn fences_go_back_in_the_order_of_what_they_wait_for() {
     let mut node = Node::connected();
     for (at, name) in ["a", "b"].into_iter().enumerate() {
         let topic = TopicKey::unhashed(Kind::Room, name);
-        node.core.handle_mail(HOME.into(), ToCluster::Open { topic, opening: Opening(at as u64), policy: None });
+        node.core.handle_mail(HOME.into(), ToCluster::Attach { topic, attach: AttachId(at as u64), policy: None });
         let member = ConnId { generation: at as u32, ..conn() };
         node.core.handle_mail(HOME.into(), ToCluster::Fence { member, rounds_left: 0 });
     }
@@ -301,7 +301,7 @@ fn a_closed_topic_lingers_before_it_is_unsubscribed() {
     node.open(None);
     node.confirm();
     let channel: Arc<str> = "p:room:{r}".into();
-    let idle = || ToCluster::Idle { topic: room(), opening: Opening(1) };
+    let idle = || ToCluster::Idle { topic: room(), attach: AttachId(1) };
     node.core.handle_mail(HOME.into(), idle());
     node.at(CLUSTER_LINGER_MS - 1);
     node.core.handle_mail(HOME.into(), idle());
@@ -309,7 +309,7 @@ fn a_closed_topic_lingers_before_it_is_unsubscribed() {
     assert!(!node.mail().concat().contains("Lapsed"), "somebody was there again");
     node.at(2 * CLUSTER_LINGER_MS - 1);
     assert!(node.mail().concat().contains("Lapsed") && node.subscribed.contains(&channel), "the home has to agree");
-    node.core.handle_mail(HOME.into(), ToCluster::Close { topic: room() });
+    node.core.handle_mail(HOME.into(), ToCluster::Detach { topic: room() });
     node.hand_out();
     assert!(!node.subscribed.contains(&channel));
     assert_eq!(node.core.counts().feeds, 0);
@@ -321,7 +321,7 @@ fn a_topic_that_is_closed_at_once_lingers_as_well() {
     let mut node = Node::connected();
     node.open(None);
     node.confirm();
-    node.core.handle_mail(HOME.into(), ToCluster::Close { topic: room() });
+    node.core.handle_mail(HOME.into(), ToCluster::Detach { topic: room() });
     node.at(CLUSTER_LINGER_MS - 1);
     assert_eq!(node.core.counts().feeds, 1);
     node.at(CLUSTER_LINGER_MS);
@@ -335,7 +335,7 @@ fn load(from: u64, before: u64, wanted: Wanted) -> ToCluster {
 fn entries(offsets: std::ops::Range<u64>, more: bool) -> Reply {
     let entry = record::Entry { exclude: None, payload: b"{}" }.to_bytes();
     let entries = offsets.map(|offset| StreamEntry { offset, at_ms: 0, entry: entry.clone() }).collect();
-    Reply::Read { end: Place { epoch: "e".into(), offset: 9 }, now_ms: 0, more, entries }
+    Reply::Read { end: StreamPosition { epoch: "e".into(), offset: 9 }, now_ms: 0, more, entries }
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn so_many_loads_wait_for_redis_and_no_more() {
     let mut node = Node::connected();
     let name = |at: usize| TopicKey::unhashed(Kind::Room, &at.to_string());
     for at in 0..ROOMS {
-        let open = ToCluster::Open { topic: name(at), opening: Opening(at as u64), policy: Some(POLICY) };
+        let open = ToCluster::Attach { topic: name(at), attach: AttachId(at as u64), policy: Some(POLICY) };
         node.core.handle_mail(HOME.into(), open);
     }
     node.confirm();

@@ -98,7 +98,7 @@ fn quota(cores: &Cores, node: &Node<'_>) -> Option<Finding> {
 
 fn threads(cores: &Cores, node: &Node<'_>) -> Finding {
     let check = "threads";
-    let cluster = u64::from(node.config.redis.url.place().is_some());
+    let cluster = u64::from(node.config.redis.url.address().is_some());
     let needed = node.reactors + OWN_THREADS + cluster;
     let Some(left) = cores.threads_left else {
         return good(check, "no limit of threads in the control groups".to_owned(), format!("{needed} are needed"));

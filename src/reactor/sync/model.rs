@@ -62,14 +62,14 @@ impl<T> Sender<T> {
     /// Takes a place, which publishes it, and fills it. No thread runs in between, where crossbeam's receiver spins.
     pub(in crate::reactor) fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         let Channel { room, sent, taken, queue } = &*self.0;
-        let mut place = sent.load(Ordering::Relaxed);
+        let mut position = sent.load(Ordering::Relaxed);
         loop {
-            if place.saturating_sub(taken.load(Ordering::Acquire)) >= *room {
+            if position.saturating_sub(taken.load(Ordering::Acquire)) >= *room {
                 return Err(TrySendError::Full(item));
             }
-            match sent.compare_exchange(place, place + 1, Ordering::Release, Ordering::Relaxed) {
+            match sent.compare_exchange(position, position + 1, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => break,
-                Err(latest) => place = latest,
+                Err(latest) => position = latest,
             }
         }
         queue.lock().unwrap().push_back(item);
