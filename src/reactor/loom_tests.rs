@@ -14,7 +14,7 @@ use loom::thread::Thread;
 use super::driver::{Completion, Detach, Driver, Release, Sent, Shortfall, SlotKey};
 use super::mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office_of};
 use super::sync::{AtomicBool, Ordering};
-use super::worker::{NodeState, Settings, Worker};
+use super::worker::{Assignment, NodeState, Settings, Worker};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::INTAKE_BYTES_MAX;
@@ -308,7 +308,8 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
         NodeState { metrics: Arc::new(NodeMetrics::new(2)), codec: ClientIdCodec::new([7; 16], 0), seed: 1, run: 1 };
     bell.attach();
     bell.about_to_sleep();
-    Worker::new(ReactorId(0), 2, Clientless(bell), mailbox, settings, state, Box::new(|_, _| ()), 1)
+    let assignment = Assignment { me: ReactorId(0), reactors: 2, mailbox, settings, node: state, jitter_seed: 1 };
+    Worker::new(assignment, Clientless(bell), Box::new(|_, _| ()))
 }
 
 /// A driver that has only the bell to wait for.

@@ -32,4 +32,4 @@ mod worker;
 
 pub use driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
 pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office};
-pub use worker::{DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};
+pub use worker::{Assignment, DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};

@@ -82,6 +82,22 @@ pub struct NodeState {
     pub run: u64,
 }
 
+/// Which reactor of a node a worker runs, and what it is told.
+pub struct Assignment {
+    /// The reactor.
+    pub me: ReactorId,
+    /// How many reactors the node has.
+    pub reactors: u16,
+    /// The reactor's mailbox.
+    pub mailbox: Mailbox,
+    /// What all workers of the node are told.
+    pub settings: Settings,
+    /// What they have in common.
+    pub node: NodeState,
+    /// Drives jitter only.
+    pub jitter_seed: u64,
+}
+
 /// Takes a socket whose request is plain HTTP, with the bytes already read.
 pub type HttpHandoff<S> = Box<dyn FnMut(S, Vec<u8>)>;
 
@@ -126,19 +142,9 @@ pub struct Worker<D: Driver> {
 }
 
 impl<D: Driver> Worker<D> {
-    /// The worker of reactor `me`. `random_seed` drives jitter only.
-    #[expect(clippy::too_many_arguments, reason = "they are what a worker is made of")]
-    pub fn new(
-        me: ReactorId,
-        reactors: u16,
-        driver: D,
-        mailbox: Mailbox,
-        settings: Settings,
-        node: NodeState,
-        http: HttpHandoff<D::Stream>,
-        random_seed: u64,
-    ) -> Worker<D> {
-        let mut settings = settings;
+    /// A worker before its first turn.
+    pub fn new(assignment: Assignment, driver: D, http: HttpHandoff<D::Stream>) -> Worker<D> {
+        let Assignment { me, reactors, mailbox, mut settings, node, jitter_seed } = assignment;
         // Each reactor's share: topics are spread evenly.
         settings.router.history.bytes_max /= usize::from(reactors);
         // A client does not become a slow consumer by asking.
@@ -151,7 +157,7 @@ impl<D: Driver> Worker<D> {
             connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms, deflater),
             wheel: Wheel::new(),
             http,
-            random: fastrand::Rng::with_seed(random_seed),
+            random: fastrand::Rng::with_seed(jitter_seed),
             composer: Composer::default(),
             inflaters: Inflaters::default(),
             now: driver.now(),

@@ -34,7 +34,7 @@ use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
-use crate::reactor::{DeflateSettings, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
+use crate::reactor::{Assignment, DeflateSettings, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
 use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
 
 pub use log::last_words;
@@ -272,25 +272,28 @@ impl Node {
         let (end, ended) = bounded(cores.len());
         let count = cores.len();
         for (at, ((driver, mailbox), core)) in drivers.into_iter().zip(mailboxes).zip(cores).enumerate() {
-            self.spawn_reactor(at, count, driver, mailbox, core, http.clone(), end.clone())?;
+            let assignment = Assignment {
+                me: ReactorId(at as u16),
+                reactors: count as u16,
+                mailbox,
+                settings: self.settings.clone(),
+                node: self.state.clone(),
+                jitter_seed: self.jitter_seed ^ at as u64,
+            };
+            self.spawn_reactor(assignment, driver, core, http.clone(), end.clone())?;
         }
         Ok(Reactors { post, ended, count, cluster_finished })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are what a thread is made of")]
     fn spawn_reactor(
         &self,
-        at: usize,
-        count: usize,
+        assignment: Assignment,
         driver: Epoll,
-        mailbox: Mailbox,
         core: Option<core_affinity::CoreId>,
         http: control::Handoff,
         end: Sender<io::Result<()>>,
     ) -> Result<(), ServeError> {
-        let (settings, state) = (self.settings.clone(), self.state.clone());
-        let me = ReactorId(at as u16);
-        let jitter_seed = self.jitter_seed ^ at as u64;
+        let at = assignment.me.0;
         let body = move || {
             if let Some(core) = core
                 && !core_affinity::set_for_current(core)
@@ -298,7 +301,7 @@ impl Node {
                 tracing::warn!(reactor = at, core = core.id, "cannot pin this reactor: it runs where it may");
             }
             let http = Box::new(move |socket, read| http.give(socket, read));
-            let mut worker = Worker::new(me, count as u16, driver, mailbox, settings, state, http, jitter_seed);
+            let mut worker = Worker::new(assignment, driver, http);
             // The receiver is gone where the process leaves at once.
             let _ = end.send(worker.run());
         };

@@ -15,8 +15,8 @@ use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::ids::{ClientIdCodec, PeerId, ReactorId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::{
-    Accepted, Completion, Detach, Driver, ListenerId, NodeState, Release, RemoteAddr, Sent, Settings, Shortfall,
-    SlotKey, Wake, Worker, post_office,
+    Accepted, Assignment, Completion, Detach, Driver, ListenerId, NodeState, Release, RemoteAddr, Sent, Settings,
+    Shortfall, SlotKey, Wake, Worker, post_office,
 };
 use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
 use fanfare::time::Millis;
@@ -179,7 +179,9 @@ fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize)
     let slots: Vec<SlotKey> = (0..MEMBERS as u32).map(|slot| SlotKey::new(slot, 0)).collect();
     let (joining, message) = (frame(r#"{"type":"join_room","roomId":"r"}"#), frame(message));
     let feed = Feeder { input, slots, joining, message };
-    let mut worker = Worker::new(ReactorId(0), 1, driver, mailboxes.remove(0), settings, node, Box::new(|(), _| {}), 1);
+    let (me, mailbox) = (ReactorId(0), mailboxes.remove(0));
+    let assignment = Assignment { me, reactors: 1, mailbox, settings, node, jitter_seed: 1 };
+    let mut worker = Worker::new(assignment, driver, Box::new(|(), _| {}));
     worker.turn().unwrap();
     worker.turn().unwrap();
     if join {

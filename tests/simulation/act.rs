@@ -17,6 +17,16 @@ const OWED_MAX: usize = 8;
 /// Questions a greedy guest asks in one go.
 const GREED_MAX: usize = 600;
 
+/// How a message is said.
+struct Form<'a> {
+    kind: &'static str,
+    room: Option<&'a str>,
+    /// What its value is called.
+    field: &'static str,
+    /// The part of the command that names its receivers.
+    to: &'a str,
+}
+
 impl Run {
     /// One guest does something.
     pub fn act(&mut self) {
@@ -231,7 +241,8 @@ impl Run {
         let topic = self.oracle.topic(&Topic::Room(room.clone()));
         let serial = self.publish(at, topic, true);
         let value = self.value(at, serial);
-        self.message(at, serial, "room_msg", Some(&room), "content", &value, &format!(r#""roomId":{},"#, json(&room)));
+        let to = format!(r#""roomId":{},"#, json(&room));
+        self.message(at, serial, Form { kind: "room_msg", room: Some(&room), field: "content", to: &to }, &value);
     }
 
     fn say_private_msg(&mut self, at: GuestAt) {
@@ -243,7 +254,8 @@ impl Run {
         let topic = self.oracle.topic(&Topic::Inbox(user.clone()));
         let serial = self.publish(at, topic, false);
         let value = self.value(at, serial);
-        self.message(at, serial, "private_msg", None, "content", &value, &format!(r#""toUser":{},"#, json(&user)));
+        let to = format!(r#""toUser":{},"#, json(&user));
+        self.message(at, serial, Form { kind: "private_msg", room: None, field: "content", to: &to }, &value);
     }
 
     fn say_private(&mut self, at: GuestAt) {
@@ -253,7 +265,8 @@ impl Run {
                 let topic = self.oracle.topic(&Topic::One(to));
                 let serial = self.publish(at, topic, false);
                 let value = self.value(at, serial);
-                self.message(at, serial, "private", None, "data", &value, &format!(r#""to":{},"#, json(&client_id)));
+                let to = format!(r#""to":{},"#, json(&client_id));
+                self.message(at, serial, Form { kind: "private", room: None, field: "data", to: &to }, &value);
             }
             None => self.command(at, r#""type":"private","to":"nobody","data":1"#, Some(Awaited::Ack), None),
         }
@@ -262,27 +275,19 @@ impl Run {
     fn say_broadcast(&mut self, at: GuestAt, is_content: bool) {
         let serial = self.publish(at, self.everyone, is_content);
         let value = self.value(at, serial);
-        self.message(at, serial, "broadcast", None, if is_content { "content" } else { "data" }, &value, "");
+        let field = if is_content { "content" } else { "data" };
+        self.message(at, serial, Form { kind: "broadcast", room: None, field, to: "" }, &value);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are what a message is made of")]
-    fn message(
-        &mut self,
-        at: GuestAt,
-        serial: Serial,
-        kind: &'static str,
-        room: Option<&str>,
-        field: &'static str,
-        value: &str,
-        address: &str,
-    ) {
+    fn message(&mut self, at: GuestAt, serial: Serial, form: Form<'_>, value: &str) {
+        let Form { kind, room, field, to } = form;
         let from = self.guests[at].user.clone().unwrap_or_default();
         let (room, value) = (room.map(Into::into), value.to_owned());
         let is_kept = self.keeps(self.oracle.said(serial).1);
         // What has a key is one message, however often it is said while that is known.
         let is_retried = is_kept && !self.plan.is_forgetful && self.one_in(8);
         let key = if is_retried { format!(r#","key":"k{serial}""#) } else { String::new() };
-        let text = format!(r#"{address}"type":"{kind}", "{field}" : {value} {key}"#);
+        let text = format!(r#"{to}"type":"{kind}", "{field}" : {value} {key}"#);
         self.oracle.set_body(serial, Body::Json { kind, room, from, field, value });
         self.command(at, &text, Some(Awaited::Published(serial)), None);
         if is_retried {

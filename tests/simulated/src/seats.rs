@@ -9,7 +9,7 @@ use fanfare::ids::ReactorId;
 use fanfare::limits::{INFLATE_STEP_BYTES, INFLATE_STREAM_BYTES};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Client, Inside, Rest, SimDriver, SimWaker, World};
-use fanfare::reactor::{Mailbox, NodeState, Settings, Turn, Worker};
+use fanfare::reactor::{Assignment, Mailbox, NodeState, Settings, Turn, Worker};
 use fanfare::time::Millis;
 
 /// Bytes that a node may hold for each byte that came: of a message its frame on every reactor, plain and compressed; of a
@@ -86,8 +86,9 @@ impl Seats {
         let seat = |((at, mailbox), waker): ((usize, _), _)| {
             let to = handed.clone();
             let handoff = Box::new(move |client, bytes| to.borrow_mut().push((client, bytes)));
-            let (me, driver, seed) = (ReactorId(at as u16), world.driver(at), seed + at as u64);
-            let worker = Worker::new(me, reactors, driver, mailbox, settings.clone(), state.clone(), handoff, seed);
+            let (me, settings, node) = (ReactorId(at as u16), settings.clone(), state.clone());
+            let assignment = Assignment { me, reactors, mailbox, settings, node, jitter_seed: seed + at as u64 };
+            let worker = Worker::new(assignment, world.driver(at), handoff);
             Seat {
                 worker: Some(worker),
                 waker,
