@@ -55,7 +55,7 @@ impl std::error::Error for OrderError {}
 /// Gives an order to the nodes around a Redis; how many have heard it. Those are, for a room, the nodes with members.
 ///
 /// # Errors
-/// [`OrderError`]: nobody has heard it then.
+/// [`OrderError`]: no node has heard it then.
 pub fn give(redis: &config::Redis, order: Order<'_>) -> Result<u64, OrderError> {
     order.check()?;
     let address = redis.url.address().ok_or_else(|| {
@@ -96,7 +96,7 @@ impl Order<'_> {
         Ok(())
     }
 
-    /// An envelope of a node that nobody knows.
+    /// An envelope of an unknown node.
     fn command(self, names: &Names, run: u64) -> Command {
         let (channel, record) = match self {
             Order::Disconnect { user } => (names.everyone(), Record::Disconnect { user }),

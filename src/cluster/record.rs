@@ -296,8 +296,8 @@ pub struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// The entry as bytes.
     pub fn to_bytes(self) -> Vec<u8> {
-        let nobody = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
-        let (run, conn) = self.exclude.unwrap_or((0, nobody));
+        let none = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
+        let (run, conn) = self.exclude.unwrap_or((0, none));
         let mut out = Vec::with_capacity(19 + self.payload.len());
         out.extend_from_slice(&run.to_be_bytes());
         write_conn(&mut out, conn);

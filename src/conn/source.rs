@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(outbox.slices(16).flatten().copied().collect::<Vec<u8>>(), frames(&[('a', 1), ('b', 1)]));
         outbox.advance(8, Millis(1));
         outbox.pull(16);
-        // It had ended with the last pull: what changed since is for whoever pushes a source again.
+        // It had ended with the last pull: what changed since is for the one who pushes a source again.
         assert!(outbox.is_empty());
     }
 

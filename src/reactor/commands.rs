@@ -150,7 +150,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// To one connection, wherever it is. A client id that was never given out, or whose connection is gone, is
-    /// nobody's: that is no error.
+    /// no connection's: that is no error.
     fn private(&mut self, me: ConnId, to: &str, data: &str, id: Option<&str>) {
         let codec = self.connections.codec();
         let here = codec.decode(to).filter(|decoded| decoded.node == codec.node());

@@ -25,7 +25,7 @@ const LISTENERS_FROM: usize = usize::MAX - 4096;
 const WAKER: usize = usize::MAX;
 
 /// Held by every accept, and alone by a reactor that answers with its reserve: descriptors are the process's, and
-/// another reactor would take the one that the reserve gives up. It could not be had back then, and whoever waits in
+/// another reactor would take the one that the reserve gives up. It could not be had back then, and the client that waits in
 /// this reactor's backlog would wait in vain.
 static ACCEPTING: RwLock<()> = RwLock::new(());
 

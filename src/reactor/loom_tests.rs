@@ -2,7 +2,7 @@
 //! that could go on up to [`PREEMPTIONS_MAX`] times) and with every value a load may return by the memory model.
 //!
 //! `RUSTFLAGS="--cfg fanfare_loom" cargo test --lib loom_tests`. `LOOM_MAX_PREEMPTIONS=4` looks further. A wake that is
-//! lost ends in loom's `deadlock`: a reactor waits in its driver and nobody is left to wake it.
+//! lost ends in loom's `deadlock`: a reactor waits in its driver and no thread is left to wake it.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -107,7 +107,7 @@ impl Reactor {
         self.take_mail();
     }
 
-    /// A turn whose wait is over before anybody wakes it: a timer, or a socket.
+    /// A turn whose wait is over before a peer wakes it: a timer, or a socket.
     fn turn_unwoken(&mut self) {
         self.bell.about_to_sleep();
         self.mailbox.fall_asleep();
@@ -125,7 +125,7 @@ impl Reactor {
                     self.mailbox.give_back(mail);
                 }
                 Parcel::Order(Order::Drain) => self.drains += 1,
-                Parcel::Order(Order::Finish) => unreachable!("nobody gives this order here"),
+                Parcel::Order(Order::Finish) => unreachable!("no test gives this order"),
             }
         }
     }

@@ -72,7 +72,7 @@ pub struct DeflateSettings {
 /// What the workers of a node have in common.
 #[derive(Clone)]
 pub struct NodeState {
-    /// The counts that bound the node and everybody's metrics.
+    /// The counts that bound the node and the metrics of each reactor.
     pub metrics: Arc<NodeMetrics>,
     /// The cipher of the node's client ids.
     pub codec: ClientIdCodec,

@@ -199,7 +199,7 @@ fn nothing_overtakes_what_waits_however_much_that_is() {
     assert_eq!(home.told(), ["ack 1", "joined den"]);
 }
 
-/// A room at an offset, with nobody in it yet but in its home's table.
+/// A room at an offset, without a member yet, but in its home's table.
 fn room_at(home: &mut Home, offset: u64) -> (TopicKey, AttachId) {
     home.router.connect(CONN, "alice", &mut home.told);
     home.asked();
@@ -236,7 +236,7 @@ fn who_comes_and_goes_asks_for_what_it_wants_and_only_once() {
     assert_eq!(home.told(), ["7", "joined den"]);
     for offset in 8..20 {
         home.router.leave(CONN, "den", None, &mut home.told);
-        // What is published while nobody is there is here all the same.
+        // What is published while it has no member is here all the same.
         let kept = frame(&offset.to_string());
         home.tell(FromCluster::Kept { topic: topic.clone(), attach, offset, frame: kept, exclude: None });
         assert!(matches!(home.asked()[..], [ToCluster::Idle { .. }]));
@@ -245,7 +245,7 @@ fn who_comes_and_goes_asks_for_what_it_wants_and_only_once() {
         assert_eq!(home.asked().len(), 0, "the cluster knows of the room");
     }
     home.tell(FromCluster::Lapsed { topic: topic.clone(), attach });
-    assert_eq!(home.asked().len(), 0, "somebody is there");
+    assert_eq!(home.asked().len(), 0, "it has a member");
     home.router.leave(CONN, "den", None, &mut home.told);
     home.asked();
     home.tell(FromCluster::Lapsed { topic, attach });

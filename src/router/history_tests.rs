@@ -151,7 +151,7 @@ fn who_asks_for_a_page_is_told_a_position() {
     let mut node = Node::new(1 << 20);
     node.join(0, "r", JoinReply::Silent);
     node.leave(0, "r");
-    assert_eq!(node.router.history_bytes(), 0, "nobody was");
+    assert_eq!(node.router.history_bytes(), 0, "no client was told a position");
     node.join(0, "r", JoinReply::Silent);
     assert!(node.router.history(conn(0), "r", None, None, None, &mut Told::default()));
     node.leave(0, "r");

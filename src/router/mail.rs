@@ -290,7 +290,7 @@ pub(super) struct PresenceOf {
     pub(super) id: Option<Box<str>>,
 }
 
-/// An `ack` for whoever has published.
+/// An `ack` for the publisher.
 #[derive(Debug)]
 pub(super) struct Ack {
     pub(super) to: ReplyTo,

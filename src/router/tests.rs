@@ -91,7 +91,7 @@ impl Sink for Told {
     }
 }
 
-/// A node whose mail waits until somebody carries it.
+/// A node whose mail waits until the test carries it.
 struct Node {
     routers: Vec<Router>,
     told: Vec<Told>,
@@ -353,7 +353,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec(act, 1..120)
 }
 
-/// Who is connected (in which generation of its slot) and in which rooms, as somebody who sees everything at once.
+/// Who is connected (in which generation of its slot) and in which rooms, as an observer who sees everything at once.
 #[derive(Default)]
 struct Model {
     generations: BTreeMap<u8, u32>,

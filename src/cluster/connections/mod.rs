@@ -181,7 +181,7 @@ impl Redis {
         let (subscriber, listening): (Subscriber, Listening) = match has_tls(&client) {
             false => {
                 let direct = in_time(deadline, &address, DirectSubscriber::connect(&client)).await?;
-                // Its end is seen by whoever reads it.
+                // Its reader sees its end.
                 (Subscriber::Direct(direct), Box::pin(std::future::pending()))
             }
             true => {

@@ -1,7 +1,7 @@
 //! Channels of a Redis Cluster: each is subscribed to at the primary of its slot (`SSUBSCRIBE`).
 //!
 //! What is published on one shard comes through the connection to it, so every one of them is watched: where one ends, or
-//! does not answer any more, all are given up, and whoever listens begins anew. Each is asked for its role, too: a replica
+//! does not answer any more, all are given up, and the listener begins anew. Each is asked for its role, too: a replica
 //! would be subscribed to just as well, but not everything comes there.
 //!
 //! Where a slot moves away, or its primary is one no more, the server says so for each channel (`SUNSUBSCRIBE`). It is
@@ -180,7 +180,7 @@ impl Shards {
             ShardEvent::Push(host, push) if self.connections.contains_key(&host) => self.hear_push(host, push),
             ShardEvent::Refused(host, answer) => match Redirect::read(&answer, &host) {
                 Some(Redirect::Moved(moved, _)) => {
-                    // Which channel is refused nobody says, so it is all of the slot that are not confirmed.
+                    // The refusal does not name the channel, so it is all of the slot that are not confirmed.
                     self.homeless.extend(self.unconfirmed.keys().filter(|channel| slot(channel) == moved).cloned());
                     self.ask(host);
                 }

@@ -75,7 +75,7 @@ impl Slots {
     pub(super) fn owner(&self, name: &str) -> Result<&RedisHost, String> {
         let slot = slot(name);
         let at = self.owners.get(usize::from(slot)).copied().flatten();
-        at.and_then(|at| self.hosts.get(usize::from(at))).ok_or_else(|| format!("slot {slot} is served by nobody"))
+        at.and_then(|at| self.hosts.get(usize::from(at))).ok_or_else(|| format!("slot {slot} is served by no server"))
     }
 
     /// The slot is there from now on.
@@ -204,7 +204,7 @@ mod tests {
         slots.set(12_739, &host("new", 1));
         assert_eq!(slots.owner("123456789").unwrap(), &host("new", 1));
         let nobodys = (0..).map(|number: u32| number.to_string()).find(|name| slot(name) > 16_000).unwrap();
-        assert!(slots.owner(&nobodys).unwrap_err().contains("nobody"));
+        assert!(slots.owner(&nobodys).unwrap_err().contains("no server"));
         assert!(Slots::read(&said("*0\r\n"), &host("asked", 1)).is_none());
     }
 

@@ -21,7 +21,7 @@ use crate::limits::{CLUSTER_BACKLOG_BYTES_MAX, CLUSTER_READ_BUFFER_BYTES, CLUSTE
 
 /// See the module's documentation.
 ///
-/// Where nothing waits for what comes, the socket can be *unwatched*: then it wakes nobody, and is read when the thread is
+/// Where nothing waits for what comes, the socket can be *unwatched*: then it wakes no thread, and is read when the thread is
 /// awake for something else.
 pub(super) struct Wire {
     socket: Socket,

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `open` leads to `Pending` from everywhere. What a state holds ends with it: tickets are given back, acks go out, and
-//! the answer to a load that comes later is nobody's.
+//! the answer to a load that comes later is dropped.
 
 use std::collections::{BTreeSet, VecDeque};
 

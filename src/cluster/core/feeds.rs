@@ -381,8 +381,8 @@ impl Core {
                 return match record {
                     Record::Presence { number, .. } if run == self.me.run => self.presence_echoed(number),
                     Record::Presence { number, key, .. } => {
-                        let nobody = Crowd { users: 0, names: Vec::new(), others: Others::Hashes(Vec::new()) };
-                        self.answer_presence(Question { run, number, key: CrowdKey(key) }, nobody);
+                        let empty = Crowd { users: 0, names: Vec::new(), others: Others::Hashes(Vec::new()) };
+                        self.answer_presence(Question { run, number, key: CrowdKey(key) }, empty);
                     }
                     _ => {}
                 };

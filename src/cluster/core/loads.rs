@@ -59,7 +59,7 @@ impl Core {
         }
     }
 
-    /// What still comes of a feed's load is nobody's.
+    /// What still comes of a feed's load is dropped.
     pub(super) fn end_load(&mut self, at: usize) {
         let attached = self.feeds[at].attachment.as_attached_mut();
         if let Some(load) = attached.and_then(|attached| attached.load.take()) {

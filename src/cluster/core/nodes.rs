@@ -69,7 +69,7 @@ impl Core {
         }
     }
 
-    /// A message for a connection of another node; a client id that is nobody's goes nowhere.
+    /// A message for a connection of another node; a client id of no connection goes nowhere.
     pub(super) fn direct(&mut self, to: ClientId, frame: &SharedFrame) {
         let Some((run, conn)) = self.peers.find(to) else { return };
         if !self.commands_up || self.pending.is_full() {

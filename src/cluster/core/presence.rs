@@ -112,7 +112,7 @@ enum Remote {
 }
 
 impl Presence {
-    /// Whether nobody waits for an answer.
+    /// Whether no asker waits for an answer.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn is_idle(&self) -> bool {
         self.asking.is_empty() && self.rooms.values().all(|room| room.next.is_none())

@@ -209,7 +209,7 @@ fn a_stream_that_cannot_be_read_is_refused_and_tried_again() {
     node.open(Some(POLICY));
     node.confirm();
     node.answer(|_| Reply::Failed);
-    assert!(node.mail().concat().contains("Refused"), "nobody waits for an answer that is no");
+    assert!(node.mail().concat().contains("Refused"), "no asker waits for a refusal");
     node.at(CLUSTER_CANARY_MS + 1);
     while !node.sent.is_empty() {
         node.answer(|command| if matches!(command, Command::Read { .. }) { read(3) } else { Reply::Published(1) });
@@ -306,7 +306,7 @@ fn a_closed_topic_lingers_before_it_is_unsubscribed() {
     node.at(CLUSTER_LINGER_MS - 1);
     node.core.handle_mail(HOME.into(), idle());
     node.at(2 * CLUSTER_LINGER_MS - 2);
-    assert!(!node.mail().concat().contains("Lapsed"), "somebody was there again");
+    assert!(!node.mail().concat().contains("Lapsed"), "a member was there again");
     node.at(2 * CLUSTER_LINGER_MS - 1);
     assert!(node.mail().concat().contains("Lapsed") && node.subscribed.contains(&channel), "the home has to agree");
     node.core.handle_mail(HOME.into(), ToCluster::Detach { topic: room() });
@@ -382,7 +382,7 @@ fn a_load_that_is_given_up_or_asked_for_anew_is_not_gone_on_with() {
     node.hand_out();
     node.core.handle_mail(HOME.into(), load(9, 10, Wanted::Any));
     node.answer(|_| entries(7..10, true));
-    assert_eq!(node.mail(), [""; 0], "nobody waits for it");
+    assert_eq!(node.mail(), [""; 0], "no asker waits for it");
     node.answer(|_| entries(9..10, true));
     assert!(node.mail().concat().contains("rest: More"));
     node.core.handle_mail(HOME.into(), ToCluster::Enough { topic: room() });
@@ -424,7 +424,7 @@ fn a_client_id_of_another_node_is_found_by_that_nodes_key() {
     let direct = || ToCluster::Direct { to: theirs, frame: text(b"{}") };
     node.core.handle_mail(HOME.into(), direct());
     node.hand_out();
-    assert_eq!(node.sent.len(), 0, "nobody's, as far as is known");
+    assert_eq!(node.sent.len(), 0, "no known connection's");
     node.receive("p:all", &Record::Hello { node: 2, key, asks: false });
     node.core.handle_mail(HOME.into(), direct());
     let [Command::Publish { channel, .. }] = &node.answer_published(1)[..] else { panic!("one message") };

@@ -20,7 +20,7 @@ fn users(range: std::ops::Range<usize>) -> Vec<ArcStr> {
     range.map(|at| format!("user-{at}").into()).collect()
 }
 
-fn nobody(_: usize, _: CrowdKey) -> Crowd {
+fn no_member(_: usize, _: CrowdKey) -> Crowd {
     Crowd { users: 0, names: Vec::new(), others: Others::Hashes(Vec::new()) }
 }
 
@@ -134,7 +134,7 @@ fn presence_is_answered_when_every_node_has() {
         node.core.handle(Input::Received { channel: &own, payload: &payload });
     }
     let reply = r#"{"type":"presence","roomId":"r","count":4,"users":["alice","bob","carol","dave"]"#;
-    let (replies, _) = node.home_answers(&nobody);
+    let (replies, _) = node.home_answers(&no_member);
     assert_eq!(replies, [format!("1 {reply}")]);
 }
 
@@ -146,7 +146,7 @@ fn a_room_is_asked_about_once_for_all_who_ask_meanwhile() {
     for round in 0..10_u64 {
         // Those of this round come while the question of the last round is under way.
         (0..1_000).for_each(|_| node.ask("1"));
-        let (told, asked) = node.home_answers(&nobody);
+        let (told, asked) = node.home_answers(&no_member);
         replies += told.len();
         questions += node.take_records().len();
         assert!(asked <= 1 && questions as u64 <= round + 1, "{asked}, {questions}");
@@ -158,12 +158,12 @@ fn a_room_is_asked_about_once_for_all_who_ask_meanwhile() {
     assert!(questions <= 6, "at most one for each time that the room has rested: {questions}");
     for extra in 0..4 {
         node.at(10 * CLUSTER_PRESENCE_REST_MS * (extra + 1));
-        replies += node.home_answers(&nobody).0.len();
+        replies += node.home_answers(&no_member).0.len();
         while !node.sent.is_empty() {
             node.answer_published(0);
         }
     }
-    assert_eq!(replies, 10_000, "everybody has one");
+    assert_eq!(replies, 10_000, "every asker has one");
     node.core.check_invariants();
 }
 
@@ -171,11 +171,11 @@ fn a_room_is_asked_about_once_for_all_who_ask_meanwhile() {
 fn who_asks_while_a_question_is_under_way_is_answered_by_the_next() {
     let mut node = Node::connected();
     node.ask("1");
-    assert_eq!(node.home_answers(&nobody).1, 1);
+    assert_eq!(node.home_answers(&no_member).1, 1);
     // A join that is answered now is in no answer that the first question gets.
     node.ask("2");
     node.answer_published(0);
-    let (replies, _) = node.home_answers(&nobody);
+    let (replies, _) = node.home_answers(&no_member);
     assert!(replies.len() == 1 && replies[0].starts_with("1 "), "{replies:?}");
     node.at(CLUSTER_PRESENCE_REST_MS);
     let joined: Vec<ArcStr> = vec!["joined".into()];
@@ -184,7 +184,7 @@ fn who_asks_while_a_question_is_under_way_is_answered_by_the_next() {
     while !node.sent.is_empty() {
         node.answer_published(0);
     }
-    let (replies, _) = node.home_answers(&nobody);
+    let (replies, _) = node.home_answers(&no_member);
     assert!(replies.len() == 1 && replies[0].starts_with("2 ") && replies[0].contains("joined"), "{replies:?}");
 }
 
@@ -206,9 +206,9 @@ fn a_hundred_thousand_users_are_counted_exactly_in_pieces() {
     nodes[0].ask("2");
     let rest_ms = CLUSTER_PRESENCE_REST_MS + 8 * 120_000 / CLUSTER_PRESENCE_BYTES_PER_MS;
     nodes[0].at(rest_ms - 1);
-    assert_eq!(nodes[0].home_answers(&nobody).1, 0);
+    assert_eq!(nodes[0].home_answers(&no_member).1, 0);
     nodes[0].at(rest_ms);
-    assert_eq!(nodes[0].home_answers(&nobody).1, 1);
+    assert_eq!(nodes[0].home_answers(&no_member).1, 1);
 }
 
 #[test]
@@ -262,15 +262,15 @@ fn questions_wait_for_their_turn_and_askers_are_bounded() {
     let at_once = CLUSTER_PRESENT_OWED_BYTES_MAX / CLUSTER_PRESENT_BYTES;
     let rooms = at_once + 10;
     (0..rooms).for_each(|room| node.ask_about(&room.to_string(), "1"));
-    let (_, asked) = node.home_answers(&nobody);
+    let (_, asked) = node.home_answers(&no_member);
     assert_eq!(asked, at_once, "what these may bring is what may be on its way");
     node.answer_published(0);
-    let (replies, asked) = node.home_answers(&nobody);
+    let (replies, asked) = node.home_answers(&no_member);
     assert_eq!((replies.len(), asked), (at_once, 10));
     let id = "9".repeat(1_000);
     let askers = CLUSTER_ASKERS_BYTES_MAX / (CLUSTER_ASKER_BYTES + id.len());
     (0..askers + 5).for_each(|_| node.ask_about("0", &id));
-    let (replies, _) = node.home_answers(&nobody);
+    let (replies, _) = node.home_answers(&no_member);
     let refused = replies.iter().filter(|reply| reply.starts_with("unavailable")).count();
     assert!((5..=6).contains(&refused), "{refused}");
 }
@@ -282,12 +282,12 @@ fn who_has_no_turn_in_time_is_told_so() {
     let at_once = CLUSTER_PRESENT_OWED_BYTES_MAX / CLUSTER_PRESENT_BYTES;
     (0..=at_once).for_each(|room| node.ask_about(&room.to_string(), "1"));
     // A node that hangs has got all of them.
-    node.home_answers(&nobody);
+    node.home_answers(&no_member);
     node.answer_published(1);
     node.at(CLUSTER_PRESENCE_MS_MAX / 2);
     node.ask_about("late", "1");
     node.at(CLUSTER_PRESENCE_MS_MAX + 1);
-    let (replies, asked) = node.home_answers(&nobody);
+    let (replies, asked) = node.home_answers(&no_member);
     assert_eq!((replies.len(), asked), (at_once, 2), "it is not waited for, and the others' turn has come");
     node.core.check_invariants();
 }
@@ -296,12 +296,12 @@ fn who_has_no_turn_in_time_is_told_so() {
 fn a_node_that_hangs_is_not_waited_for() {
     let mut node = Node::connected();
     node.ask("1");
-    node.home_answers(&nobody);
+    node.home_answers(&no_member);
     node.answer_published(1);
     node.at(CLUSTER_PRESENCE_MS_MAX);
-    assert_eq!(node.home_answers(&nobody).0.len(), 0);
+    assert_eq!(node.home_answers(&no_member).0.len(), 0);
     node.at(CLUSTER_PRESENCE_MS_MAX + 1);
-    assert_eq!(node.home_answers(&nobody).0.len(), 1);
+    assert_eq!(node.home_answers(&no_member).0.len(), 1);
 }
 
 #[test]
@@ -309,9 +309,9 @@ fn a_fence_waits_for_who_is_in_a_room() {
     let mut node = Node::connected();
     node.ask("1");
     node.core.handle_mail(HOME.into(), ToCluster::Fence { member: conn(), rounds_left: 0 });
-    assert_eq!(node.home_answers(&nobody), (vec![], 1));
+    assert_eq!(node.home_answers(&no_member), (vec![], 1));
     node.answer_published(0);
-    let (told, _) = node.home_answers(&nobody);
+    let (told, _) = node.home_answers(&no_member);
     assert!(told.len() == 2 && told[0].starts_with("1 ") && told[1].contains("Fenced"), "{told:?}");
 }
 
