@@ -399,6 +399,20 @@ fn hop(criterion: &mut Criterion) {
     }
 }
 
+/// The router of a node with one reactor, without notices, whose rooms keep what `of` says.
+fn router_that_keeps(of: impl Fn(&str) -> Option<HistoryPolicy> + Send + Sync + 'static) -> Router {
+    let history = HistorySettings {
+        rooms: Some(RoomPolicies(Arc::new(of))),
+        inbox: None,
+        bytes_max: usize::MAX,
+        pinned: Arc::default(),
+        pinned_bytes_max: u64::MAX,
+    };
+    let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
+    let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };
+    Router::new(ReactorId(0), 1, 1, 1, settings)
+}
+
 /// A message into a history that is full, and a join that asks for the newest behind each, beside a copy of all that
 /// there is.
 fn history(criterion: &mut Criterion) {
@@ -406,16 +420,7 @@ fn history(criterion: &mut Criterion) {
     let frame = [b"\x81\x7e\x00\x7e".as_slice(), &[b'x'; 125], b"}"].concat();
     for messages in [100, 100_000] {
         let policy = HistoryPolicy { messages_max: messages, ttl_ms: u64::MAX };
-        let history = HistorySettings {
-            rooms: Some(RoomPolicies(Arc::new(move |_| Some(policy)))),
-            inbox: None,
-            bytes_max: usize::MAX,
-            pinned: Arc::default(),
-            pinned_bytes_max: u64::MAX,
-        };
-        let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-        let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };
-        let (mut router, mut sink) = (Router::new(ReactorId(0), 1, 1, 1, settings), Counter::new());
+        let (mut router, mut sink) = (router_that_keeps(move |_| Some(policy)), Counter::new());
         router.connect(NOBODY, "alice", &mut sink);
         let topic = TopicRef { kind: Kind::Room, name: "room" };
         let publish = Publish { topic, frame: &frame, exclude: None, key: None, publisher: NOBODY.into() };
@@ -448,16 +453,7 @@ fn room_tables(criterion: &mut Criterion) {
         let patterns: Vec<Pattern> = (0..tables).rev().map(pattern).collect();
         let policy = HistoryPolicy { messages_max: 100, ttl_ms: u64::MAX };
         let of = move |room: &str| patterns.iter().find(|pattern| pattern.matches(room)).map(|_| policy);
-        let history = HistorySettings {
-            rooms: Some(RoomPolicies(Arc::new(of))),
-            inbox: None,
-            bytes_max: usize::MAX,
-            pinned: Arc::default(),
-            pinned_bytes_max: u64::MAX,
-        };
-        let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-        let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };
-        let (mut router, mut sink) = (Router::new(ReactorId(0), 1, 1, 1, settings), Counter::new());
+        let (mut router, mut sink) = (router_that_keeps(of), Counter::new());
         for (what, name) in [("publish", "market000.gold"), ("publish_to_no_member", "den")] {
             let topic = TopicRef { kind: Kind::Room, name };
             let publish = Publish { topic, frame: &frame, exclude: None, key: None, publisher: NOBODY.into() };

@@ -64,6 +64,17 @@ fn attach(asked: &[ToCluster]) -> (TopicKey, AttachId) {
     (topic.clone(), *attach)
 }
 
+/// A home whose room has a member and waits for the cluster; the room, and the attachment that was asked for.
+fn with_a_member_of_den() -> (Home, TopicKey, AttachId) {
+    let mut home = Home::new();
+    home.router.connect(CONN, "alice", &mut home.told);
+    home.asked();
+    home.tell(FromCluster::Reachable(true));
+    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
+    let (topic, id) = attach(&home.asked());
+    (home, topic, id)
+}
+
 #[test]
 fn who_came_while_redis_was_away_is_told_where_the_inbox_is_when_it_is_back() {
     let mut home = Home::new();
@@ -147,12 +158,7 @@ fn who_knows_a_newer_place_than_the_welcome_has_missed_nothing() {
 
 #[test]
 fn a_page_that_redis_would_have_to_give_is_unavailable_without_it() {
-    let mut home = Home::new();
-    home.router.connect(CONN, "alice", &mut home.told);
-    home.asked();
-    home.tell(FromCluster::Reachable(true));
-    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
-    let (topic, attach) = attach(&home.asked());
+    let (mut home, topic, attach) = with_a_member_of_den();
     home.tell(FromCluster::Attached { topic: topic.clone(), attach, position: Some(position("e", 5)) });
     home.tell(FromCluster::Kept { topic, attach, offset: 6, frame: frame("6"), exclude: None });
     home.tell(FromCluster::Reachable(false));
@@ -165,12 +171,7 @@ fn a_page_that_redis_would_have_to_give_is_unavailable_without_it() {
 
 #[test]
 fn what_could_not_be_loaded_is_asked_for_again() {
-    let mut home = Home::new();
-    home.router.connect(CONN, "alice", &mut home.told);
-    home.asked();
-    home.tell(FromCluster::Reachable(true));
-    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
-    let (topic, attach) = attach(&home.asked());
+    let (mut home, topic, attach) = with_a_member_of_den();
     home.tell(FromCluster::Attached { topic: topic.clone(), attach, position: Some(position("e", 5)) });
     home.told();
     for _ in 0..2 {
@@ -183,12 +184,7 @@ fn what_could_not_be_loaded_is_asked_for_again() {
 
 #[test]
 fn nothing_overtakes_what_waits_however_much_that_is() {
-    let mut home = Home::new();
-    home.router.connect(CONN, "alice", &mut home.told);
-    home.asked();
-    home.tell(FromCluster::Reachable(true));
-    home.router.join(CONN, "den", JoinReply::Silent, &mut home.told).unwrap();
-    let (topic, attach) = attach(&home.asked());
+    let (mut home, topic, attach) = with_a_member_of_den();
     for _ in 0..CLUSTER_WAITING_MAX {
         home.router.presence(CONN, "den", None, &mut home.told);
     }
