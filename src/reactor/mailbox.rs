@@ -116,14 +116,17 @@ struct Gathered {
     bytes: usize,
 }
 
+/// Every peer of a node, and what wakes it: reactors first, in order.
+pub type Wakers = Vec<(PeerId, Arc<dyn Wake>)>;
+
 /// The mailboxes of a node, one for each peer in their order, of the usual size. Reactors come first, each at the place of
 /// its number; the others may be there or not.
-pub fn post_office(wakers: Vec<(PeerId, Arc<dyn Wake>)>) -> (PostOffice, Vec<Mailbox>) {
+pub fn post_office(wakers: Wakers) -> (PostOffice, Vec<Mailbox>) {
     post_office_of(wakers, MAILBOX_PARCELS)
 }
 
 /// The mailboxes of a node with room for `parcels_max` parcels each.
-pub(super) fn post_office_of(wakers: Vec<(PeerId, Arc<dyn Wake>)>, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
+pub(super) fn post_office_of(wakers: Wakers, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
     let (mut peers, mut inboxes) = (Vec::new(), Vec::new());
     for (id, wake) in wakers {
         let (sender, inbox) = bounded(parcels_max);

@@ -31,5 +31,5 @@ mod sync;
 mod worker;
 
 pub use driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
-pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office};
+pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, Wakers, post_office};
 pub use worker::{Assignment, DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use driver::SimDriver;
 
 use super::driver::Driver;
-use super::mailbox::{self, Mailbox, PostOffice, Wake};
+use super::mailbox::{self, Mailbox, PostOffice, Wake, Wakers};
 use super::worker::Worker;
 use crate::ids::PeerId;
 use crate::time::Millis;
@@ -366,7 +366,7 @@ impl Wake for SimWaker {
 }
 
 /// Makes wakers of these peers for a post office.
-pub fn wakers(peers: impl Iterator<Item = PeerId>) -> (Vec<Arc<SimWaker>>, Vec<(PeerId, Arc<dyn Wake>)>) {
+pub fn wakers(peers: impl Iterator<Item = PeerId>) -> (Vec<Arc<SimWaker>>, Wakers) {
     let named: Vec<(PeerId, Arc<SimWaker>)> = peers.map(|peer| (peer, Arc::default())).collect();
     let mine = named.iter().map(|(_, waker)| waker.clone()).collect();
     let theirs = named.into_iter().map(|(peer, waker)| (peer, waker as Arc<dyn Wake>)).collect();
@@ -374,7 +374,7 @@ pub fn wakers(peers: impl Iterator<Item = PeerId>) -> (Vec<Arc<SimWaker>>, Vec<(
 }
 
 /// The mailboxes of a node, one for each peer, with room for `parcels_max` parcels each: small ones spill.
-pub fn post_office_of(wakers: Vec<(PeerId, Arc<dyn Wake>)>, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
+pub fn post_office_of(wakers: Wakers, parcels_max: usize) -> (PostOffice, Vec<Mailbox>) {
     mailbox::post_office_of(wakers, parcels_max)
 }
 
