@@ -4,7 +4,7 @@
 //! of its dice: how many bytes a read gets, how many a send takes and whether at once or when it is submitted, how long
 //! a socket that was given up is still under way, what a wait tells of at once, how long a listener keeps a client
 //! waiting. The same seed throws the same. Time passes only when the world is told so. What the contract of
-//! [`Driver`](super::Driver) asks of a worker is checked: see [`SimDriver`].
+//! [`Driver`] asks of a worker is checked: see [`SimDriver`].
 //!
 //! Nothing blocks here, so sleep is a state the scheduler sees: after each turn [`Worker::rest`] asks the worker when it
 //! has something to do by itself. One that is [`Rest::Asleep`] needs no turn until its [`SimWaker`] was rung, its
