@@ -94,7 +94,7 @@ impl Node {
         self.open(Some(POLICY));
         self.confirm();
         self.answer(|_| read(offset));
-        assert!(self.mail().concat().contains("Opened"));
+        assert!(self.mail().concat().contains("Attached"));
     }
 
     fn append(&mut self, id: &str) {
@@ -214,7 +214,7 @@ fn a_stream_that_cannot_be_read_is_refused_and_tried_again() {
     while !node.sent.is_empty() {
         node.answer(|command| if matches!(command, Command::Read { .. }) { read(3) } else { Reply::Published(1) });
     }
-    assert!(node.mail().concat().contains("Opened"));
+    assert!(node.mail().concat().contains("Attached"));
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_fence_comes_back_behind_what_was_asked() {
     assert_eq!(node.mail(), [""; 0], "the topic is not opened yet");
     node.answer(|_| read(0));
     let mail = node.mail();
-    assert!(mail.len() == 2 && mail[0].contains("Opened") && mail[1].contains("Fenced"), "{mail:?}");
+    assert!(mail.len() == 2 && mail[0].contains("Attached") && mail[1].contains("Fenced"), "{mail:?}");
 }
 
 /// What a fence costs does not depend on how many topics there are: it waits for the first of those asked for before it
@@ -286,11 +286,11 @@ fn fences_go_back_in_the_order_of_what_they_wait_for() {
     node.core.handle(Input::Subscribed(vec!["p:room:{b}".into()]));
     node.hand_out();
     let mail = node.mail();
-    assert!(mail.len() == 1 && mail[0].contains("Opened"), "{mail:?}");
+    assert!(mail.len() == 1 && mail[0].contains("Attached"), "{mail:?}");
     node.core.handle(Input::Subscribed(vec!["p:room:{a}".into()]));
     node.hand_out();
     let mail = node.mail();
-    assert!(mail.len() == 3 && mail[0].contains("Opened"), "{mail:?}");
+    assert!(mail.len() == 3 && mail[0].contains("Attached"), "{mail:?}");
     assert!(mail[1].contains("generation: 0") && mail[2].contains("generation: 1"), "{mail:?}");
     node.core.check_invariants();
 }
