@@ -23,6 +23,9 @@ pub const TOKEN_REFRESH_BYTES_MAX: usize = 8 * 1024;
 /// whole set.
 pub const TOKEN_KEYS_MAX: usize = 100;
 
+/// Longest key set, in bytes. A longer one is refused.
+pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
+
 /// Patterns with a `*` elsewhere than at their end in one list of a token. With more, the token is refused: they alone are
 /// tried one by one.
 pub const TOKEN_PATTERNS_MAX: usize = 64;

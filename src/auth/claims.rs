@@ -43,7 +43,10 @@ enum Audience {
 pub(super) struct Time(f64);
 
 pub(super) fn read(payload: &[u8]) -> Result<Claims<'_>, TokenError> {
-    serde_json::from_slice(payload).map_err(|_| TokenError::Malformed)
+    serde_json::from_slice(payload).map_err(|error| match error.is_data() {
+        true => TokenError::Claims,
+        false => TokenError::Malformed,
+    })
 }
 
 impl Claims<'_> {

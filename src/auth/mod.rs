@@ -11,9 +11,12 @@
 
 mod claims;
 mod key;
+mod key_set;
 mod origin;
 mod patterns;
 mod permissions;
+mod public;
+mod sign;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -21,8 +24,10 @@ mod token;
 use std::sync::Arc;
 
 pub use key::{Alg, Key, KeyError};
+pub use key_set::{KeySet, KeySetError, key_set};
 pub use origin::Origins;
 pub use permissions::{Allowance, Permissions};
+pub use sign::SigningKey;
 pub use token::TokenError;
 
 use crate::limits::{TOKEN_BYTES_MAX, TOKEN_REFRESH_BYTES_MAX};

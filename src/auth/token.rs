@@ -26,6 +26,8 @@ pub enum TokenError {
     KeyAlg,
     /// No key has made the signature.
     Signature,
+    /// The claims are no JSON object, or one of them stands twice or is of another type than it has to be.
+    Claims,
     /// This claim is missing.
     Missing(&'static str),
     /// This claim is not what it has to be.
@@ -54,6 +56,9 @@ impl fmt::Display for TokenError {
             TokenError::UnknownKey => f.write_str("no key has the token's kid (or it has none and every key has one)"),
             TokenError::KeyAlg => f.write_str("the key for the token is for another alg"),
             TokenError::Signature => f.write_str("the token's signature is wrong"),
+            TokenError::Claims => {
+                f.write_str("a claim of the token stands twice or is of another type than it has to be")
+            }
             TokenError::Missing(claim) => write!(f, "the token has no {claim}"),
             TokenError::Claim(claim) => write!(f, "the token's {claim} is not what it has to be"),
             TokenError::Issuer => f.write_str("the token's iss is not auth.issuer"),
