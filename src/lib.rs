@@ -5,11 +5,11 @@
 //!
 //! ```text
 //! main        → cli
-//! cli         → bench, client, cluster, config, doctor, server
+//! cli         → bench, client, cluster, config, doctor, server, auth, limits
 //! bench       → client, config, frame
 //! client      → config
 //! doctor      → config, cgroup, descriptors
-//! server      → cluster, config, control, reactor, router, conn, compress, metrics, ids, descriptors, cgroup, limits
+//! server      → cluster, config, control, reactor, auth, router, conn, compress, metrics, ids, descriptors, cgroup, limits
 //! control     → reactor, router, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
 //! reactor     → router, conn, compress, protocol, metrics, frame, ids, time, growth, limits

@@ -28,7 +28,7 @@ pub use key_set::{KeySet, KeySetError, key_set};
 pub use origin::Origins;
 pub use permissions::{Allowance, Permissions};
 pub use sign::SigningKey;
-pub use token::TokenError;
+pub use token::{TokenError, texts};
 
 use crate::limits::{TOKEN_BYTES_MAX, TOKEN_REFRESH_BYTES_MAX};
 use permissions::Compiled;

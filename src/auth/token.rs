@@ -71,6 +71,17 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
+/// What stands in a token as its header and its claims, for people: none of it is checked.
+///
+/// # Errors
+///
+/// It is no token.
+pub fn texts(token: &str) -> Result<(String, String), TokenError> {
+    let mut words = token.split('.').map(decode);
+    let mut text = || String::from_utf8(words.next().ok_or(TokenError::Malformed)??).map_err(|_| TokenError::Malformed);
+    Ok((text()?, text()?))
+}
+
 /// A token in its parts, nothing of which is checked but the form.
 pub(super) struct Token<'a> {
     signed: &'a str,

@@ -3,6 +3,7 @@
 //! Owns start and stop, nothing in between: from `listening` to the first signal the main thread only waits. May
 //! import everything but `cli` and `main`.
 
+pub mod auth;
 mod cores;
 mod listen;
 mod log;
