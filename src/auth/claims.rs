@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::Settings;
+use super::json::{object, present};
 use super::token::TokenError;
 use crate::limits::USER_ID_BYTES_MAX;
 
@@ -43,7 +44,8 @@ enum Audience {
 pub(super) struct Time(f64);
 
 pub(super) fn read(payload: &[u8]) -> Result<Claims<'_>, TokenError> {
-    serde_json::from_slice(payload).map_err(|error| match error.is_data() {
+    let text = str::from_utf8(payload).map_err(|_| TokenError::Malformed)?;
+    object(text).map_err(|error| match error.is_data() {
         true => TokenError::Claims,
         false => TokenError::Malformed,
     })
@@ -103,9 +105,4 @@ impl<'de> Deserialize<'de> for Time {
             false => Err(serde::de::Error::custom("no time")),
         }
     }
-}
-
-/// What is there has to be of its type: `null` is not as good as absent.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }

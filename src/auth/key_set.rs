@@ -7,6 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::json::object;
 use super::key::{Alg, Key, KeyError};
 use super::public::PublicKey;
 use crate::limits::{KEY_SET_BYTES_MAX, TOKEN_KEYS_MAX};
@@ -88,7 +89,8 @@ pub fn key_set(document: &[u8]) -> Result<KeySet, KeySetError> {
     if document.len() > KEY_SET_BYTES_MAX {
         return Err(KeySetError::TooLong);
     }
-    let document: Document<'_> = serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
+    let text = str::from_utf8(document).map_err(|_| KeySetError::Malformed)?;
+    let document: Document<'_> = object(text).map_err(|_| KeySetError::Malformed)?;
     let found = document.keys.len();
     if found > TOKEN_KEYS_MAX {
         return Err(KeySetError::TooMany(found));
@@ -102,7 +104,7 @@ pub fn key_set(document: &[u8]) -> Result<KeySet, KeySetError> {
 
 /// The key, if it is one that tokens may be signed by.
 fn key(text: &str) -> Option<Key> {
-    let jwk: Jwk<'_> = serde_json::from_str(text).ok()?;
+    let jwk: Jwk<'_> = object(text).ok()?;
     let is_for_signatures = jwk.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
         && jwk.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
     if !is_for_signatures || jwk.kid.as_ref().is_some_and(|kid| kid.len() > KID_BYTES_MAX) {

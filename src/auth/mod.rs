@@ -10,6 +10,7 @@
 //! Imports `config` for the patterns that rooms are meant by, and `limits`.
 
 mod claims;
+mod json;
 mod key;
 mod key_set;
 mod origin;

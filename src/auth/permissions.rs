@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
+use super::json::{object, present};
 use super::patterns::Patterns;
 use super::token::TokenError;
 use crate::config::Pattern;
@@ -89,22 +91,24 @@ impl Permissions {
 
 /// The claim `fanfare`. What is absent comes from the default; other names in it are ignored.
 #[derive(Deserialize)]
-struct Claim {
+struct Claim<'a> {
     #[serde(default, deserialize_with = "patterns")]
     join: Option<Vec<Pattern>>,
     #[serde(default, deserialize_with = "patterns")]
     publish: Option<Vec<Pattern>>,
     #[serde(default, deserialize_with = "patterns")]
     presence: Option<Vec<Pattern>>,
-    #[serde(default, deserialize_with = "switch")]
+    #[serde(default, deserialize_with = "present")]
     private: Option<bool>,
-    #[serde(default, deserialize_with = "switch")]
+    #[serde(default, deserialize_with = "present")]
     broadcast: Option<bool>,
-    rate: Option<Rate>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    rate: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Rate {
+    #[serde(default, deserialize_with = "present")]
     messages_per_second: Option<u64>,
 }
 
@@ -144,7 +148,9 @@ impl Compiled {
     }
 
     fn compile(&self, claim: &str) -> Result<Permissions, TokenError> {
-        let claim: Claim = serde_json::from_str(claim).map_err(|_| TokenError::Claim("fanfare"))?;
+        let wrong = |_| TokenError::Claim("fanfare");
+        let claim: Claim<'_> = object(claim).map_err(wrong)?;
+        let rate = claim.rate.map(|rate| object::<Rate>(rate.get())).transpose().map_err(wrong)?;
         let default = &self.allowance;
         let own = |said: &Option<Vec<Pattern>>, default: &[Pattern]| Patterns::new(said.as_deref().unwrap_or(default));
         let permissions = Permissions {
@@ -153,7 +159,7 @@ impl Compiled {
             presence: own(&claim.presence, &default.presence),
             private: claim.private.unwrap_or(default.private),
             broadcast: claim.broadcast.unwrap_or(default.broadcast),
-            messages_per_second: claim.rate.and_then(|rate| rate.messages_per_second).or(default.messages_per_second),
+            messages_per_second: rate.and_then(|rate| rate.messages_per_second).or(default.messages_per_second),
         };
         match permissions.is_bounded() {
             true => Ok(permissions),
@@ -182,8 +188,4 @@ fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Pat
     let texts = Vec::<String>::deserialize(deserializer)?;
     let patterns = texts.iter().map(|text| text.parse()).collect::<Result<_, String>>();
     patterns.map(Some).map_err(serde::de::Error::custom)
-}
-
-fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    bool::deserialize(deserializer).map(Some)
 }

@@ -7,6 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::json::{object, present};
 use super::key::Alg;
 
 /// Why a token is refused. Holds nothing of the token.
@@ -101,9 +102,9 @@ pub(super) struct Header {
 struct RawHeader<'a> {
     #[serde(borrow)]
     alg: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     kid: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     crit: Option<&'a RawValue>,
 }
 
@@ -114,8 +115,8 @@ impl<'a> Token<'a> {
         if payload.contains('.') {
             return Err(TokenError::Malformed);
         }
-        let header = decode(header)?;
-        let raw: RawHeader<'_> = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
+        let header = String::from_utf8(decode(header)?).map_err(|_| TokenError::Malformed)?;
+        let raw: RawHeader<'_> = object(&header).map_err(|_| TokenError::Malformed)?;
         if raw.crit.is_some() {
             return Err(TokenError::Critical);
         }

@@ -38,13 +38,12 @@ const RATE_KIND: Kind = Kind::Integer(Bounds { min: 0, max: 1_000_000_000, zero:
 /// The command, for the parser of the command line.
 pub(super) fn command() -> Command {
     let patterns = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name("PATTERN").action(ArgAction::Append).help(help).conflicts_with(INSPECT)
+        Arg::new(name).long(name).value_name("PATTERN").action(ArgAction::Append).help(help)
     };
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help).conflicts_with(INSPECT)
-    };
+    let switch =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     let text = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help).conflicts_with(INSPECT)
+        Arg::new(name).long(name).value_name(value).help(help)
     };
     Command::new(TOKEN)
         .about("Make a token with a key of the configuration, or explain one")
@@ -97,6 +96,9 @@ pub(super) fn run(matches: &ArgMatches, env: Env, out: &mut dyn Write, err: &mut
         Err(error) => return refuse(err, error),
     };
     match matches.get_one::<String>(INSPECT) {
+        Some(_) if matches.contains_id(SUB) => {
+            refuse(err, "say --sub to make a token or --inspect to explain one, not both")
+        }
         Some(token) => inspect(&auth, token, out, err),
         None => match make(matches, &config, now_ms()) {
             Ok(token) => give(&auth, &token, out, err),

@@ -410,7 +410,8 @@ fn check_listen(effective: &Effective, problems: &mut Vec<Problem>) {
     if let Some(address) = listen.iter().find(|address| !address.is_local()) {
         let text = format!(
             "anyone who can reach {address} could read and send everything, because there is no authentication; \
-             add a key for tokens ([[auth.key]]), say --open (or open = true) if you mean that, or listen on a loopback address such as 127.0.0.1:8080"
+             add a key for tokens ([[auth.key]]), say --open (or open = true) if you mean that, \
+             or listen on a loopback address such as 127.0.0.1:8080"
         );
         problems.push(Problem::new(place.clone(), "listen", text));
     }

@@ -209,7 +209,7 @@ fn a_header_that_asks_for_more_is_refused() {
         let header = format!(r#"{{"alg":"HS256",{more}}}"#);
         assert_eq!(auth().verify(&token(&header, CLAIMS), NOW, When::Handshake).map(drop), expected, "{more}");
     }
-    for header in ["", "{}", "[]", "null", r#"{"alg":null}"#, r#"{"alg":1}"#, r#"{"alg":"HS256"} x"#] {
+    for header in ["", "{}", r#"["HS256"]"#, "[]", "null", r#"{"alg":null}"#, r#"{"alg":1}"#, r#"{"alg":"HS256"} x"#] {
         assert_eq!(
             auth().verify(&token(header, CLAIMS), NOW, When::Handshake).map(drop),
             Err(TokenError::Malformed),
@@ -268,10 +268,18 @@ fn claims_of_another_form_are_refused() {
     ] {
         assert_eq!(refused(&auth(), &format!(r#"{{"sub":"alice",{more}}}"#)), TokenError::Claims, "{more}");
     }
-    for claims in ["", "{", "[1]x", r#"{"sub":"a","exp":1800000060}x"#, "\u{feff}{}"] {
+    for claims in ["", "{", r#"{"sub":"a","exp":1800000060}x"#, "\u{feff}{}"] {
         assert_eq!(refused(&auth(), claims), TokenError::Malformed, "{claims}");
     }
-    for claims in ["[]", "null", "1", r#""a""#, r#"{"sub":null,"exp":1800000060}"#, r#"{"sub":1,"exp":1800000060}"#] {
+    for claims in [
+        "[]",
+        r#"["alice",1800000060]"#,
+        "null",
+        "1",
+        r#""a""#,
+        r#"{"sub":null,"exp":1800000060}"#,
+        r#"{"sub":1,"exp":1800000060}"#,
+    ] {
         assert!(checked(&auth(), claims).is_err(), "{claims}");
     }
     let not_utf8 = signed_with(SECRET.as_bytes(), HEADER, b"{\"sub\":\"\xff\",\"exp\":1800000060}");
@@ -356,6 +364,9 @@ fn what_a_claim_does_not_say_the_default_does() {
         r#"{"rate":{"messages_per_second":1.5}}"#,
         r#"{"rate":null}"#,
         r#"{"rate":5}"#,
+        r#"{"rate":[5]}"#,
+        r#"{"rate":{"messages_per_second":null}}"#,
+        r#"[["*"]]"#,
     ] {
         assert_eq!(of(&format!(r#","fanfare":{claim}"#)).map(drop), Err(TokenError::Claim("fanfare")), "{claim}");
     }
@@ -447,6 +458,7 @@ fn key_sets_that_lie_or_are_huge_are_refused() {
         "1",
         "null",
         "{}",
+        r#"["OKP"]"#,
         r#"{"kty":"oct","k":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY","alg":"HS256"}"#,
         r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#,
         r#"{"kty":"RSA","n":"!","e":"AQAB"}"#,
@@ -463,7 +475,7 @@ fn key_sets_that_lie_or_are_huge_are_refused() {
         assert_eq!(of(&own(key)), Ok((3, 1)), "{key}");
         assert_eq!(of(&format!(r#"{{"keys":[{key}]}}"#)), Err(KeySetError::Unusable(1)), "{key}");
     }
-    for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, r#"{"keys":["#, "<html>"] {
+    for text in ["", "[]", "[[]]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, r#"{"keys":["#, "<html>"] {
         assert_eq!(of(text), Err(KeySetError::Malformed), "{text}");
     }
     assert_eq!(of(r#"{"keys":[]}"#), Err(KeySetError::Unusable(0)));

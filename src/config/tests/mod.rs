@@ -1,5 +1,6 @@
 //! The sources together: precedence, values that have to fit each other, and the files made from the table.
 
+mod auth_tests;
 mod file_tests;
 mod room_tests;
 
@@ -191,14 +192,18 @@ fn the_defaults_are_these() {
 
 #[test]
 fn every_setting_reaches_the_config_from_every_source() {
+    // Without a key some would check nothing, and are refused.
+    let with_key =
+        |sources: Sources| Sources { auth_key_flags: vec!["alg=HS256,secret_file=/s".to_owned()], ..sources };
+    let default = loaded(&with_key(Sources::default()));
     for setting in SETTINGS {
         for value in other_values(setting) {
-            let by_flag = loaded(&flags(&[(setting.key, &value)]));
-            assert_ne!(by_flag, Config::default(), "{} = {value} changes nothing", setting.key);
-            assert_eq!(loaded(&env(&[(&setting.env(), &value)])), by_flag, "{}", setting.key);
+            let by_flag = loaded(&with_key(flags(&[(setting.key, &value)])));
+            assert_ne!(by_flag, default, "{} = {value} changes nothing", setting.key);
+            assert_eq!(loaded(&with_key(env(&[(&setting.env(), &value)]))), by_flag, "{}", setting.key);
             let toml = setting.kind.parse(&value).expect(&value).to_toml();
             let section = setting.section().map_or(String::new(), |section| format!("[{section}]\n"));
-            let by_file = loaded(&file(&format!("{section}{} = {toml}\n", setting.name())));
+            let by_file = loaded(&with_key(file(&format!("{section}{} = {toml}\n", setting.name()))));
             assert_eq!(by_file, by_flag, "{}", setting.key);
         }
     }
@@ -292,7 +297,8 @@ fn strangers_are_let_in_only_on_purpose() {
     let warning = |address: &str| {
         format!(
             "anyone who can reach {address} could read and send everything, because there is no authentication; \
-             say --open (or open = true) if you mean that, or listen on a loopback address such as 127.0.0.1:8080"
+             add a key for tokens ([[auth.key]]), say --open (or open = true) if you mean that, \
+             or listen on a loopback address such as 127.0.0.1:8080"
         )
     };
     assert_eq!(
