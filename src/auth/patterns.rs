@@ -10,7 +10,16 @@ pub(super) struct Patterns {
     names: Box<[Box<str>]>,
     /// What stands before the only `*`, at the end; sorted, and none the beginning of another.
     beginnings: Box<[Box<str>]>,
-    others: Box<[Pattern]>,
+    others: Box<[Other]>,
+}
+
+/// A pattern with a `*` elsewhere than at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Other {
+    /// What stands before its first `*` and behind its last: nearly all rooms that it does not mean differ there.
+    head: Box<str>,
+    tail: Box<str>,
+    pattern: Pattern,
 }
 
 impl Patterns {
@@ -21,7 +30,10 @@ impl Patterns {
             match text.split_once('*') {
                 None => names.push(text.into()),
                 Some((beginning, "")) => beginnings.push(beginning.into()),
-                Some(_) => others.push(pattern.clone()),
+                Some((head, rest)) => {
+                    let tail = rest.rsplit_once('*').map_or(rest, |(_, tail)| tail);
+                    others.push(Other { head: head.into(), tail: tail.into(), pattern: pattern.clone() });
+                }
             }
         }
         names.sort_unstable();
@@ -36,7 +48,7 @@ impl Patterns {
     }
 
     pub(super) fn match_room(&self, room: &str) -> bool {
-        self.is_begun(room) || self.is_named(room) || self.others.iter().any(|pattern| pattern.matches(room))
+        self.is_begun(room) || self.is_named(room) || self.others.iter().any(|other| other.match_room(room))
     }
 
     /// A beginning of the room's id stands directly before where the id itself would stand: what stands between the two in
@@ -48,6 +60,12 @@ impl Patterns {
 
     fn is_named(&self, room: &str) -> bool {
         self.names.binary_search_by(|name| (**name).cmp(room)).is_ok()
+    }
+}
+
+impl Other {
+    fn match_room(&self, room: &str) -> bool {
+        room.ends_with(&*self.tail) && room.starts_with(&*self.head) && self.pattern.matches(room)
     }
 }
 

@@ -80,7 +80,7 @@ fn a_wrong_key_is_told_with_its_place() {
     }
     assert_eq!(
         problems(&file("[auth.key]\nalg = \"HS256\"\n")),
-        ["f.toml:1:2: auth.key: a table stands where keys belong; write [[auth.key]] on a line of its own and the \
+        ["f.toml:1:1: auth.key: a table stands where keys belong; write [[auth.key]] on a line of its own and the \
              key's keys below"]
     );
     let twice = "alg=HS256,kid=a,secret_file=/s;alg=HS384,kid=a,secret_file=/s";
@@ -178,6 +178,6 @@ fn patterns_are_an_array_or_a_text() {
     );
     assert_eq!(
         problems(&file("[auth]\nleeway = \"31s\"\n")),
-        ["f.toml:2:10: auth.leeway: \"31s\" is out of bounds; write 0ms to 30s"]
+        ["f.toml:2:10: auth.leeway: \"31s\" is out of bounds; write 0s to 30s"]
     );
 }
