@@ -400,7 +400,7 @@ fn token_says_what_is_missing() {
 fn check_reads_the_keys() {
     let key = File::new("check-key.pem", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n");
     let file =
-        File::new("check-key.toml", &format!("[[auth.key]]\nalg = \"ES256\"\npublic_key_file = \"{}\"\n", key.path()));
+        File::new("check-key.toml", format!("[[auth.key]]\nalg = \"ES256\"\npublic_key_file = \"{}\"\n", key.path()));
     let (code, _, stderr) = fanfare(&["check", file.path()]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("it is a private key, which only who signs should have"), "{stderr}");
