@@ -12,7 +12,7 @@
 //! server      → cluster, config, control, reactor, auth, router, conn, compress, metrics, ids, descriptors, cgroup, limits
 //! control     → reactor, router, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
-//! reactor     → router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
+//! reactor     → auth, router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
 //! auth        → config, limits
 //! config      → limits
 //! router      → compress, protocol, frame, ids, time, growth, limits

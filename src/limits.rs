@@ -19,6 +19,14 @@ pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
 /// Longest token in `refresh`, in bytes. A longer one is `unauthorized`.
 pub const TOKEN_REFRESH_BYTES_MAX: usize = 8 * 1024;
 
+/// A connection whose token has ended is closed at most so much later, in milliseconds, by chance, so that not all who came
+/// at once go at once. With the turn that closes it, it stays within five seconds.
+pub const EXPIRY_JITTER_MS_MAX: u64 = 4_000;
+
+/// Tokens of one reactor that wait for the thread that checks signatures by public keys. More wait in the reactor, with
+/// their connections.
+pub const VERIFICATIONS_UNDER_WAY: usize = 64;
+
 /// Keys that check tokens, of the settings and of a key set each. One more in the settings is refused, in a key set the
 /// whole set.
 pub const TOKEN_KEYS_MAX: usize = 100;

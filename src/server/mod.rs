@@ -35,7 +35,9 @@ use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
-use crate::reactor::{DeflateSettings, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
+use crate::reactor::{
+    DeflateSettings, Gate, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office,
+};
 use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
 
 pub use log::last_words;
@@ -327,6 +329,7 @@ fn settings(config: &Config, shares: Shares) -> Settings {
             contexts_max: config.deflate.contexts_max,
             memory_bytes_max: config.deflate.memory_max,
         }),
+        gate: Gate::default(),
         head: HeadLimits { bytes_max: config.limits.head_bytes_max, headers_max: config.limits.headers_max },
         handshake_ms_max: ms(config.limits.handshake_timeout),
         heartbeat_ms: ms(config.heartbeat.interval),
