@@ -188,7 +188,7 @@ pub(super) fn what_is_wrong(error: TokenError) -> &'static str {
         | TokenError::UnknownKey
         | TokenError::KeyAlg
         | TokenError::Signature => "it is not signed by a key of this server (fanfare token --inspect says more)",
-        TokenError::Missing(_) | TokenError::Claim(_) => {
+        TokenError::Claims | TokenError::Missing(_) | TokenError::Claim(_) => {
             "a claim is missing, or not what it has to be (fanfare token --inspect says which)"
         }
         TokenError::Issuer => "its iss is another one",

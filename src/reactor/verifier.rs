@@ -57,10 +57,22 @@ impl Verifier {
 }
 
 impl Jobs {
+    /// Looks at the next token, if there is one; whether there was.
+    pub fn run_one(&self, post: &PostOffice) -> bool {
+        let Ok(job) = self.0.try_recv() else { return false };
+        judge(job, post);
+        true
+    }
+
     /// Looks at tokens until the last reactor is gone.
     pub fn run(self, post: &PostOffice) {
-        while let Ok(Job { reactor, slot, token, unix_ms, when, auth }) = self.0.recv() {
-            post.verdict(reactor, Verdict { slot, outcome: auth.verify(&token, unix_ms, when) });
+        while let Ok(job) = self.0.recv() {
+            judge(job, post);
         }
     }
+}
+
+fn judge(job: Job, post: &PostOffice) {
+    let Job { reactor, slot, token, unix_ms, when, auth } = job;
+    post.verdict(reactor, Verdict { slot, outcome: auth.verify(&token, unix_ms, when) });
 }
