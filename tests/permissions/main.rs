@@ -66,9 +66,13 @@ fn run(seed: u64, _in_words: bool) -> Outcome {
 
 /// The node, and what makes tokens for it.
 pub struct Node {
+    /// The reactors.
     pub seats: Seats,
+    /// Makes tokens that are good here.
     pub signer: SigningKey,
+    /// Tokens that are to be looked at beside the reactors.
     pub jobs: Jobs,
+    /// By which the reactors hear of those.
     pub office: PostOffice,
 }
 
