@@ -37,7 +37,7 @@ use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    DeflateSettings, Gate, Jobs, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office,
+    DeflateSettings, Gate, Jobs, Mailbox, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office, verifier,
 };
 use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
 

@@ -57,9 +57,9 @@ pub fn rooms_that_are_forbidden_are_left_before_the_answer(reactors: usize) {
         let mut client = guarded.connect("alice", may.clone());
         let mut speaker = guarded.connect("bob", may);
         for client in [&mut client, &mut speaker] {
-            client.request(json!({"type": "join_room", "roomIds": rooms}));
+            client.send(&json!({"type": "join_room", "roomIds": rooms, "id": 0}));
+            client.until(|message| message["type"] == "ack");
         }
-        client.drain();
         let token = guarded.token("alice", json!({"join": ["r1*"]}));
         client.send(&json!({"type": "refresh", "token": token, "id": 1}));
         let mut said = client.until(|message| message["type"] == "ack");
