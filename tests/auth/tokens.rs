@@ -20,7 +20,7 @@ pub struct Guarded {
 
 enum Signer {
     Hs256,
-    Es256(EcdsaKeyPair),
+    Es256(Box<EcdsaKeyPair>),
 }
 
 impl Guarded {
@@ -52,7 +52,7 @@ impl Guarded {
         let key = format!("alg=ES256,public_key_file={}", path.display());
         let server = Server::with_reactors(reactors, &[&["--auth.key", &key], settings].concat());
         fs::remove_file(path).unwrap();
-        Guarded { server, signer: Signer::Es256(pair) }
+        Guarded { server, signer: Signer::Es256(Box::new(pair)) }
     }
 
     /// A token with these claims.
