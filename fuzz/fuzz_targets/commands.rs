@@ -287,7 +287,7 @@ fn check_message(request: &Request<'_>) {
             protocol::presence(&mut out, request.id, room, protocol::UserCount::Exact(2), [from]);
             return check_reply(&out, request.id, Some(room));
         }
-        Command::JoinRoom { rooms: Rooms::Many(_), .. } 
+        Command::JoinRoom { rooms: Rooms::Many(_), .. }
         | Command::LeaveRoom { .. }
         | Command::Refresh { .. }
         | Command::Ping => {
