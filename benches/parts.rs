@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::bounded;
+use fanfare::auth::{Alg, Allowance, Auth, Key, Permissions, Settings, SigningKey, When};
 use fanfare::compress::SharedFrame;
 use fanfare::config::Pattern;
 use fanfare::conn::{Chunk, Ledger, Outbox, Segment, parse_header, unmask, validate};
@@ -26,6 +27,7 @@ use fanfare::router::{
     RecoverFrom, RoomPolicies, Router, RouterSettings, Sink, Slice, TopicRef,
 };
 use fanfare::time::{Millis, wheel::Wheel};
+use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tungstenite::protocol::frame::FrameHeader;
@@ -51,7 +53,7 @@ fn settings() -> Criterion {
 criterion_group! {
     name = parts;
     config = settings();
-    targets = read_header, write_header, unmasking, utf8, command, event, fan_out, hop, history, room_tables, mailbox, wheel, outbox, counters
+    targets = read_header, write_header, unmasking, utf8, command, event, fan_out, hop, history, room_tables, mailbox, wheel, outbox, counters, permissions, tokens
 }
 criterion_main!(parts);
 
@@ -606,3 +608,127 @@ fn counters(criterion: &mut Criterion) {
         });
     });
 }
+
+/// Whether a room may be published into, with twenty patterns of each form; `plain` asks them one by one.
+fn permissions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("permission");
+    for (form, text) in [("prefixes", "team.N.*"), ("names", "team.N.chat"), ("middle", "team.*.N.chat")] {
+        let patterns: Vec<Pattern> =
+            (0..20).map(|at| text.replace('N', &at.to_string()).parse().expect("a pattern")).collect();
+        let compiled = Permissions::new(&Allowance { publish: patterns.clone(), ..Allowance::default() });
+        for (end, room) in [("hit", "team.9.chat"), ("miss", "team.99.other")] {
+            let name = format!("{form}_{end}");
+            group.bench_function(BenchmarkId::new("ours", &name), |bencher| {
+                bencher.iter(|| compiled.may_publish(black_box(room)));
+            });
+            group.bench_function(BenchmarkId::new("plain", &name), |bencher| {
+                bencher.iter(|| patterns.iter().any(|pattern| pattern.matches(black_box(room))));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A whole token, from its text to what it grants, by the way it is signed.
+fn tokens(criterion: &mut Criterion) {
+    let random = SystemRandom::new();
+    let secret = b"0123456789abcdef0123456789abcdef";
+    let settings = || Settings {
+        issuer: None,
+        audience: None,
+        anonymous: false,
+        leeway_ms: 0,
+        expiry_required: true,
+        default: Allowance::default(),
+    };
+    let claims = r#"{"sub":"alice","exp":1800000060,"fanfare":{"join":["chat.*"],"publish":["chat.lobby"]}}"#;
+    let mut group = criterion.benchmark_group("token");
+    let mut row = |name: &str, key: Key, token: String| {
+        let auth = Auth::new(settings(), vec![key]);
+        group.bench_function(BenchmarkId::new("ours", name), |bencher| {
+            bencher.iter(|| auth.verify(black_box(&token), 1_800_000_000_000, When::Handshake).expect("it is good"));
+        });
+    };
+    for alg in [Alg::Hs256, Alg::Hs512] {
+        let signer = SigningKey::secret(alg, secret).expect("a key");
+        let token = signer.sign(None, claims, &random).expect("there is randomness");
+        row(alg.as_str(), Key::secret(alg, None, secret).expect("a key"), token);
+    }
+    for (alg, private, public) in [
+        (Alg::Rs256, RSA_PRIVATE, RSA_PUBLIC),
+        (Alg::Ps256, RSA_PRIVATE, RSA_PUBLIC),
+        (Alg::Es256, P256_PRIVATE, P256_PUBLIC),
+        (Alg::EdDsa, ED25519_PRIVATE, ED25519_PUBLIC),
+    ] {
+        let signer = SigningKey::private_pem(alg, private.as_bytes(), &random).expect("a key");
+        let token = signer.sign(None, claims, &random).expect("there is randomness");
+        row(alg.as_str(), Key::public_pem(alg, None, public.as_bytes()).expect("a key"), token);
+    }
+    group.finish();
+}
+
+/// Keys that were made for this.
+const RSA_PRIVATE: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQChOA2Pqqpvn6hJ
+HcVuMKL5TruNC3T3wVVX7FuLWBsDFdlgbTtf2AI09vIPZVjg7TluVDW2XHzDjh7Y
+W08gmmP6VvI1sRx0uef4Gy9RSOzv4WDfHx5St8/cSdQHJegliMgRsV+OIaF9whTh
+QYaarenkkuSRVZnjZMxCNe52LtuJvoMH4uKj70RYr7qDrmb/v9/kBC6V6HmB+6PV
+d1IeYgnDOXy1vAT2oCMSoR7xVKu4x007ggPhZwJIt5rAwAbONhSZKhnMeGWNy2I+
+y7o+Wxse2uWMf+XnqjZQADFnZGd6qkVFBgvqpu7gE0Ji/gQa19+6QQQZBjZ23kAY
+ehaIFlqtAgMBAAECggEAB47BYf4B6eQt5ymQXwtEJJRKigDivZeQWOQRYY2ijIk6
+bMEKIsLVTabS76JUYYz1X4TulKsuxRsVOpbDNZfPPoXTam1wVE9/vpuFoxWcV910
+pVkH2qBXy++hEym1gYbxPBUY0eilMahGws2H0hn7iDXTpbWB1o1b3vG4yU0GiSU0
+Sw+MDiAg/KAyv8FdtXQm0sEiwie+0frkzlPYllidp57KVRJ/uBDN23wxTTd+MVT5
+H4/mBDWVP235bdiWaDMh7KdlUeV4oHagMTFBdMi7YlvG0YZVY4iMyfE1ZyfE+J0G
+K+V3teO4bh2/wHOnS616EbS5MAFHCFWMV435pE7TWQKBgQDgJ6zLR8Pf/2f8kMKy
+UnypDcMK30sxsJCQAY6lp+2eXupM4B1WoZHSuspLvnpPpTB3ZCvZB0Yy04hJHkRW
+IqaL3hYtu9iCJm9xDgsPtGfL3oZXCAo4bvtV47FKZaD/XJJXF8fvdATJH/V1HwlD
+aaRRDZF+ScJdb36vl7PnuVJB+QKBgQC4H3LY9HRLGbUeVzx+bOeIK+WQA3uZCuql
+vCXtAQKIaVWWC8EnZn11AOeSEM9zkYCsl3GzRPx2dsU23DTMv4ObqegdiVx++tjQ
+mqTn8n0eH2x6PnPkr7RexIJz5xBJJpKFi8ksnq10B03UajCk1WJTGgcA7SlOHTgN
+kU8SbqbLVQKBgQCqaJ8tv3ZC8Wl9khPh+2G4J7Uyq8T/lqqgP/7RI1Q7RQ88uFi1
+holUuhqW8M0NhZjN+0J2cNhGRZhjdfYfwaH5zTHxPNCBSXUJbtKr8svCKn7Y5UzX
+0E+U4U/kLlTyLc83FOYzvXDx8jDqBFlHfaWk1PraFnsEC4I1PdBQhwvpCQKBgC4R
+wFzEnayE3CqhTUOc4DnUMfZcyLo8XwXlE+A/VnDnWkDW5BeFr3JtLYQArMeP6pBE
+vHBMnJbPlPzrEFMCwF1cn/Vz/y7OeR2I9CYNKH03A596rOjVhd4IcVOqxwpmmlbL
+6SQ+98uGYFT71PwJYDbG1mXG8YTYDsRmTVChWx6ZAoGAcTrnG3idu/IYd4ywHGAO
+QcGpUh2H81cqyyObwL2OCi5L/XRXOghxpyDMjlqHg1dJrrAXPJdJM+rcaWsC1BuR
+oWTJK6TG8lYX4j8/lWinrXlVdBjQ6Qpv1ND4yerhZywkXlQX/KySBU88/UvoOTAk
+fQb/hJMk8mTz9iYxvCYxBgc=
+-----END PRIVATE KEY-----
+";
+const RSA_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAoTgNj6qqb5+oSR3FbjCi
++U67jQt098FVV+xbi1gbAxXZYG07X9gCNPbyD2VY4O05blQ1tlx8w44e2FtPIJpj
++lbyNbEcdLnn+BsvUUjs7+Fg3x8eUrfP3EnUByXoJYjIEbFfjiGhfcIU4UGGmq3p
+5JLkkVWZ42TMQjXudi7bib6DB+Lio+9EWK+6g65m/7/f5AQuleh5gfuj1XdSHmIJ
+wzl8tbwE9qAjEqEe8VSruMdNO4ID4WcCSLeawMAGzjYUmSoZzHhljctiPsu6Plsb
+HtrljH/l56o2UAAxZ2RneqpFRQYL6qbu4BNCYv4EGtffukEEGQY2dt5AGHoWiBZa
+rQIDAQAB
+-----END PUBLIC KEY-----
+";
+const P256_PRIVATE: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg+4WBU9Gy7GdtNm8b
+AgydjmmhFqlRezncsD5Plm/MOvWhRANCAAT1Rgq6ekVwV9KGDPuqvz4b2W/Q3IzJ
+XZuVv5CW1SHHr/Op3DzGgvkcJFbApcP+6uk2kz4KonX97HOzmMIdKVN1
+-----END PRIVATE KEY-----
+";
+const P256_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE9UYKunpFcFfShgz7qr8+G9lv0NyM
+yV2blb+QltUhx6/zqdw8xoL5HCRWwKXD/urpNpM+CqJ1/exzs5jCHSlTdQ==
+-----END PUBLIC KEY-----
+";
+const ED25519_PRIVATE: &str = "\
+-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIEPJddI2DnOTGOrMrF/kOKgegJeWHD/2555MA4Wowmx7
+-----END PRIVATE KEY-----
+";
+const ED25519_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAcBIrCF/97AvsJSZ07/t7nzxEYbaF+Nab2XZPqVyJjwg=
+-----END PUBLIC KEY-----
+";

@@ -5,10 +5,11 @@
 //! was asked for goes to stdout; what went wrong goes to stderr, one line each. Never decides what a value means:
 //! that is `config`'s.
 //!
-//! Imports `bench`, `client`, `cluster`, `config`, `doctor` and `server`.
+//! Imports `auth`, `bench`, `client`, `cluster`, `config`, `doctor`, `limits` and `server`.
 
 mod clients;
 mod orders;
+mod token;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -21,8 +22,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::bench::{self, Options};
 use crate::config::{
-    Config, ConfigError, ENV_CONFIG, Effective, Kind, ROOM, ROOM_HELP, ROOM_SETTINGS, SETTINGS, Setting, SourceFile,
-    Sources, nearest, nearest_flag, one_line,
+    AUTH_KEY, AUTH_KEY_HELP, AUTH_KEY_SETTINGS, Config, ConfigError, ENV_CONFIG, Effective, Kind, ROOM, ROOM_HELP,
+    ROOM_SETTINGS, SETTINGS, Setting, SourceFile, Sources, nearest, nearest_flag, one_line,
 };
 use crate::doctor::{self, Machine};
 use crate::server;
@@ -39,7 +40,7 @@ const CONFIG: &str = "config";
 const CHECK: &str = "check";
 const BENCH: &str = "bench";
 const DOCTOR: &str = "doctor";
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     SERVE,
     CONFIG,
     CHECK,
@@ -50,6 +51,7 @@ const COMMANDS: [&str; 10] = [
     clients::PRESENCE,
     orders::DISCONNECT,
     orders::KICK,
+    token::TOKEN,
 ];
 
 /// Id of the flag that asks for JSON.
@@ -98,6 +100,7 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
             Err(error) => refuse(err, error),
         },
         Some((name @ (orders::DISCONNECT | orders::KICK), matches)) => orders::run(name, matches, env, out, err),
+        Some((token::TOKEN, matches)) => token::run(matches, env, out, err),
         Some((name, matches)) => clients::run(name, matches, out, err),
         None => refuse(err, no_command()),
     }
@@ -128,7 +131,8 @@ fn load(matches: &ArgMatches, env: Env) -> Result<(Config, Effective), ConfigErr
     let given = |name: &str| matches.try_get_many::<String>(name).ok().flatten();
     let flags = SETTINGS.iter().filter_map(|setting| Some((setting, given(setting.key)?.cloned().collect()))).collect();
     let room_flags = given(ROOM).unwrap_or_default().cloned().collect();
-    Config::load(&Sources { file, env, flags, room_flags })
+    let auth_key_flags = given(AUTH_KEY).unwrap_or_default().cloned().collect();
+    Config::load(&Sources { file, env, flags, room_flags, auth_key_flags })
 }
 
 /// Checks a file by itself, without environment and flags.
@@ -137,7 +141,13 @@ fn check(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let loaded = SourceFile::read(path, CHECK)
         .and_then(|file| Config::load(&Sources { file: Some(file), ..Sources::default() }));
     match loaded {
-        Ok(_) => print(out, err, format_args!("{}: ok\n", path.display())),
+        Ok((config, _)) => match server::auth::load(&config.auth) {
+            Ok(_) => print(out, err, format_args!("{}: ok\n", path.display())),
+            Err(error) => {
+                complain(err, error);
+                EXIT_REFUSED
+            }
+        },
         Err(error @ ConfigError::Unreadable { .. }) => refuse(err, error),
         Err(ConfigError::Invalid(problems)) => {
             for problem in problems {
@@ -168,7 +178,8 @@ fn command() -> Command {
             .after_help(settings_notes())
             .arg(file_flag())
             .args(SETTINGS.iter().map(flag))
-            .arg(room_flag())
+            .arg(list_flag(ROOM, "RULE", ROOM_HELP))
+            .arg(list_flag(AUTH_KEY, "KEY", AUTH_KEY_HELP))
     };
     Command::new("fanfare")
         .version(env!("CARGO_PKG_VERSION"))
@@ -191,6 +202,7 @@ fn command() -> Command {
         .subcommand(bench_command())
         .subcommands(clients::commands())
         .subcommands(orders::commands())
+        .subcommand(token::command())
 }
 
 fn file() -> Arg {
@@ -231,7 +243,7 @@ fn flag(setting: &'static Setting) -> Arg {
     let arg = if *key == "redis.url" { arg.visible_alias("redis") } else { arg };
     // A value that starts with a hyphen is a wrong value, to be named as one, wherever it can be no right one.
     match kind {
-        Kind::Addresses => arg.action(ArgAction::Append).allow_hyphen_values(true),
+        Kind::Addresses | Kind::Patterns => arg.action(ArgAction::Append).allow_hyphen_values(true),
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
         Kind::Text { .. } => arg,
         Kind::Integer(_)
@@ -241,17 +253,18 @@ fn flag(setting: &'static Setting) -> Arg {
         | Kind::Pin
         | Kind::Mode
         | Kind::Pattern
+        | Kind::Secret
         | Kind::RedisUrl => arg.allow_hyphen_values(true),
     }
 }
 
-/// The flag that gives rules for rooms, which are no setting.
-fn room_flag() -> Arg {
-    Arg::new(ROOM)
-        .long(ROOM)
-        .value_name("RULE")
-        .help(ROOM_HELP)
-        .help_heading(ROOM)
+/// A flag that gives rules for rooms, or keys, which are no setting.
+fn list_flag(name: &'static str, entry: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(entry)
+        .help(help)
+        .help_heading(name)
         .action(ArgAction::Append)
         .allow_hyphen_values(true)
 }
@@ -263,6 +276,11 @@ fn settings_notes() -> String {
         let name = setting.name_in_rule().unwrap_or(setting.key);
         let default = if *kind == Kind::Pattern { String::new() } else { format!("; default: {default}") };
         notes += &format!("  {name:12}  {help} [{}{default}]\n", kind.domain());
+    }
+    notes += "\nKeys of a key for tokens:\n";
+    for setting @ Setting { kind, help, .. } in AUTH_KEY_SETTINGS {
+        let name = setting.name_in_rule().unwrap_or(setting.key);
+        notes += &format!("  {name:15}  {help} [{}]\n", kind.domain());
     }
     notes
         + "\nSources, later ones win: default, file, environment (FANFARE_HEARTBEAT_INTERVAL), \
@@ -312,7 +330,10 @@ fn unknown_command(name: &str) -> String {
 }
 
 fn unknown_argument(command: &str, argument: &str) -> String {
-    match clients::unknown(command, argument).or_else(|| orders::unknown(command, argument)) {
+    match clients::unknown(command, argument)
+        .or_else(|| orders::unknown(command, argument))
+        .or_else(|| token::unknown(command, argument))
+    {
         Some(text) => text,
         None if command == BENCH => unknown_bench_argument(argument),
         None => unknown_setting(argument),

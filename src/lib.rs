@@ -5,15 +5,16 @@
 //!
 //! ```text
 //! main        → cli
-//! cli         → bench, client, cluster, config, doctor, server
+//! cli         → bench, client, cluster, config, doctor, server, auth, limits
 //! bench       → client, config, frame
 //! client      → config
 //! doctor      → config, cgroup, descriptors
-//! server      → cluster, config, control, reactor, router, conn, compress, metrics, ids, descriptors, cgroup, limits
+//! server      → cluster, config, control, reactor, auth, router, conn, compress, metrics, ids, descriptors, cgroup, limits
 //! control     → reactor, router, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
+//! reactor     → auth, router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
+//! auth        → config, limits
 //! config      → limits
-//! reactor     → router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
 //! router      → compress, protocol, frame, ids, time, growth, limits
 //! conn        → compress, frame, time, limits
 //! compress    → frame, limits
@@ -31,7 +32,7 @@
 //! What is sans-IO mentions no descriptor, clock, thread or die:
 //!
 //! ```text
-//! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, router, conn, compress, protocol,
+//! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, auth, router, conn, compress, protocol,
 //! frame, ids, time, growth, descriptors, cgroup
 //! ```
 //!
@@ -39,6 +40,7 @@
 
 #![warn(unreachable_pub)]
 
+pub mod auth;
 pub mod bench;
 pub mod cgroup;
 pub mod cli;

@@ -12,6 +12,39 @@ pub const ROOM_ID_BYTES_MAX: usize = 255;
 /// Longest reason that an operator gives for removing a user from a room, in bytes of UTF-8. A longer one is refused.
 pub const KICK_REASON_BYTES_MAX: usize = 1024;
 
+/// Longest token at the handshake, in bytes: it stands in the request head, whose bound is a setting. A longer one is
+/// refused.
+pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest token in `refresh`, in bytes. A longer one is `unauthorized`.
+pub const TOKEN_REFRESH_BYTES_MAX: usize = 8 * 1024;
+
+/// A connection whose token has ended is closed at most so much later, in milliseconds, by chance, so that not all who came
+/// at once go at once. With the turn that closes it, it stays within five seconds.
+pub const EXPIRY_JITTER_MS_MAX: u64 = 4_000;
+
+/// Tokens of one reactor that wait for the thread that checks signatures by public keys. More wait in the reactor, with
+/// their connections.
+pub const VERIFICATIONS_UNDER_WAY: usize = 64;
+
+/// Keys that check tokens, of the settings and of a key set each. One more in the settings is refused, in a key set the
+/// whole set.
+pub const TOKEN_KEYS_MAX: usize = 100;
+
+/// Longest key set, in bytes. A longer one is refused.
+pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
+
+/// Patterns with a `*` elsewhere than at their end in one list of a token. With more, the token is refused: they alone are
+/// tried one by one.
+pub const TOKEN_PATTERNS_MAX: usize = 64;
+
+/// Permissions that are found again when a token with the same claim comes; beyond it those that no connection has are
+/// forgotten, or all of them.
+pub const PERMISSIONS_KEPT_MAX: usize = 1_024;
+
+/// Longest claim for which that is done, in bytes.
+pub const PERMISSIONS_KEPT_BYTES_MAX: usize = 1_024;
+
 /// Reactors in one node. The configuration refuses more.
 pub const REACTORS_MAX: usize = 256;
 

@@ -28,6 +28,8 @@ pub enum Ending {
     AtCapacity,
     /// The client did not read in time: 4008.
     SlowConsumer,
+    /// The client's token came to its end: 4001.
+    Expired,
 }
 
 impl Ending {
@@ -35,7 +37,7 @@ impl Ending {
     pub const COUNT: usize = Ending::ALL.len();
 
     /// All of them, each at its own index.
-    pub const ALL: [Ending; 10] = [
+    pub const ALL: [Ending; 11] = [
         Ending::Client,
         Ending::Lost,
         Ending::Silent,
@@ -46,6 +48,7 @@ impl Ending {
         Ending::TooBig,
         Ending::AtCapacity,
         Ending::SlowConsumer,
+        Ending::Expired,
     ];
 
     /// A stable word for metrics and logs.
@@ -61,6 +64,7 @@ impl Ending {
             Ending::TooBig => "too_big",
             Ending::AtCapacity => "at_capacity",
             Ending::SlowConsumer => "slow_consumer",
+            Ending::Expired => "expired",
         }
     }
 }

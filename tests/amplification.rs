@@ -14,7 +14,7 @@ use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::limits::{HISTORY_PAGE_BYTES_MAX, INTAKE_BYTES_MAX, READ_BYTES};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Link, World, post_office_of, wakers};
-use fanfare::reactor::{DeflateSettings, NodeState, PostOffice, Settings};
+use fanfare::reactor::{DeflateSettings, Gate, NodeState, PostOffice, Settings};
 use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
 use fanfare_simulated::end::{End, Heard, TEXT};
 use fanfare_simulated::seats::Seats;
@@ -172,6 +172,7 @@ fn settings(deflates: bool) -> Settings {
             contexts_max: 10_000,
             memory_bytes_max: ENDLESS,
         }),
+        gate: Gate::default(),
         head: HeadLimits { bytes_max: 8 * 1024, headers_max: 64 },
         handshake_ms_max: 1 << 40,
         heartbeat_ms: 1 << 40,

@@ -56,7 +56,9 @@ fn version_and_help_are_answers() {
     assert_eq!(stdout, concat!("fanfare ", env!("CARGO_PKG_VERSION"), "\n"));
     let (code, stdout, stderr) = fanfare(&["--help"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    for command in ["serve", "config", "check", "bench", "doctor", "pub", "sub", "presence", "disconnect", "kick"] {
+    for command in
+        ["serve", "config", "check", "bench", "doctor", "pub", "sub", "presence", "disconnect", "kick", "token"]
+    {
         assert!(stdout.contains(&format!("\n  {command} ")), "{stdout}");
     }
     for command in ["serve", "config"] {
@@ -66,8 +68,8 @@ fn version_and_help_are_answers() {
             assert!(stdout.contains(&format!("--{} ", setting.key)), "{} is missing", setting.key);
             assert!(stdout.contains(setting.help), "{} is not explained", setting.key);
         }
-        assert!(stdout.contains("--room <RULE>"), "{stdout}");
-        for setting in fanfare::config::ROOM_SETTINGS {
+        assert!(stdout.contains("--room <RULE>") && stdout.contains("--auth.key <KEY>"), "{stdout}");
+        for setting in fanfare::config::ROOM_SETTINGS.iter().chain(fanfare::config::AUTH_KEY_SETTINGS) {
             let name = setting.name_in_rule().expect(setting.key);
             assert!(stdout.contains(&format!("\n  {name} ")), "{name} is missing");
             assert!(stdout.contains(setting.help), "{name} is not explained");
@@ -180,7 +182,8 @@ fn check_says_everything_that_is_wrong_and_where() {
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
     let expected = [
         "1:10: listen: anyone who can reach 0.0.0.0:80 could read and send everything, because there is no authentication; \
-         say --open (or open = true) if you mean that, or listen on a loopback address such as 127.0.0.1:8080",
+         add a key for tokens ([[auth.key]]), say --open (or open = true) if you mean that, \
+         or listen on a loopback address such as 127.0.0.1:8080",
         "3:7: pin: names fewer cores (1) than there are reactors (2); name a core for each, or lower reactors",
         "5:2: unknown section \"heartbeet\"; did you mean heartbeat?",
         "9:11: not valid TOML at \"1d\": string values must be quoted, expected literal string",
@@ -218,11 +221,11 @@ fn a_wrong_command_line_is_one_clear_line() {
         (&["sevre"], "unknown command \"sevre\"; did you mean serve?"),
         (
             &["frobnicate"],
-            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick",
+            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick, token",
         ),
         (
             &["a\nb"],
-            "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick",
+            "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick, token",
         ),
         (&["check"], "check needs a file; say fanfare check FILE"),
         (&["check", "a", "b"], "\"b\" is not expected here; fanfare --help tells what is"),
@@ -274,7 +277,8 @@ fn a_wrong_flag_value_is_one_clear_line() {
         (
             &["serve", "--listen", "0.0.0.0:8080"],
             "--listen: anyone who can reach 0.0.0.0:8080 could read and send everything, because there is no authentication; \
-             say --open (or open = true) if you mean that, or listen on a loopback address such as 127.0.0.1:8080",
+             add a key for tokens ([[auth.key]]), say --open (or open = true) if you mean that, \
+             or listen on a loopback address such as 127.0.0.1:8080",
         ),
     ] {
         assert_eq!(fanfare(args), refused(line), "{args:?}");
@@ -311,4 +315,93 @@ fn switches_need_no_value() {
         assert_eq!(code, Some(0));
         assert!(stdout.lines().any(|found| found == line), "{args:?}\n{stdout}");
     }
+}
+
+/// A secret, and the flag that names it.
+fn secret_key(name: &str) -> (File, String) {
+    let file = File::new(name, "0123456789abcdef0123456789abcdef\n");
+    let flag = format!("alg=HS256,secret_file={}", file.path());
+    (file, flag)
+}
+
+#[test]
+fn token_makes_what_token_explains() {
+    let (_file, key) = secret_key("token.secret");
+    let make = [
+        "token",
+        "--auth.key",
+        &key,
+        "--sub",
+        "alice",
+        "--join",
+        "chat.*",
+        "--join",
+        "b",
+        "--private",
+        "--rate",
+        "20",
+        "--ttl",
+        "10m",
+        "--auth.issuer",
+        "me",
+    ];
+    let (code, token, stderr) = fanfare(&make);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let (code, told, stderr) =
+        fanfare(&["token", "--auth.key", &key, "--auth.issuer", "me", "--inspect", token.trim()]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{told}");
+    for part in [
+        "header   {\"alg\":\"HS256\",\"typ\":\"JWT\"}\n",
+        "\"fanfare\":{\"join\":[\"chat.*\",\"b\"],\"private\":true,\"rate\":{\"messages_per_second\":20}}",
+        "\"iss\":\"me\"",
+        "\nuntil    ",
+        "\ngood     user alice\n",
+    ] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    let (code, told, _) = fanfare(&["token", "--auth.key", &key, "--auth.audience", "us", "--inspect", token.trim()]);
+    assert_eq!(code, Some(1));
+    assert!(told.ends_with("refused  the token's aud does not name auth.audience\n"), "{told}");
+    let (code, told, _) = fanfare(&["token", "--auth.key", &key, "--inspect", "a.b.c"]);
+    assert_eq!((code, told.lines().count()), (Some(1), 1), "{told}");
+}
+
+#[test]
+fn token_says_what_is_missing() {
+    let (_file, key) = secret_key("token-missing.secret");
+    let private = File::new("token-missing.pem", "no key");
+    for (args, message) in [
+        (&["--sub", "a"][..], "there is no key for tokens; add an [[auth.key]]"),
+        (&["--auth.key", &key], "say for whom: fanfare token --sub USER"),
+        (&["--auth.key", &key, "--sub", "a", "--kid", "x"], "no [[auth.key]] has this kid"),
+        (&["--auth.key", &key, "--sub", "a", "--ttl", "soon"], "--ttl: \"soon\" is no duration"),
+        (&["--auth.key", &key, "--sub", "a", "--join", ""], "--join: the pattern is empty"),
+        (
+            &["--auth.key", &key, "--sub", "a", "--private-key-file", private.path()],
+            "no [[auth.key]] takes a private key",
+        ),
+        (&["--auth.key", &key, "--subs", "a"], "unknown flag --subs; did you mean --sub?"),
+        (
+            &["--auth.key", "alg=HS256,secret_file=/none/there", "--sub", "a"],
+            "flag --auth.key: auth.key.secret_file: \"/none/there\": cannot be read",
+        ),
+        (
+            &["--auth.key", &format!("alg=ES256,public_key_file={}", private.path()), "--sub", "a"],
+            "there is no key in PEM in it",
+        ),
+    ] {
+        let (code, stdout, stderr) = fanfare(&[&["token"], args].concat());
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(stderr.contains(message) && stderr.lines().count() == 1, "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn check_reads_the_keys() {
+    let key = File::new("check-key.pem", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n");
+    let file =
+        File::new("check-key.toml", format!("[[auth.key]]\nalg = \"ES256\"\npublic_key_file = \"{}\"\n", key.path()));
+    let (code, _, stderr) = fanfare(&["check", file.path()]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("it is a private key, which only who signs should have"), "{stderr}");
 }

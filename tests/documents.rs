@@ -49,6 +49,7 @@ fn the_wire_document_lists_every_close_code_and_no_other() {
             CloseReason::AtCapacity,
             CloseReason::SlowConsumer,
             CloseReason::Disconnected,
+            CloseReason::Expired,
         ])
         .map(CloseReason::code)
         .collect();

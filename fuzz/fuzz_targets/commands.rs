@@ -15,7 +15,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use fanfare::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use fanfare::limits::{ROOM_ID_BYTES_MAX, TOKEN_REFRESH_BYTES_MAX, USER_ID_BYTES_MAX};
 use fanfare::protocol::{
     self, Body, Command, ErrorCode, NESTING_MAX, PUBLISH_KEY_BYTES_MAX, Position, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX,
     Rejection, Request, Rooms, parse,
@@ -98,6 +98,12 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
             Command::Resume { epoch, offset }
         }
         "ping" => Command::Ping,
+        "refresh" => Command::Refresh {
+            token: fields.get("token").map(|token| {
+                let token = string_of(token).filter(|token| token.len() <= TOKEN_REFRESH_BYTES_MAX);
+                token.unwrap_or_default().into()
+            }),
+        },
         _ => return Err(ErrorCode::UnknownType),
     })
 }
@@ -233,6 +239,9 @@ fn check_slices(request: &Request<'_>, text: &str) {
         | Command::History { room, .. }
         | Command::Presence { room } => name_lies_inside(room),
         Command::Resume { epoch, .. } => name_lies_inside(epoch),
+        Command::Refresh { token } => {
+            token.iter().filter(|token| !token.is_empty()).for_each(name_lies_inside);
+        }
         Command::Ping => {}
     }
 }
@@ -278,7 +287,10 @@ fn check_message(request: &Request<'_>) {
             protocol::presence(&mut out, request.id, room, protocol::UserCount::Exact(2), [from]);
             return check_reply(&out, request.id, Some(room));
         }
-        Command::JoinRoom { rooms: Rooms::Many(_), .. } | Command::LeaveRoom { .. } | Command::Ping => {
+        Command::JoinRoom { rooms: Rooms::Many(_), .. }
+        | Command::LeaveRoom { .. }
+        | Command::Refresh { .. }
+        | Command::Ping => {
             protocol::pong(&mut out, request.id);
             return check_reply(&out, request.id, None);
         }

@@ -225,7 +225,13 @@ impl<'a> Request<'a> {
         // What is offered is the target `offers`' business.
         let fields = self.headers.iter().filter(|(known, _)| known == "sec-websocket-extensions");
         let offer = Offer::first_acceptable(fields.filter_map(|(_, value)| str::from_utf8(value).ok()));
-        Some(Upgrade { accept: derive_accept_key(key.as_bytes()), target: self.target()?, subprotocol, offer })
+        Some(Upgrade {
+            accept: derive_accept_key(key.as_bytes()),
+            target: self.target()?,
+            subprotocol,
+            offer,
+            credentials: None,
+        })
     }
 
     /// The elements of a list in all fields of this name (RFC 9110 §5.6.1).

@@ -566,6 +566,8 @@ impl Given<'_> {
                 | Value::Pin(_)
                 | Value::Mode(_)
                 | Value::Pattern(_)
+                | Value::Patterns(_)
+                | Value::Secret(_)
                 | Value::RedisUrl(_),
             )
             | None => None,

@@ -6,20 +6,23 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::auth;
 use super::effective::Effective;
 use super::error::{Problem, shown};
 use super::kind::{Kind, Value};
 use super::listen::Listen;
+use super::pattern::Pattern;
 use super::room;
 use super::source::SourceFile;
 use super::suggest::{nearest, nearest_row};
-use super::table::{ROOM, ROOM_SETTINGS, SETTINGS, Setting, is_section};
+use super::table::{AUTH_KEY, AUTH_KEY_SETTINGS, ROOM, ROOM_SETTINGS, SETTINGS, Setting, is_section};
 use super::values::Values;
 
 /// Sets what the file says, and collects everything that is wrong with it.
 pub(super) fn apply(file: &SourceFile, effective: &mut Effective, problems: &mut Vec<Problem>) {
     let (table, errors) = DeTable::parse_recoverable(file.text());
-    let mut reader = Reader { file, problems: Vec::new(), rules: Vec::new(), is_whole: errors.is_empty() };
+    let mut reader =
+        Reader { file, problems: Vec::new(), rules: Vec::new(), auth_keys: None, is_whole: errors.is_empty() };
     let mut lines_broken = HashSet::new();
     for error in errors {
         let span = error.span().unwrap_or(0..0);
@@ -30,6 +33,9 @@ pub(super) fn apply(file: &SourceFile, effective: &mut Effective, problems: &mut
     }
     reader.table(table.get_ref(), None, &mut effective.settings);
     effective.put_first(reader.rules);
+    if let Some(keys) = reader.auth_keys {
+        effective.add_auth_keys(keys);
+    }
     // Below a broken section header it is not known which section the lines belong to.
     let header_broken = lines_broken.iter().filter(|line| file.is_header(**line)).min().copied();
     let is_sure = |line| !lines_broken.contains(&line) && header_broken.is_none_or(|header| line < header);
@@ -44,6 +50,8 @@ struct Reader<'a> {
     problems: Vec<Problem>,
     /// The rules for rooms that were read.
     rules: Vec<Values>,
+    /// The keys for tokens that were read, where the file gives some, right or wrong.
+    auth_keys: Option<Vec<Values>>,
     /// The parser has lost nothing: what is not there was not written.
     is_whole: bool,
 }
@@ -51,7 +59,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn syntax_problem(&self, span: Range<usize>, message: &str) -> Problem {
         let text = match self.file.text().get(span.clone()) {
-            Some(token) if !token.trim().is_empty() => {
+            Some(token) if !token.trim().is_empty() && !self.file.may_tell_a_secret(span.start) => {
                 format!("not valid TOML at {}: {message}", shown(token))
             }
             _ => format!("not valid TOML: {message}"),
@@ -73,7 +81,7 @@ impl Reader<'_> {
                 (None, DeValue::Table(inner)) if is_plain && is_section(values.rows(), &key) => {
                     self.table(inner, Some(&key), values);
                 }
-                (None, _) if key == ROOM => self.rules(value),
+                (None, _) if key == ROOM || key == AUTH_KEY => self.list(&key, value),
                 (None, found) => {
                     let text = unknown(&key, section, found, values.rows());
                     self.problems.push(Problem::elsewhere(self.file.at(name.span().start), text));
@@ -90,16 +98,20 @@ impl Reader<'_> {
         values.take(setting, self.file.at(span.start), parsed, &mut self.problems);
     }
 
-    fn rules(&mut self, value: &Spanned<DeValue<'_>>) {
+    fn list(&mut self, list: &str, value: &Spanned<DeValue<'_>>) {
+        if list == AUTH_KEY {
+            self.auth_keys.get_or_insert_default();
+        }
         match value.get_ref() {
+            DeValue::Array(items) if list == AUTH_KEY => items.iter().for_each(|item| self.auth_key(item)),
             DeValue::Array(items) => items.iter().for_each(|item| self.rule(item)),
-            _ => self.no_rule(value),
+            _ => self.no_entry(list, value),
         }
     }
 
     fn rule(&mut self, item: &Spanned<DeValue<'_>>) {
         let DeValue::Table(table) = item.get_ref() else {
-            return self.no_rule(item);
+            return self.no_entry(ROOM, item);
         };
         let mut rule = Values::defaults(ROOM_SETTINGS);
         let problems_before = self.problems.len();
@@ -112,12 +124,32 @@ impl Reader<'_> {
         }
     }
 
-    fn no_rule(&mut self, found: &Spanned<DeValue<'_>>) {
+    fn auth_key(&mut self, item: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(table) = item.get_ref() else {
+            return self.no_entry(AUTH_KEY, item);
+        };
+        let mut key = Values::defaults(AUTH_KEY_SETTINGS);
+        let problems_before = self.problems.len();
+        self.table(table, Some(AUTH_KEY), &mut key);
+        if self.problems.len() > problems_before {
+            return;
+        }
+        match auth::fault(&key) {
+            None => self.auth_keys.get_or_insert_default().push(key),
+            Some(what) if self.is_whole => {
+                self.problems.push(Problem::new(self.file.at(item.span().start), AUTH_KEY, what));
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn no_entry(&mut self, list: &str, found: &Spanned<DeValue<'_>>) {
+        let (entries, entry) = if list == AUTH_KEY { ("keys", "key") } else { ("rules", "rule") };
         let text = format!(
-            "{} stands where rules belong; write [[{ROOM}]] on a line of its own and the rule's keys below",
+            "{} stands where {entries} belong; write [[{list}]] on a line of its own and the {entry}'s keys below",
             noun(found.get_ref())
         );
-        self.problems.push(Problem::new(self.file.at(found.span().start), ROOM, text));
+        self.problems.push(Problem::new(self.file.at(found.span().start), list, text));
     }
 }
 
@@ -131,7 +163,7 @@ fn unknown(key: &str, section: Option<&str>, found: &DeValue<'_>, rows: &'static
         return format!("{key} is a section; write [{key}] on a line of its own and its settings below");
     }
     if matches!(found, DeValue::Table(_)) {
-        let sections = rows.iter().chain(ROOM_SETTINGS).filter_map(Setting::section);
+        let sections = rows.iter().chain(ROOM_SETTINGS).chain(AUTH_KEY_SETTINGS).filter_map(Setting::section);
         let sections =
             sections.flat_map(|section| [section, section.split_once('.').map_or(section, |(upper, _)| upper)]);
         if let Some(near) = nearest(key, sections) {
@@ -147,7 +179,8 @@ fn unknown(key: &str, section: Option<&str>, found: &DeValue<'_>, rows: &'static
         let unquoted = if near.key == key { " without quotes" } else { "" };
         return format!("unknown key {shown_key}; did you mean {}{unquoted}?", near.key);
     }
-    let elsewhere: Vec<_> = [SETTINGS, ROOM_SETTINGS].iter().filter_map(|rows| nearest_row(rows, key)).collect();
+    let elsewhere: Vec<_> =
+        [SETTINGS, ROOM_SETTINGS, AUTH_KEY_SETTINGS].iter().filter_map(|rows| nearest_row(rows, key)).collect();
     if elsewhere.is_empty() {
         return format!("unknown key {shown_key}; remove it (`fanfare config` shows all there are)");
     }
@@ -158,7 +191,7 @@ fn unknown(key: &str, section: Option<&str>, found: &DeValue<'_>, rows: &'static
 /// A setting as it is written in the file, and where.
 fn place(setting: &Setting) -> String {
     match (setting.name_in_rule(), setting.section()) {
-        (Some(name), _) => format!("{name} in a [[{ROOM}]] table"),
+        (Some(name), _) => format!("{name} in a [[{}]] table", setting.list().unwrap_or(ROOM)),
         (None, Some(section)) => format!("{} in section [{section}]", setting.name()),
         (None, None) => format!("{} above the first section", setting.key),
     }
@@ -169,6 +202,7 @@ fn section_place(section: &str) -> String {
     match section.split_once('.') {
         Some((ROOM, name)) => format!("{name} in a [[{ROOM}]] table"),
         None if section == ROOM => format!("[[{ROOM}]]"),
+        Some(_) if section == AUTH_KEY => format!("[[{AUTH_KEY}]]"),
         Some(_) | None => section.to_owned(),
     }
 }
@@ -191,6 +225,7 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
             | Kind::Pin
             | Kind::Mode
             | Kind::Pattern
+            | Kind::Secret
             | Kind::RedisUrl,
             DeValue::String(text),
         ) => kind.parse(text).map_err(here),
@@ -200,6 +235,10 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
         (Kind::Addresses, DeValue::Array(items)) => {
             let addresses = items.iter().map(|item| address(setting, item)).collect::<Result<_, _>>()?;
             kind.addresses(addresses).map_err(here)
+        }
+        (Kind::Patterns, DeValue::Array(items)) => {
+            let patterns = items.iter().map(|item| pattern(setting, item)).collect::<Result<_, _>>()?;
+            kind.patterns(patterns).map_err(here)
         }
         (Kind::Pin, DeValue::Array(items)) => {
             let cores = items.iter().map(|item| core(setting, item)).collect::<Result<Vec<_>, _>>()?;
@@ -212,6 +251,13 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
 fn address(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<Listen, Fault> {
     match item.get_ref() {
         DeValue::String(text) => text.trim().parse().map_err(|what| (item.span(), what)),
+        other => Err((item.span(), mismatch(setting, other))),
+    }
+}
+
+fn pattern(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<Pattern, Fault> {
+    match item.get_ref() {
+        DeValue::String(text) => text.parse().map_err(|what| (item.span(), what)),
         other => Err((item.span(), mismatch(setting, other))),
     }
 }

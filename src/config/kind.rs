@@ -3,6 +3,7 @@
 use toml_writer::ToTomlValue;
 
 use super::Pin;
+use super::auth::Secret;
 use super::error::shown;
 use super::listen::Listen;
 use super::pattern::Pattern;
@@ -26,6 +27,15 @@ pub struct Bounds {
     /// Whether 0 is allowed although it is below `min`.
     pub zero: bool,
 }
+
+/// Shortest secret, in bytes.
+const SECRET_BYTES_MIN: usize = 32;
+
+/// Longest secret, in bytes.
+const SECRET_BYTES_MAX: usize = 4096;
+
+/// Patterns in one list. One more is refused.
+const PATTERNS_MAX: usize = 64;
 
 /// All permissions there are: those of the owner, the group and all others.
 const MODE_MAX: u32 = 0o777;
@@ -56,6 +66,10 @@ pub enum Kind {
     Mode,
     /// Which room ids are meant.
     Pattern,
+    /// A list of patterns, which may be empty: a TOML array, or text with commas between them.
+    Patterns,
+    /// A text that is shown to nobody; empty is none.
+    Secret,
     /// Where Redis is.
     RedisUrl,
 }
@@ -83,6 +97,10 @@ pub enum Value {
     Mode(u32),
     /// Of [`Kind::Pattern`].
     Pattern(Pattern),
+    /// Of [`Kind::Patterns`].
+    Patterns(Vec<Pattern>),
+    /// Of [`Kind::Secret`].
+    Secret(Secret),
     /// Of [`Kind::RedisUrl`].
     RedisUrl(RedisUrl),
 }
@@ -137,7 +155,33 @@ impl Kind {
             },
             Kind::Mode => self.parse_mode(text.trim()),
             Kind::Pattern => text.parse().map(Value::Pattern),
+            Kind::Patterns => {
+                let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+                self.patterns(texts.map(str::parse).collect::<Result<_, _>>()?)
+            }
+            Kind::Secret => match text.len() {
+                0 | SECRET_BYTES_MIN..=SECRET_BYTES_MAX => Ok(Value::Secret(Secret::new(text))),
+                more if more > SECRET_BYTES_MAX => {
+                    Err(format!("the secret has {more} bytes; write at most {SECRET_BYTES_MAX}"))
+                }
+                few => Err(format!(
+                    "the secret has {few} bytes, few enough to be guessed; make one of at least {SECRET_BYTES_MIN} with \
+                     `openssl rand -base64 48`"
+                )),
+            },
             Kind::RedisUrl => text.parse().map(Value::RedisUrl),
+        }
+    }
+
+    /// A list of patterns as a value.
+    ///
+    /// # Errors
+    ///
+    /// The list is too long.
+    pub(super) fn patterns(&self, patterns: Vec<Pattern>) -> Result<Value, String> {
+        match patterns.len() {
+            0..=PATTERNS_MAX => Ok(Value::Patterns(patterns)),
+            more => Err(format!("{more} patterns are too many; name at most {PATTERNS_MAX}")),
         }
     }
 
@@ -171,6 +215,8 @@ impl Kind {
             Kind::Pin => "auto, none, or core numbers as 0,1".to_owned(),
             Kind::Mode => "0000 to 0777, in octal".to_owned(),
             Kind::Pattern => format!("1 to {ROOM_ID_BYTES_MAX} bytes"),
+            Kind::Patterns => format!("patterns with commas between them, at most {PATTERNS_MAX}"),
+            Kind::Secret => format!("{SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes"),
             Kind::RedisUrl => format!("{}, or empty", redis_url::FORMS),
         }
     }
@@ -188,6 +234,8 @@ impl Kind {
             Kind::Pin => "a pinning",
             Kind::Mode => "an octal mode",
             Kind::Pattern => "a pattern",
+            Kind::Patterns => "an array of patterns",
+            Kind::Secret => "a text",
             Kind::RedisUrl => "a URL",
         }
     }
@@ -205,6 +253,8 @@ impl Kind {
             Kind::Pin => "CORES",
             Kind::Mode => "MODE",
             Kind::Pattern => "PATTERN",
+            Kind::Patterns => "PATTERNS",
+            Kind::Secret => "SECRET",
             Kind::RedisUrl => "URL",
         }
     }
@@ -306,6 +356,13 @@ impl Value {
             }
             Value::Mode(mode) => quoted(&format!("{mode:04o}")),
             Value::Pattern(pattern) => quoted(pattern.as_str()),
+            Value::Patterns(patterns) => {
+                let patterns: Vec<_> = patterns.iter().map(|pattern| quoted(pattern.as_str())).collect();
+                format!("[{}]", patterns.join(", "))
+            }
+            // What is read back has to be refused, not taken for a secret that everybody knows.
+            Value::Secret(secret) if secret.expose().is_empty() => quoted(""),
+            Value::Secret(_) => quoted("***"),
             Value::RedisUrl(url) => quoted(&url.to_string()),
         }
     }

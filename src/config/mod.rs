@@ -15,6 +15,7 @@
 //! What differs from room to room stands in rules ([`RoomRule`]), which have a table of their own ([`ROOM_SETTINGS`]).
 //! Rules of several sources add up, and those of a later source are tried first.
 
+mod auth;
 mod effective;
 mod error;
 mod file;
@@ -33,6 +34,7 @@ mod values;
 
 use std::time::Duration;
 
+pub use auth::{AUTH_KEY_HELP, Auth, AuthDefault, AuthKey, KeyMaterial, Secret};
 pub use effective::Effective;
 pub use error::{ConfigError, Problem, one_json_line, one_line};
 pub use kind::{Bounds, Kind, Value};
@@ -42,7 +44,9 @@ pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
 pub use room::{ROOM_HELP, ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources};
 pub use suggest::{nearest, nearest_flag};
-pub use table::{ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, ROOM_SETTINGS, SETTINGS, Setting};
+pub use table::{
+    AUTH_KEY, AUTH_KEY_SETTINGS, ENV_AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, ROOM_SETTINGS, SETTINGS, Setting,
+};
 
 use values::Values;
 
@@ -61,6 +65,8 @@ pub struct Config {
     pub open: bool,
     /// How log lines look.
     pub log: Log,
+    /// Who gets in, and what they may do.
+    pub auth: Auth,
     /// Bounds of a node and of a connection.
     pub limits: Limits,
     /// Compression of messages.
@@ -273,10 +279,11 @@ impl Config {
         }
         source::apply_env(&sources.env, &mut effective, &mut problems);
         source::apply_flags(sources, &mut effective, &mut problems);
-        check_listen(&effective.settings, &mut problems);
+        check_listen(&effective, &mut problems);
         check_pin(&effective.settings, &mut problems);
         check_redis(&effective.settings, &mut problems);
         room::check_count(&effective.rules, &mut problems);
+        auth::check(&effective, &mut problems);
         if problems.is_empty() {
             return Ok((Config::from_effective(&effective), effective));
         }
@@ -311,6 +318,7 @@ impl Config {
                 "json" => Log::Json,
                 _ => Log::Auto,
             },
+            auth: Auth::from_values(from, &effective.auth_keys),
             limits: Limits {
                 connections_max: from.size("limits.connections_max"),
                 message_bytes_max: from.size("limits.message_bytes_max"),
@@ -377,7 +385,8 @@ impl HistoryBounds {
 }
 
 /// No address twice, and none that strangers can reach unless the operator said so.
-fn check_listen(settings: &Values, problems: &mut Vec<Problem>) {
+fn check_listen(effective: &Effective, problems: &mut Vec<Problem>) {
+    let settings = &effective.settings;
     if settings.is_faulty("listen") {
         return;
     }
@@ -391,13 +400,18 @@ fn check_listen(settings: &Values, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(place.clone(), "listen", format!("{address} includes {part}; remove one")));
         }
     }
-    if settings.is_faulty("open") || settings.switch("open") {
+    if settings.is_faulty("open")
+        || settings.switch("open")
+        || effective.is_auth_meant
+        || auth::is_on(settings, &effective.auth_keys)
+    {
         return;
     }
     if let Some(address) = listen.iter().find(|address| !address.is_local()) {
         let text = format!(
             "anyone who can reach {address} could read and send everything, because there is no authentication; \
-             say --open (or open = true) if you mean that, or listen on a loopback address such as 127.0.0.1:8080"
+             add a key for tokens ([[auth.key]]), say --open (or open = true) if you mean that, \
+             or listen on a loopback address such as 127.0.0.1:8080"
         );
         problems.push(Problem::new(place.clone(), "listen", text));
     }

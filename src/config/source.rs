@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use super::auth;
 use super::effective::Effective;
 use super::error::{ConfigError, Problem, one_line, shown};
 use super::kind::Kind;
 use super::room;
 use super::suggest::nearest_env;
-use super::table::{ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, SETTINGS, Setting};
+use super::table::{AUTH_KEY, ENV_AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, SETTINGS, Setting};
 
 /// Largest configuration file, in bytes. A larger one is refused.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -27,6 +28,8 @@ pub struct Sources {
     pub flags: Vec<(&'static Setting, Vec<String>)>,
     /// Rules for rooms given by flag, in the order given.
     pub room_flags: Vec<String>,
+    /// Keys for tokens given by flag.
+    pub auth_key_flags: Vec<String>,
 }
 
 /// A configuration file that has been read.
@@ -121,6 +124,13 @@ impl SourceFile {
         start.is_some_and(|start| self.text[*start..].trim_start_matches([' ', '\t']).starts_with('['))
     }
 
+    /// Whether the line with this byte says a secret, which no message may repeat.
+    pub(super) fn may_tell_a_secret(&self, offset_bytes: usize) -> bool {
+        let start = self.line_starts[self.line_at(offset_bytes) - 1];
+        let line = self.text[start..].lines().next().unwrap_or_default();
+        line.split_once('=').is_some_and(|(name, _)| name.contains("secret"))
+    }
+
     /// The place of the byte at this offset; beyond the text, its end.
     pub(super) fn at(&self, offset_bytes: usize) -> Source {
         let end = self.text.floor_char_boundary(offset_bytes);
@@ -150,6 +160,10 @@ pub(super) fn apply_env(env: &[(OsString, OsString)], effective: &mut Effective,
             (Some(setting), None) => effective.settings.take(setting, source, Err(not_utf8(value)), problems),
             (None, Some(text)) if name == ENV_ROOM => effective.put_first(room::parse(text, &source, problems)),
             (None, None) if name == ENV_ROOM => problems.push(Problem::new(source, ROOM, not_utf8(value))),
+            (None, Some(text)) if name == ENV_AUTH_KEY => effective.add_auth_keys(auth::parse(text, &source, problems)),
+            (None, None) if name == ENV_AUTH_KEY => {
+                problems.push(Problem::new(source, AUTH_KEY, "the value is not UTF-8; write it in UTF-8".to_owned()));
+            }
             (None, _) => problems.push(Problem::elsewhere(source, unknown_variable(&name))),
         }
     }
@@ -160,13 +174,17 @@ pub(super) fn apply_flags(sources: &Sources, effective: &mut Effective, problems
     for (setting, values) in &sources.flags {
         let parsed = match (setting.kind, values.last()) {
             (_, None) => continue,
-            (Kind::Addresses, _) => setting.kind.parse(&values.join(",")),
+            (Kind::Addresses | Kind::Patterns, _) => setting.kind.parse(&values.join(",")),
             (_, Some(last)) => setting.kind.parse(last),
         };
         effective.settings.take(setting, Source::Flag(setting.key), parsed, problems);
     }
     let source = Source::Flag(ROOM);
     effective.put_first(sources.room_flags.iter().flat_map(|text| room::parse(text, &source, problems)).collect());
+    let source = Source::Flag(AUTH_KEY);
+    for text in &sources.auth_key_flags {
+        effective.add_auth_keys(auth::parse(text, &source, problems));
+    }
 }
 
 fn not_utf8(value: &OsStr) -> String {

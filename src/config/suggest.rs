@@ -1,6 +1,8 @@
 //! Did you mean …? The known name nearest to a wrong one, the same rule for file, environment, flags and commands.
 
-use super::table::{ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, ROOM_SETTINGS, SETTINGS, Setting};
+use super::table::{
+    AUTH_KEY, AUTH_KEY_SETTINGS, ENV_AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, ROOM_SETTINGS, SETTINGS, Setting,
+};
 
 /// Longest wrong name that is compared, in bytes; comparing costs its square.
 const WORD_BYTES_MAX: usize = 64;
@@ -28,12 +30,14 @@ pub(super) fn nearest_row(rows: &'static [Setting], word: &str) -> Option<&'stat
     })
 }
 
-/// The flag nearest to `word`, without `--`. What is near to a key of a rule for rooms is meant for [`ROOM`].
+/// The flag nearest to `word`, without `--`. What is near to a key of a rule for rooms is meant for [`ROOM`],
+/// and so on.
 pub fn nearest_flag(word: &str) -> Option<&'static str> {
-    let in_rules = ROOM_SETTINGS.iter().map(|row| row.key).chain([ROOM]);
-    let keys = SETTINGS.iter().map(|setting| setting.key);
-    match nearest(word, keys.chain(in_rules)) {
-        Some(near) if near == ROOM || ROOM_SETTINGS.iter().any(|row| row.key == near) => Some(ROOM),
+    let in_lists = ROOM_SETTINGS.iter().chain(AUTH_KEY_SETTINGS);
+    let keys = SETTINGS.iter().chain(in_lists.clone()).map(|setting| setting.key).chain([ROOM, AUTH_KEY]);
+    let list_of = |key: &str| in_lists.clone().find(|row| row.key == key).and_then(Setting::list);
+    match nearest(word, keys) {
+        Some(near) if list_of(near).is_some() => list_of(near),
         Some(near) => Some(near),
         None => nearest_row(SETTINGS, word).map(|setting| setting.key),
     }
@@ -45,7 +49,11 @@ pub(super) fn nearest_env(name: &str) -> Option<String> {
         return Some(ENV_CONFIG.to_owned());
     }
     let near = nearest_flag(name.strip_prefix(ENV_PREFIX)?)?;
-    Some(Setting::find(near).map_or(ENV_ROOM.to_owned(), Setting::env))
+    Some(match Setting::find(near) {
+        Some(setting) => setting.env(),
+        None if near == AUTH_KEY => ENV_AUTH_KEY.to_owned(),
+        None => ENV_ROOM.to_owned(),
+    })
 }
 
 fn normal(name: &str) -> String {

@@ -21,6 +21,13 @@ pub const ENV_CONFIG: &str = "FANFARE_CONFIG";
 /// The environment variable that holds rules for rooms, as `--room` does.
 pub const ENV_ROOM: &str = "FANFARE_ROOM";
 
+/// The environment variable that holds keys for tokens, as `--auth.key` does.
+pub const ENV_AUTH_KEY: &str = "FANFARE_AUTH_KEY";
+
+/// The flag behind `--` that gives a key for tokens, the name of the file's `[[auth.key]]` tables, and the section of the
+/// rows in [`AUTH_KEY_SETTINGS`].
+pub const AUTH_KEY: &str = "auth.key";
+
 /// The flag behind `--` that gives a rule for rooms, the name of the file's `[[room]]` tables, and the section of the
 /// rows in [`ROOM_SETTINGS`].
 pub const ROOM: &str = "room";
@@ -58,9 +65,15 @@ impl Setting {
         self.key.rsplit_once('.').map_or(self.key, |(_, name)| name)
     }
 
-    /// The key inside a `[[room]]` table, for a row of [`ROOM_SETTINGS`]: `history.size`. `None` for others.
+    /// The key inside a `[[room]]` or `[[auth.key]]` table, for a row of their tables: `history.size`. `None` for others.
     pub fn name_in_rule(&self) -> Option<&'static str> {
-        self.key.strip_prefix(ROOM)?.strip_prefix('.')
+        self.key.strip_prefix(self.list()?)?.strip_prefix('.')
+    }
+
+    /// The list of tables whose entries have it: [`ROOM`] or [`AUTH_KEY`].
+    pub(super) fn list(&self) -> Option<&'static str> {
+        let is_of = |list: &&str| self.key.strip_prefix(list).is_some_and(|rest| rest.starts_with('.'));
+        [ROOM, AUTH_KEY].into_iter().find(is_of)
     }
 
     /// The environment variable: `FANFARE_HEARTBEAT_INTERVAL` for `heartbeat.interval`.
@@ -102,6 +115,14 @@ const GROUP: Kind = Kind::Text { bytes_max: 256 };
 
 const PATH: Kind = Kind::Text { bytes_max: 4096 };
 
+const CLAIM: Kind = Kind::Text { bytes_max: 1024 };
+
+const KID: Kind = Kind::Text { bytes_max: 256 };
+
+const PEM: Kind = Kind::Text { bytes_max: 16 * 1024 };
+
+const ALG: Kind = Kind::Choice(&["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]);
+
 const HISTORY_SIZE: Kind = integer(0, 1_000_000);
 const HISTORY_TTL: Kind = duration(SECOND, 30 * DAY);
 
@@ -139,6 +160,50 @@ pub const SETTINGS: &[Setting] = &[
         "auto",
         "Log lines on stderr; auto is human, with colour where stderr is a terminal.",
     ),
+    row(
+        "auth.jwks_file",
+        PATH,
+        "",
+        "File with public keys that tokens are checked by, a key set (JWKS); with it, or an [[auth.key]], clients need a token.",
+    ),
+    row("auth.issuer", CLAIM, "", "What the claim iss of a token has to equal; empty takes any."),
+    row("auth.audience", CLAIM, "", "What the claim aud of a token has to name; empty takes any."),
+    row("auth.anonymous", Kind::Bool, "false", "Let in who has no token, with what auth.default allows."),
+    row(
+        "auth.origins",
+        Kind::Patterns,
+        "",
+        "Origins of web pages that may connect, where * stands for any run of characters; none are those of the same host \
+         and of this machine.",
+    ),
+    row(
+        "auth.leeway",
+        duration(0, 30 * SECOND),
+        "10s",
+        "By how much the times of a token may be missed at the handshake, for clocks that differ.",
+    ),
+    row("auth.expiry_required", Kind::Bool, "true", "Refuse tokens without the claim exp, which would hold forever."),
+    row(
+        "auth.expiring_before",
+        duration(0, HOUR),
+        "30s",
+        "How long before its token ends a connection is told so; 0 tells none.",
+    ),
+    row("auth.default.join", Kind::Patterns, "", "Rooms that may be joined where a token does not say which."),
+    row(
+        "auth.default.publish",
+        Kind::Patterns,
+        "",
+        "Rooms that may be published into where a token does not say which.",
+    ),
+    row(
+        "auth.default.presence",
+        Kind::Patterns,
+        "",
+        "Rooms whose members may be asked for where a token does not say which.",
+    ),
+    row("auth.default.private", Kind::Bool, "false", "Allow private messages where a token does not say."),
+    row("auth.default.broadcast", Kind::Bool, "false", "Allow broadcasts where a token does not say."),
     row(
         "limits.connections_max",
         integer(1, 10_000_000),
@@ -297,4 +362,25 @@ pub const ROOM_SETTINGS: &[Setting] = &[
     row(ROOM_MATCH, Kind::Pattern, "*", "Room ids it is for; * stands for any run of characters, all else for itself."),
     row("room.history.size", HISTORY_SIZE, "0", "Messages kept per room; beyond it the oldest go first, 0 keeps none."),
     row("room.history.ttl", HISTORY_TTL, "10m", "Time a message is kept in a room."),
+];
+
+/// What a key for tokens may say, each as a name of an `[[auth.key]]` table. The defaults are examples for messages, or
+/// mean that there is none.
+pub const AUTH_KEY_SETTINGS: &[Setting] = &[
+    row(
+        "auth.key.alg",
+        ALG,
+        "HS256",
+        "The only alg of the tokens it is for; a token's own word about that counts for nothing.",
+    ),
+    row(
+        "auth.key.kid",
+        KID,
+        "",
+        "Its name: tokens with this kid are checked by it alone, those without by the keys without.",
+    ),
+    row("auth.key.secret", Kind::Secret, "", "For HS256, HS384 and HS512: the secret that tokens are signed with."),
+    row("auth.key.secret_file", PATH, "", "File with that secret; line breaks at its end do not count."),
+    row("auth.key.public_key", PEM, "", "For the others: the public key in PEM."),
+    row("auth.key.public_key_file", PATH, "", "File with that public key."),
 ];

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Pin;
+use super::auth::Secret;
 use super::error::Problem;
 use super::kind::Value;
 use super::listen::Listen;
@@ -157,6 +158,20 @@ impl Values {
     pub(super) fn pattern(&self, key: &str) -> &Pattern {
         match self.value(key) {
             Value::Pattern(pattern) => pattern,
+            other => unfit(key, other),
+        }
+    }
+
+    pub(super) fn patterns(&self, key: &str) -> &[Pattern] {
+        match self.value(key) {
+            Value::Patterns(patterns) => patterns,
+            other => unfit(key, other),
+        }
+    }
+
+    pub(super) fn secret(&self, key: &str) -> &Secret {
+        match self.value(key) {
+            Value::Secret(secret) => secret,
             other => unfit(key, other),
         }
     }

@@ -43,6 +43,8 @@ pub enum PeerError {
     BadDeflate,
     /// Persistently over the rate.
     RateAbuse,
+    /// A message to a raw room in which its token lets it listen only.
+    NotAllowed,
 }
 
 impl PeerError {
@@ -60,7 +62,7 @@ impl PeerError {
             | PeerError::BadClose => CloseCode::Protocol,
             PeerError::InvalidUtf8 | PeerError::BadDeflate => CloseCode::Invalid,
             PeerError::MessageTooBig => CloseCode::Size,
-            PeerError::TooManyFragments | PeerError::RateAbuse => CloseCode::Policy,
+            PeerError::TooManyFragments | PeerError::RateAbuse | PeerError::NotAllowed => CloseCode::Policy,
         }
     }
 }
@@ -82,6 +84,7 @@ impl fmt::Display for PeerError {
             PeerError::TooManyFragments => "too many fragments in one message",
             PeerError::BadDeflate => "compressed message is malformed",
             PeerError::RateAbuse => "rate limit persistently exceeded",
+            PeerError::NotAllowed => "the token does not allow publishing here",
         })
     }
 }
@@ -113,6 +116,8 @@ pub enum CloseReason {
     SlowConsumer,
     /// An operator has ended the connections of its user: 1008.
     Disconnected,
+    /// Its token has come to its end: 4001.
+    Expired,
 }
 
 impl CloseReason {
@@ -122,6 +127,7 @@ impl CloseReason {
             CloseReason::GoingAway { .. } => CloseCode::Away.into(),
             CloseReason::Peer(error) => error.code().into(),
             CloseReason::AtCapacity => CloseCode::Again.into(),
+            CloseReason::Expired => 4001,
             CloseReason::SlowConsumer => 4008,
             CloseReason::Disconnected => CloseCode::Policy.into(),
         }
@@ -135,6 +141,7 @@ impl CloseReason {
             CloseReason::AtCapacity => "at capacity: try again later".to_owned(),
             CloseReason::SlowConsumer => "slow consumer: messages were not read in time".to_owned(),
             CloseReason::Disconnected => "disconnected by an operator".to_owned(),
+            CloseReason::Expired => "token expired: connect again with a new one".to_owned(),
         };
         close_payload(out, self.code(), &reason);
     }
@@ -202,6 +209,8 @@ mod tests {
             (CloseReason::AtCapacity, 1013),
             (CloseReason::SlowConsumer, 4008),
             (CloseReason::Disconnected, 1008),
+            (CloseReason::Expired, 4001),
+            (CloseReason::Peer(PeerError::NotAllowed), 1008),
             (CloseReason::Peer(PeerError::MessageTooBig), 1009),
             (CloseReason::Peer(PeerError::InvalidUtf8), 1007),
             (CloseReason::Peer(PeerError::RateAbuse), 1008),

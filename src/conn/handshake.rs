@@ -3,14 +3,18 @@
 //! A head is gathered incrementally and every byte is looked at once for its end; it is parsed once, when complete.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::target::{Target, is_of_authority, path_and_query};
+use super::target::{Target, is_of_authority, path_and_query, query_tokens};
 use crate::compress::{Agreement, Offer};
 
 /// The one subprotocol the server ever selects.
 const SUBPROTOCOL: &str = "fanfare.v1";
+
+/// What a token follows in the name of a subprotocol: browsers can send one no other way, but in the URL.
+const BEARER_SUBPROTOCOL: &str = "bearer.";
 
 /// The end of the last header line and the empty line behind it: a head ends with it.
 const EMPTY_LINE: &[u8] = b"\r\n\r\n";
@@ -107,6 +111,63 @@ pub struct Upgrade {
     pub subprotocol: bool,
     /// The first acceptable offer of compression.
     pub offer: Option<Offer>,
+    /// What it shows, where that was asked for.
+    pub credentials: Option<Box<Credentials>>,
+}
+
+/// By what a request says whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// By its own word, `userId`. What else it shows is not looked for.
+    OwnWord,
+    /// By its own word, and it shows from which page it comes.
+    OwnWordAndOrigin,
+    /// By what it shows: `userId` means nothing.
+    Token,
+}
+
+/// What a request shows of who is asking. Not larger than its head.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The token.
+    pub token: Presented,
+    /// The page that asks, as its browser says (RFC 6454 §7).
+    pub origin: Option<String>,
+    /// The host that is asked.
+    pub host: String,
+}
+
+/// The token that came: in the query, in `Authorization`, or as a subprotocol.
+#[derive(Default, PartialEq, Eq)]
+pub enum Presented {
+    /// None.
+    #[default]
+    Nothing,
+    /// One, be it in several places. It may be anything.
+    Token(String),
+    /// Several that differ.
+    Several,
+}
+
+impl Presented {
+    fn add(&mut self, token: Cow<'_, str>) {
+        match self {
+            Presented::Nothing => *self = Presented::Token(token.into_owned()),
+            Presented::Token(first) if *first == token => {}
+            Presented::Token(_) | Presented::Several => *self = Presented::Several,
+        }
+    }
+}
+
+/// Without the token: it is a secret.
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Presented::Nothing => "Nothing",
+            Presented::Token(_) => "Token(…)",
+            Presented::Several => "Several",
+        })
+    }
 }
 
 /// Why a request is refused, each with its HTTP status.
@@ -114,6 +175,10 @@ pub struct Upgrade {
 pub enum HttpRefusal {
     /// 400: the request is malformed, with what is wrong.
     Bad(&'static str),
+    /// 401: who asks is not known (RFC 6750 §3).
+    Unauthorized(Unauthorized),
+    /// 403: whoever asks may not, with what is refused.
+    Forbidden(&'static str),
     /// 404: there is no WebSocket endpoint at this path.
     NotFound,
     /// 408: the head did not arrive within `limits.handshake_timeout`.
@@ -133,11 +198,30 @@ pub enum HttpRefusal {
     },
 }
 
-/// Parses a complete request head.
+/// Why it is not known who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unauthorized {
+    /// There is no token.
+    Missing,
+    /// There are several, and they differ.
+    Several,
+    /// It is not valid, with what is wrong.
+    Invalid(&'static str),
+}
+
+/// Parses a complete request head that says by its own word whose it is.
 ///
 /// # Errors
 /// The [`HttpRefusal`] to answer with.
 pub fn parse_head(head: &[u8], limits: HeadLimits) -> Result<Head, HttpRefusal> {
+    parse_head_named(head, limits, Naming::OwnWord)
+}
+
+/// As [`parse_head`], with what is to say whose it is.
+///
+/// # Errors
+/// The [`HttpRefusal`] to answer with.
+pub fn parse_head_named(head: &[u8], limits: HeadLimits, naming: Naming) -> Result<Head, HttpRefusal> {
     if head.len() > limits.bytes_max {
         return Err(HttpRefusal::HeadTooLarge);
     }
@@ -171,11 +255,45 @@ pub fn parse_head(head: &[u8], limits: HeadLimits) -> Result<Head, HttpRefusal> 
             false => Ok(Head::Http),
         };
     }
-    let target = Target::parse(path, query)?;
+    let target = Target::parse(path, query, naming)?;
     let accept = check_upgrade(&request)?;
     let subprotocol = header_tokens(&request, "sec-websocket-protocol").any(|token| token == SUBPROTOCOL);
     let offer = Offer::first_acceptable(header_values(&request, "sec-websocket-extensions"));
-    Ok(Head::Upgrade(Upgrade { accept, target, subprotocol, offer }))
+    let credentials = match naming {
+        Naming::OwnWord => None,
+        Naming::OwnWordAndOrigin | Naming::Token => Some(Box::new(credentials(&request, query))),
+    };
+    Ok(Head::Upgrade(Upgrade { accept, target, subprotocol, offer, credentials }))
+}
+
+/// What a request shows. A field that is no UTF-8 counts as well: what is in its place is no token and no origin.
+fn credentials(request: &httparse::Request<'_, '_>, query: &str) -> Credentials {
+    let mut found = Credentials::default();
+    query_tokens(query).for_each(|token| found.token.add(token));
+    for header in request.headers.iter() {
+        let value = String::from_utf8_lossy(header.value);
+        let name = header.name;
+        if name.eq_ignore_ascii_case("authorization") {
+            bearer(&value).into_iter().for_each(|token| found.token.add(token.into()));
+        } else if name.eq_ignore_ascii_case("sec-websocket-protocol") {
+            let offers = field_elements(&value, |letter| letter == ',', |letter| matches!(letter, ' ' | '\t'));
+            let tokens = offers.filter_map(|offer| offer.strip_prefix(BEARER_SUBPROTOCOL));
+            tokens.for_each(|token| found.token.add(token.into()));
+        } else if name.eq_ignore_ascii_case("host") {
+            found.host = value.trim().to_owned();
+        } else if name.eq_ignore_ascii_case("origin") {
+            // Two of them are the origin of nobody.
+            let before = found.origin.take().map(|before| before + ",").unwrap_or_default();
+            found.origin = Some(before + value.trim());
+        }
+    }
+    found
+}
+
+/// The token of an `Authorization` field (RFC 6750 §2.1); other schemes are others' business.
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// The comma-separated elements of a field's value, without the blanks around them (RFC 9110 §5.6.1). What a comma and
@@ -209,6 +327,11 @@ pub fn write_upgrade(out: &mut Vec<u8>, upgrade: &Upgrade, agreement: Option<Agr
 pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
     let (status, extra, body): (&str, String, Cow<'_, str>) = match refusal {
         HttpRefusal::Bad(what) => ("400 Bad Request", String::new(), what.into()),
+        HttpRefusal::Unauthorized(why) => {
+            let (challenge, body) = unauthorized(why);
+            ("401 Unauthorized", challenge, body)
+        }
+        HttpRefusal::Forbidden(what) => ("403 Forbidden", String::new(), what.into()),
         HttpRefusal::NotFound => {
             ("404 Not Found", String::new(), "no WebSocket endpoint here: connect to /, /ws or /raw/ROOM".into())
         }
@@ -248,6 +371,23 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
         body.len() + 1
     );
     out.extend_from_slice(response.as_bytes());
+}
+
+/// The challenge and the sentence of a 401 (RFC 6750 §3). The token itself is in none of them.
+fn unauthorized(why: Unauthorized) -> (String, Cow<'static, str>) {
+    let challenge = |error: &str| format!("WWW-Authenticate: Bearer error=\"{error}\"\r\n");
+    match why {
+        Unauthorized::Missing => (
+            "WWW-Authenticate: Bearer\r\n".into(),
+            "a token is needed: send it as ?token=, as Authorization: Bearer, or as the subprotocol bearer.TOKEN beside \
+             fanfare.v1"
+                .into(),
+        ),
+        Unauthorized::Several => {
+            (challenge("invalid_request"), "the request has several tokens that differ: send one".into())
+        }
+        Unauthorized::Invalid(what) => (challenge("invalid_token"), format!("the token is not valid: {what}").into()),
+    }
 }
 
 /// The comma-separated elements of every header field called `name`.
@@ -464,6 +604,64 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_found_wherever_it_may_stand() {
+        let shown = |target: &str, extra: &str| {
+            let head = request(target, extra);
+            let parsed = parse_head_named(head.as_bytes(), LIMITS, Naming::Token);
+            let Ok(Head::Upgrade(upgrade)) = parsed else { panic!("{target} {extra}: {parsed:?}") };
+            upgrade.credentials.unwrap().token
+        };
+        let token = |token: &str| Presented::Token(token.to_owned());
+        for (target, extra, expected) in [
+            ("/", "", Presented::Nothing),
+            ("/?token=a.b", "", token("a.b")),
+            ("/ws?x&token=a%2Eb", "", token("a.b")),
+            ("/raw/r?echo=1&token=a", "", token("a")),
+            ("/?token=", "", token("")),
+            ("/?token=%zz", "", token("%zz")),
+            ("/", "Authorization: Bearer a.b\r\n", token("a.b")),
+            ("/", "authorization: bearer  a.b \r\n", token("a.b")),
+            ("/", "Authorization: Bearer\r\n", token("")),
+            ("/", "Authorization: Basic YTpi\r\n", Presented::Nothing),
+            ("/", "Sec-WebSocket-Protocol: fanfare.v1, bearer.a.b\r\n", token("a.b")),
+            ("/?token=a", "Authorization: Bearer a\r\nSec-WebSocket-Protocol: bearer.a\r\n", token("a")),
+            ("/?token=a", "Authorization: Bearer b\r\n", Presented::Several),
+            ("/?token=a&token=b", "", Presented::Several),
+            ("/", "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", Presented::Several),
+            ("/", "Sec-WebSocket-Protocol: bearer.a, bearer.b, bearer.a\r\n", Presented::Several),
+        ] {
+            assert!(shown(target, extra) == expected, "{target} {extra}");
+        }
+        assert!(matches!(
+            parse_head(request("/?token=a", "").as_bytes(), LIMITS),
+            Ok(Head::Upgrade(Upgrade { credentials: None, .. }))
+        ));
+    }
+
+    #[test]
+    fn what_names_itself_by_credentials_has_no_user_by_its_own_word() {
+        for target in ["/?userId=alice", "/?userId=", "/ws?userId=%FF"] {
+            let head = request(target, "Origin: https://a.example\r\n");
+            let Ok(Head::Upgrade(upgrade)) = parse_head_named(head.as_bytes(), LIMITS, Naming::Token) else {
+                panic!("{target}")
+            };
+            assert_eq!(upgrade.target, Target::Json { user: None });
+            let credentials = upgrade.credentials.unwrap();
+            assert_eq!((credentials.origin.as_deref(), &*credentials.host), (Some("https://a.example"), "x"));
+        }
+        let two = request("/", "Origin: https://a.example\r\nOrigin: https://b.example\r\n");
+        let Ok(Head::Upgrade(upgrade)) = parse_head_named(two.as_bytes(), LIMITS, Naming::Token) else { panic!() };
+        assert_eq!(upgrade.credentials.unwrap().origin.as_deref(), Some("https://a.example,https://b.example"));
+    }
+
+    #[test]
+    fn a_token_never_shows() {
+        let head = request("/?token=secret", "");
+        let upgrade = parse_head_named(head.as_bytes(), LIMITS, Naming::Token);
+        assert!(!format!("{upgrade:?}").contains("secret"));
+    }
+
+    #[test]
     #[cfg_attr(miri, ignore = "searches a megabyte")]
     fn heads_are_bounded_in_bytes_and_fields() {
         let fields = "X: y\r\n".repeat(60);
@@ -486,6 +684,10 @@ mod tests {
     fn every_refusal_is_whole_http() {
         for refusal in [
             HttpRefusal::Bad("x"),
+            HttpRefusal::Unauthorized(Unauthorized::Missing),
+            HttpRefusal::Unauthorized(Unauthorized::Several),
+            HttpRefusal::Unauthorized(Unauthorized::Invalid("x")),
+            HttpRefusal::Forbidden("x"),
             HttpRefusal::NotFound,
             HttpRefusal::Timeout,
             HttpRefusal::Version,

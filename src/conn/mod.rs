@@ -19,7 +19,8 @@ pub use close::{CloseReason, PeerError, close_payload, parse_close};
 pub use decoder::{Decoder, Event, MessageLimits};
 pub use frame::{Header, parse_header};
 pub use handshake::{
-    Head, HeadLimits, HeadReader, HttpRefusal, Upgrade, field_elements, parse_head, write_refusal, write_upgrade,
+    Credentials, Head, HeadLimits, HeadReader, HttpRefusal, Naming, Presented, Unauthorized, Upgrade, field_elements,
+    parse_head, parse_head_named, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
 pub use outbox::{Cause, Chunk, Ledger, Outbox, Segment, Unit};

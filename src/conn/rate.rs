@@ -31,6 +31,14 @@ impl TokenBucket {
         Self { per_second, missing_milli: 0, refilled_at: now }
     }
 
+    /// The same bucket at another rate: what was taken stays taken.
+    #[must_use]
+    pub fn at_rate(mut self, per_second: u64, now: Millis) -> Self {
+        self.refill(now);
+        let other = Self::new(per_second, now);
+        Self { missing_milli: self.missing_milli.min(other.per_second * MILLI), ..other }
+    }
+
     /// Takes `n` units at `now`; where they are not there nothing is taken and the answer is
     /// `false`.
     ///
@@ -76,6 +84,16 @@ mod tests {
         assert!(!bucket.take(1, Millis(204)));
         assert!(!bucket.take(3, Millis(404)));
         assert!(bucket.take(3, Millis(405)));
+    }
+
+    #[test]
+    fn another_rate_gives_back_nothing() {
+        let mut bucket = TokenBucket::new(10, Millis::ZERO);
+        assert!(bucket.take(8, Millis::ZERO));
+        let mut faster = bucket.at_rate(20, Millis(100));
+        assert!(!faster.take(14, Millis(100)) && faster.take(13, Millis(100)));
+        let mut slower = bucket.at_rate(2, Millis(100));
+        assert!(!slower.take(1, Millis(100)) && slower.take(1, Millis(600)));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a request is for: its target, in the forms of RFC 9112 §3.2.
 
-use super::handshake::HttpRefusal;
+use std::borrow::Cow;
+
+use super::handshake::{HttpRefusal, Naming};
 use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 
 /// The schemes of the absolute form. Which of them a client or a proxy writes makes no difference here.
@@ -25,8 +27,8 @@ pub enum Target {
 
 impl Target {
     /// What [`path_and_query`] has found, as an endpoint.
-    pub(super) fn parse(path: &str, query: &str) -> Result<Target, HttpRefusal> {
-        let user = match query_value(query, "userId") {
+    pub(super) fn parse(path: &str, query: &str, naming: Naming) -> Result<Target, HttpRefusal> {
+        let user = match query_value(query, "userId").filter(|_| naming != Naming::Token) {
             Some(raw) => Some(
                 decode_id(raw, USER_ID_BYTES_MAX)
                     .ok_or(HttpRefusal::Bad("userId must be 1 to 128 bytes of percent-encoded UTF-8"))?,
@@ -80,6 +82,15 @@ fn query_value<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     })
 }
 
+/// The tokens in a query, decoded. What is badly encoded stays as it is, and is no token.
+pub(super) fn query_tokens(query: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let tokens = query.split('&').filter_map(|pair| match pair.split_once('=').unwrap_or((pair, "")) {
+        ("token", raw) => Some(raw),
+        (_, _) => None,
+    });
+    tokens.map(|raw| decode_id(raw, raw.len()).map_or(Cow::Borrowed(raw), Cow::Owned))
+}
+
 /// Percent-decodes an id (RFC 3986 §2.1; `+` is a plus). `None` where it is empty, too long, badly encoded or no UTF-8.
 fn decode_id(raw: &str, bytes_max: usize) -> Option<String> {
     let mut bytes = Vec::with_capacity(raw.len());
@@ -102,7 +113,7 @@ mod tests {
     use super::*;
 
     fn target(text: &str) -> Result<Target, HttpRefusal> {
-        path_and_query(text).and_then(|(path, query)| Target::parse(path, query))
+        path_and_query(text).and_then(|(path, query)| Target::parse(path, query, Naming::OwnWord))
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use super::scan::{Elements, Kind, Malformed, Member, Members, RawString, RawValue};
 use super::{ErrorCode, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOM_IDS_ECHO_BYTES_MAX, ROOM_IDS_MAX};
-use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::limits::{ROOM_ID_BYTES_MAX, TOKEN_REFRESH_BYTES_MAX, USER_ID_BYTES_MAX};
 use simd_json::{Buffers, Node, to_tape_with_buffers};
 use std::borrow::Cow;
 
@@ -88,6 +88,12 @@ pub enum Command<'a> {
     },
     /// `ping`: answer with `pong`.
     Ping,
+    /// `refresh`: the connection's token is replaced.
+    Refresh {
+        /// The token, which may be anything. Empty where the field is no string
+        /// of at most [`TOKEN_REFRESH_BYTES_MAX`] bytes; `None` where it is missing.
+        token: Option<Cow<'a, str>>,
+    },
 }
 
 /// The body of a broadcast; its name decides whether the sender gets it too.
@@ -160,6 +166,13 @@ pub fn parse(text: &str) -> Result<Request<'_>, Rejection<'_>> {
     }
 }
 
+impl<'a> Rejection<'a> {
+    /// There is no such command here.
+    pub fn unknown_type(id: Option<&'a str>) -> Rejection<'a> {
+        Refusal::unknown_type().about(id)
+    }
+}
+
 /// The fields the server knows, as they stand in the message.
 #[derive(Default)]
 struct Envelope<'a> {
@@ -178,6 +191,7 @@ struct Envelope<'a> {
     before: Option<RawValue<'a>>,
     limit: Option<RawValue<'a>>,
     key: Option<RawValue<'a>>,
+    token: Option<RawValue<'a>>,
 }
 
 /// The longest name of a field, in the envelope and in `since`.
@@ -189,6 +203,9 @@ const TYPE_BYTES_MAX: usize = "private_msg".len();
 /// The longest escape, `\u0041`, stands for at least one byte: a string of more
 /// than this many times the bytes allowed is too long whatever it holds.
 const ESCAPE_BYTES_MAX: usize = 6;
+
+const UNKNOWN_TYPE: &str = "`type` must be one of the commands: private_msg, private, broadcast, \
+                            join_room, leave_room, room_msg, history, resume, presence, ping";
 
 const ROOM_ID_RULE: &str = "`roomId` must be a string";
 const ROOM_IDS_RULE: &str = "`roomIds` must be an array of strings, each";
@@ -232,6 +249,7 @@ impl<'a> Envelope<'a> {
             "before" => Some(&mut self.before),
             "limit" => Some(&mut self.limit),
             "key" => Some(&mut self.key),
+            "token" => Some(&mut self.token),
             _ => None,
         }
     }
@@ -290,6 +308,7 @@ impl<'a> Envelope<'a> {
             }),
             "resume" => self.resume(decoder),
             "ping" => Ok(Command::Ping),
+            "refresh" => Ok(Command::Refresh { token: self.token.map(|token| refresh_token(token, decoder)) }),
             _ => Err(Refusal::unknown_type()),
         }
     }
@@ -412,6 +431,10 @@ fn room<'a>(value: RawValue<'a>, decoder: &mut Decoder) -> Option<Cow<'a, str>> 
     value.as_string().and_then(|room| decoder.decode_within(room, ROOM_ID_BYTES_MAX)).filter(|room| !room.is_empty())
 }
 
+fn refresh_token<'a>(value: RawValue<'a>, decoder: &mut Decoder) -> Cow<'a, str> {
+    value.as_string().and_then(|token| decoder.decode_within(token, TOKEN_REFRESH_BYTES_MAX)).unwrap_or_default()
+}
+
 fn since_position<'a>(value: RawValue<'a>, decoder: &mut Decoder) -> Option<Position<'a>> {
     if value.kind != Kind::Object {
         return None;
@@ -512,9 +535,7 @@ impl Refusal {
 
     #[cold]
     fn unknown_type() -> Self {
-        let message = "`type` must be one of the commands: private_msg, private, broadcast, \
-                       join_room, leave_room, room_msg, history, resume, presence, ping";
-        Self::new(ErrorCode::UnknownType, message)
+        Self::new(ErrorCode::UnknownType, UNKNOWN_TYPE)
     }
 
     #[cold]

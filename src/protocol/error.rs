@@ -32,6 +32,8 @@ pub enum ErrorCode {
     Forbidden,
     /// What is needed for it cannot be reached now.
     Unavailable,
+    /// The token of a `refresh` is not valid.
+    Unauthorized,
 }
 
 /// Every error code with its meaning, in the order of [`ErrorCode`].
@@ -60,10 +62,17 @@ pub const ERROR_CODES: &[(ErrorCode, &str)] = &[
     ),
     (ErrorCode::AlreadyJoined, "`since` was given for a room that the connection is in already: leave it first."),
     (ErrorCode::BadKey, "`key` is not a string of 1 to 64 bytes."),
-    (ErrorCode::Forbidden, "The history of a room is for its members, and the connection is none."),
+    (
+        ErrorCode::Forbidden,
+        "The history of a room is for its members, and the connection is none; or the connection's token does not allow the command. Nothing has happened.",
+    ),
     (
         ErrorCode::Unavailable,
         "It needs Redis, which keeps history, or other nodes, and they do not answer in time. A publish may have been stored all the same: send it again with the same `key` later.",
+    ),
+    (
+        ErrorCode::Unauthorized,
+        "The token of a `refresh` is not valid; the message says why. The one before stays in force to its end.",
     ),
 ];
 
@@ -86,6 +95,7 @@ impl ErrorCode {
             Self::BadKey => "bad_key",
             Self::Forbidden => "forbidden",
             Self::Unavailable => "unavailable",
+            Self::Unauthorized => "unauthorized",
         }
     }
 }
@@ -93,7 +103,7 @@ impl ErrorCode {
 // The table lists every code once, in order: a new variant must come last here
 // and in the table, or this does not compile.
 const _: () = {
-    assert!(ERROR_CODES.len() == ErrorCode::Unavailable as usize + 1);
+    assert!(ERROR_CODES.len() == ErrorCode::Unauthorized as usize + 1);
     let mut index = 0;
     while index < ERROR_CODES.len() {
         assert!(ERROR_CODES[index].0 as usize == index);

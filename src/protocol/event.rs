@@ -209,6 +209,35 @@ pub fn error(out: &mut Vec<u8>, id_raw: Option<&str>, code: ErrorCode, message: 
     text(out, "}");
 }
 
+/// `ack` of a `refresh`. `expires_unix_ms` is the end of the token now in force, where it has one.
+pub fn refreshed(out: &mut Vec<u8>, id_raw: &str, expires_unix_ms: Option<u64>) {
+    text(out, r#"{"type":"ack""#);
+    id(out, Some(id_raw));
+    if let Some(expires) = expires_unix_ms {
+        text(out, r#","expires":"#);
+        integer(out, expires);
+    }
+    text(out, "}");
+}
+
+/// `expiring`: the token ends in so many milliseconds, unless another one comes.
+pub fn expiring(out: &mut Vec<u8>, in_ms: u64) {
+    text(out, r#"{"type":"expiring","in":"#);
+    integer(out, in_ms);
+    text(out, "}");
+}
+
+/// `error` with the code `forbidden` about one room of a `join_room`.
+pub fn forbidden_room(out: &mut Vec<u8>, id_raw: Option<&str>, room: &str) {
+    text(out, r#"{"type":"error""#);
+    id(out, id_raw);
+    text(out, r#","code":""#);
+    text(out, ErrorCode::Forbidden.as_str());
+    text(out, r#"","roomId":"#);
+    string(out, room);
+    text(out, "}");
+}
+
 /// How many users are in a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserCount {

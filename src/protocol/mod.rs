@@ -23,8 +23,9 @@ mod tests;
 pub use command::{Body, Command, Position, Rejection, Request, Rooms, parse};
 pub use error::{ERROR_CODES, ErrorCode};
 pub use event::{
-    InEpoch, Notice, UserCount, ack, broadcast_content, broadcast_data, error, gap, history, inbox_gap, joined, left,
-    notice, pong, presence, presence_end, presence_head, private, private_msg, put_offset, resumed, room_msg, welcome,
+    InEpoch, Notice, UserCount, ack, broadcast_content, broadcast_data, error, expiring, forbidden_room, gap, history,
+    inbox_gap, joined, left, notice, pong, presence, presence_end, presence_head, private, private_msg, put_offset,
+    refreshed, resumed, room_msg, welcome,
 };
 
 /// Levels of nesting in a message: 128 in a value, and the message's own object

@@ -50,9 +50,13 @@ impl<D: Driver> Worker<D> {
         match *connection.phase() {
             // A raw room has no words for an error: over the rate there is only the end.
             Phase::Raw { .. } if !within_rate => self.quiesce(slot, CloseCause::Error(PeerError::RateAbuse)),
+            Phase::Raw { .. } if !connection.authority().is_none_or(|authority| authority.may_speak) => {
+                self.quiesce(slot, CloseCause::Error(PeerError::NotAllowed));
+            }
             Phase::Raw { echo } => self.raw_message(slot, echo, message),
             Phase::Json => self.json_message(slot, within_rate, message),
             Phase::Handshake(_)
+            | Phase::Authorizing(_)
             | Phase::Opening(_)
             | Phase::Quiescing(_)
             | Phase::Closing { .. }
@@ -92,10 +96,10 @@ impl<D: Driver> Worker<D> {
             }),
         };
         let outcome = match outcome {
-            Ok(request) => {
+            Ok(mut request) => self.permit(slot, &mut request).and_then(|()| {
                 self.note_owed(slot, &request);
                 self.command(slot, request)
-            }
+            }),
             Err(rejection) => Err(rejection),
         };
         if let Err(rejection) = outcome {
@@ -130,6 +134,7 @@ impl<D: Driver> Worker<D> {
                 self.router.resume(me, &epoch, offset, id, &mut self.connections);
             }
             Command::Presence { room } => self.router.presence(me, &room, id, &mut self.connections),
+            Command::Refresh { token } => self.refresh(slot, token, id)?,
             Command::Ping => self.connections.message(slot, |out| protocol::pong(out, id)),
         }
         Ok(())

@@ -1,7 +1,9 @@
 //! One slot of the reactor's slab.
 //!
 //! ```text
-//!  accept ─► Handshake ─┬─► Opening ─► Json | Raw ─┬─► Closing ─► Leaving ─► released
+//!  accept ─► Handshake ─┬─► Authorizing ─┐ (a token that is looked at elsewhere)
+//!                       │                ▼
+//!                       ├─────────► Opening ─► Json | Raw ─┬─► Closing ─► Leaving ─► released
 //!                       │   (the home confirms)    │   (our close frame first)   ▲
 //!                       │                          └─► Quiescing ┬────────────────┘ (the peer's close frame first)
 //!                       │            (what it published comes   └─► Leaving ─► Lingering ─► released
@@ -14,8 +16,10 @@
 //!
 //! What is released or handed over frees its slot at once, or is `Terminating` until the driver has nothing of it under way.
 
+use std::fmt;
+
 use super::driver::{ListenerId, RemoteAddr};
-use super::identity::{Grant, Identity};
+use super::identity::{Authority, Grant, Identity};
 use super::intake::Intake;
 use crate::compress::Agreement;
 use crate::conn::{Decoder, HeadReader, Outbox, PeerError, Target, Upgrade};
@@ -77,6 +81,8 @@ pub(super) enum Admission {
 pub(super) enum Phase {
     /// The request head is awaited.
     Handshake(Box<Handshake>),
+    /// The request is good; its token is looked at by another thread. It is no connection of the node's yet.
+    Authorizing(Box<Authorizing>),
     /// The request is good; the 101 waits until the first topic is joined.
     Opening(Box<Opening>),
     /// Open, speaking JSON.
@@ -147,6 +153,28 @@ pub(super) struct Handshake {
     pub(super) until: Millis,
 }
 
+/// A token, which is a secret: never shown.
+pub(super) struct Token(pub(super) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Holds no more than the handshake's bytes.
+#[derive(Debug)]
+pub(super) struct Authorizing {
+    /// Until the token was looked at.
+    pub(super) upgrade: Option<Upgrade>,
+    /// Until it is given away.
+    pub(super) token: Option<Token>,
+    /// Bytes that came behind the request head.
+    pub(super) early: Vec<u8>,
+    /// The handshake's deadline.
+    pub(super) until: Millis,
+}
+
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) upgrade: Upgrade,
@@ -193,7 +221,8 @@ impl Connection {
     pub(super) fn handshake_mut(&mut self) -> Option<&mut Handshake> {
         match &mut self.phase {
             Phase::Handshake(handshake) => Some(handshake),
-            Phase::Opening(_)
+            Phase::Authorizing(_)
+            | Phase::Opening(_)
             | Phase::Json
             | Phase::Raw { .. }
             | Phase::Quiescing(_)
@@ -208,6 +237,7 @@ impl Connection {
     pub(super) fn kept_mut(&mut self) -> Option<&mut Vec<u8>> {
         match &mut self.phase {
             Phase::Opening(opening) => Some(&mut opening.early),
+            Phase::Authorizing(authorizing) => Some(&mut authorizing.early),
             Phase::Terminating(Terminating::Detached(detached)) => Some(&mut detached.read),
             Phase::Handshake(_)
             | Phase::Json
@@ -220,9 +250,30 @@ impl Connection {
         }
     }
 
+    /// The request is good, and its token is to be looked at elsewhere.
+    pub(super) fn begin_authorizing(&mut self, authorizing: Authorizing) {
+        assert!(matches!(self.phase, Phase::Handshake(_)), "a request is read once");
+        self.phase = Phase::Authorizing(Box::new(authorizing));
+    }
+
+    /// Its request, while its token is looked at.
+    pub(super) fn authorizing_mut(&mut self) -> Option<&mut Authorizing> {
+        if let Phase::Authorizing(authorizing) = &mut self.phase { Some(authorizing) } else { None }
+    }
+
+    /// What its token allows, where tokens are asked for.
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        self.grant.as_ref()?.authority()
+    }
+
+    /// As [`Connection::authority`].
+    pub(super) fn authority_mut(&mut self) -> Option<&mut Authority> {
+        self.grant.as_mut()?.authority_mut()
+    }
+
     /// The request is good, and the node has room: the first topic is joined next.
     pub(super) fn begin_opening(&mut self, opening: Opening) {
-        assert!(matches!(self.phase, Phase::Handshake(_)), "a request is read once");
+        assert!(matches!(self.phase, Phase::Handshake(_) | Phase::Authorizing(_)), "a connection begins once");
         self.admission = Admission::WebSocket;
         self.phase = Phase::Opening(Box::new(opening));
     }
@@ -324,6 +375,7 @@ impl Connection {
         match self.phase {
             Phase::Json | Phase::Raw { .. } | Phase::Quiescing(_) => true,
             Phase::Handshake(_)
+            | Phase::Authorizing(_)
             | Phase::Opening(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
@@ -338,6 +390,7 @@ impl Connection {
             Phase::Json => true,
             Phase::Quiescing(quiescing) => quiescing.json,
             Phase::Handshake(_)
+            | Phase::Authorizing(_)
             | Phase::Opening(_)
             | Phase::Raw { .. }
             | Phase::Closing { .. }
@@ -349,6 +402,6 @@ impl Connection {
 
     /// Whether its request is not answered yet.
     pub(super) fn is_beginning(&self) -> bool {
-        matches!(self.phase, Phase::Handshake(_) | Phase::Opening(_))
+        matches!(self.phase, Phase::Handshake(_) | Phase::Authorizing(_) | Phase::Opening(_))
     }
 }

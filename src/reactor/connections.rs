@@ -3,7 +3,7 @@
 use super::connection::{Connection, Opening};
 use super::driver::SlotKey;
 use super::egress::Egress;
-use super::identity::{Identity, Subject};
+use super::identity::{Identity, Refreshing, Subject};
 use super::sessions::Sessions;
 use crate::compress::Deflater;
 use crate::conn::{Cause, Unit, write_upgrade};
@@ -149,7 +149,17 @@ impl Connections {
     /// A reactor has sent all that it had of what this connection has sent.
     pub(super) fn fenced(&mut self, slot: SlotKey) {
         if self.sessions.fenced(slot) {
+            self.answer_refresh(slot);
             self.mark_dirty(slot);
+        }
+    }
+
+    /// It has left the rooms that its new token does not allow: the `refresh` is answered behind that.
+    fn answer_refresh(&mut self, slot: SlotKey) {
+        let authority = self.sessions.get_mut(slot).and_then(|connection| connection.authority_mut());
+        let Some(refreshing) = authority.and_then(|authority| authority.refreshing.take()) else { return };
+        if let Refreshing::Leaving { id, expires_unix_ms } = *refreshing {
+            self.message(slot, |out| protocol::refreshed(out, &id, expires_unix_ms));
         }
     }
 

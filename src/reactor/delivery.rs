@@ -156,6 +156,9 @@ impl Sink for Connections {
                 );
             }),
             Answer::Left { room, reason } if open => self.message(slot, |out| protocol::left(out, room, reason)),
+            Answer::Forbidden { id, room } if open => {
+                self.message(slot, |out| protocol::forbidden_room(out, id, room));
+            }
             Answer::Disconnected if open => self.sessions.disconnect(slot),
             Answer::Fenced => self.fenced(slot),
             Answer::Joined { .. }
@@ -163,6 +166,7 @@ impl Sink for Connections {
             | Answer::Acked { .. }
             | Answer::Unavailable { .. }
             | Answer::Left { .. }
+            | Answer::Forbidden { .. }
             | Answer::Disconnected => {}
         }
     }

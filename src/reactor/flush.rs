@@ -307,6 +307,7 @@ impl<D: Driver> Worker<D> {
                 self.arm(slot);
             }
             Phase::Handshake(_)
+            | Phase::Authorizing(_)
             | Phase::Opening(_)
             | Phase::Quiescing(_)
             | Phase::Json

@@ -1,11 +1,17 @@
 //! What a connection is: whose it is, and what it may do.
 //!
-//! A guest's identity is made here, from its request; an authenticator makes one from a token instead, and what it grants
-//! goes into [`Grant`]. It is part of what a connection *is*, and cannot be built again from anything else.
+//! A guest's identity is made here, from its request; where tokens are asked for it comes from what the token grants
+//! ([`Passport`]), and what it may do is in its [`Authority`]. All of it is part of what a connection *is*, and cannot be
+//! built again from anything else.
 
+use std::sync::Arc;
+
+use super::connection::Token;
+use crate::auth;
+use crate::auth::Permissions;
 use crate::conn::{PeerError, Target, TokenBucket};
 use crate::ids::ClientId;
-use crate::limits::{RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
+use crate::limits::{EXPIRY_JITTER_MS_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
 use crate::time::Millis;
 
 /// What a connection is. Once it is open, its subject is the name of the first topic that it is subscribed to, and the
@@ -26,10 +32,60 @@ pub(super) enum Subject {
     RawRoom(String),
 }
 
+/// As what a request gets in.
+#[derive(Debug)]
+pub(super) enum Passport {
+    /// Nobody asks for tokens.
+    Guest,
+    /// It has no token, and needs none for this much.
+    Anonymous(Arc<Permissions>),
+    /// Its token says who it is.
+    Token(auth::Grant),
+}
+
 /// What a connection may do, where it is bounded: the cold part of a connection.
 #[derive(Debug)]
-pub(super) struct Grant {
-    pub(super) rate: Rate,
+pub(super) enum Grant {
+    /// Anything, at this rate.
+    Guest(Rate),
+    /// What its token says.
+    Token(Box<Authority>),
+}
+
+/// A connection without a token takes no more than its rate.
+const _: () = assert!(size_of::<Grant>() == size_of::<Rate>());
+
+/// What a token allows, and for how long.
+#[derive(Debug)]
+pub(super) struct Authority {
+    pub(super) permissions: Arc<Permissions>,
+    pub(super) rate: Option<Rate>,
+    pub(super) expiry: Option<Expiry>,
+    /// Whether it may speak in its raw room; `true` where it is in none.
+    pub(super) may_speak: bool,
+    /// The `refresh` that is not answered yet: none of its later commands is looked at before.
+    pub(super) refreshing: Option<Box<Refreshing>>,
+}
+
+/// When a token ends. Times are Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expiry {
+    pub(super) ends_unix_ms: u64,
+    /// So much later the connection is closed, so that not all of a login storm end at once.
+    jitter_ms: u64,
+    /// Whether the client was told that it comes.
+    pub(super) told: bool,
+}
+
+/// How far a `refresh` is, with the command's id as JSON text.
+#[derive(Debug)]
+pub(super) enum Refreshing {
+    /// The token waits until it can be looked at elsewhere.
+    Waiting { id: Option<Box<str>>, token: Token },
+    /// It is looked at elsewhere.
+    Verifying { id: Option<Box<str>> },
+    /// It is in force, and the rooms that it does not allow are being left.
+    Leaving { id: Box<str>, expires_unix_ms: Option<u64> },
 }
 
 /// What a connection may still send.
@@ -42,15 +98,133 @@ pub(super) struct Rate {
     strike_at: Millis,
 }
 
+/// The configured rates, in units per second; 0 is no limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
+impl Passport {
+    /// The user that a token names.
+    fn user(&self) -> Option<&str> {
+        match self {
+            Passport::Token(grant) => Some(&grant.user),
+            Passport::Guest | Passport::Anonymous(_) => None,
+        }
+    }
+
+    /// What it allows; `None` is anything.
+    pub(super) fn permissions(&self) -> Option<&Arc<Permissions>> {
+        match self {
+            Passport::Guest => None,
+            Passport::Anonymous(permissions) => Some(permissions),
+            Passport::Token(grant) => Some(&grant.permissions),
+        }
+    }
+}
+
 impl Identity {
     /// Whoever comes without a token is what the request says: a user by its own word, or else by the client id.
-    pub(super) fn of_guest(target: &Target, client_id: impl FnOnce() -> ClientId, rate: Option<Rate>) -> Identity {
-        let subject = match target {
-            Target::Json { user: Some(user) } => Subject::User(user.clone()),
-            Target::Json { user: None } => Subject::User(client_id().to_string()),
-            Target::Raw { room, .. } => Subject::RawRoom(room.clone()),
+    pub(super) fn new(
+        target: &Target,
+        passport: Passport,
+        client_id: impl FnOnce() -> ClientId,
+        rates: Rates,
+        now: Millis,
+        jitter: impl FnOnce(u64) -> u64,
+    ) -> Identity {
+        let subject = match (target, passport.user()) {
+            (Target::Json { .. }, Some(user)) => Subject::User(user.to_owned()),
+            (Target::Json { user: Some(user) }, None) => Subject::User(user.clone()),
+            (Target::Json { user: None }, None) => Subject::User(client_id().to_string()),
+            (Target::Raw { room, .. }, _) => Subject::RawRoom(room.clone()),
         };
-        Identity { subject, grant: rate.map(|rate| Box::new(Grant { rate })) }
+        let raw_room = match target {
+            Target::Raw { room, .. } => Some(raw_room(room)),
+            Target::Json { .. } => None,
+        };
+        let may_speak = |permissions: &Permissions| raw_room.is_none_or(|room| permissions.may_publish(&room));
+        let grant = match passport {
+            Passport::Guest => Rate::new(rates.messages, rates.bytes, now).map(Grant::Guest),
+            Passport::Anonymous(permissions) => {
+                let may_speak = may_speak(&permissions);
+                Some(Grant::Token(Box::new(Authority::new(permissions, None, may_speak, rates, now))))
+            }
+            Passport::Token(auth::Grant { permissions, expires_unix_ms, .. }) => {
+                let expiry = expires_unix_ms.map(|ends| Expiry::new(ends, jitter));
+                let may_speak = may_speak(&permissions);
+                Some(Grant::Token(Box::new(Authority::new(permissions, expiry, may_speak, rates, now))))
+            }
+        };
+        Identity { subject, grant: grant.map(Box::new) }
+    }
+}
+
+/// How permissions call a raw room.
+pub(super) fn raw_room(room: &str) -> String {
+    format!("{RAW_PREFIX}{room}")
+}
+
+/// What the names of raw rooms begin with in permissions.
+pub(super) const RAW_PREFIX: &str = "raw/";
+
+impl Grant {
+    pub(super) fn rate_mut(&mut self) -> Option<&mut Rate> {
+        match self {
+            Grant::Guest(rate) => Some(rate),
+            Grant::Token(authority) => authority.rate.as_mut(),
+        }
+    }
+
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        match self {
+            Grant::Guest(_) => None,
+            Grant::Token(authority) => Some(authority),
+        }
+    }
+
+    pub(super) fn authority_mut(&mut self) -> Option<&mut Authority> {
+        match self {
+            Grant::Guest(_) => None,
+            Grant::Token(authority) => Some(authority),
+        }
+    }
+}
+
+impl Authority {
+    fn new(
+        permissions: Arc<Permissions>,
+        expiry: Option<Expiry>,
+        may_speak: bool,
+        rates: Rates,
+        now: Millis,
+    ) -> Authority {
+        let messages = permissions.messages_per_second().unwrap_or(rates.messages);
+        let rate = Rate::new(messages, rates.bytes, now);
+        Authority { permissions, rate, expiry, may_speak, refreshing: None }
+    }
+
+    /// Another token takes the place of the one before. What was sent counts on.
+    pub(super) fn replace(&mut self, permissions: Arc<Permissions>, expiry: Option<Expiry>, rates: Rates, now: Millis) {
+        let messages = permissions.messages_per_second().unwrap_or(rates.messages);
+        self.rate = match self.rate.take() {
+            Some(rate) => rate.at_rate(messages, now),
+            None => Rate::new(messages, rates.bytes, now),
+        };
+        self.permissions = permissions;
+        self.expiry = expiry;
+    }
+}
+
+impl Expiry {
+    pub(super) fn new(ends_unix_ms: u64, jitter: impl FnOnce(u64) -> u64) -> Expiry {
+        Expiry { ends_unix_ms, jitter_ms: jitter(EXPIRY_JITTER_MS_MAX), told: false }
+    }
+
+    /// When the connection is closed.
+    pub(super) fn closes_unix_ms(&self) -> u64 {
+        self.ends_unix_ms.saturating_add(self.jitter_ms)
     }
 }
 
@@ -60,6 +234,15 @@ impl Rate {
         let bucket = |per_second: u64| (per_second > 0).then(|| TokenBucket::new(per_second, now));
         let (messages, bytes) = (bucket(messages_per_second), bucket(bytes_per_second));
         (messages.is_some() || bytes.is_some()).then_some(Rate { messages, bytes, strikes: 0, strike_at: now })
+    }
+
+    /// With so many messages in a second from now on.
+    fn at_rate(mut self, messages_per_second: u64, now: Millis) -> Option<Rate> {
+        self.messages = (messages_per_second > 0).then(|| match self.messages {
+            Some(bucket) => bucket.at_rate(messages_per_second, now),
+            None => TokenBucket::new(messages_per_second, now),
+        });
+        (self.messages.is_some() || self.bytes.is_some()).then_some(self)
     }
 
     /// Whether a message of so many bytes is within the rate.

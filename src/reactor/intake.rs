@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 
 use super::connection::{Connection, Phase};
 use super::driver::{Driver, SlotKey};
+use super::identity::Refreshing;
 use super::worker::Worker;
 use crate::limits::RESUMED_BYTES_PER_TURN;
 use crate::protocol::{Command, Request, Rooms};
@@ -64,6 +65,8 @@ enum Until {
     Drained,
     /// It stands in the list of those that go on.
     Turn,
+    /// The token of its `refresh` was not looked at yet.
+    Judged,
 }
 
 /// How far a connection's input was decoded.
@@ -119,6 +122,11 @@ impl Intake {
         }
     }
 
+    /// Its share is used up, whatever it was.
+    pub(super) fn exhaust(&mut self) {
+        self.owe(usize::MAX);
+    }
+
     /// Other threads will have answers for it, of so many bytes.
     fn owe(&mut self, bytes: usize) {
         let owed_bytes = match self {
@@ -140,7 +148,7 @@ impl Intake {
                 paused.until = Until::Answered(reactors - 1);
                 false
             }
-            Until::Drained | Until::Turn => false,
+            Until::Drained | Until::Turn | Until::Judged => false,
         }
     }
 }
@@ -179,6 +187,7 @@ impl<D: Driver> Worker<D> {
             | Command::Private { .. }
             | Command::Broadcast(_)
             | Command::RoomMsg { .. }
+            | Command::Refresh { .. }
             | Command::Ping => 0,
         };
         if owed_bytes > 0
@@ -193,11 +202,14 @@ impl<D: Driver> Worker<D> {
         let id = self.connections.id(slot);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let owed_bytes = connection.intake.owed_bytes();
-        let fences = match owed_bytes > self.settings.intake_bytes_max {
+        let refreshing = connection.authority().and_then(|authority| authority.refreshing.as_deref());
+        let awaits_verdict = matches!(refreshing, Some(Refreshing::Waiting { .. } | Refreshing::Verifying { .. }));
+        let fences = match owed_bytes > self.settings.intake_bytes_max && !awaits_verdict {
             true => self.router.fence(id, &mut self.connections),
             false => 0,
         };
         let (until, owed_bytes) = match fences {
+            0 if awaits_verdict => (Until::Judged, 0),
             0 => (Until::Drained, owed_bytes as u32),
             fences => (Until::Answered(fences), 0),
         };
@@ -225,6 +237,26 @@ impl<D: Driver> Worker<D> {
         if paused.until == Until::Drained && connection.outbox.own_bytes() <= share_bytes / 2 {
             paused.until = Until::Turn;
             self.resumable.push(slot);
+        }
+    }
+
+    /// The token of its `refresh` was looked at: it goes on, once it has left the rooms that it may not be in any more.
+    pub(super) fn resume_refreshed(&mut self, slot: SlotKey) {
+        let id = self.connections.id(slot);
+        let Some(connection) = self.connections.get(slot) else { return };
+        let is_leaving = connection.authority().is_some_and(|authority| authority.refreshing.is_some());
+        let fences = if is_leaving { self.router.fence(id, &mut self.connections) } else { 0 };
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Intake::Paused(paused) = &mut connection.intake else { return };
+        paused.owed_bytes = 0;
+        if paused.until == Until::Judged {
+            paused.until = match fences {
+                0 => Until::Turn,
+                fences => Until::Answered(fences),
+            };
+            if paused.until == Until::Turn {
+                self.resumable.push(slot);
+            }
         }
     }
 
@@ -273,6 +305,7 @@ impl<D: Driver> Worker<D> {
             }
             // What it sent has no meaning any more.
             Phase::Handshake(_)
+            | Phase::Authorizing(_)
             | Phase::Opening(_)
             | Phase::Quiescing(_)
             | Phase::Leaving { .. }

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use super::commands::Message;
 use super::connection::{CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then};
 use super::driver::{Accepted, Detach, Driver, Release, SlotKey};
-use super::identity::{Identity, Rate, Subject};
+use super::identity::{Identity, Passport, Rates, Subject};
 use super::intake::Decoded;
 use super::worker::{DeflateSettings, Settings, Worker};
 use crate::compress::{Agreement, Offer};
 use crate::conn::{
-    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, PeerError, Upgrade, parse_head, write_refusal,
+    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, PeerError, Upgrade, parse_head_named, write_refusal,
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
@@ -49,7 +49,9 @@ impl<D: Driver> Worker<D> {
             Phase::Json | Phase::Raw { .. } | Phase::Closing { .. } => self.frames_received(slot, bytes),
             Phase::Handshake(_) => self.head_received(slot, bytes),
             // Or the driver had them before it heard that the socket is to go elsewhere.
-            Phase::Opening(_) | Phase::Terminating(Terminating::Detached(_)) => self.keep_received(slot, bytes),
+            Phase::Authorizing(_) | Phase::Opening(_) | Phase::Terminating(Terminating::Detached(_)) => {
+                self.keep_received(slot, bytes)
+            }
             Phase::Quiescing(_)
             | Phase::Leaving { .. }
             | Phase::Lingering { .. }
@@ -63,7 +65,7 @@ impl<D: Driver> Worker<D> {
         let Some(kept) = connection.kept_mut() else { return };
         kept.extend_from_slice(bytes);
         let kept_bytes = kept.len();
-        if matches!(connection.phase(), Phase::Opening(_)) && kept_bytes > READ_BYTES {
+        if matches!(connection.phase(), Phase::Authorizing(_) | Phase::Opening(_)) && kept_bytes > READ_BYTES {
             self.refuse(slot, HttpRefusal::Bad("frames were sent before the handshake was complete"));
         }
     }
@@ -86,6 +88,10 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match connection.phase() {
             Phase::Handshake(handshake) if handshake.until <= now => self.refuse(slot, HttpRefusal::Timeout),
+            Phase::Authorizing(authorizing) if authorizing.until <= now => {
+                let refusal = self.at_capacity();
+                self.refuse(slot, refusal);
+            }
             Phase::Opening(opening) if opening.until <= now => {
                 let refusal = self.at_capacity();
                 self.refuse(slot, refusal);
@@ -96,6 +102,7 @@ impl<D: Driver> Worker<D> {
             Phase::Quiescing(quiescing) if quiescing.until <= now => self.quiesced(slot),
             Phase::Json | Phase::Raw { .. } => self.heartbeat(slot),
             Phase::Handshake(_)
+            | Phase::Authorizing(_)
             | Phase::Opening(_)
             | Phase::Quiescing(_)
             | Phase::Closing { .. }
@@ -108,7 +115,7 @@ impl<D: Driver> Worker<D> {
     /// Sets the timer to the connection's next deadline, unless it goes off earlier anyway.
     pub(super) fn arm(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get(slot) else { return };
-        let Some(at) = self.deadline(connection) else { return };
+        let Some(at) = self.deadline(slot, connection) else { return };
         if self.wheel.armed_at(slot.slot()).is_none_or(|armed| at < armed) {
             self.wheel.arm(slot.slot(), at);
         }
@@ -127,7 +134,10 @@ impl<D: Driver> Worker<D> {
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match reason {
-            CloseReason::GoingAway { .. } | CloseReason::SlowConsumer | CloseReason::Disconnected => {
+            CloseReason::GoingAway { .. }
+            | CloseReason::SlowConsumer
+            | CloseReason::Disconnected
+            | CloseReason::Expired => {
                 connection.close(until);
             }
             // What the peer sends has no meaning any more (RFC 6455 §7.1.7), or there is no room for it.
@@ -152,7 +162,7 @@ impl<D: Driver> Worker<D> {
             }
             // Nothing was asked: there is nothing to answer.
             Phase::Handshake(handshake) if handshake.reader.held_bytes() == 0 => self.release(slot),
-            Phase::Handshake(_) | Phase::Opening(_) => {
+            Phase::Handshake(_) | Phase::Authorizing(_) | Phase::Opening(_) => {
                 let refusal = self.at_capacity();
                 self.refuse(slot, refusal);
             }
@@ -239,12 +249,12 @@ impl<D: Driver> Worker<D> {
                 return self.refuse(slot, refusal);
             }
         };
-        match parse_head(&bytes[..head_bytes], self.settings.head) {
+        match parse_head_named(&bytes[..head_bytes], self.settings.head, self.settings.gate.naming()) {
             Err(refusal) => {
                 tracing::debug!(reactor = self.me.0, listener = listener.0, ?remote, "no good request");
                 self.refuse(slot, refusal);
             }
-            Ok(Head::Upgrade(upgrade)) => self.upgrade(slot, upgrade, bytes[head_bytes..].to_vec(), until),
+            Ok(Head::Upgrade(upgrade)) => self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until),
             Ok(Head::Http) => {
                 self.wheel.disarm(slot.slot());
                 match self.driver.detach(slot) {
@@ -263,15 +273,24 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The request is good: the connection is admitted and joins its first topic.
-    fn upgrade(&mut self, slot: SlotKey, upgrade: Upgrade, early: Vec<u8>, until: Millis) {
+    pub(super) fn upgrade(
+        &mut self,
+        slot: SlotKey,
+        upgrade: Upgrade,
+        early: Vec<u8>,
+        until: Millis,
+        passport: Passport,
+    ) {
         if !NodeMetrics::take_permit(&self.node.metrics.connections, self.settings.connections_max) {
             let refusal = self.at_capacity();
             return self.refuse(slot, refusal);
         }
         let id = self.connections.id(slot);
         let Settings { messages_per_second, bytes_per_second, .. } = self.settings;
-        let rate = Rate::new(messages_per_second, bytes_per_second, self.now);
-        let identity = Identity::of_guest(&upgrade.target, || self.connections.codec().encode(id), rate);
+        let rates = Rates { messages: messages_per_second, bytes: bytes_per_second };
+        let (random, codec) = (&mut self.random, self.connections.codec());
+        let jitter = |most_ms| random.u64(0..=most_ms);
+        let identity = Identity::new(&upgrade.target, passport, || codec.encode(id), rates, self.now, jitter);
         let subject = identity.subject.clone();
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let offer = upgrade.offer;
@@ -298,7 +317,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Answers a request that does not become a connection; what the client sent behind it is thrown away.
-    fn refuse(&mut self, slot: SlotKey, refusal: HttpRefusal) {
+    pub(super) fn refuse(&mut self, slot: SlotKey, refusal: HttpRefusal) {
         self.leave_topics(slot);
         self.connections.response(slot, |response| write_refusal(response, refusal));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
@@ -329,6 +348,7 @@ impl<D: Driver> Worker<D> {
                 Phase::Json | Phase::Raw { .. } => true,
                 Phase::Closing { .. } => false,
                 Phase::Handshake(_)
+                | Phase::Authorizing(_)
                 | Phase::Opening(_)
                 | Phase::Quiescing(_)
                 | Phase::Leaving { .. }
@@ -426,9 +446,10 @@ impl<D: Driver> Worker<D> {
     }
 
     /// What a connection's timer is for now, if it has one.
-    fn deadline(&self, connection: &Connection) -> Option<Millis> {
+    fn deadline(&self, slot: SlotKey, connection: &Connection) -> Option<Millis> {
         match connection.phase() {
             Phase::Handshake(handshake) => Some(handshake.until),
+            Phase::Authorizing(authorizing) => Some(authorizing.until),
             Phase::Opening(opening) => Some(opening.until),
             Phase::Quiescing(quiescing) => Some(quiescing.until),
             Phase::Closing { until } | Phase::Leaving { until, .. } | Phase::Lingering { until } => Some(*until),
@@ -438,13 +459,16 @@ impl<D: Driver> Worker<D> {
                 let silent_at = unanswered.map(|pinged| pinged.saturating_add(self.settings.heartbeat_ms));
                 let progress = connection.outbox.progress_at();
                 let stuck_at = progress.map(|at| at.saturating_add(self.settings.outbox_age_ms_max));
-                [Some(ping_at), silent_at, stuck_at].into_iter().flatten().min()
+                [Some(ping_at), silent_at, stuck_at, self.expiry_at(slot)].into_iter().flatten().min()
             }
         }
     }
 
     /// An open connection's timer went off: it is silent, stuck, due for a ping, or the timer was early.
     fn heartbeat(&mut self, slot: SlotKey) {
+        if self.expire(slot) {
+            return;
+        }
         let now = self.now;
         let interval_ms = self.settings.heartbeat_ms;
         let ping_at = self.next_ping_at();
@@ -496,7 +520,7 @@ impl<D: Driver> Worker<D> {
         let Some(grant) = self.connections.get_mut(slot).and_then(|connection| connection.grant.as_mut()) else {
             return Ok(true);
         };
-        grant.rate.take(bytes as u64, now)
+        grant.rate_mut().map_or(Ok(true), |rate| rate.take(bytes as u64, now))
     }
 }
 
@@ -507,6 +531,7 @@ fn ending_of(reason: CloseReason) -> Ending {
         CloseReason::AtCapacity => Ending::AtCapacity,
         CloseReason::SlowConsumer => Ending::SlowConsumer,
         CloseReason::Disconnected => Ending::Policy,
+        CloseReason::Expired => Ending::Expired,
         CloseReason::Peer(error) => match u16::from(error.code()) {
             1007 => Ending::InvalidUtf8,
             1008 => Ending::Policy,

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use loom::thread::Thread;
 
 use super::driver::{Completion, Detach, Driver, Release, Sent, Shortfall, SlotKey};
+use super::gate::Gate;
 use super::mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, post_office_of};
 use super::sync::{AtomicBool, Ordering};
 use super::worker::{Assignment, NodeState, Settings, Worker};
@@ -125,7 +126,7 @@ impl Reactor {
                     self.mailbox.give_back(mail);
                 }
                 Parcel::Order(Order::Drain) => self.drains += 1,
-                Parcel::Order(Order::Finish) => unreachable!("no test gives this order"),
+                Parcel::Order(Order::Finish) | Parcel::Judged(_) => unreachable!("no test sends this"),
             }
         }
     }
@@ -293,6 +294,7 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
         handshakes_max: 1_024,
         message: MessageLimits { bytes_max: 0, fragments_max: 0 },
         deflate: None,
+        gate: Gate::default(),
         head: HeadLimits { bytes_max: 0, headers_max: 0 },
         handshake_ms_max: 0,
         heartbeat_ms: 1_000,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::sync::{AtomicBool, Ordering, Receiver, Sender, TrySendError, bounded, fence};
+use super::verifier::Verdict;
 use crate::ids::{PeerId, ReactorId};
 use crate::limits::{MAILBOX_BYTES_MAX, MAILBOX_PARCELS, PARCEL_BYTES_MAX, PARCEL_MAIL_MAX};
 use crate::router::Mail;
@@ -44,7 +45,13 @@ pub enum Parcel {
     Mail(PeerId, Vec<Mail>),
     /// Of the server.
     Order(Order),
+    /// Of the thread that looks at tokens.
+    Judged(Box<Judged>),
 }
+
+/// What became of a token that a reactor has sent away.
+#[derive(Debug)]
+pub struct Judged(pub(super) Verdict);
 
 /// A parcel on its way, with the bytes of its mail.
 struct Posted {
@@ -79,11 +86,21 @@ impl Peer {
 }
 
 /// The ways to all mailboxes of a node.
+#[derive(Clone)]
 pub struct PostOffice {
     peers: Arc<Vec<Peer>>,
 }
 
 impl PostOffice {
+    /// Sends what became of a token to the reactor that has asked. It waits for room in the mailbox.
+    pub(super) fn verdict(&self, to: ReactorId, verdict: Verdict) {
+        let peer = &self.peers[index_of(&self.peers, to.into())];
+        let parcel = Parcel::Judged(Box::new(Judged(verdict)));
+        // A reactor that has ended has nobody waiting.
+        let _ = peer.sender.send(Posted { parcel, bytes: 0 });
+        peer.ring();
+    }
+
     /// Sends an order to every peer. Orders wait for room in the mailbox.
     pub fn order(&self, order: Order) {
         for peer in self.peers.iter() {
@@ -267,7 +284,10 @@ impl Mailbox {
                 false
             }
             // A peer that has ended, in a node that is going away.
-            Err(TrySendError::Disconnected(_) | TrySendError::Full(Posted { parcel: Parcel::Order(_), .. })) => true,
+            Err(
+                TrySendError::Disconnected(_)
+                | TrySendError::Full(Posted { parcel: Parcel::Order(_) | Parcel::Judged(_), .. }),
+            ) => true,
         }
     }
 }
@@ -342,7 +362,7 @@ mod tests {
                     assert_eq!(from, PeerId::Reactor(ReactorId(1)));
                     Some(mail.iter().map(Mail::number).collect())
                 }
-                Parcel::Order(_) => None,
+                Parcel::Order(_) | Parcel::Judged(_) => None,
             }
         })
         .collect();

@@ -11,6 +11,7 @@
 //! its connections; nothing on the frame path is shared or locked. It never serves HTTP and never waits for anything
 //! but its driver. May import `conn`, `router` and the layers below.
 
+mod authority;
 mod commands;
 mod connection;
 mod connections;
@@ -19,6 +20,7 @@ mod driver;
 mod egress;
 pub mod epoll;
 mod flush;
+mod gate;
 mod identity;
 mod intake;
 mod lifecycle;
@@ -28,8 +30,11 @@ mod mailbox;
 mod sessions;
 pub mod sim;
 mod sync;
+mod verifier;
 mod worker;
 
 pub use driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
+pub use gate::Gate;
 pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, Wakers, post_office};
+pub use verifier::{Jobs, Verifier, verifier};
 pub use worker::{Assignment, DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};

@@ -9,6 +9,7 @@ use super::connection::{Admission, Connection, Phase};
 use super::connections::Connections;
 use super::driver::{Completion, Driver, SlotKey};
 use super::flush::Flush;
+use super::gate::{Asked, Gate};
 use super::intake::Resumable;
 use super::mailbox::{Mailbox, Order, Parcel};
 use crate::compress::{Deflater, Inflaters, WindowBits};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub message: MessageLimits,
     /// Compression; `None` agrees on none.
     pub deflate: Option<DeflateSettings>,
+    /// Who gets in.
+    pub gate: Gate,
     /// Bounds of a request head.
     pub head: HeadLimits,
     /// From the accept to the complete request.
@@ -135,6 +138,8 @@ pub struct Worker<D: Driver> {
     expired: VecDeque<SlotKey>,
     /// Paused connections that go on in the next turn.
     pub(super) resumable: Resumable,
+    /// Tokens that other threads look at.
+    pub(super) asked: Asked,
     /// Whether mail is left that found no room.
     pub(super) spilled: bool,
     /// When the next connections are told to go away.
@@ -169,6 +174,7 @@ impl<D: Driver> Worker<D> {
             let_go: Vec::new(),
             expired: VecDeque::new(),
             resumable: Resumable::default(),
+            asked: Asked::default(),
             spilled: false,
             draining: None,
         }
@@ -265,6 +271,7 @@ impl<D: Driver> Worker<D> {
                 None => break,
                 // A reactor has ended by then.
                 Some(Parcel::Order(Order::Finish)) => {}
+                Some(Parcel::Judged(judged)) => self.judged(judged.0),
                 Some(Parcel::Order(Order::Drain)) => {
                     self.driver.stop_accepting();
                     self.draining.get_or_insert(self.now);

@@ -121,6 +121,32 @@ impl Router {
         }
     }
 
+    /// Whether the connection is a member of a room, or has asked to be.
+    pub fn is_member(&mut self, conn: ConnId, room: &str) -> bool {
+        let room = self.topics.hashed(TopicRef { kind: Kind::Room, name: room });
+        self.members.is_member(&self.topics, conn, room)
+    }
+
+    /// A connection leaves every room that `allowed` does not name, and is told [`Answer::Left`] for this reason; a join
+    /// that is not confirmed yet is answered [`Answer::Forbidden`] instead. Whether there was such a room: then
+    /// [`Router::fence`] goes behind all that comes of it.
+    pub fn forbid(
+        &mut self,
+        member: ConnId,
+        allowed: impl Fn(&str) -> bool,
+        reason: &str,
+        sink: &mut impl Sink,
+    ) -> bool {
+        let forbidden = self.members.forbid(&self.topics, member, allowed);
+        let Some(user) = self.name(member).cloned() else { return false };
+        let was_there = !forbidden.is_empty();
+        for (index, membership) in forbidden {
+            let (topic, user) = (self.topics.get(index).key.clone(), user.clone());
+            self.send_leave(Leave { topic, member, user, membership, why: Departure::Removed(reason.into()) }, sink);
+        }
+        was_there
+    }
+
     fn send_leave(&mut self, leave: Leave, sink: &mut impl Sink) {
         self.send_home(HomeMail::Leave(Box::new(leave)), sink);
     }
@@ -136,9 +162,12 @@ impl Router {
     /// The home has confirmed a join.
     pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
         let Some(index) = self.topics.find(joined.topic.hashed()) else { return };
-        let Some(subscription) = self.members.subscription(joined.member, index) else { return };
-        subscription.confirm();
+        let Some(is_forbidden) = self.members.confirm(joined.member, index) else { return };
         let Joined { topic, member, membership, reply, outcome } = joined;
+        if is_forbidden {
+            // It has been told to leave already.
+            return forbid(member, &topic.name, &reply, sink);
+        }
         let Recovery { position, slice, recovered } = match outcome {
             Outcome::Member(recovery) => recovery,
             Outcome::Unavailable => {
@@ -211,9 +240,11 @@ impl Router {
     pub(super) fn left(&mut self, left: Left, sink: &mut impl Sink) {
         let Left { topic, member, membership, id, removed } = left;
         let Some(index) = self.topics.find(topic.hashed()) else { return };
-        let Some(subscription) = self.members.subscription(member, index) else { return };
-        subscription.confirm();
-        if membership == Membership::Changed && self.members.is_listed(member, index) {
+        if self.members.confirm(member, index).is_none() {
+            return;
+        }
+        let was_listed = membership == Membership::Changed && self.members.is_listed(member, index);
+        if was_listed {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
             self.members.delist(&mut self.topics, member, index);
         }
@@ -223,7 +254,8 @@ impl Router {
         if let Some(id) = id {
             sink.answer(member, Answer::Acked { id: &id, position: None });
         }
-        if let Some(reason) = removed {
+        // Whoever was not let in is not told that it has left.
+        if let Some(reason) = removed.filter(|_| was_listed) {
             sink.answer(member, Answer::Left { room: &topic.name, reason: &reason });
         }
     }
@@ -270,6 +302,20 @@ impl Router {
         let inbox = self.topics.hashed(TopicRef { kind: Kind::Inbox, name: subscriber.name(&self.topics) });
         if let Some(index) = self.topics.find(inbox) {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+        }
+    }
+}
+
+/// A join was asked for while it was allowed, and is not any more.
+fn forbid(member: ConnId, room: &str, reply: &JoinReply, sink: &mut impl Sink) {
+    match reply {
+        JoinReply::Silent => sink.answer(member, Answer::Forbidden { id: None, room }),
+        JoinReply::Joined { id, .. } => sink.answer(member, Answer::Forbidden { id: id.as_deref(), room }),
+        JoinReply::Many(many) => {
+            sink.answer(member, Answer::Forbidden { id: Some(&many.id), room });
+            if many.answered() && !many.has_failed() {
+                sink.answer(member, Answer::Acked { id: &many.id, position: None });
+            }
         }
     }
 }

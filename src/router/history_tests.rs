@@ -51,6 +51,7 @@ impl Sink for Told {
             Answer::Resumed { .. }
             | Answer::Fenced
             | Answer::Left { .. }
+            | Answer::Forbidden { .. }
             | Answer::Disconnected
             | Answer::Unavailable { .. } => {}
         }

@@ -106,12 +106,23 @@ pub(super) struct Members {
     lists: Slab<Vec<Slot>>,
     everyone: TopicIndex,
     rooms_max: usize,
+    /// Joins that were asked for and not confirmed when their rooms were forbidden: they are refused when they are.
+    /// Nearly always empty, and at most as many as there are subscriptions under way.
+    forbidden: Vec<Forbidden>,
+}
+
+/// Of what a connection has asked of a topic, the next few confirmations are of before the topic was forbidden to it.
+#[derive(Debug)]
+struct Forbidden {
+    conn: ConnId,
+    topic: TopicIndex,
+    left: u32,
 }
 
 impl Members {
     /// No connection yet. `everyone` is everyone's topic.
     pub(super) fn new(everyone: TopicIndex, rooms_max: usize) -> Members {
-        Members { subscribers: Vec::new(), lists: Slab::new(), everyone, rooms_max }
+        Members { subscribers: Vec::new(), lists: Slab::new(), everyone, rooms_max, forbidden: Vec::new() }
     }
 
     /// A connection comes. The slot's earlier one is gone.
@@ -199,6 +210,54 @@ impl Members {
         }
     }
 
+    /// The home has confirmed a join or a leave; whether it was asked for before the topic was forbidden. `None` where
+    /// the connection is gone.
+    pub(super) fn confirm(&mut self, conn: ConnId, topic: TopicIndex) -> Option<bool> {
+        self.subscription(conn, topic)?.confirm();
+        if self.forbidden.is_empty() {
+            return Some(false);
+        }
+        let is_meant = |forbidden: &Forbidden| forbidden.conn == conn && forbidden.topic == topic;
+        let Some(at) = self.forbidden.iter().position(is_meant) else { return Some(false) };
+        self.forbidden[at].left -= 1;
+        if self.forbidden[at].left == 0 {
+            self.forbidden.swap_remove(at);
+        }
+        Some(true)
+    }
+
+    /// Of a connection's rooms, those that it wants and `allowed` does not name: it wants them no more, and what it has
+    /// asked of them so far is refused.
+    pub(super) fn forbid(
+        &mut self,
+        topics: &Topics,
+        conn: ConnId,
+        allowed: impl Fn(&str) -> bool,
+    ) -> Vec<(TopicIndex, Membership)> {
+        let Some(subscriber) = self.subscribers.get_mut(conn.slot.0 as usize).and_then(Option::as_mut) else {
+            return Vec::new();
+        };
+        if subscriber.generation != conn.generation {
+            return Vec::new();
+        }
+        let mut left = Vec::new();
+        for subscription in &mut subscriber.subscriptions {
+            let key = &topics.get(subscription.topic).key;
+            if key.kind != Kind::Room || !subscription.is_wanted() || allowed(&key.name) {
+                continue;
+            }
+            let (topic, awaited) = (subscription.topic, subscription.asked >> 1);
+            let is_meant = |forbidden: &&mut Forbidden| forbidden.conn == conn && forbidden.topic == topic;
+            match self.forbidden.iter_mut().find(is_meant) {
+                Some(forbidden) => forbidden.left = awaited,
+                None if awaited > 0 => self.forbidden.push(Forbidden { conn, topic, left: awaited }),
+                None => {}
+            }
+            left.push((topic, subscription.ask_leave()));
+        }
+        left
+    }
+
     /// Whether the connection wants to be, or is, a member of a topic.
     pub(super) fn is_member(&mut self, topics: &Topics, conn: ConnId, topic: HashedTopic<'_>) -> bool {
         let topic = topics.find(topic);
@@ -274,6 +333,7 @@ impl Members {
     /// A connection goes: it is taken out of all lists, and what is left of it is what it had asked for.
     pub(super) fn remove(&mut self, topics: &mut Topics, conn: ConnId) -> Option<Subscriber> {
         self.get(conn)?;
+        self.forbidden.retain(|forbidden| forbidden.conn != conn);
         let subscriber = self.subscribers[conn.slot.0 as usize].take()?;
         if subscriber.everyone_index != NOT_LISTED {
             self.swap_remove(topics, self.everyone, subscriber.everyone_index);
@@ -340,6 +400,9 @@ impl Members {
         }
         self.lists = Slab::new();
         self.everyone = renamed(self.everyone);
+        for forbidden in &mut self.forbidden {
+            forbidden.topic = renamed(forbidden.topic);
+        }
         topics.get_mut(self.everyone).subscriptions = 1;
         for slot in (0..self.subscribers.len()).rev() {
             let Some(mut subscriber) = self.subscribers[slot].take() else { continue };

@@ -148,8 +148,15 @@ pub enum Answer<'a> {
     Left {
         /// The room.
         room: &'a str,
-        /// As the operator says it.
+        /// As the operator says it, or `forbidden`.
         reason: &'a str,
+    },
+    /// A room that it has asked to join is not for it any more.
+    Forbidden {
+        /// The command's id as JSON text.
+        id: Option<&'a str>,
+        /// The room.
+        room: &'a str,
     },
     /// It is to end: an operator says so.
     Disconnected,

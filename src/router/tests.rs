@@ -85,6 +85,7 @@ impl Sink for Told {
             Answer::Acked { id, .. } => self.tell(to.slot.0, format!("ack {id}")),
             Answer::Fenced => self.tell(to.slot.0, "fenced".into()),
             Answer::Left { room, .. } => self.tell(to.slot.0, format!("left {room}")),
+            Answer::Forbidden { room, .. } => self.tell(to.slot.0, format!("forbidden {room}")),
             Answer::Disconnected => self.tell(to.slot.0, "disconnected".into()),
             Answer::Unavailable { id } => self.tell(to.slot.0, format!("unavailable {}", id.unwrap_or("-"))),
         }

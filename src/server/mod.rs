@@ -3,6 +3,7 @@
 //! Owns start and stop, nothing in between: from `listening` to the first signal the main thread only waits. May
 //! import everything but `cli` and `main`.
 
+pub mod auth;
 mod cores;
 mod listen;
 mod log;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use auth::AuthError;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use listen::Listeners;
 use signals::Request;
@@ -26,7 +28,7 @@ use unix::UnixSocket;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
-use crate::config::{Config, HistoryBounds};
+use crate::config::{self, Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::control::{self, ControlWaker, Requests};
 use crate::descriptors::{self, Shares};
@@ -34,7 +36,10 @@ use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
-use crate::reactor::{Assignment, DeflateSettings, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office};
+use crate::reactor::{
+    Assignment, DeflateSettings, Gate, Jobs, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office,
+    verifier,
+};
 use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
 
 pub use log::last_words;
@@ -58,6 +63,8 @@ pub enum ServeError {
         /// What the system said.
         error: io::Error,
     },
+    /// A key that tokens are checked by is not there, or is none.
+    Auth(AuthError),
     /// A core that was asked for is not there.
     Core(usize),
     /// The process may have too few descriptors for a single connection.
@@ -90,6 +97,7 @@ impl fmt::Display for ServeError {
                 "cannot give {address} to the group {group}: {error}; name one with --unix.group that there is, and that \
                  the server's user is in"
             ),
+            ServeError::Auth(error) => write!(f, "{error}"),
             ServeError::Core(core) => {
                 write!(f, "core {core} is not available to this process: choose others with --pin, or --pin none")
             }
@@ -138,7 +146,9 @@ fn serve(config: Config) -> Result<(), ServeError> {
         return Err(ServeError::Descriptors { limit: descriptors, wanted });
     }
     let requests = signals::catch()?;
-    let mut node = Node::new(&config, cores.len(), shares)?;
+    let (gate, jobs) = gate(&config.auth, cores.len())?;
+    let mut node = Node::new(&config, cores.len(), shares, gate)?;
+    node.jobs = jobs;
     let Listeners { sockets, addresses, unix } = listen::bind(&config.listen, cores.len(), &config.tcp, &config.unix)?;
     let reactors = node.spawn(sockets, cores)?;
     node.ready.store(true, Ordering::Relaxed);
@@ -191,6 +201,8 @@ struct Node {
     jitter_seed: u64,
     started: Instant,
     ready: Arc<AtomicBool>,
+    /// Tokens that are looked at beside the reactors, where tokens are asked for.
+    jobs: Option<Jobs>,
 }
 
 struct Reactors {
@@ -202,7 +214,7 @@ struct Reactors {
 }
 
 impl Node {
-    fn new(config: &Config, reactors: usize, shares: Shares) -> Result<Node, ServeError> {
+    fn new(config: &Config, reactors: usize, shares: Shares, gate: Gate) -> Result<Node, ServeError> {
         let mut secrets = [0; 42];
         getrandom::fill(&mut secrets).map_err(|error| ServeError::Io {
             what: "cannot get random bytes from the operating system",
@@ -234,8 +246,8 @@ impl Node {
         });
         let ready = Arc::new(AtomicBool::new(false));
         let jitter_seed = u64::from_ne_bytes(*jitter_seed);
-        let settings = settings(config, shares);
-        Ok(Node { settings, shares, state, cluster, jitter_seed, started: Instant::now(), ready })
+        let settings = settings(config, shares, gate);
+        Ok(Node { settings, shares, state, cluster, jitter_seed, started: Instant::now(), ready, jobs: None })
     }
 
     fn spawn(
@@ -258,6 +270,13 @@ impl Node {
         let cluster_waker = self.cluster.as_ref().map(|_| Arc::new(ClusterWaker::default()));
         wakers.extend(cluster_waker.clone().map(|waker| (PeerId::Cluster, waker as Arc<dyn Wake>)));
         let (post, mut mailboxes) = post_office(wakers);
+        if let Some(jobs) = self.jobs.take() {
+            let post = post.clone();
+            std::thread::Builder::new()
+                .name("auth".into())
+                .spawn(move || jobs.run(&post))
+                .map_err(io_error("cannot start the thread that checks tokens"))?;
+        }
         let mut cluster_finished = None;
         if let (Some(settings), Some(waker)) = (self.cluster.take(), cluster_waker) {
             let mailbox = mailboxes.pop().expect("the last is the cluster's");
@@ -313,8 +332,24 @@ impl Node {
     }
 }
 
-fn settings(config: &Config, shares: Shares) -> Settings {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Who gets in, and what another thread looks at for that.
+fn gate(config: &config::Auth, reactors: usize) -> Result<(Gate, Option<Jobs>), ServeError> {
+    let auth = auth::load(config).map_err(ServeError::Auth)?;
+    let (verifier, jobs) = auth.as_ref().map(|_| verifier(reactors)).unzip();
+    let gate = Gate {
+        auth: auth.map(Arc::new),
+        origins: auth::origins(config).map(Arc::new),
+        expiring_before_ms: ms(config.expiring_before),
+        verifier,
+    };
+    Ok((gate, jobs))
+}
+
+fn settings(config: &Config, shares: Shares, gate: Gate) -> Settings {
     Settings {
         connections_max: shares.connections as usize,
         handshakes_max: shares.handshakes as usize,
@@ -329,6 +364,7 @@ fn settings(config: &Config, shares: Shares) -> Settings {
             contexts_max: config.deflate.contexts_max,
             memory_bytes_max: config.deflate.memory_max,
         }),
+        gate,
         head: HeadLimits { bytes_max: config.limits.head_bytes_max, headers_max: config.limits.headers_max },
         handshake_ms_max: ms(config.limits.handshake_timeout),
         heartbeat_ms: ms(config.heartbeat.interval),
@@ -430,7 +466,7 @@ pub fn end_process_if_a_reactor_panics() {
             _ => String::new(),
         };
         let line = format!("fanfare: {name} panicked at {place}: {what}\n{trace}");
-        if name.starts_with("reactor-") || name == "cluster" {
+        if name.starts_with("reactor-") || name == "cluster" || name == "auth" {
             tracing::error!(thread = name, place, what, "a reactor panicked: the process ends");
             last_words(line.as_bytes());
             std::process::abort();

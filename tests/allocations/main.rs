@@ -15,7 +15,7 @@ use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::ids::{ClientIdCodec, PeerId, ReactorId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::{
-    Accepted, Assignment, Completion, Detach, Driver, ListenerId, NodeState, Release, RemoteAddr, Sent, Settings,
+    Accepted, Assignment, Completion, Detach, Driver, Gate, ListenerId, NodeState, Release, RemoteAddr, Sent, Settings,
     Shortfall, SlotKey, Wake, Worker, post_office,
 };
 use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
@@ -153,6 +153,7 @@ fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize)
         handshakes_max: 1_024,
         message: MessageLimits { bytes_max: 1 << 20, fragments_max: 131_072 },
         deflate: None,
+        gate: Gate::default(),
         head: HeadLimits { bytes_max: 8192, headers_max: 64 },
         handshake_ms_max: 5_000,
         heartbeat_ms: 3_600_000,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::limits::INTAKE_BYTES_MAX;
-use fanfare::reactor::Settings;
 use fanfare::reactor::sim::Link;
+use fanfare::reactor::{Gate, Settings};
 use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
 
 use super::said::KEPT;
@@ -121,6 +121,7 @@ impl Plan {
             handshakes_max: 1_024,
             message: MessageLimits { bytes_max: 256 * 1024, fragments_max: 131_072 },
             deflate: None,
+            gate: Gate::default(),
             head: HeadLimits { bytes_max: 8 * 1024, headers_max: 64 },
             handshake_ms_max: NEVER_MS,
             heartbeat_ms: NEVER_MS,

@@ -6,7 +6,7 @@ use fanfare::compress::WindowBits;
 use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::sim::Link;
-use fanfare::reactor::{DeflateSettings, Settings};
+use fanfare::reactor::{DeflateSettings, Gate, Settings};
 use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
 use fanfare_simulated::message::room_name;
 
@@ -155,6 +155,7 @@ impl Plan {
                 contexts_max: self.contexts_max,
                 memory_bytes_max: ENDLESS_BYTES,
             }),
+            gate: Gate::default(),
             head: HeadLimits { bytes_max: 8 * 1024, headers_max: 64 },
             handshake_ms_max: calm_or(1_000),
             heartbeat_ms: calm_or(3_000),

@@ -7,7 +7,7 @@ use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{World, post_office_of, wakers};
-use fanfare::reactor::{NodeState, Order, PostOffice, Settings};
+use fanfare::reactor::{Gate, NodeState, Order, PostOffice, Settings};
 use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
 use fanfare_seeds::script::{Hard, Script};
 use fanfare_simulated::seats::Seats;
@@ -112,6 +112,7 @@ fn settings(hard: Hard) -> Settings {
         handshakes_max: 1_024,
         message: MessageLimits { bytes_max: 20_000, fragments_max: 131_072 },
         deflate: None,
+        gate: Gate::default(),
         head: HeadLimits { bytes_max: 1_000, headers_max: 16 },
         handshake_ms_max: calm_or(1_000),
         heartbeat_ms: calm_or(3_000),

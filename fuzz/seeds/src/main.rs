@@ -10,6 +10,7 @@ mod handshake;
 mod inflate;
 mod offers;
 mod operations;
+mod tokens;
 
 use std::fs;
 use std::path::Path;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ("inflate", inflate::seeds()),
         ("offers", offers::seeds()),
         ("operations", operations::seeds()),
+        ("tokens", tokens::seeds()),
     ];
     for (target, seeds) in targets {
         if let Err(error) = write(&Path::new(folder).join(target), &seeds) {

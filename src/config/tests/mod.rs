@@ -1,5 +1,6 @@
 //! The sources together: precedence, values that have to fit each other, and the files made from the table.
 
+mod auth_tests;
 mod file_tests;
 mod room_tests;
 
@@ -36,6 +37,15 @@ fn example() -> String {
 #[[room]]
 ";
     for setting in ROOM_SETTINGS {
+        text += &example_row(setting, setting.name_in_rule().expect(setting.key));
+    }
+    text += "
+# Keys that tokens are checked by, at most 100: an [[auth.key]] table each, with its alg and one of the other names below
+# but kid. With one, clients need a token. FANFARE_AUTH_KEY and --auth.key give more of them; a key is
+# alg=HS256,secret_file=/run/secrets/fanfare there, with semicolons between two.
+#[[auth.key]]
+";
+    for setting in AUTH_KEY_SETTINGS {
         text += &example_row(setting, setting.name_in_rule().expect(setting.key));
     }
     text
@@ -86,6 +96,8 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
         Kind::Mode => vec!["0600".to_owned()],
         Kind::Pattern => vec!["a \\ \"b\" # *".to_owned(), "ü\n".to_owned()],
+        Kind::Patterns => vec!["a \\ \"b\" # *,ü\n!".to_owned(), "*".to_owned()],
+        Kind::Secret => vec!["0123456789abcdef0123456789abcdef".to_owned()],
         Kind::RedisUrl => vec!["rediss://h:1/".to_owned()],
     };
     let default = setting.kind.parse(setting.default);
@@ -105,11 +117,15 @@ fn the_table_is_sound() {
         assert!(setting.key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'.')), "{}", setting.key);
         assert!(setting.key.matches('.').count() <= 2, "{}", setting.key);
         assert!(setting.help.ends_with('.') && !setting.help.contains('\n'), "{}", setting.key);
-        assert!(setting.env() != ENV_CONFIG && setting.env() != ENV_ROOM);
+        assert!(setting.env() != ENV_CONFIG && setting.env() != ENV_ROOM && setting.env() != ENV_AUTH_KEY);
         assert!(setting.name_in_rule().is_none(), "{} stands where rules for rooms do", setting.key);
     }
-    for (index, row) in ROOM_SETTINGS.iter().enumerate() {
-        assert!(ROOM_SETTINGS[..index].iter().all(|other| other.key != row.key), "{} is there twice", row.key);
+    for (index, row) in ROOM_SETTINGS.iter().chain(AUTH_KEY_SETTINGS).enumerate() {
+        assert!(
+            ROOM_SETTINGS.iter().chain(AUTH_KEY_SETTINGS).take(index).all(|other| other.key != row.key),
+            "{} is there twice",
+            row.key
+        );
         assert!(row.name_in_rule().is_some() && row.help.ends_with('.') && !row.help.contains('\n'), "{}", row.key);
     }
 }
@@ -125,6 +141,18 @@ fn the_defaults_are_these() {
         io: Io::Auto,
         open: false,
         log: Log::Auto,
+        auth: Auth {
+            key: Vec::new(),
+            jwks_file: String::new(),
+            issuer: String::new(),
+            audience: String::new(),
+            anonymous: false,
+            origins: Vec::new(),
+            leeway: 10 * second,
+            expiry_required: true,
+            expiring_before: 30 * second,
+            default: AuthDefault::default(),
+        },
         limits: Limits {
             connections_max: 50_000,
             message_bytes_max: 1 << 20,
@@ -164,14 +192,18 @@ fn the_defaults_are_these() {
 
 #[test]
 fn every_setting_reaches_the_config_from_every_source() {
+    // Without a key some would check nothing, and are refused.
+    let with_key =
+        |sources: Sources| Sources { auth_key_flags: vec!["alg=HS256,secret_file=/s".to_owned()], ..sources };
+    let default = loaded(&with_key(Sources::default()));
     for setting in SETTINGS {
         for value in other_values(setting) {
-            let by_flag = loaded(&flags(&[(setting.key, &value)]));
-            assert_ne!(by_flag, Config::default(), "{} = {value} changes nothing", setting.key);
-            assert_eq!(loaded(&env(&[(&setting.env(), &value)])), by_flag, "{}", setting.key);
+            let by_flag = loaded(&with_key(flags(&[(setting.key, &value)])));
+            assert_ne!(by_flag, default, "{} = {value} changes nothing", setting.key);
+            assert_eq!(loaded(&with_key(env(&[(&setting.env(), &value)]))), by_flag, "{}", setting.key);
             let toml = setting.kind.parse(&value).expect(&value).to_toml();
             let section = setting.section().map_or(String::new(), |section| format!("[{section}]\n"));
-            let by_file = loaded(&file(&format!("{section}{} = {toml}\n", setting.name())));
+            let by_file = loaded(&with_key(file(&format!("{section}{} = {toml}\n", setting.name()))));
             assert_eq!(by_file, by_flag, "{}", setting.key);
         }
     }
@@ -265,7 +297,8 @@ fn strangers_are_let_in_only_on_purpose() {
     let warning = |address: &str| {
         format!(
             "anyone who can reach {address} could read and send everything, because there is no authentication; \
-             say --open (or open = true) if you mean that, or listen on a loopback address such as 127.0.0.1:8080"
+             add a key for tokens ([[auth.key]]), say --open (or open = true) if you mean that, \
+             or listen on a loopback address such as 127.0.0.1:8080"
         )
     };
     assert_eq!(
@@ -362,8 +395,13 @@ fn the_example_file_is_the_table() {
     assert_eq!(found, expected, "the table has changed: UPDATE_EXAMPLE=1 cargo test the_example writes the file anew");
     assert_eq!(loaded(&file(&found)), Config::default());
     let is_setting = |line: &&str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(char::is_alphabetic));
-    assert_eq!(found.lines().filter(is_setting).count(), SETTINGS.len() + ROOM_SETTINGS.len());
-    let uncommented: String = found
+    assert_eq!(
+        found.lines().filter(is_setting).count(),
+        SETTINGS.len() + ROOM_SETTINGS.len() + AUTH_KEY_SETTINGS.len()
+    );
+    // An example of a key would be none.
+    let before_keys = found.split_once("#[[auth.key]]").map_or("", |(before, _)| before);
+    let uncommented: String = before_keys
         .lines()
         .map(|line| if is_setting(&line) || line == "#[[room]]" { &line[1..] } else { line })
         .flat_map(|line| [line, "\n"])

@@ -1,0 +1,172 @@
+//! Who a client is and what it may do: a token and the time in, a [`Grant`] out.
+//!
+//! Owns the keys that tokens are checked by, the checks of their claims, and what the claims allow, compiled
+//! ([`Permissions`]). Never reads a file, a clock or a socket, and never writes: what could be logged of a token is a
+//! [`TokenError`], which holds nothing of it.
+//!
+//! [`Auth`] is immutable and shared. Where keys change, a new one takes its place; grants of the one before stay what they
+//! are.
+//!
+//! Imports `config` for the patterns that rooms are meant by, and `limits`.
+
+mod claims;
+mod json;
+mod key;
+mod key_set;
+mod origin;
+mod patterns;
+mod permissions;
+mod public;
+mod sign;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::sync::Arc;
+
+pub use key::{Alg, Key, KeyError};
+pub use key_set::{KeySet, KeySetError, key_set};
+pub use origin::Origins;
+pub use permissions::{Allowance, Permissions};
+pub use sign::SigningKey;
+pub use token::{TokenError, texts};
+
+use crate::limits::{TOKEN_BYTES_MAX, TOKEN_REFRESH_BYTES_MAX};
+use permissions::Compiled;
+use token::Token;
+
+/// What tokens have to be like beside their signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What `iss` has to equal; `None` takes any, and none.
+    pub issuer: Option<String>,
+    /// What `aud` has to name; `None` takes any, and none.
+    pub audience: Option<String>,
+    /// Whether who has no token gets in, with what [`Settings::default`] allows.
+    pub anonymous: bool,
+    /// By how much `exp` and `nbf` may be missed at the handshake, in milliseconds.
+    pub leeway_ms: u64,
+    /// Whether a token without `exp` is refused.
+    pub expiry_required: bool,
+    /// What a token that says nothing allows.
+    pub default: Allowance,
+}
+
+/// When a token comes, which decides how exact its times are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// With the request: the leeway counts, and the request head bounds the token.
+    Handshake,
+    /// In `refresh`: no leeway, and a bound of its own.
+    Refresh,
+}
+
+/// What checking a token costs, which decides where it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// A microsecond or two: a symmetric signature, or nothing that could be one.
+    Inline,
+    /// A signature by a public key: tens of microseconds for each key that it is tried with.
+    Slow,
+}
+
+/// What a token says, and that it is true.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The user id: 1 to 128 bytes.
+    pub user: Box<str>,
+    /// What the user may do.
+    pub permissions: Arc<Permissions>,
+    /// When it ends (`exp`), in Unix milliseconds; `None` never. At the handshake it may have passed already, by the leeway
+    /// at most.
+    pub expires_unix_ms: Option<u64>,
+    /// When the token was made (`iat`), in whole Unix seconds.
+    pub issued_unix_s: Option<u64>,
+}
+
+/// Keys and settings that tokens are checked with.
+///
+/// A token costs time and memory linear in its length, and one verification for each key that it may be meant for: the one
+/// of its `kid`, or all of its `alg` without one.
+#[derive(Debug)]
+pub struct Auth {
+    settings: Settings,
+    keys: Vec<Key>,
+    compiled: Compiled,
+}
+
+impl Auth {
+    /// From keys as they stand in the settings and in key sets, all together.
+    pub fn new(settings: Settings, keys: Vec<Key>) -> Auth {
+        let compiled = Compiled::new(settings.default.clone());
+        Auth { settings, keys, compiled }
+    }
+
+    /// Whether a token is good, and what it says.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not: the first reason found, the signature before any claim.
+    pub fn verify(&self, token: &str, now_unix_ms: u64, when: When) -> Result<Grant, TokenError> {
+        let (bytes_max, leeway_ms) = match when {
+            When::Handshake => (TOKEN_BYTES_MAX, self.settings.leeway_ms),
+            When::Refresh => (TOKEN_REFRESH_BYTES_MAX, 0),
+        };
+        if token.len() > bytes_max {
+            return Err(TokenError::TooLong);
+        }
+        let token = Token::split(token)?;
+        self.check_signature(&token)?;
+        let payload = token.payload()?;
+        let claims = claims::read(&payload)?;
+        let expires_unix_ms = claims.check(&self.settings, now_unix_ms, leeway_ms)?;
+        Ok(Grant {
+            user: claims.sub.as_ref().into(),
+            permissions: self.compiled.permissions(claims.fanfare.map(|raw| raw.get()))?,
+            expires_unix_ms,
+            issued_unix_s: claims.iat.map(|at| at.as_s()),
+        })
+    }
+
+    /// What [`Auth::verify`] would cost, by what the token says of itself.
+    pub fn cost(&self, token: &str) -> Cost {
+        match Token::split(token).ok().and_then(|token| token.header().alg()) {
+            Some(alg) if !alg.is_hmac() => Cost::Slow,
+            Some(_) | None => Cost::Inline,
+        }
+    }
+
+    /// What who has no token may do; `None` where a token is needed.
+    pub fn anonymous(&self) -> Option<Arc<Permissions>> {
+        self.settings.anonymous.then(|| self.compiled.default_permissions())
+    }
+
+    /// What a token that says nothing allows.
+    pub fn default_permissions(&self) -> Arc<Permissions> {
+        self.compiled.default_permissions()
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn check_signature(&self, token: &Token<'_>) -> Result<(), TokenError> {
+        let header = token.header();
+        let alg = header.alg().ok_or(TokenError::Alg)?;
+        // With a kid the key of that name alone; without one those that have none.
+        let mut named = self.keys.iter().filter(|key| key.kid() == header.kid()).peekable();
+        if named.peek().is_none() {
+            return Err(TokenError::UnknownKey);
+        }
+        let mut fitting = named.filter(|key| key.alg() == alg).peekable();
+        if fitting.peek().is_none() {
+            return Err(TokenError::KeyAlg);
+        }
+        let signature = token.signature()?;
+        match fitting.any(|key| key.verify(token.signed(), &signature)) {
+            true => Ok(()),
+            false => Err(TokenError::Signature),
+        }
+    }
+}

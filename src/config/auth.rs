@@ -1,0 +1,282 @@
+//! Authentication: the settings of `[auth]`, and the keys that tokens are checked by.
+//!
+//! In the file a key is an `[[auth.key]]` table. The environment and the flag write it on one line, the same keys with
+//! commas between them. Whatever is wrong with one, its secret is never told.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::effective::Effective;
+use super::error::Problem;
+use super::pattern::Pattern;
+use super::source::Source;
+use super::suggest::nearest_row;
+use super::table::{AUTH_KEY, AUTH_KEY_SETTINGS, Setting};
+use super::values::Values;
+use crate::limits::TOKEN_KEYS_MAX;
+
+/// What the flag and the environment variable are for.
+pub const AUTH_KEY_HELP: &str = "A key that tokens are checked by, as alg=HS256,secret_file=/run/secrets/fanfare or \
+                                 alg=ES256,kid=a,public_key_file=/etc/fanfare/a.pem; the flag may be repeated, or give \
+                                 several with semicolons between them. With a key, or auth.jwks_file, clients need a token.";
+
+const ALG: &str = "auth.key.alg";
+
+/// Where the key itself stands: one of these has to be said.
+const MATERIALS: [&str; 4] =
+    ["auth.key.secret", "auth.key.secret_file", "auth.key.public_key", "auth.key.public_key_file"];
+
+/// Who gets in, and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Keys that tokens are checked by.
+    pub key: Vec<AuthKey>,
+    /// A file with a key set; empty is none.
+    pub jwks_file: String,
+    /// What a token's `iss` has to equal; empty takes any.
+    pub issuer: String,
+    /// What a token's `aud` has to name; empty takes any.
+    pub audience: String,
+    /// Whether who has no token gets in, with what [`Auth::default`] allows.
+    pub anonymous: bool,
+    /// Web pages that may connect; none are those of the same host and of this machine.
+    pub origins: Vec<Pattern>,
+    /// By how much a token's times may be missed at the handshake.
+    pub leeway: Duration,
+    /// Whether a token without `exp` is refused.
+    pub expiry_required: bool,
+    /// How long before its token's end a connection is told.
+    pub expiring_before: Duration,
+    /// What a token that says nothing allows.
+    pub default: AuthDefault,
+}
+
+/// What a token that says nothing allows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuthDefault {
+    /// Rooms that may be joined.
+    pub join: Vec<Pattern>,
+    /// Rooms that may be published into.
+    pub publish: Vec<Pattern>,
+    /// Rooms whose members may be asked for.
+    pub presence: Vec<Pattern>,
+    /// Messages to users and to connections.
+    pub private: bool,
+    /// Messages to all.
+    pub broadcast: bool,
+}
+
+/// A key that tokens are checked by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthKey {
+    /// Where it is written, for messages: `file f.toml:3`.
+    pub place: String,
+    /// The only `alg` it is for.
+    pub alg: &'static str,
+    /// Its name, which tokens ask for.
+    pub kid: Option<String>,
+    /// The key itself, or where it is.
+    pub material: KeyMaterial,
+}
+
+/// A key itself, or where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyMaterial {
+    /// A secret of at least 32 bytes.
+    Secret(Secret),
+    /// A file with a secret.
+    SecretFile(String),
+    /// A public key in PEM.
+    PublicKey(String),
+    /// A file with a public key in PEM.
+    PublicKeyFile(String),
+}
+
+/// A text that is shown to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(super) fn new(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
+    /// The text, for what needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Auth {
+    /// Whether clients are asked for tokens.
+    pub fn is_on(&self) -> bool {
+        !self.key.is_empty() || !self.jwks_file.is_empty()
+    }
+
+    pub(super) fn from_values(from: &Values, keys: &[Values]) -> Auth {
+        Auth {
+            key: keys.iter().map(AuthKey::from_values).collect(),
+            jwks_file: from.text("auth.jwks_file").to_owned(),
+            issuer: from.text("auth.issuer").to_owned(),
+            audience: from.text("auth.audience").to_owned(),
+            anonymous: from.switch("auth.anonymous"),
+            origins: from.patterns("auth.origins").to_vec(),
+            leeway: from.duration("auth.leeway"),
+            expiry_required: from.switch("auth.expiry_required"),
+            expiring_before: from.duration("auth.expiring_before"),
+            default: AuthDefault {
+                join: from.patterns("auth.default.join").to_vec(),
+                publish: from.patterns("auth.default.publish").to_vec(),
+                presence: from.patterns("auth.default.presence").to_vec(),
+                private: from.switch("auth.default.private"),
+                broadcast: from.switch("auth.default.broadcast"),
+            },
+        }
+    }
+}
+
+impl AuthKey {
+    fn from_values(from: &Values) -> AuthKey {
+        let material = if from.is_said(MATERIALS[0]) {
+            KeyMaterial::Secret(from.secret(MATERIALS[0]).clone())
+        } else if from.is_said(MATERIALS[1]) {
+            KeyMaterial::SecretFile(from.text(MATERIALS[1]).to_owned())
+        } else if from.is_said(MATERIALS[2]) {
+            KeyMaterial::PublicKey(from.text(MATERIALS[2]).to_owned())
+        } else {
+            KeyMaterial::PublicKeyFile(from.text(MATERIALS[3]).to_owned())
+        };
+        let kid = Some(from.text("auth.key.kid")).filter(|kid| !kid.is_empty());
+        AuthKey { place: from.source(ALG).describe(), alg: from.word(ALG), kid: kid.map(str::to_owned), material }
+    }
+}
+
+/// Whether auth is on where nothing is wrong with it.
+pub(super) fn is_on(settings: &Values, keys: &[Values]) -> bool {
+    !keys.is_empty() || settings.is_faulty("auth.jwks_file") || !settings.text("auth.jwks_file").is_empty()
+}
+
+/// What is wrong with a key as a whole.
+pub(super) fn fault(key: &Values) -> Option<String> {
+    if !key.is_said(ALG) {
+        return Some("the key says not what it is for; add alg = \"HS256\", or another".to_owned());
+    }
+    let said: Vec<&str> = MATERIALS.into_iter().filter(|material| key.is_said(material)).collect();
+    let [material] = said[..] else {
+        return Some(match said.is_empty() {
+            true => "there is no key in it; add secret_file, or public_key_file for a public key".to_owned(),
+            false => {
+                "the key stands in it more than once; keep one of secret, secret_file, public_key, public_key_file"
+                    .to_owned()
+            }
+        });
+    };
+    let alg = key.word(ALG);
+    match (alg.starts_with("HS"), material.contains("secret")) {
+        (true, false) => Some(format!(
+            "{alg} takes a secret and no public key, which everybody may know; give secret_file, or the key's own alg"
+        )),
+        (false, true) => Some(format!("{alg} takes a public key and no secret; give public_key_file")),
+        (true, true) | (false, false) => None,
+    }
+}
+
+/// What does not fit together.
+pub(super) fn check(effective: &Effective, problems: &mut Vec<Problem>) {
+    let (settings, keys) = (&effective.settings, &effective.auth_keys[..]);
+    if let Some(beyond) = keys.get(TOKEN_KEYS_MAX) {
+        let text = format!("{} keys are too many; write at most {TOKEN_KEYS_MAX}", keys.len());
+        problems.push(Problem::new(beyond.source(ALG).clone(), AUTH_KEY, text));
+    }
+    for (index, key) in keys.iter().enumerate() {
+        let kid = key.text("auth.key.kid");
+        if !kid.is_empty() && keys[..index].iter().any(|other| other.text("auth.key.kid") == kid) {
+            let text = "another key has this kid; name each key once, since a token asks for one of them".to_owned();
+            problems.push(Problem::new(key.source("auth.key.kid").clone(), "auth.key.kid", text));
+        }
+    }
+    if is_on(settings, keys) || effective.is_auth_meant {
+        return;
+    }
+    let is_set = |key: &str| match key {
+        "auth.anonymous" | "auth.default.private" | "auth.default.broadcast" => settings.switch(key),
+        "auth.issuer" | "auth.audience" => !settings.text(key).is_empty(),
+        _ => !settings.patterns(key).is_empty(),
+    };
+    for key in [
+        "auth.issuer",
+        "auth.audience",
+        "auth.anonymous",
+        "auth.default.join",
+        "auth.default.publish",
+        "auth.default.presence",
+        "auth.default.private",
+        "auth.default.broadcast",
+    ] {
+        if is_set(key) {
+            let text = "there is no key, so that no token would be checked and everybody may do everything; add an \
+                        [[auth.key]], or leave this out";
+            problems.push(Problem::new(settings.source(key).clone(), key, text.to_owned()));
+        }
+    }
+}
+
+/// Reads keys as environment and flags write them, with semicolons between them. White space around a key, a name or a
+/// value is ignored; a comma or a semicolon always ends what it stands behind.
+pub(super) fn parse(text: &str, source: &Source, problems: &mut Vec<Problem>) -> Vec<Values> {
+    text.split(';').filter_map(|key| parse_key(key.trim(), source, problems)).collect()
+}
+
+fn parse_key(text: &str, source: &Source, problems: &mut Vec<Problem>) -> Option<Values> {
+    let mut key = Values::defaults(AUTH_KEY_SETTINGS);
+    let mut found: Vec<String> = text.split(',').filter_map(|pair| set_pair(&mut key, pair, source).err()).collect();
+    if found.is_empty() {
+        found.extend(fault(&key));
+    }
+    let is_good = found.is_empty();
+    problems.extend(found.into_iter().map(|what| Problem::new(source.clone(), AUTH_KEY, what)));
+    is_good.then_some(key)
+}
+
+/// Takes one `name=value` of a key, or says what is wrong with it.
+fn set_pair(key: &mut Values, pair: &str, source: &Source) -> Result<(), String> {
+    let Some((name, value)) = pair.split_once('=') else {
+        // It may be what stands behind a comma in a secret.
+        return Err(
+            "there is a part without =; write alg=HS256,secret_file=/run/secrets/fanfare, and a secret with a \
+                    comma or a semicolon into the file"
+                .to_owned(),
+        );
+    };
+    let (name, value) = (name.trim(), value.trim());
+    let Some(setting) = AUTH_KEY_SETTINGS.iter().find(|row| row.name_in_rule() == Some(name)) else {
+        let near = nearest_row(AUTH_KEY_SETTINGS, &format!("{AUTH_KEY}.{name}")).and_then(Setting::name_in_rule);
+        let names: Vec<_> = AUTH_KEY_SETTINGS.iter().filter_map(Setting::name_in_rule).collect();
+        return Err(match near {
+            Some(near) => format!("there is a name that a key does not have; did you mean {near}?"),
+            None => format!("there is a name that a key does not have; it may have {}", names.join(", ")),
+        });
+    };
+    if setting.key == MATERIALS[0] && matches!(source, Source::Flag(_)) {
+        return Err("everybody on this machine can read a secret in a flag; give secret_file, or the secret in \
+                    FANFARE_AUTH_KEY or the file"
+            .to_owned());
+    }
+    if key.is_said(setting.key) {
+        return Err(format!("{name} is given twice; give it once"));
+    }
+    match setting.kind.parse(value) {
+        Ok(value) => key.set(setting, source.clone(), value),
+        Err(what) => {
+            key.fault(setting);
+            return Err(format!("{name}: {what}"));
+        }
+    }
+    Ok(())
+}

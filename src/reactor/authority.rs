@@ -1,0 +1,225 @@
+//! What an open connection may do by its token, and for how long.
+//!
+//! Permissions are asked in one place, [`Worker::permit`], before a command has any effect. A `refresh` replaces them at
+//! once: what the connection sent behind it is looked at when it is answered, and its answer comes behind every `left`
+//! that comes of it.
+
+use std::borrow::Cow;
+
+use super::connection::{Phase, Token};
+use super::driver::{Driver, SlotKey};
+use super::gate::what_is_wrong;
+use super::identity::{Expiry, RAW_PREFIX, Rates, Refreshing};
+use super::worker::{Settings, Worker};
+use crate::auth::{Grant, Permissions, TokenError, When};
+use crate::conn::CloseReason;
+use crate::protocol::{self, Command, ErrorCode, Rejection, Request, Rooms};
+use crate::time::Millis;
+
+/// The reason of a `left` that comes of a `refresh`.
+const FORBIDDEN: &str = "forbidden";
+
+impl<D: Driver> Worker<D> {
+    /// Whether a connection may do what it asks for. Of many rooms to join those that it may not are taken out, and it is
+    /// told of each.
+    ///
+    /// # Errors
+    /// A [`Rejection`]; nothing has happened then.
+    #[inline]
+    pub(super) fn permit<'a>(&mut self, slot: SlotKey, request: &mut Request<'a>) -> Result<(), Rejection<'a>> {
+        match (&self.settings.gate.auth, &request.command) {
+            (None, Command::Refresh { .. }) => Err(Rejection::unknown_type(request.id)),
+            (None, _) => Ok(()),
+            (Some(_), _) => self.permit_by_token(slot, request),
+        }
+    }
+
+    fn permit_by_token<'a>(&mut self, slot: SlotKey, request: &mut Request<'a>) -> Result<(), Rejection<'a>> {
+        let Request { id, command } = request;
+        let (id, me) = (*id, self.connections.id(slot));
+        // Whoever is open has one; without it, nothing is allowed.
+        let permissions = self.connections.get(slot).and_then(|connection| connection.authority());
+        let Some(permissions) = permissions.map(|authority| &authority.permissions) else {
+            return Err(forbidden(id, "the connection has no token"));
+        };
+        check_room_ids(id, command)?;
+        let (allowed, what) = match command {
+            Command::PrivateMsg { .. } | Command::Private { .. } => {
+                (permissions.may_private(), "the token does not allow private messages")
+            }
+            Command::Broadcast(_) => (permissions.may_broadcast(), "the token does not allow broadcasts"),
+            Command::RoomMsg { room, .. } => {
+                if !permissions.may_publish(room) {
+                    return Err(forbidden(id, "the token does not allow publishing into this room"));
+                }
+                (self.router.is_member(me, room), "a room is published into by its members: join it first")
+            }
+            Command::JoinRoom { rooms: Rooms::One(room), .. } => {
+                (permissions.may_join(room), "the token does not allow joining this room")
+            }
+            Command::JoinRoom { rooms: Rooms::Many(rooms), .. } => {
+                let refused = take_refused(rooms, permissions);
+                for room in refused {
+                    self.connections.message(slot, |out| protocol::forbidden_room(out, id, &room));
+                }
+                return Ok(());
+            }
+            Command::History { room, .. } => {
+                (permissions.may_join(room), "the token does not allow joining this room, nor reading its history")
+            }
+            Command::Presence { room } => {
+                (permissions.may_presence(room), "the token does not allow asking who is in this room")
+            }
+            Command::LeaveRoom { .. } | Command::Resume { .. } | Command::Ping | Command::Refresh { .. } => {
+                return Ok(());
+            }
+        };
+        if allowed { Ok(()) } else { Err(forbidden(id, what)) }
+    }
+
+    /// The connection's token is to be replaced. An answer that is not there yet holds up what comes behind the command.
+    pub(super) fn refresh<'a>(
+        &mut self,
+        slot: SlotKey,
+        token: Option<Cow<'a, str>>,
+        id: Option<&'a str>,
+    ) -> Result<(), Rejection<'a>> {
+        let Some(token) = token else {
+            let message = Cow::Borrowed("refresh needs the field `token`");
+            return Err(Rejection { id, code: ErrorCode::MissingField, message });
+        };
+        let Some(auth) = &self.settings.gate.auth else { return Err(Rejection::unknown_type(id)) };
+        if !self.is_for_elsewhere(auth, &token) {
+            let outcome = auth.verify(&token, self.unix_ms, When::Refresh);
+            return self.replace_token(slot, outcome, id);
+        }
+        let waiting = Refreshing::Waiting { id: id.map(Into::into), token: Token(token.into_owned()) };
+        self.hold_up(slot, waiting);
+        self.ask_elsewhere(slot);
+        Ok(())
+    }
+
+    /// Another thread has looked at the token of a `refresh`.
+    pub(super) fn refresh_judged(&mut self, slot: SlotKey, outcome: Result<Grant, TokenError>) {
+        let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
+        let Some(refreshing) = authority.and_then(|authority| authority.refreshing.take()) else { return };
+        let (Refreshing::Verifying { id } | Refreshing::Waiting { id, .. }) = *refreshing else { return };
+        if let Err(rejection) = self.replace_token(slot, outcome, id.as_deref()) {
+            self.connections.message(slot, |out| {
+                protocol::error(out, rejection.id, rejection.code, &rejection.message);
+            });
+        }
+        self.resume_refreshed(slot);
+    }
+
+    fn replace_token<'a>(
+        &mut self,
+        slot: SlotKey,
+        outcome: Result<Grant, TokenError>,
+        id: Option<&'a str>,
+    ) -> Result<(), Rejection<'a>> {
+        let me = self.connections.id(slot);
+        let grant = outcome.map_err(|error| Rejection {
+            id,
+            code: ErrorCode::Unauthorized,
+            message: format!("the token is not valid: {}; the one before stays in force", what_is_wrong(error)).into(),
+        })?;
+        if self.router.name(me).is_none_or(|user| **user != *grant.user) {
+            return Err(forbidden(id, "the token is another user's: its sub must be the connection's user id"));
+        }
+        let Settings { messages_per_second, bytes_per_second, .. } = self.settings;
+        let rates = Rates { messages: messages_per_second, bytes: bytes_per_second };
+        let expiry = grant.expires_unix_ms.map(|ends| Expiry::new(ends, |most| self.random.u64(0..=most)));
+        let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
+        let Some(authority) = authority else { return Ok(()) };
+        authority.replace(grant.permissions.clone(), expiry, rates, self.now);
+        let allowed = |room: &str| grant.permissions.may_join(room);
+        let leaves = self.router.forbid(me, allowed, FORBIDDEN, &mut self.connections);
+        self.arm(slot);
+        let Some(id) = id else { return Ok(()) };
+        let expires_unix_ms = grant.expires_unix_ms;
+        match leaves && !self.router.is_alone() {
+            true => self.hold_up(slot, Refreshing::Leaving { id: id.into(), expires_unix_ms }),
+            false => self.connections.message(slot, |out| protocol::refreshed(out, id, expires_unix_ms)),
+        }
+        Ok(())
+    }
+
+    /// Nothing more of what the connection sent is looked at, until its `refresh` is answered.
+    fn hold_up(&mut self, slot: SlotKey, refreshing: Refreshing) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.intake.exhaust();
+        if let Some(authority) = connection.authority_mut() {
+            authority.refreshing = Some(Box::new(refreshing));
+        }
+    }
+
+    /// When something is to be done about the end of a connection's token.
+    pub(super) fn expiry_at(&self, slot: SlotKey) -> Option<Millis> {
+        let connection = self.connections.get(slot)?;
+        let expiry = connection.authority()?.expiry?;
+        let tells = !expiry.told && matches!(connection.phase(), Phase::Json);
+        let at_unix_ms = match tells {
+            true => expiry.ends_unix_ms.saturating_sub(self.settings.gate.expiring_before_ms),
+            false => expiry.closes_unix_ms(),
+        };
+        Some(self.now.saturating_add(at_unix_ms.saturating_sub(self.unix_ms)))
+    }
+
+    /// Does what is due about the end of a connection's token; whether it is closed.
+    pub(super) fn expire(&mut self, slot: SlotKey) -> bool {
+        let (now_ms, before_ms) = (self.unix_ms, self.settings.gate.expiring_before_ms);
+        let Some(connection) = self.connections.get_mut(slot) else { return true };
+        let is_json = connection.is_json();
+        let Some(expiry) = connection.authority_mut().and_then(|authority| authority.expiry.as_mut()) else {
+            return false;
+        };
+        if expiry.closes_unix_ms() <= now_ms {
+            self.close(slot, CloseReason::Expired);
+            return true;
+        }
+        if is_json && !expiry.told && expiry.ends_unix_ms.saturating_sub(before_ms) <= now_ms {
+            expiry.told = true;
+            let in_ms = expiry.ends_unix_ms.saturating_sub(now_ms);
+            self.connections.message(slot, |out| protocol::expiring(out, in_ms));
+        }
+        false
+    }
+}
+
+fn forbidden<'a>(id: Option<&'a str>, message: &'static str) -> Rejection<'a> {
+    Rejection { id, code: ErrorCode::Forbidden, message: Cow::Borrowed(message) }
+}
+
+/// Takes the rooms out that may not be joined.
+fn take_refused<'a>(rooms: &mut Vec<Cow<'a, str>>, permissions: &Permissions) -> Vec<Cow<'a, str>> {
+    let (allowed, refused) = std::mem::take(rooms).into_iter().partition(|room| permissions.may_join(room));
+    *rooms = allowed;
+    refused
+}
+
+/// Permissions call raw rooms so: no other room has such a name.
+fn check_room_ids<'a>(id: Option<&'a str>, command: &Command<'_>) -> Result<(), Rejection<'a>> {
+    let is_raw = match command {
+        Command::RoomMsg { room, .. }
+        | Command::JoinRoom { rooms: Rooms::One(room), .. }
+        | Command::LeaveRoom { room }
+        | Command::History { room, .. }
+        | Command::Presence { room } => room.starts_with(RAW_PREFIX),
+        Command::JoinRoom { rooms: Rooms::Many(rooms), .. } => rooms.iter().any(|room| room.starts_with(RAW_PREFIX)),
+        Command::PrivateMsg { .. }
+        | Command::Private { .. }
+        | Command::Broadcast(_)
+        | Command::Resume { .. }
+        | Command::Ping
+        | Command::Refresh { .. } => false,
+    };
+    match is_raw {
+        false => Ok(()),
+        true => Err(Rejection {
+            id,
+            code: ErrorCode::BadRoomId,
+            message: Cow::Borrowed("a room id must not begin with raw/: that is how tokens call raw rooms"),
+        }),
+    }
+}
