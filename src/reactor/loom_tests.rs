@@ -121,7 +121,8 @@ impl Reactor {
         while let Some(parcel) = self.mailbox.take() {
             match parcel {
                 Parcel::Mail(from, mut mail) => {
-                    assert!(mail.iter().all(|mail| mail.number() / 10 == from.0 as u8), "it says who sent it");
+                    let sender = |mail: &Mail| PeerId::Reactor(ReactorId(u16::from(mail.number() / 10)));
+                    assert!(mail.iter().all(|mail| sender(mail) == from), "it says who sent it");
                     self.taken.extend(mail.drain(..).map(|mail| mail.number()));
                     self.mailbox.give_back(mail);
                 }
