@@ -128,7 +128,12 @@ fn check_response(answer: &[u8], outcome: &Result<Head, HttpRefusal>) {
         Err(HttpRefusal::NotFound) => 404,
         Err(HttpRefusal::Version | HttpRefusal::UpgradeLost) => 426,
         Err(HttpRefusal::HeadTooLarge | HttpRefusal::TooManyHeaders) => 431,
-        Err(HttpRefusal::Timeout | HttpRefusal::AtCapacity { .. }) => panic!("{outcome:?} is not about the head"),
+        Err(
+            HttpRefusal::Unauthorized(_)
+            | HttpRefusal::Forbidden(_)
+            | HttpRefusal::Timeout
+            | HttpRefusal::AtCapacity { .. },
+        ) => panic!("{outcome:?} is not about the form of the head"),
     };
     let mut headers = [httparse::EMPTY_HEADER; 8];
     let mut response = httparse::Response::new(&mut headers);
