@@ -667,68 +667,10 @@ fn tokens(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Keys that were made for this.
-const RSA_PRIVATE: &str = "\
------BEGIN PRIVATE KEY-----
-MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQChOA2Pqqpvn6hJ
-HcVuMKL5TruNC3T3wVVX7FuLWBsDFdlgbTtf2AI09vIPZVjg7TluVDW2XHzDjh7Y
-W08gmmP6VvI1sRx0uef4Gy9RSOzv4WDfHx5St8/cSdQHJegliMgRsV+OIaF9whTh
-QYaarenkkuSRVZnjZMxCNe52LtuJvoMH4uKj70RYr7qDrmb/v9/kBC6V6HmB+6PV
-d1IeYgnDOXy1vAT2oCMSoR7xVKu4x007ggPhZwJIt5rAwAbONhSZKhnMeGWNy2I+
-y7o+Wxse2uWMf+XnqjZQADFnZGd6qkVFBgvqpu7gE0Ji/gQa19+6QQQZBjZ23kAY
-ehaIFlqtAgMBAAECggEAB47BYf4B6eQt5ymQXwtEJJRKigDivZeQWOQRYY2ijIk6
-bMEKIsLVTabS76JUYYz1X4TulKsuxRsVOpbDNZfPPoXTam1wVE9/vpuFoxWcV910
-pVkH2qBXy++hEym1gYbxPBUY0eilMahGws2H0hn7iDXTpbWB1o1b3vG4yU0GiSU0
-Sw+MDiAg/KAyv8FdtXQm0sEiwie+0frkzlPYllidp57KVRJ/uBDN23wxTTd+MVT5
-H4/mBDWVP235bdiWaDMh7KdlUeV4oHagMTFBdMi7YlvG0YZVY4iMyfE1ZyfE+J0G
-K+V3teO4bh2/wHOnS616EbS5MAFHCFWMV435pE7TWQKBgQDgJ6zLR8Pf/2f8kMKy
-UnypDcMK30sxsJCQAY6lp+2eXupM4B1WoZHSuspLvnpPpTB3ZCvZB0Yy04hJHkRW
-IqaL3hYtu9iCJm9xDgsPtGfL3oZXCAo4bvtV47FKZaD/XJJXF8fvdATJH/V1HwlD
-aaRRDZF+ScJdb36vl7PnuVJB+QKBgQC4H3LY9HRLGbUeVzx+bOeIK+WQA3uZCuql
-vCXtAQKIaVWWC8EnZn11AOeSEM9zkYCsl3GzRPx2dsU23DTMv4ObqegdiVx++tjQ
-mqTn8n0eH2x6PnPkr7RexIJz5xBJJpKFi8ksnq10B03UajCk1WJTGgcA7SlOHTgN
-kU8SbqbLVQKBgQCqaJ8tv3ZC8Wl9khPh+2G4J7Uyq8T/lqqgP/7RI1Q7RQ88uFi1
-holUuhqW8M0NhZjN+0J2cNhGRZhjdfYfwaH5zTHxPNCBSXUJbtKr8svCKn7Y5UzX
-0E+U4U/kLlTyLc83FOYzvXDx8jDqBFlHfaWk1PraFnsEC4I1PdBQhwvpCQKBgC4R
-wFzEnayE3CqhTUOc4DnUMfZcyLo8XwXlE+A/VnDnWkDW5BeFr3JtLYQArMeP6pBE
-vHBMnJbPlPzrEFMCwF1cn/Vz/y7OeR2I9CYNKH03A596rOjVhd4IcVOqxwpmmlbL
-6SQ+98uGYFT71PwJYDbG1mXG8YTYDsRmTVChWx6ZAoGAcTrnG3idu/IYd4ywHGAO
-QcGpUh2H81cqyyObwL2OCi5L/XRXOghxpyDMjlqHg1dJrrAXPJdJM+rcaWsC1BuR
-oWTJK6TG8lYX4j8/lWinrXlVdBjQ6Qpv1ND4yerhZywkXlQX/KySBU88/UvoOTAk
-fQb/hJMk8mTz9iYxvCYxBgc=
------END PRIVATE KEY-----
-";
-const RSA_PUBLIC: &str = "\
------BEGIN PUBLIC KEY-----
-MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAoTgNj6qqb5+oSR3FbjCi
-+U67jQt098FVV+xbi1gbAxXZYG07X9gCNPbyD2VY4O05blQ1tlx8w44e2FtPIJpj
-+lbyNbEcdLnn+BsvUUjs7+Fg3x8eUrfP3EnUByXoJYjIEbFfjiGhfcIU4UGGmq3p
-5JLkkVWZ42TMQjXudi7bib6DB+Lio+9EWK+6g65m/7/f5AQuleh5gfuj1XdSHmIJ
-wzl8tbwE9qAjEqEe8VSruMdNO4ID4WcCSLeawMAGzjYUmSoZzHhljctiPsu6Plsb
-HtrljH/l56o2UAAxZ2RneqpFRQYL6qbu4BNCYv4EGtffukEEGQY2dt5AGHoWiBZa
-rQIDAQAB
------END PUBLIC KEY-----
-";
-const P256_PRIVATE: &str = "\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg+4WBU9Gy7GdtNm8b
-AgydjmmhFqlRezncsD5Plm/MOvWhRANCAAT1Rgq6ekVwV9KGDPuqvz4b2W/Q3IzJ
-XZuVv5CW1SHHr/Op3DzGgvkcJFbApcP+6uk2kz4KonX97HOzmMIdKVN1
------END PRIVATE KEY-----
-";
-const P256_PUBLIC: &str = "\
------BEGIN PUBLIC KEY-----
-MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE9UYKunpFcFfShgz7qr8+G9lv0NyM
-yV2blb+QltUhx6/zqdw8xoL5HCRWwKXD/urpNpM+CqJ1/exzs5jCHSlTdQ==
------END PUBLIC KEY-----
-";
-const ED25519_PRIVATE: &str = "\
------BEGIN PRIVATE KEY-----
-MC4CAQAwBQYDK2VwBCIEIEPJddI2DnOTGOrMrF/kOKgegJeWHD/2555MA4Wowmx7
------END PRIVATE KEY-----
-";
-const ED25519_PUBLIC: &str = "\
------BEGIN PUBLIC KEY-----
-MCowBQYDK2VwAyEAcBIrCF/97AvsJSZ07/t7nzxEYbaF+Nab2XZPqVyJjwg=
------END PUBLIC KEY-----
-";
+/// The keys of the tests, which were made for them.
+const RSA_PRIVATE: &str = include_str!("../src/auth/tests/keys/rsa-private.pem");
+const RSA_PUBLIC: &str = include_str!("../src/auth/tests/keys/rsa-public.pem");
+const P256_PRIVATE: &str = include_str!("../src/auth/tests/keys/p256-private.pem");
+const P256_PUBLIC: &str = include_str!("../src/auth/tests/keys/p256-public.pem");
+const ED25519_PRIVATE: &str = include_str!("../src/auth/tests/keys/ed25519-private.pem");
+const ED25519_PUBLIC: &str = include_str!("../src/auth/tests/keys/ed25519-public.pem");

@@ -437,5 +437,4 @@ impl Opened {
 }
 
 #[cfg(test)]
-#[path = "decoder_tests.rs"]
 mod tests;

@@ -87,7 +87,9 @@ impl Resumable {
         self.0.is_empty()
     }
 
-    pub(super) fn push(&mut self, slot: SlotKey) {
+    /// A paused connection goes on when its turn comes.
+    fn admit(&mut self, slot: SlotKey, paused: &mut Paused) {
+        paused.until = Until::Turn;
         self.0.push_back(slot);
     }
 }
@@ -235,8 +237,7 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let Intake::Paused(paused) = &mut connection.intake else { return };
         if paused.until == Until::Drained && connection.outbox.own_bytes() <= share_bytes / 2 {
-            paused.until = Until::Turn;
-            self.resumable.push(slot);
+            self.resumable.admit(slot, paused);
         }
     }
 
@@ -250,12 +251,9 @@ impl<D: Driver> Worker<D> {
         let Intake::Paused(paused) = &mut connection.intake else { return };
         paused.owed_bytes = 0;
         if paused.until == Until::Judged {
-            paused.until = match fences {
-                0 => Until::Turn,
-                fences => Until::Answered(fences),
-            };
-            if paused.until == Until::Turn {
-                self.resumable.push(slot);
+            match fences {
+                0 => self.resumable.admit(slot, paused),
+                fences => paused.until = Until::Answered(fences),
             }
         }
     }
@@ -265,8 +263,7 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let Intake::Paused(paused) = &mut connection.intake else { return };
         if paused.until != Until::Turn {
-            paused.until = Until::Turn;
-            self.resumable.push(slot);
+            self.resumable.admit(slot, paused);
         }
     }
 

@@ -38,18 +38,7 @@ impl Bystanders {
     }
 }
 
-macro_rules! suite {
-    ($($module:ident: $($case:ident),* $(,)?;)*) => {
-        mod one_reactor {
-            $($(#[test] fn $case() { super::$module::$case(1); })*)*
-        }
-        mod two_reactors {
-            $($(#[test] fn $case() { super::$module::$case(2); })*)*
-        }
-    };
-}
-
-suite! {
+fanfare_testing::suite! {
     handshakes:
         half_a_handshake_is_ended,
         silence_before_the_handshake_is_ended,

@@ -7,18 +7,7 @@ mod permissions;
 mod refresh;
 mod tokens;
 
-macro_rules! suite {
-    ($($module:ident: $($case:ident),* $(,)?;)*) => {
-        mod one_reactor {
-            $($(#[test] fn $case() { super::$module::$case(1); })*)*
-        }
-        mod two_reactors {
-            $($(#[test] fn $case() { super::$module::$case(2); })*)*
-        }
-    };
-}
-
-suite! {
+fanfare_testing::suite! {
     entering:
         a_token_names_the_user_wherever_it_stands,
         who_has_no_good_token_is_refused_and_told_how_to_get_one,

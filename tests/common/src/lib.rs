@@ -29,6 +29,19 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit, s
 
 pub use rustix::process::Signal;
 
+/// The cases of a suite, functions of the number of reactors by their modules: each runs with one reactor and with two.
+#[macro_export]
+macro_rules! suite {
+    ($($module:ident: $($case:ident),* $(,)?;)*) => {
+        mod one_reactor {
+            $($(#[test] fn $case() { super::$module::$case(1); })*)*
+        }
+        mod two_reactors {
+            $($(#[test] fn $case() { super::$module::$case(2); })*)*
+        }
+    };
+}
+
 /// How long any single step of a test may take before the test fails. Generous: a loaded machine is no failure.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 

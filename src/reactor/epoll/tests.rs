@@ -1,0 +1,114 @@
+use super::*;
+use std::os::unix::net::UnixStream;
+
+const SLOT: SlotKey = SlotKey::new(0, 0);
+
+/// A driver with one socket in slot 0, and the other end of it.
+fn one() -> (Epoll, UnixStream) {
+    let (mut driver, _) = Epoll::new(Vec::new(), Instant::now()).expect("an epoll");
+    let (mine, peer) = UnixStream::pair().expect("a pair of sockets");
+    mine.set_nonblocking(true).expect("a socket that does not block");
+    peer.set_nonblocking(true).expect("a socket that does not block");
+    driver.attach(SLOT, Socket::from(mine)).expect("room in epoll");
+    (driver, peer)
+}
+
+/// Sends what the socket has room for.
+fn fill(peer: &mut UnixStream) {
+    while let Ok(1..) = peer.write(&[0; 4096]) {}
+}
+
+/// What a turn brings: reads, and ends.
+fn turn(driver: &mut Epoll, mut between: impl FnMut()) -> (usize, usize) {
+    driver.wait(Some(0)).expect("a wait");
+    let (mut reads, mut ends) = (0, 0);
+    while let Some(completion) = driver.next() {
+        match completion {
+            Completion::Received(_, buffer) => {
+                reads += 1;
+                driver.give_back(buffer);
+            }
+            Completion::Ended(_) => ends += 1,
+            Completion::Accepted(_) | Completion::Writable(_) => {}
+            Completion::Detached(..) | Completion::Released(_) => panic!("epoll has nothing under way"),
+        }
+        between();
+    }
+    (reads, ends)
+}
+
+#[test]
+fn a_socket_is_read_once_in_a_turn_however_much_comes_meanwhile() {
+    let (mut driver, mut peer) = one();
+    for _ in 0..200 {
+        fill(&mut peer);
+        assert_eq!(turn(&mut driver, || fill(&mut peer)), (1, 0));
+        assert!(driver.again.len() + driver.readable.len() <= 1, "one entry");
+    }
+}
+
+#[test]
+fn a_paused_socket_is_not_read_and_misses_nothing() {
+    for queued in [false, true] {
+        let (mut driver, mut peer) = one();
+        turn(&mut driver, || {});
+        if queued {
+            fill(&mut peer);
+            assert_eq!(turn(&mut driver, || {}), (1, 0));
+        }
+        driver.pause(SLOT);
+        fill(&mut peer);
+        for _ in 0..3 {
+            assert_eq!(turn(&mut driver, || {}), (0, 0));
+        }
+        driver.resume(SLOT);
+        assert_eq!(turn(&mut driver, || {}), (1, 0));
+    }
+}
+
+#[test]
+fn a_paused_socket_that_is_quiet_waits_for_an_event() {
+    let (mut driver, mut peer) = one();
+    turn(&mut driver, || {});
+    driver.pause(SLOT);
+    driver.resume(SLOT);
+    assert_eq!(turn(&mut driver, || {}), (0, 0));
+    peer.write_all(b"x").expect("room for a byte");
+    assert_eq!(turn(&mut driver, || {}), (1, 0));
+}
+
+#[test]
+fn a_paused_socket_tells_that_it_broke() {
+    let (mut driver, mut peer) = one();
+    turn(&mut driver, || {});
+    fill(&mut peer);
+    driver.pause(SLOT);
+    drop(peer);
+    assert_eq!(turn(&mut driver, || {}), (0, 1));
+}
+
+#[test]
+fn listeners_take_turns() {
+    let listener = || {
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a port");
+        socket.listen(64).expect("a backlog");
+        socket.set_nonblocking(true).expect("a socket that does not block");
+        socket
+    };
+    let listeners = [listener(), listener()];
+    let addresses = listeners.each_ref().map(|socket| socket.local_addr().expect("an address"));
+    let ports = addresses.each_ref().map(|address| address.as_socket().expect("TCP").port());
+    let (mut driver, _) = Epoll::new(listeners.into(), Instant::now()).expect("an epoll");
+    let connect = |at: usize| std::net::TcpStream::connect(("127.0.0.1", ports[at])).expect("a connection");
+    let _clients: Vec<_> = [0, 0, 0, 0, 1, 1].into_iter().map(connect).collect();
+    driver.wait(Some(1_000)).expect("a wait");
+    let mut accepted = Vec::new();
+    while let Some(Completion::Accepted(Accepted { stream, listener, remote })) = driver.next() {
+        let address = |address: io::Result<socket2::SockAddr>| address.expect("an address").as_socket().expect("TCP");
+        assert_eq!(address(stream.local_addr()).port(), ports[usize::from(listener.0)]);
+        assert_eq!(remote, RemoteAddr::Tcp(address(stream.peer_addr())));
+        accepted.push(listener.0);
+    }
+    assert_eq!(accepted, [0, 1, 0, 1, 0, 0]);
+}
