@@ -9,11 +9,12 @@
 //! bench       → client, config, frame
 //! client      → config
 //! doctor      → config, cgroup, descriptors
-//! server      → cluster, config, control, reactor, auth, router, conn, compress, metrics, ids, descriptors, cgroup, limits
-//! control     → reactor, router, metrics, ids, limits
+//! server      → cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup, limits
+//! control     → reactor, router, tls, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
-//! reactor     → auth, router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
+//! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
 //! auth        → config, limits
+//! tls         → limits
 //! config      → limits
 //! router      → compress, protocol, frame, ids, time, growth, limits
 //! conn        → compress, frame, time, limits
@@ -32,7 +33,7 @@
 //! What is sans-IO mentions no descriptor, clock, thread or die:
 //!
 //! ```text
-//! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, auth, router, conn, compress, protocol,
+//! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, auth, tls, router, conn, compress, protocol,
 //! frame, ids, time, growth, descriptors, cgroup
 //! ```
 //!
@@ -62,3 +63,4 @@ pub mod reactor;
 pub mod router;
 pub mod server;
 pub mod time;
+pub mod tls;

@@ -52,6 +52,19 @@ pub const REACTORS_MAX: usize = 256;
 /// others had theirs.
 pub const READ_BYTES: usize = 64 * 1024;
 
+/// Bytes of application data in one TLS record (RFC 8446 §5.1). What a socket has not taken of the last one is held.
+pub const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a TLS handshake that are held until its message is whole; a client that sends a larger one is let go.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
+
+/// Steps of TLS handshakes that a reactor takes in one turn: each may be a signature, which takes as long as a hundred
+/// sends. The others wait for the next turns.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
+
+/// Bytes of the buffers for records that a reactor keeps between flushes.
+pub const TLS_POOL_BYTES_MAX: usize = 1 << 20;
+
 /// Descriptors a node needs for itself beside its reactors': standard streams, signals, its other threads, Redis. How those
 /// beyond are divided stands in `descriptors`.
 pub const OWN_DESCRIPTORS: u64 = 64;

@@ -91,6 +91,19 @@ impl Endings {
     }
 }
 
+/// What a reactor's TLS has done since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsCounts {
+    /// Handshakes with a signature.
+    pub full: u64,
+    /// Handshakes by the ticket of an earlier session.
+    pub resumed: u64,
+    /// Handshakes and sessions that broke.
+    pub failed: u64,
+    /// Sessions there are now, those in their handshake among them.
+    pub sessions: u64,
+}
+
 /// What one reactor has done since it started; plain numbers on the reactor's own side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -125,6 +138,8 @@ pub struct Counts {
     pub queue_bytes: u64,
     /// Turns of the loop.
     pub turns: u64,
+    /// TLS with clients.
+    pub tls: TlsCounts,
 }
 
 /// One reactor's published counters, on cache lines of their own.
@@ -146,6 +161,10 @@ pub struct ReactorMetrics {
     inflated_bytes: AtomicU64,
     queue_bytes: AtomicU64,
     turns: AtomicU64,
+    tls_full: AtomicU64,
+    tls_resumed: AtomicU64,
+    tls_failed: AtomicU64,
+    tls_sessions: AtomicU64,
 }
 
 impl ReactorMetrics {
@@ -169,6 +188,10 @@ impl ReactorMetrics {
         set(&self.inflated_bytes, counts.inflated_bytes);
         set(&self.queue_bytes, counts.queue_bytes);
         set(&self.turns, counts.turns);
+        set(&self.tls_full, counts.tls.full);
+        set(&self.tls_resumed, counts.tls.resumed);
+        set(&self.tls_failed, counts.tls.failed);
+        set(&self.tls_sessions, counts.tls.sessions);
     }
 
     /// What was published last; the numbers may stem from neighbouring turns.
@@ -190,6 +213,12 @@ impl ReactorMetrics {
             inflated_bytes: get(&self.inflated_bytes),
             queue_bytes: get(&self.queue_bytes),
             turns: get(&self.turns),
+            tls: TlsCounts {
+                full: get(&self.tls_full),
+                resumed: get(&self.tls_resumed),
+                failed: get(&self.tls_failed),
+                sessions: get(&self.tls_sessions),
+            },
         }
     }
 
@@ -350,6 +379,7 @@ mod tests {
     fn what_is_published_is_read() {
         let mut counts = Counts { connections: 1, opened: 2, messages_in: 3, messages_out: 4, ..Counts::default() };
         counts = Counts { deliveries: 5, bytes_in: 6, bytes_out: 7, sends: 8, queue_bytes: 9, turns: 10, ..counts };
+        counts = Counts { tls: TlsCounts { full: 15, resumed: 16, failed: 17, sessions: 18 }, ..counts };
         counts = Counts { compressions: 11, compressions_discarded: 14, inflated_bytes: 12, ..counts };
         counts.endings.count(Ending::Silent);
         counts.endings.count(Ending::SlowConsumer);

@@ -30,7 +30,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
 
 use super::{Node, Requests};
+use super::secured::SecuredStream;
 use crate::limits::{HEALTH_MS_MAX, HTTP_MS_MAX, HTTP_STALL_MS_MAX, RETRY_AFTER_S_MAX};
+use crate::tls::{Layer, Secured, Stream};
 
 /// How many sockets each thread may have.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +54,7 @@ pub struct Handoff {
 impl Handoff {
     /// Gives up a socket with the bytes already read from it: a whole head, or nothing where the node has no place for
     /// another socket. Where the thread has no place for it either, it is answered 503.
-    pub fn give(&self, socket: Socket, read: Vec<u8>) {
+    pub fn give(&self, socket: Stream<Socket>, read: Vec<u8>) {
         match path(&read) {
             None => self.late.give(socket, read),
             Some(path) if path.starts_with(b"/health/") => self.health.give(socket, read),
@@ -83,7 +85,7 @@ struct Lane {
 /// A socket on its way.
 #[derive(Debug)]
 struct Guest {
-    socket: Socket,
+    socket: Stream<Socket>,
     read: Vec<u8>,
     place: OwnedSemaphorePermit,
 }
@@ -95,10 +97,10 @@ impl Lane {
         (Lane { places: Arc::new(Semaphore::new(places)), guests }, receiver)
     }
 
-    fn give(&self, socket: Socket, read: Vec<u8>) {
+    fn give(&self, socket: Stream<Socket>, read: Vec<u8>) {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             tracing::debug!("plain HTTP refused: too many at once");
-            return refuse(&socket);
+            return refuse(socket);
         };
         // It fails only where the thread has ended, and with it the process.
         let _ = self.guests.send(Guest { socket, read, place });
@@ -108,7 +110,7 @@ impl Lane {
 /// The way of what is about health, or may be.
 #[derive(Debug)]
 struct Newest {
-    waiting: Mutex<VecDeque<(Socket, Vec<u8>)>>,
+    waiting: Mutex<VecDeque<(Stream<Socket>, Vec<u8>)>>,
     places: usize,
     /// One more waits.
     news: Notify,
@@ -119,18 +121,18 @@ impl Newest {
         Arc::new(Newest { waiting: Mutex::default(), places, news: Notify::new() })
     }
 
-    fn give(&self, socket: Socket, read: Vec<u8>) {
+    fn give(&self, socket: Stream<Socket>, read: Vec<u8>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back((socket, read));
         let oldest = if waiting.len() > self.places { waiting.pop_front() } else { None };
         drop(waiting);
         if let Some((oldest, _)) = oldest {
-            refuse(&oldest);
+            refuse(oldest);
         }
         self.news.notify_one();
     }
 
-    async fn next(&self) -> (Socket, Vec<u8>) {
+    async fn next(&self) -> (Stream<Socket>, Vec<u8>) {
         loop {
             if let Some(next) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
                 return next;
@@ -158,10 +160,22 @@ async fn answer_no_place() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, retry_after_s.to_string())], NO_PLACE).into_response()
 }
 
-/// Says no, as far as the kernel takes it at once.
-fn refuse(mut socket: &Socket) {
+/// Says no, as far as the kernel takes it at once; nothing where a TLS handshake would have to come first.
+fn refuse(stream: Stream<Socket>) {
+    let Stream { mut socket, layer } = stream;
+    let answer = match layer {
+        Layer::Plain => no_place().into_bytes(),
+        Layer::Wanted(_) => Vec::new(),
+        Layer::Open(mut secured) => {
+            let mut records = std::mem::take(&mut secured.owed);
+            // Without keys there is nothing that it could be told with.
+            let _ = secured.session.seal(no_place().as_bytes(), &mut records);
+            secured.session.close(&mut records);
+            records
+        }
+    };
     let _ = socket.set_nonblocking(true);
-    let _ = socket.write(no_place().as_bytes());
+    let _ = socket.write(&answer);
     let _ = socket.shutdown(std::net::Shutdown::Write);
 }
 
@@ -195,7 +209,7 @@ async fn serve(routes: Router, mut guests: mpsc::UnboundedReceiver<Guest>) {
     while let Some(Guest { socket, read, place }) = guests.recv().await {
         let routes = routes.clone();
         tokio::spawn(async move {
-            let served = async { connection(routes, stream(socket, read)?).await.map_err(io::Error::other) };
+            let served = async { connection(routes, conversation(socket, read)?).await.map_err(io::Error::other) };
             match tokio::time::timeout(Duration::from_millis(HTTP_MS_MAX), served).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "plain HTTP connection failed"),
@@ -224,7 +238,7 @@ async fn serve_newest(routes: Router, guests: &Newest) {
         open.push_back(guest);
         let routes = routes.clone();
         tokio::spawn(async move {
-            if let Ok(stream) = stream(socket, read) {
+            if let Ok(stream) = conversation(socket, read) {
                 serve_until(routes, stream, sent_away).await;
             }
             drop(place);
@@ -233,7 +247,7 @@ async fn serve_newest(routes: Router, guests: &Newest) {
 }
 
 /// Answers a request, or refuses once there is no more time for it.
-async fn serve_until(routes: Router, stream: Stream, sent_away: oneshot::Receiver<()>) {
+async fn serve_until(routes: Router, stream: Conversation, sent_away: oneshot::Receiver<()>) {
     let mut connection = connection(routes, stream);
     let over = tokio::time::timeout(Duration::from_millis(HEALTH_MS_MAX), sent_away);
     if let Either::Right(_) = select(&mut connection, std::pin::pin!(over)).await {
@@ -245,37 +259,45 @@ async fn serve_until(routes: Router, stream: Stream, sent_away: oneshot::Receive
 }
 
 /// A socket of either kind, with what was read from it already in front.
-type Stream = Pin<Box<dyn ReadWrite>>;
+type Conversation = Pin<Box<dyn ReadWrite>>;
 
 trait ReadWrite: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 
-fn stream(socket: Socket, read: Vec<u8>) -> io::Result<Stream> {
+fn conversation(stream: Stream<Socket>, read: Vec<u8>) -> io::Result<Conversation> {
+    let Stream { socket, layer } = stream;
+    let secured = layer.into_secured().map_err(io::Error::other)?;
     if socket.domain()? == Domain::UNIX {
-        let stream = tokio::net::UnixStream::from_std(std::os::fd::OwnedFd::from(socket).into())?;
-        let (reader, writer) = stream.into_split();
-        Ok(joined(read, reader, writer))
+        Ok(joined(read, tokio::net::UnixStream::from_std(std::os::fd::OwnedFd::from(socket).into())?, secured))
     } else {
-        let stream = tokio::net::TcpStream::from_std(std::os::fd::OwnedFd::from(socket).into())?;
-        let (reader, writer) = stream.into_split();
-        Ok(joined(read, reader, writer))
+        Ok(joined(read, tokio::net::TcpStream::from_std(std::os::fd::OwnedFd::from(socket).into())?, secured))
     }
 }
 
-fn joined(
-    read: Vec<u8>,
-    reader: impl AsyncRead + Unpin + Send + 'static,
-    writer: impl AsyncWrite + Send + 'static,
-) -> Stream {
-    let mut writer = TimeoutWriter::new(writer);
-    writer.set_timeout(Some(Duration::from_millis(HTTP_STALL_MS_MAX)));
-    Box::pin(tokio::io::join(io::Cursor::new(read).chain(reader), writer))
+fn joined<S>(read: Vec<u8>, socket: S, secured: Option<Box<Secured>>) -> Conversation
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    match secured {
+        Some(secured) => Box::pin(impatient(SecuredStream::new(socket, secured, read))),
+        None => {
+            let (reader, writer) = tokio::io::split(socket);
+            Box::pin(tokio::io::join(io::Cursor::new(read).chain(reader), impatient(writer)))
+        }
+    }
 }
 
-type Connection = http1::Connection<TokioIo<Stream>, TowerToHyperService<Router>>;
+/// Gives up a client that takes nothing.
+fn impatient<W: AsyncWrite>(writer: W) -> TimeoutWriter<W> {
+    let mut writer = TimeoutWriter::new(writer);
+    writer.set_timeout(Some(Duration::from_millis(HTTP_STALL_MS_MAX)));
+    writer
+}
 
-fn connection(routes: Router, stream: Stream) -> Connection {
+type Connection = http1::Connection<TokioIo<Conversation>, TowerToHyperService<Router>>;
+
+fn connection(routes: Router, stream: Conversation) -> Connection {
     http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
 }
 

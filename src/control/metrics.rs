@@ -153,6 +153,30 @@ const FAMILIES: &[Family] = &[
         help: "Turns of the reactor's loop.",
         value: |counts| counts.turns,
     },
+    Family {
+        name: "fanfare_tls_full_handshakes_total",
+        kind: Type::Counter,
+        help: "TLS handshakes with a signature.",
+        value: |counts| counts.tls.full,
+    },
+    Family {
+        name: "fanfare_tls_resumed_handshakes_total",
+        kind: Type::Counter,
+        help: "TLS handshakes by the ticket of an earlier session.",
+        value: |counts| counts.tls.resumed,
+    },
+    Family {
+        name: "fanfare_tls_failures_total",
+        kind: Type::Counter,
+        help: "TLS handshakes and sessions that broke.",
+        value: |counts| counts.tls.failed,
+    },
+    Family {
+        name: "fanfare_tls_sessions",
+        kind: Type::Gauge,
+        help: "TLS sessions there are now, those in their handshake among them.",
+        value: |counts| counts.tls.sessions,
+    },
 ];
 
 #[derive(Clone, Copy)]

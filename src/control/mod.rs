@@ -3,12 +3,13 @@
 //! A reactor hands over a socket whose request is no upgrade, with the bytes it has read; from there a well-kept HTTP
 //! library serves it on a thread of its own, health on another (`lanes`). Every response closes its connection, so that a
 //! client's next request, which may be an upgrade, meets a reactor again. What a request asks of topics goes to their homes
-//! by mail, and is answered by mail (`requests`). May import `metrics`, `limits`, and of `router` and `reactor` the
+//! by mail, and is answered by mail (`requests`). May import `metrics`, `limits`, `tls`, and of `router` and `reactor` the
 //! messages and the mailbox; it never touches a reactor.
 
 mod lanes;
 mod metrics;
 mod requests;
+mod secured;
 mod stats;
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! `/stats`: the node's counters as JSON, for the console and for scripts.
 
 use super::Node;
-use crate::metrics::{Counts, Ending};
+use crate::metrics::{Counts, Ending, TlsCounts};
 
 /// The node's counters, with one entry a reactor.
 pub(super) fn json(node: &Node) -> String {
@@ -37,6 +37,7 @@ fn reactor_json(counts: &Counts) -> String {
         inflated_bytes,
         queue_bytes,
         turns,
+        tls: TlsCounts { full: tls_full, resumed: tls_resumed, failed: tls_failed, sessions: tls_sessions },
     } = counts;
     let slow_consumers = endings.of(Ending::SlowConsumer);
     let closed = endings.total();
@@ -46,7 +47,9 @@ fn reactor_json(counts: &Counts) -> String {
          \"bytes_out\":{bytes_out},\"sends\":{sends},\"pauses\":{pauses},\"compressions\":{compressions},\
          \"compressions_discarded\":{compressions_discarded},\
          \"inflated_bytes\":{inflated_bytes},\"queue_bytes\":{queue_bytes},\
-         \"slow_consumers\":{slow_consumers},\"turns\":{turns}}}"
+         \"slow_consumers\":{slow_consumers},\"turns\":{turns},\
+         \"tls_full\":{tls_full},\"tls_resumed\":{tls_resumed},\"tls_failed\":{tls_failed},\
+         \"tls_sessions\":{tls_sessions}}}"
     )
 }
 

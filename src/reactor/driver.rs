@@ -20,6 +20,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
 use crate::ids::ConnId;
+use crate::metrics::TlsCounts;
 use crate::time::Millis;
 
 /// One connection's slot and which of the slot's connections it is: what a driver calls its socket, and how a reactor
@@ -212,6 +213,26 @@ pub trait Driver {
 
     /// Closes the listeners.
     fn stop_accepting(&mut self);
+
+    /// Bytes that the driver itself holds for connections, beyond what the kernel does.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
+    /// Those of one connection.
+    fn held_in(&self, _slot: SlotKey) -> usize {
+        0
+    }
+
+    /// The user that the client's certificate names, where it has shown one.
+    fn certified_user(&self, _slot: SlotKey) -> Option<String> {
+        None
+    }
+
+    /// What TLS has done.
+    fn tls_counts(&self) -> TlsCounts {
+        TlsCounts::default()
+    }
 
     /// The node's own clock.
     fn now(&self) -> Millis;

@@ -87,7 +87,7 @@ impl<D: Driver> Worker<D> {
     /// The node's queues are over their budget: who holds the most memory goes first, on the reactor that holds the most.
     pub(super) fn enforce_node_budget(&mut self) {
         let budget_bytes = self.settings.outbox_node_bytes_max;
-        let mine = self.connections.held_bytes();
+        let mine = self.held_bytes();
         if mine == 0 || self.node_queue_bytes() <= budget_bytes {
             return;
         }
@@ -98,8 +98,10 @@ impl<D: Driver> Worker<D> {
             return self.mailbox.nudge(reactor);
         }
         self.connections.copy_scraps();
+        let driver = &self.driver;
         let sizes = |(slot, connection): (SlotKey, &Connection)| {
-            let (out_bytes, in_bytes) = (connection.outbox.pinned_bytes(), connection.partial_bytes as usize);
+            let out_bytes = connection.outbox.pinned_bytes() + driver.held_in(slot);
+            let in_bytes = connection.partial_bytes as usize;
             let reason = if out_bytes >= in_bytes { CloseReason::SlowConsumer } else { CloseReason::AtCapacity };
             (connection.is_open() && out_bytes + in_bytes > 0).then_some((out_bytes + in_bytes, slot, reason))
         };

@@ -57,19 +57,26 @@ pub(super) struct Asked {
 impl<D: Driver> Worker<D> {
     /// The request is well formed.
     pub(super) fn admit(&mut self, slot: SlotKey, mut upgrade: Upgrade, early: Vec<u8>, until: Millis) {
+        let certified = self.driver.certified_user(slot);
         let Some(credentials) = upgrade.credentials.take() else {
-            return self.upgrade(slot, upgrade, early, until, Passport::Guest);
+            return self.upgrade(slot, upgrade, early, until, guest(certified));
         };
         if let Err(refusal) = self.settings.gate.check_origin(&credentials) {
             return self.refuse(slot, refusal);
         }
         let Some(auth) = &self.settings.gate.auth else {
-            return self.upgrade(slot, upgrade, early, until, Passport::Guest);
+            return self.upgrade(slot, upgrade, early, until, guest(certified));
         };
         match credentials.token {
-            Presented::Nothing => match auth.anonymous() {
-                Some(permissions) => self.pass(slot, upgrade, early, until, Passport::Anonymous(permissions)),
-                None => self.refuse(slot, HttpRefusal::Unauthorized(Unauthorized::Missing)),
+            Presented::Nothing => match (certified, auth.anonymous()) {
+                (Some(user), _) => {
+                    let permissions = Some(auth.default_permissions());
+                    self.pass(slot, upgrade, early, until, Passport::Certificate { user, permissions });
+                }
+                (None, Some(permissions)) => {
+                    self.pass(slot, upgrade, early, until, Passport::Anonymous(permissions));
+                }
+                (None, None) => self.refuse(slot, HttpRefusal::Unauthorized(Unauthorized::Missing)),
             },
             Presented::Several => self.refuse(slot, HttpRefusal::Unauthorized(Unauthorized::Several)),
             Presented::Token(token) if self.is_for_elsewhere(auth, &token) => {
@@ -170,6 +177,14 @@ impl<D: Driver> Worker<D> {
             return self.refuse(slot, HttpRefusal::Forbidden("this room is not among those that you may join"));
         }
         self.upgrade(slot, upgrade, early, until, passport);
+    }
+}
+
+/// As what a connection gets in where nobody asks for tokens.
+fn guest(certified: Option<String>) -> Passport {
+    match certified {
+        Some(user) => Passport::Certificate { user, permissions: None },
+        None => Passport::Guest,
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) enum Passport {
     Guest,
     /// It has no token, and needs none for this much.
     Anonymous(Arc<Permissions>),
+    /// The client's TLS certificate says who it is; `None` where nobody asks for tokens.
+    Certificate { user: String, permissions: Option<Arc<Permissions>> },
     /// Its token says who it is.
     Token(auth::Grant),
 }
@@ -106,10 +108,11 @@ pub(super) struct Rates {
 }
 
 impl Passport {
-    /// The user that a token names.
+    /// The user that a token or a certificate names.
     fn user(&self) -> Option<&str> {
         match self {
             Passport::Token(grant) => Some(&grant.user),
+            Passport::Certificate { user, .. } => Some(user),
             Passport::Guest | Passport::Anonymous(_) => None,
         }
     }
@@ -117,8 +120,10 @@ impl Passport {
     /// What it allows; `None` is anything.
     pub(super) fn permissions(&self) -> Option<&Arc<Permissions>> {
         match self {
-            Passport::Guest => None,
-            Passport::Anonymous(permissions) => Some(permissions),
+            Passport::Guest | Passport::Certificate { permissions: None, .. } => None,
+            Passport::Anonymous(permissions) | Passport::Certificate { permissions: Some(permissions), .. } => {
+                Some(permissions)
+            }
             Passport::Token(grant) => Some(&grant.permissions),
         }
     }
@@ -146,8 +151,10 @@ impl Identity {
         };
         let may_speak = |permissions: &Permissions| raw_room.is_none_or(|room| permissions.may_publish(&room));
         let grant = match passport {
-            Passport::Guest => Rate::new(rates.messages, rates.bytes, now).map(Grant::Guest),
-            Passport::Anonymous(permissions) => {
+            Passport::Guest | Passport::Certificate { permissions: None, .. } => {
+                Rate::new(rates.messages, rates.bytes, now).map(Grant::Guest)
+            }
+            Passport::Anonymous(permissions) | Passport::Certificate { permissions: Some(permissions), .. } => {
                 let may_speak = may_speak(&permissions);
                 Some(Grant::Token(Box::new(Authority::new(permissions, None, may_speak, rates, now))))
             }

@@ -30,11 +30,13 @@ mod mailbox;
 mod sessions;
 pub mod sim;
 mod sync;
+mod tls;
 mod verifier;
 mod worker;
 
 pub use driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
 pub use gate::Gate;
 pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, Wakers, post_office};
+pub use tls::Tls;
 pub use verifier::{Jobs, Verifier, verifier};
 pub use worker::{Assignment, DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};

@@ -357,7 +357,8 @@ impl<D: Driver> Worker<D> {
 
     pub(super) fn publish_counts(&mut self) {
         self.connections.counts.inflated_bytes = self.inflaters.inflated_bytes();
-        self.connections.counts.queue_bytes = self.connections.held_bytes();
+        self.connections.counts.queue_bytes = self.held_bytes();
+        self.connections.counts.tls = self.driver.tls_counts();
         self.node.metrics.reactors[self.me.0 as usize].publish(&self.connections.counts);
     }
 
@@ -394,7 +395,12 @@ impl<D: Driver> Worker<D> {
     /// Bytes in the queues of all reactors, this one's as of now.
     pub(super) fn node_queue_bytes(&self) -> u64 {
         let others: u64 = self.other_reactors().map(|(_, reactor)| reactor.queue_bytes()).sum();
-        self.connections.held_bytes() + others
+        self.held_bytes() + others
+    }
+
+    /// Bytes that this reactor holds for its connections, its driver's included.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.connections.held_bytes() + self.driver.held_bytes() as u64
     }
 
     /// The published metrics of all reactors but this one, each with its index.

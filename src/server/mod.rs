@@ -37,7 +37,7 @@ use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    Assignment, DeflateSettings, Gate, Jobs, NodeState, Order, PostOffice, Settings, Wake, Worker, post_office,
+    Assignment, DeflateSettings, Gate, Jobs, NodeState, Order, PostOffice, Settings, Tls, Wake, Worker, post_office,
     verifier,
 };
 use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
@@ -261,7 +261,7 @@ impl Node {
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
         for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
             let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
-            drivers.push(driver);
+            drivers.push(Tls::new(driver, Vec::new()));
             wakers.push((peer, waker));
         }
         let reactors = drivers.len() as u16;
@@ -307,7 +307,7 @@ impl Node {
     fn spawn_reactor(
         &self,
         assignment: Assignment,
-        driver: Epoll,
+        driver: Tls<Epoll>,
         core: Option<core_affinity::CoreId>,
         http: control::Handoff,
         end: Sender<io::Result<()>>,

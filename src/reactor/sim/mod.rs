@@ -428,7 +428,7 @@ impl Worker<SimDriver> {
         Inside {
             topics: self.router.topics_count(),
             connections: self.connections.sessions.len(),
-            held_bytes: self.connections.held_bytes(),
+            held_bytes: self.held_bytes(),
             backlog_bytes: open().map(|(_, connection)| connection.outbox.bytes_behind_first()).max().unwrap_or(0),
             own_bytes: open().map(|(_, connection)| connection.outbox.own_bytes()).max().unwrap_or(0),
         }

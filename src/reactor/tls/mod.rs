@@ -1,0 +1,608 @@
+//! TLS over another driver: a worker above sees plain bytes, the driver below sees records.
+//!
+//! ```text
+//!   worker    send ──► seal: one record ──► inner send          Received(plain) ◄── open ◄── Received(records)
+//!                       │ what it owes goes in front                                  │ handshakes, tickets, alerts
+//!                       └─ not all taken: the rest is owed            owed ◄──────────┘ sent before the next wait
+//! ```
+//!
+//! A record cannot be taken back once it is begun, and its bytes cannot be sealed again. So where the socket takes only
+//! a part of it, the rest is *owed*, and the worker is told that all but the last byte was taken. It keeps that byte as
+//! it keeps every rest, at the front and unbreakable, and waits, ages and is accounted for as ever; when it sends that
+//! byte again, the layer knows that it is in the record. A stalled connection so costs one record beyond its outbox, which [`Driver::held_bytes`] tells.
+//!
+//! A handshake's signature takes as long as a hundred sends. A turn takes `limits::TLS_HANDSHAKES_PER_TURN` steps of
+//! handshakes; other clients' bytes are kept, within `limits::TLS_HANDSHAKE_BYTES_MAX`, for the next turns.
+//!
+//! Where no listener speaks TLS the layer costs a comparison.
+
+mod queued;
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use queued::{Queued, Records};
+
+use super::driver::{Accepted, Completion, Detach, Driver, Release, Sent, Shortfall, SlotKey};
+use crate::limits::{TLS_HANDSHAKES_PER_TURN, TLS_RECORD_BYTES_MAX};
+use crate::metrics::TlsCounts;
+use crate::time::Millis;
+use crate::tls::{Acceptor, Layer, Progress, Secured, Stream};
+
+/// Received bytes, lent: the inner driver's, or opened ones.
+#[derive(Debug)]
+pub enum Buffer<B> {
+    /// Without TLS.
+    Lent(B),
+    /// What records held.
+    Opened(Vec<u8>),
+}
+
+impl<B: AsMut<[u8]>> AsMut<[u8]> for Buffer<B> {
+    #[inline]
+    fn as_mut(&mut self) -> &mut [u8] {
+        match self {
+            Buffer::Lent(bytes) => bytes.as_mut(),
+            Buffer::Opened(bytes) => bytes,
+        }
+    }
+}
+
+/// A slot whose socket speaks TLS. All of it is what the connection is.
+#[derive(Debug)]
+struct SecuredSlot {
+    generation: u32,
+    secured: Box<Secured>,
+    /// The socket took less than it was given, and has not told since that it takes more.
+    is_blocked: bool,
+    /// The first byte that the worker sends next is in a record already, which is owed.
+    is_first_byte_sealed: bool,
+    /// It stands among those whose handshake waits for a turn.
+    is_waiting: bool,
+    /// It stands among those that owe something.
+    is_owing: bool,
+    /// No more will be sent once nothing is owed.
+    is_finishing: bool,
+    /// Nothing more is taken from the peer.
+    is_over: bool,
+    /// Whether its handshake was counted.
+    is_counted: bool,
+}
+
+impl SecuredSlot {
+    fn held_bytes(&self) -> usize {
+        self.secured.owed.capacity() + self.secured.session.partial_bytes()
+    }
+}
+
+/// See the module's documentation.
+pub struct Tls<D: Driver> {
+    inner: D,
+    /// By listener; `None` where it speaks no TLS.
+    acceptors: Vec<Option<Arc<Acceptor>>>,
+    slots: Vec<Option<Box<SecuredSlot>>>,
+    /// Opened bytes; empty while they are lent.
+    opened: Vec<u8>,
+    records: Records,
+    queued: Vec<Queued>,
+    /// Told before anything of the inner driver.
+    ready: VecDeque<Completion<Stream<D::Stream>, Buffer<D::Buffer>>>,
+    /// Handshakes that go on in the next turn. An entry may be outdated.
+    waiting: VecDeque<SlotKey>,
+    handshakes_left: usize,
+    /// Connections that owe something. An entry may be outdated.
+    owing: Vec<SlotKey>,
+    reading: bool,
+    held_bytes: usize,
+    counts: TlsCounts,
+}
+
+impl<D: Driver> Tls<D> {
+    /// TLS over `inner`, for the listeners that have an acceptor.
+    pub fn new(inner: D, acceptors: Vec<Option<Arc<Acceptor>>>) -> Tls<D> {
+        Tls {
+            inner,
+            acceptors,
+            slots: Vec::new(),
+            opened: Vec::new(),
+            records: Records::default(),
+            queued: Vec::new(),
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            handshakes_left: TLS_HANDSHAKES_PER_TURN,
+            owing: Vec::new(),
+            reading: true,
+            held_bytes: 0,
+            counts: TlsCounts::default(),
+        }
+    }
+
+    #[inline]
+    fn get_mut(&mut self, slot: SlotKey) -> Option<&mut SecuredSlot> {
+        let found = self.slots.get_mut(slot.index())?.as_deref_mut()?;
+        (found.generation == slot.generation()).then_some(found)
+    }
+
+    /// Does something to a slot that may change what it holds.
+    fn change<T>(&mut self, slot: SlotKey, change: impl FnOnce(&mut SecuredSlot) -> T) -> Option<T> {
+        let found = self.get_mut(slot)?;
+        let before = found.held_bytes();
+        let outcome = change(found);
+        let after = found.held_bytes();
+        self.held_bytes = self.held_bytes + after - before;
+        Some(outcome)
+    }
+
+    fn forget(&mut self, slot: SlotKey) -> Option<Box<SecuredSlot>> {
+        let held_bytes = self.get_mut(slot)?.held_bytes();
+        self.held_bytes -= held_bytes;
+        self.counts.sessions -= 1;
+        self.slots[slot.index()].take()
+    }
+
+    fn accepted(&self, accepted: Accepted<D::Stream>) -> Accepted<Stream<D::Stream>> {
+        let Accepted { stream: socket, listener, remote } = accepted;
+        let acceptor = self.acceptors.get(usize::from(listener.0)).and_then(Option::as_ref);
+        let layer = acceptor.map_or(Layer::Plain, |acceptor| Layer::Wanted(acceptor.config()));
+        Accepted { stream: Stream { socket, layer }, listener, remote }
+    }
+
+    /// Records have come.
+    fn received(&mut self, slot: SlotKey, mut buffer: D::Buffer) -> Received<D> {
+        let (reading, handshakes_left) = (self.reading, self.handshakes_left);
+        let Some(found) = self.get_mut(slot) else {
+            return Some(Completion::Received(slot, Buffer::Lent(buffer)));
+        };
+        let is_handshaking = found.secured.session.is_handshaking();
+        let waits = found.is_waiting || !reading || handshakes_left == 0;
+        let completion = match is_handshaking && waits {
+            true => self.wait_for_turn(slot, buffer.as_mut()),
+            false => self.open(slot, buffer.as_mut()),
+        };
+        self.inner.give_back(buffer);
+        completion
+    }
+
+    /// A handshake goes on in another turn.
+    fn wait_for_turn(&mut self, slot: SlotKey, bytes: &[u8]) -> Received<D> {
+        let kept = self.change(slot, |found| found.secured.session.keep(bytes))?;
+        if kept.is_err() {
+            self.counts.failed += 1;
+            return self.end(slot);
+        }
+        let found = self.get_mut(slot)?;
+        if !std::mem::replace(&mut found.is_waiting, true) {
+            self.waiting.push_back(slot);
+        }
+        None
+    }
+
+    /// The next handshake that waited.
+    fn next_waiting(&mut self) -> Received<D> {
+        while self.reading && self.handshakes_left > 0 {
+            let slot = self.waiting.pop_front()?;
+            let Some(found) = self.get_mut(slot) else { continue };
+            found.is_waiting = false;
+            if let Some(completion) = self.open(slot, &mut []) {
+                return Some(completion);
+            }
+        }
+        None
+    }
+
+    /// Opens records: what they say is the worker's, what is to be said because of them is owed.
+    fn open(&mut self, slot: SlotKey, bytes: &mut [u8]) -> Received<D> {
+        let mut opened = std::mem::take(&mut self.opened);
+        opened.clear();
+        let progress = self.change(slot, |found| {
+            if found.is_over {
+                return (Progress::Open, false, None);
+            }
+            let Secured { session, owed } = &mut *found.secured;
+            let was_handshaking = session.is_handshaking();
+            let progress = session.receive(bytes, &mut opened, owed);
+            let kind = if found.is_counted { None } else { session.is_resumed() };
+            found.is_counted |= kind.is_some();
+            (progress, was_handshaking, kind)
+        });
+        let (progress, was_handshaking, kind) = progress?;
+        self.handshakes_left -= usize::from(was_handshaking);
+        match kind {
+            Some(true) => self.counts.resumed += 1,
+            Some(false) => self.counts.full += 1,
+            None => {}
+        }
+        self.note_owing(slot);
+        let end = match progress {
+            Progress::Open => None,
+            Progress::PeerClosed => self.end(slot),
+            Progress::Failed(error) => {
+                tracing::debug!(slot = slot.slot(), %error, "TLS failed");
+                self.counts.failed += 1;
+                // It is released next, and the peer may learn why.
+                self.send_owed();
+                self.end(slot)
+            }
+        };
+        if opened.is_empty() {
+            self.opened = opened;
+            return end;
+        }
+        self.ready.extend(end);
+        Some(Completion::Received(slot, Buffer::Opened(opened)))
+    }
+
+    fn end(&mut self, slot: SlotKey) -> Received<D> {
+        let found = self.get_mut(slot)?;
+        (!std::mem::replace(&mut found.is_over, true)).then_some(Completion::Ended(slot))
+    }
+
+    fn note_owing(&mut self, slot: SlotKey) {
+        let Some(found) = self.get_mut(slot) else { return };
+        let owes = !found.secured.owed.is_empty() || found.is_finishing;
+        if owes && !found.is_blocked && !std::mem::replace(&mut found.is_owing, true) {
+            self.owing.push(slot);
+        }
+    }
+
+    /// Sends what is owed by itself: nothing of the worker's is under way.
+    fn send_owed(&mut self) {
+        let mut owing = std::mem::take(&mut self.owing);
+        for slot in owing.drain(..) {
+            let Some(found) = self.get_mut(slot) else { continue };
+            found.is_owing = false;
+            if found.is_blocked {
+                continue;
+            }
+            let Some(record) = self.change(slot, |found| std::mem::take(&mut found.secured.owed)) else { continue };
+            if record.is_empty() {
+                self.owed_taken(slot, record, 0);
+                continue;
+            }
+            match self.inner.send(slot, &record) {
+                Sent::Took(taken_bytes) => self.owed_taken(slot, record, taken_bytes),
+                Sent::Queued => self.queued.push(Queued::owed(slot, record)),
+                Sent::Broken => self.broken(slot, record),
+            }
+        }
+        self.owing = owing;
+        if self.queued.is_empty() {
+            return;
+        }
+        if D::RECHECKS {
+            for Queued { slot, record, .. } in &self.queued {
+                self.inner.recheck(*slot, &[IoSlice::new(record)]);
+            }
+        }
+        self.inner.submit();
+        while let Some((slot, shortfall)) = self.inner.next_shortfall() {
+            let Some(at) = self.queued.iter().position(|queued| queued.slot == slot) else { continue };
+            let Queued { record, .. } = self.queued.swap_remove(at);
+            match shortfall {
+                Shortfall::Took(taken_bytes) => self.owed_taken(slot, record, taken_bytes),
+                Shortfall::Broken => self.broken(slot, record),
+            }
+        }
+        for Queued { slot, record, .. } in std::mem::take(&mut self.queued) {
+            let taken_bytes = record.len();
+            self.owed_taken(slot, record, taken_bytes);
+        }
+    }
+
+    fn broken(&mut self, slot: SlotKey, record: Vec<u8>) {
+        self.records.give_back(record);
+        let end = self.end(slot);
+        self.ready.extend(end);
+    }
+
+    /// So much of what was owed was taken.
+    fn owed_taken(&mut self, slot: SlotKey, record: Vec<u8>, taken_bytes: usize) {
+        let finishes = self.change(slot, |found| {
+            if taken_bytes < record.len() {
+                found.is_blocked = true;
+                found.secured.owed = record[taken_bytes..].to_vec();
+            }
+            found.is_finishing && found.secured.owed.is_empty()
+        });
+        self.records.give_back(record);
+        if finishes == Some(true) {
+            self.inner.finish(slot);
+        }
+    }
+
+    /// Seals and sends as many records as the socket takes at once, or one that is queued.
+    fn seal_and_send<'b>(&mut self, slot: SlotKey, slices: impl Iterator<Item = &'b [u8]> + Clone) -> Sent {
+        let given_bytes: usize = slices.clone().map(<[u8]>::len).sum();
+        let mut taken_bytes = 0;
+        while taken_bytes < given_bytes {
+            let plain = self.records.gather(slices.clone(), taken_bytes, TLS_RECORD_BYTES_MAX);
+            let plain_bytes = plain.len();
+            let mut record = self.records.take();
+            let sealed = self.change(slot, |found| {
+                if found.is_blocked {
+                    return None;
+                }
+                let Secured { session, owed } = &mut *found.secured;
+                record.append(owed);
+                *owed = Vec::new();
+                let known = usize::from(found.is_first_byte_sealed);
+                found.is_first_byte_sealed = false;
+                Some(session.seal(&plain[known..], &mut record))
+            });
+            self.records.put_plain(plain);
+            match sealed {
+                Some(Some(Ok(()))) => {}
+                Some(None) => {
+                    self.records.give_back(record);
+                    return Sent::Took(taken_bytes);
+                }
+                Some(Some(Err(_))) | None => {
+                    self.records.give_back(record);
+                    return Sent::Broken;
+                }
+            }
+            match self.inner.send(slot, &record) {
+                Sent::Took(bytes) if bytes == record.len() => {
+                    self.records.give_back(record);
+                    taken_bytes += plain_bytes;
+                }
+                Sent::Took(bytes) => {
+                    self.fell_short(slot, record, bytes);
+                    return Sent::Took(taken_bytes + plain_bytes - 1);
+                }
+                Sent::Queued => {
+                    let sealed_bytes = taken_bytes + plain_bytes;
+                    self.queued.push(Queued { slot, record, sealed_bytes, given_bytes });
+                    return Sent::Queued;
+                }
+                Sent::Broken => {
+                    self.records.give_back(record);
+                    return Sent::Broken;
+                }
+            }
+        }
+        Sent::Took(taken_bytes)
+    }
+
+    /// The socket took only so much of a record: the rest is owed, and the worker keeps its last byte.
+    fn fell_short(&mut self, slot: SlotKey, record: Vec<u8>, taken_bytes: usize) {
+        self.change(slot, |found| {
+            found.is_blocked = true;
+            found.is_first_byte_sealed = true;
+            found.secured.owed = record[taken_bytes..].to_vec();
+        });
+        self.records.give_back(record);
+    }
+
+    /// What a queued record of which not all was taken comes to.
+    fn shortfall(&mut self, slot: SlotKey, shortfall: Shortfall) -> (SlotKey, Shortfall) {
+        let Ok(at) = self.queued.binary_search_by_key(&slot, |queued| queued.slot) else { return (slot, shortfall) };
+        let Queued { record, sealed_bytes, .. } = self.queued.remove(at);
+        match shortfall {
+            Shortfall::Took(taken_bytes) => {
+                self.fell_short(slot, record, taken_bytes);
+                (slot, Shortfall::Took(sealed_bytes - 1))
+            }
+            Shortfall::Broken => {
+                self.records.give_back(record);
+                (slot, Shortfall::Broken)
+            }
+        }
+    }
+
+    /// The next of the queued records, all of which were taken whole, behind which there is more to send.
+    fn next_unsealed(&mut self) -> Option<(SlotKey, Shortfall)> {
+        while let Some(Queued { slot, record, sealed_bytes, given_bytes }) = self.queued.pop() {
+            self.records.give_back(record);
+            if sealed_bytes < given_bytes {
+                // The socket takes more, as far as is known.
+                self.ready.push_back(Completion::Writable(slot));
+                return Some((slot, Shortfall::Took(sealed_bytes)));
+            }
+        }
+        None
+    }
+
+    fn detached(&mut self, slot: SlotKey, socket: D::Stream) -> Stream<D::Stream> {
+        let layer = self.forget(slot).map_or(Layer::Plain, |found| Layer::Open(found.secured));
+        Stream { socket, layer }
+    }
+}
+
+type Received<D> = Option<Completion<Stream<<D as Driver>::Stream>, Buffer<<D as Driver>::Buffer>>>;
+
+impl<D: Driver> Driver for Tls<D> {
+    type Stream = Stream<D::Stream>;
+    type Buffer = Buffer<D::Buffer>;
+
+    const RECHECKS: bool = D::RECHECKS;
+
+    fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
+        self.send_owed();
+        self.records.shrink();
+        let has_more = !self.ready.is_empty() || (self.reading && !self.waiting.is_empty());
+        self.inner.wait(if has_more { Some(0) } else { timeout_ms })?;
+        self.handshakes_left = TLS_HANDSHAKES_PER_TURN;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Completion<Self::Stream, Self::Buffer>> {
+        if let Some(completion) = self.ready.pop_front() {
+            return Some(completion);
+        }
+        loop {
+            if let Some(completion) = self.next_waiting() {
+                return Some(completion);
+            }
+            let completion = match self.inner.next()? {
+                Completion::Accepted(accepted) => Some(Completion::Accepted(self.accepted(accepted))),
+                Completion::Received(slot, buffer) => self.received(slot, buffer),
+                Completion::Writable(slot) => {
+                    if let Some(found) = self.get_mut(slot) {
+                        found.is_blocked = false;
+                        self.note_owing(slot);
+                    }
+                    Some(Completion::Writable(slot))
+                }
+                Completion::Ended(slot) => Some(Completion::Ended(slot)),
+                Completion::Detached(slot, socket) => {
+                    let stream = self.detached(slot, socket);
+                    Some(Completion::Detached(slot, stream))
+                }
+                Completion::Released(slot) => {
+                    self.forget(slot);
+                    Some(Completion::Released(slot))
+                }
+            };
+            if completion.is_some() {
+                return completion;
+            }
+        }
+    }
+
+    fn give_back(&mut self, buffer: Self::Buffer) {
+        match buffer {
+            Buffer::Lent(buffer) => self.inner.give_back(buffer),
+            Buffer::Opened(opened) => self.opened = opened,
+        }
+    }
+
+    fn attach(&mut self, slot: SlotKey, stream: Self::Stream) -> io::Result<()> {
+        let Stream { socket, layer } = stream;
+        let secured = layer.into_secured().map_err(io::Error::other)?;
+        self.inner.attach(slot, socket)?;
+        let Some(secured) = secured else { return Ok(()) };
+        if slot.index() >= self.slots.len() {
+            self.slots.resize_with(slot.index() + 1, || None);
+        }
+        let found = SecuredSlot {
+            generation: slot.generation(),
+            is_counted: secured.session.is_resumed().is_some(),
+            secured,
+            is_blocked: false,
+            is_first_byte_sealed: false,
+            is_waiting: false,
+            is_owing: false,
+            is_finishing: false,
+            is_over: false,
+        };
+        self.held_bytes += found.held_bytes();
+        self.counts.sessions += 1;
+        self.slots[slot.index()] = Some(Box::new(found));
+        self.note_owing(slot);
+        Ok(())
+    }
+
+    #[inline]
+    fn send(&mut self, slot: SlotKey, bytes: &[u8]) -> Sent {
+        match self.get_mut(slot) {
+            None => self.inner.send(slot, bytes),
+            Some(_) => self.seal_and_send(slot, std::iter::once(bytes)),
+        }
+    }
+
+    fn send_slices(&mut self, slot: SlotKey, slices: &[IoSlice<'_>]) -> Sent {
+        match self.get_mut(slot) {
+            None => self.inner.send_slices(slot, slices),
+            Some(_) => self.seal_and_send(slot, slices.iter().map(|slice| &**slice)),
+        }
+    }
+
+    fn recheck(&mut self, slot: SlotKey, slices: &[IoSlice<'_>]) {
+        match self.queued.iter().find(|queued| queued.slot == slot) {
+            Some(queued) => self.inner.recheck(slot, &[IoSlice::new(&queued.record)]),
+            None => self.inner.recheck(slot, slices),
+        }
+    }
+
+    fn submit(&mut self) {
+        self.inner.submit();
+        self.queued.sort_unstable_by_key(|queued| queued.slot);
+    }
+
+    fn next_shortfall(&mut self) -> Option<(SlotKey, Shortfall)> {
+        match self.inner.next_shortfall() {
+            Some((slot, shortfall)) => Some(self.shortfall(slot, shortfall)),
+            None => self.next_unsealed(),
+        }
+    }
+
+    fn finish(&mut self, slot: SlotKey) {
+        let is_secured = self.change(slot, |found| {
+            let Secured { session, owed } = &mut *found.secured;
+            session.close(owed);
+            found.is_finishing = true;
+        });
+        match is_secured {
+            Some(()) => self.note_owing(slot),
+            None => self.inner.finish(slot),
+        }
+    }
+
+    fn release(&mut self, slot: SlotKey) -> Release {
+        let release = self.inner.release(slot);
+        match release {
+            Release::Done => drop(self.forget(slot)),
+            Release::Later => {}
+        }
+        release
+    }
+
+    fn detach(&mut self, slot: SlotKey) -> Detach<Self::Stream> {
+        match self.inner.detach(slot) {
+            Detach::Done(socket) => Detach::Done(self.detached(slot, socket)),
+            Detach::Later => Detach::Later,
+            Detach::Lost => {
+                self.forget(slot);
+                Detach::Lost
+            }
+        }
+    }
+
+    fn set_reading(&mut self, reading: bool) {
+        self.reading = reading;
+        self.inner.set_reading(reading);
+    }
+
+    fn pause(&mut self, slot: SlotKey) {
+        self.inner.pause(slot);
+    }
+
+    fn resume(&mut self, slot: SlotKey) {
+        self.inner.resume(slot);
+    }
+
+    fn stop_accepting(&mut self) {
+        self.inner.stop_accepting();
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held_bytes + self.inner.held_bytes()
+    }
+
+    fn held_in(&self, slot: SlotKey) -> usize {
+        let found = self.slots.get(slot.index()).and_then(Option::as_deref);
+        found.filter(|found| found.generation == slot.generation()).map_or(0, SecuredSlot::held_bytes)
+    }
+
+    fn certified_user(&self, slot: SlotKey) -> Option<String> {
+        let found = self.slots.get(slot.index())?.as_deref()?;
+        (found.generation == slot.generation()).then(|| found.secured.session.user())?
+    }
+
+    fn tls_counts(&self) -> TlsCounts {
+        self.counts
+    }
+
+    fn now(&self) -> Millis {
+        self.inner.now()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.inner.unix_ms()
+    }
+}
+
+#[cfg(test)]
+mod tests;
