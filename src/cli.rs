@@ -22,8 +22,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::bench::{self, Options};
 use crate::config::{
-    AUTH_KEY, AUTH_KEY_HELP, AUTH_KEY_SETTINGS, Config, ConfigError, ENV_CONFIG, Effective, Kind, ROOM, ROOM_HELP,
-    ROOM_SETTINGS, SETTINGS, Setting, SourceFile, Sources, nearest, nearest_flag, one_line,
+    Config, ConfigError, ENV_CONFIG, Effective, Kind, LISTS, List, SETTINGS, Setting, SourceFile, Sources, nearest,
+    nearest_flag, one_line,
 };
 use crate::doctor::{self, Machine};
 use crate::server;
@@ -130,9 +130,9 @@ fn load(matches: &ArgMatches, env: Env) -> Result<(Config, Effective), ConfigErr
     // Not every command has all of the flags.
     let given = |name: &str| matches.try_get_many::<String>(name).ok().flatten();
     let flags = SETTINGS.iter().filter_map(|setting| Some((setting, given(setting.key)?.cloned().collect()))).collect();
-    let room_flags = given(ROOM).unwrap_or_default().cloned().collect();
-    let auth_key_flags = given(AUTH_KEY).unwrap_or_default().cloned().collect();
-    Config::load(&Sources { file, env, flags, room_flags, auth_key_flags })
+    let of_list = |list: &'static List| given(list.name).into_iter().flatten().map(move |text| (list, text.clone()));
+    let list_flags = LISTS.into_iter().flat_map(of_list).collect();
+    Config::load(&Sources { file, env, flags, list_flags })
 }
 
 /// Checks a file by itself, without environment and flags.
@@ -178,8 +178,7 @@ fn command() -> Command {
             .after_help(settings_notes())
             .arg(file_flag())
             .args(SETTINGS.iter().map(flag))
-            .arg(list_flag(ROOM, "RULE", ROOM_HELP))
-            .arg(list_flag(AUTH_KEY, "KEY", AUTH_KEY_HELP))
+            .args(LISTS.map(list_flag))
     };
     Command::new("fanfare")
         .version(env!("CARGO_PKG_VERSION"))
@@ -243,7 +242,7 @@ fn flag(setting: &'static Setting) -> Arg {
     let arg = if *key == "redis.url" { arg.visible_alias("redis") } else { arg };
     // A value that starts with a hyphen is a wrong value, to be named as one, wherever it can be no right one.
     match kind {
-        Kind::Addresses | Kind::Patterns => arg.action(ArgAction::Append).allow_hyphen_values(true),
+        Kind::Addresses | Kind::Paths | Kind::Patterns => arg.action(ArgAction::Append).allow_hyphen_values(true),
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
         Kind::Text { .. } => arg,
         Kind::Integer(_)
@@ -252,38 +251,42 @@ fn flag(setting: &'static Setting) -> Arg {
         | Kind::Choice(_)
         | Kind::Pin
         | Kind::Mode
+        | Kind::Address
         | Kind::Pattern
         | Kind::Secret
         | Kind::RedisUrl => arg.allow_hyphen_values(true),
     }
 }
 
-/// A flag that gives rules for rooms, or keys, which are no setting.
-fn list_flag(name: &'static str, entry: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .value_name(entry)
-        .help(help)
-        .help_heading(name)
+/// A flag that gives entries of a list, which are no setting.
+fn list_flag(list: &'static List) -> Arg {
+    Arg::new(list.name)
+        .long(list.name)
+        .value_name(list.placeholder)
+        .help(list.help)
+        .help_heading(list.name)
         .action(ArgAction::Append)
         .allow_hyphen_values(true)
 }
 
 /// What stands below the flags of a command that takes settings.
 fn settings_notes() -> String {
-    let mut notes = "Keys of a rule for rooms:\n".to_owned();
-    for setting @ Setting { kind, default, help, .. } in ROOM_SETTINGS {
-        let name = setting.name_in_rule().unwrap_or(setting.key);
-        let default = if *kind == Kind::Pattern { String::new() } else { format!("; default: {default}") };
-        notes += &format!("  {name:12}  {help} [{}{default}]\n", kind.domain());
-    }
-    notes += "\nKeys of a key for tokens:\n";
-    for setting @ Setting { kind, help, .. } in AUTH_KEY_SETTINGS {
-        let name = setting.name_in_rule().unwrap_or(setting.key);
-        notes += &format!("  {name:15}  {help} [{}]\n", kind.domain());
+    let mut notes = String::new();
+    for list in LISTS {
+        notes += &format!("{}:\n", list.heading);
+        let name_of = |row: &'static Setting| row.name_in_entry().unwrap_or(row.key);
+        let width = list.rows.iter().map(|row| name_of(row).len()).max().unwrap_or(0);
+        for row @ Setting { kind, default, help, .. } in list.rows {
+            let default = match list.has_defaults && *kind != Kind::Pattern {
+                true => format!("; default: {default}"),
+                false => String::new(),
+            };
+            notes += &format!("  {:width$}  {help} [{}{default}]\n", name_of(row), kind.domain());
+        }
+        notes.push('\n');
     }
     notes
-        + "\nSources, later ones win: default, file, environment (FANFARE_HEARTBEAT_INTERVAL), \
+        + "Sources, later ones win: default, file, environment (FANFARE_HEARTBEAT_INTERVAL), \
            flag (--heartbeat.interval)."
 }
 

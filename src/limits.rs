@@ -88,6 +88,9 @@ pub const HISTORY_PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Descriptors a reactor needs beside its sockets and one listener for each address: epoll, a waker, the reserve.
 pub const REACTOR_DESCRIPTORS: u64 = 3;
 
+/// Listeners of a node, all sources together; a configuration with more is refused.
+pub const LISTENERS_MAX: usize = 64;
+
 /// Readiness events taken from the kernel in one turn; the rest come in the next.
 pub const EVENTS_PER_TURN: usize = 1024;
 

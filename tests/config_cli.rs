@@ -68,11 +68,13 @@ fn version_and_help_are_answers() {
             assert!(stdout.contains(&format!("--{} ", setting.key)), "{} is missing", setting.key);
             assert!(stdout.contains(setting.help), "{} is not explained", setting.key);
         }
-        assert!(stdout.contains("--room <RULE>") && stdout.contains("--auth.key <KEY>"), "{stdout}");
-        for setting in fanfare::config::ROOM_SETTINGS.iter().chain(fanfare::config::AUTH_KEY_SETTINGS) {
-            let name = setting.name_in_rule().expect(setting.key);
-            assert!(stdout.contains(&format!("\n  {name} ")), "{name} is missing");
-            assert!(stdout.contains(setting.help), "{name} is not explained");
+        for list in fanfare::config::LISTS {
+            assert!(stdout.contains(&format!("--{} <{}>", list.name, list.placeholder)), "{stdout}");
+            for setting in list.rows {
+                let name = setting.name_in_entry().expect(setting.key);
+                assert!(stdout.contains(&format!("\n  {name} ")), "{name} is missing");
+                assert!(stdout.contains(setting.help), "{name} is not explained");
+            }
         }
     }
 }

@@ -9,9 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{EXIT_FAULTS, Env, complain, file_flag, flag, list_flag, load, print, refuse};
 use crate::auth::{Alg, Auth, SigningKey, When, texts};
-use crate::config::{
-    AUTH_KEY, AUTH_KEY_HELP, AuthKey, Bounds, Config, Kind, SETTINGS, Setting, Value, nearest, one_line,
-};
+use crate::config::{AUTH_KEY, AuthKey, Bounds, Config, Kind, SETTINGS, Setting, Value, nearest, one_line};
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::server::auth::{load as load_auth, material, read};
 
@@ -73,7 +71,7 @@ pub(super) fn command() -> Command {
         )
         .arg(file_flag())
         .args(settings().map(flag))
-        .arg(list_flag(AUTH_KEY, "KEY", AUTH_KEY_HELP))
+        .arg(list_flag(&AUTH_KEY))
 }
 
 fn settings() -> impl Iterator<Item = &'static Setting> {

@@ -1,7 +1,6 @@
 //! Authentication: the settings of `[auth]`, and the keys that tokens are checked by.
 //!
-//! In the file a key is an `[[auth.key]]` table. The environment and the flag write it on one line, the same keys with
-//! commas between them. Whatever is wrong with one, its secret is never told.
+//! Whatever is wrong with a key, its secret is never told.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,16 +8,9 @@ use std::time::Duration;
 use super::effective::Effective;
 use super::error::Problem;
 use super::pattern::Pattern;
-use super::source::Source;
-use super::suggest::nearest_row;
-use super::table::{AUTH_KEY, AUTH_KEY_SETTINGS, Setting};
+use super::table::AUTH_KEY;
 use super::values::Values;
 use crate::limits::TOKEN_KEYS_MAX;
-
-/// What the flag and the environment variable are for.
-pub const AUTH_KEY_HELP: &str = "A key that tokens are checked by, as alg=HS256,secret_file=/run/secrets/fanfare or \
-                                 alg=ES256,kid=a,public_key_file=/etc/fanfare/a.pem; the flag may be repeated, or give \
-                                 several with semicolons between them. With a key, or auth.jwks_file, clients need a token.";
 
 const ALG: &str = "auth.key.alg";
 
@@ -158,8 +150,9 @@ impl AuthKey {
 }
 
 /// Whether auth is on where nothing is wrong with it.
-pub(super) fn is_on(settings: &Values, keys: &[Values]) -> bool {
-    !keys.is_empty() || settings.is_faulty("auth.jwks_file") || !settings.text("auth.jwks_file").is_empty()
+pub(super) fn is_meant(effective: &Effective) -> bool {
+    let settings = &effective.settings;
+    effective.gives(&AUTH_KEY) || settings.is_faulty("auth.jwks_file") || !settings.text("auth.jwks_file").is_empty()
 }
 
 /// What is wrong with a key as a whole.
@@ -189,10 +182,10 @@ pub(super) fn fault(key: &Values) -> Option<String> {
 
 /// What does not fit together.
 pub(super) fn check(effective: &Effective, problems: &mut Vec<Problem>) {
-    let (settings, keys) = (&effective.settings, &effective.auth_keys[..]);
+    let (settings, keys) = (&effective.settings, effective.entries(&AUTH_KEY));
     if let Some(beyond) = keys.get(TOKEN_KEYS_MAX) {
         let text = format!("{} keys are too many; write at most {TOKEN_KEYS_MAX}", keys.len());
-        problems.push(Problem::new(beyond.source(ALG).clone(), AUTH_KEY, text));
+        problems.push(Problem::new(beyond.source(ALG).clone(), AUTH_KEY.name, text));
     }
     for (index, key) in keys.iter().enumerate() {
         let kid = key.text("auth.key.kid");
@@ -201,7 +194,7 @@ pub(super) fn check(effective: &Effective, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(key.source("auth.key.kid").clone(), "auth.key.kid", text));
         }
     }
-    if is_on(settings, keys) || effective.is_auth_meant {
+    if is_meant(effective) {
         return;
     }
     let is_set = |key: &str| match key {
@@ -225,58 +218,4 @@ pub(super) fn check(effective: &Effective, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(settings.source(key).clone(), key, text.to_owned()));
         }
     }
-}
-
-/// Reads keys as environment and flags write them, with semicolons between them. White space around a key, a name or a
-/// value is ignored; a comma or a semicolon always ends what it stands behind.
-pub(super) fn parse(text: &str, source: &Source, problems: &mut Vec<Problem>) -> Vec<Values> {
-    text.split(';').filter_map(|key| parse_key(key.trim(), source, problems)).collect()
-}
-
-fn parse_key(text: &str, source: &Source, problems: &mut Vec<Problem>) -> Option<Values> {
-    let mut key = Values::defaults(AUTH_KEY_SETTINGS);
-    let mut found: Vec<String> = text.split(',').filter_map(|pair| set_pair(&mut key, pair, source).err()).collect();
-    if found.is_empty() {
-        found.extend(fault(&key));
-    }
-    let is_good = found.is_empty();
-    problems.extend(found.into_iter().map(|what| Problem::new(source.clone(), AUTH_KEY, what)));
-    is_good.then_some(key)
-}
-
-/// Takes one `name=value` of a key, or says what is wrong with it.
-fn set_pair(key: &mut Values, pair: &str, source: &Source) -> Result<(), String> {
-    let Some((name, value)) = pair.split_once('=') else {
-        // It may be what stands behind a comma in a secret.
-        return Err(
-            "there is a part without =; write alg=HS256,secret_file=/run/secrets/fanfare, and a secret with a \
-                    comma or a semicolon into the file"
-                .to_owned(),
-        );
-    };
-    let (name, value) = (name.trim(), value.trim());
-    let Some(setting) = AUTH_KEY_SETTINGS.iter().find(|row| row.name_in_rule() == Some(name)) else {
-        let near = nearest_row(AUTH_KEY_SETTINGS, &format!("{AUTH_KEY}.{name}")).and_then(Setting::name_in_rule);
-        let names: Vec<_> = AUTH_KEY_SETTINGS.iter().filter_map(Setting::name_in_rule).collect();
-        return Err(match near {
-            Some(near) => format!("there is a name that a key does not have; did you mean {near}?"),
-            None => format!("there is a name that a key does not have; it may have {}", names.join(", ")),
-        });
-    };
-    if setting.key == MATERIALS[0] && matches!(source, Source::Flag(_)) {
-        return Err("everybody on this machine can read a secret in a flag; give secret_file, or the secret in \
-                    FANFARE_AUTH_KEY or the file"
-            .to_owned());
-    }
-    if key.is_said(setting.key) {
-        return Err(format!("{name} is given twice; give it once"));
-    }
-    match setting.kind.parse(value) {
-        Ok(value) => key.set(setting, source.clone(), value),
-        Err(what) => {
-            key.fault(setting);
-            return Err(format!("{name}: {what}"));
-        }
-    }
-    Ok(())
 }

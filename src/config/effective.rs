@@ -1,43 +1,43 @@
 //! The configuration in force, for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use super::listener;
 use super::source::Source;
-use super::table::{AUTH_KEY, ROOM, SETTINGS};
+use super::table::{LISTS, List, ROOM, SETTINGS};
 use super::values::Values;
 
-/// Every setting's value, every rule for rooms, and where each came from. Displays as a TOML file that gives the same
+/// Every setting's value, every entry of the lists, and where each came from. Displays as a TOML file that gives the same
 /// configuration again, with each value's source as a comment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effective {
     pub(super) settings: Values,
-    /// In the order in which they are tried.
-    pub(super) rules: Vec<Values>,
-    /// Keys for tokens.
-    pub(super) auth_keys: Vec<Values>,
-    /// A source gave one, right or wrong.
-    pub(super) is_auth_meant: bool,
+    /// Entries by the name of their list, where a source gave some, right or wrong.
+    lists: BTreeMap<&'static str, Vec<Values>>,
 }
 
 impl Effective {
     pub(super) fn defaults() -> Effective {
-        Effective {
-            settings: Values::defaults(SETTINGS),
-            rules: Vec::new(),
-            auth_keys: Vec::new(),
-            is_auth_meant: false,
-        }
+        Effective { settings: Values::defaults(SETTINGS), lists: BTreeMap::new() }
     }
 
-    /// Takes the rules of a later source: they come before those of the sources so far.
-    pub(super) fn put_first(&mut self, rules: Vec<Values>) {
-        self.rules.splice(..0, rules);
+    /// Takes the entries that a source gives, right or wrong. Rules for rooms of a later source come before those of the
+    /// sources so far.
+    pub(super) fn add(&mut self, list: &'static List, entries: Vec<Values>) {
+        let all = self.lists.entry(list.name).or_default();
+        let at = if list.name == ROOM.name { 0 } else { all.len() };
+        all.splice(at..at, entries);
     }
 
-    /// Takes the keys for tokens of a source that gives some, right or wrong.
-    pub(super) fn add_auth_keys(&mut self, keys: Vec<Values>) {
-        self.is_auth_meant = true;
-        self.auth_keys.extend(keys);
+    /// The entries of a list. Rules for rooms are in the order in which they are tried.
+    pub(super) fn entries(&self, list: &List) -> &[Values] {
+        self.lists.get(list.name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a source gives entries of a list, right or wrong.
+    pub(super) fn gives(&self, list: &List) -> bool {
+        self.lists.contains_key(list.name)
     }
 
     /// Where the value of `key`, one of [`SETTINGS`], came from. Panics where the table has none of that name.
@@ -51,22 +51,26 @@ impl fmt::Display for Effective {
         writeln!(f, "# The effective configuration of fanfare: default < file < environment < flag.\n")?;
         let mut section = None;
         for (setting, value, source) in self.settings.lines() {
+            // Read back, it would be more than its default.
+            if setting.key == "listen" && !listener::serves_listen(self) {
+                continue;
+            }
             if setting.section() != section {
                 section = setting.section();
                 writeln!(f, "\n[{}]", section.unwrap_or_default())?;
             }
             writeln!(f, "{} = {value} # {}", setting.name(), source.describe())?;
         }
-        let rules = self.rules.iter().map(|rule| (ROOM, rule));
-        let keys = self.auth_keys.iter().map(|key| (AUTH_KEY, key));
-        for (list, rule) in rules.chain(keys) {
-            writeln!(f, "\n[[{list}]]")?;
-            for (setting, value, source) in rule.lines() {
-                if list == AUTH_KEY && *source == Source::Default {
-                    continue;
+        for list in LISTS {
+            for entry in self.entries(list) {
+                writeln!(f, "\n[[{}]]", list.name)?;
+                for (setting, value, source) in entry.lines() {
+                    if !list.has_defaults && *source == Source::Default {
+                        continue;
+                    }
+                    let name = setting.name_in_entry().unwrap_or(setting.key);
+                    writeln!(f, "{name} = {value} # {}", source.describe())?;
                 }
-                let name = setting.name_in_rule().unwrap_or(setting.key);
-                writeln!(f, "{name} = {value} # {}", source.describe())?;
             }
         }
         Ok(())

@@ -1,28 +1,25 @@
 //! The configuration file: TOML, settings in sections and rules for rooms.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::auth;
 use super::effective::Effective;
 use super::error::{Problem, shown};
 use super::kind::{Kind, Value};
 use super::listen::Listen;
 use super::pattern::Pattern;
-use super::room;
 use super::source::SourceFile;
 use super::suggest::{nearest, nearest_row};
-use super::table::{AUTH_KEY, AUTH_KEY_SETTINGS, ROOM, ROOM_SETTINGS, SETTINGS, Setting, is_section};
+use super::table::{LISTS, List, ROOM, SETTINGS, Setting, is_section};
 use super::values::Values;
 
 /// Sets what the file says, and collects everything that is wrong with it.
 pub(super) fn apply(file: &SourceFile, effective: &mut Effective, problems: &mut Vec<Problem>) {
     let (table, errors) = DeTable::parse_recoverable(file.text());
-    let mut reader =
-        Reader { file, problems: Vec::new(), rules: Vec::new(), auth_keys: None, is_whole: errors.is_empty() };
+    let mut reader = Reader { file, problems: Vec::new(), lists: BTreeMap::new(), is_whole: errors.is_empty() };
     let mut lines_broken = HashSet::new();
     for error in errors {
         let span = error.span().unwrap_or(0..0);
@@ -32,9 +29,8 @@ pub(super) fn apply(file: &SourceFile, effective: &mut Effective, problems: &mut
         }
     }
     reader.table(table.get_ref(), None, &mut effective.settings);
-    effective.put_first(reader.rules);
-    if let Some(keys) = reader.auth_keys {
-        effective.add_auth_keys(keys);
+    for (name, entries) in reader.lists {
+        List::find(name).into_iter().for_each(|list| effective.add(list, entries.clone()));
     }
     // Below a broken section header it is not known which section the lines belong to.
     let header_broken = lines_broken.iter().filter(|line| file.is_header(**line)).min().copied();
@@ -48,10 +44,8 @@ type Fault = (Range<usize>, String);
 struct Reader<'a> {
     file: &'a SourceFile,
     problems: Vec<Problem>,
-    /// The rules for rooms that were read.
-    rules: Vec<Values>,
-    /// The keys for tokens that were read, where the file gives some, right or wrong.
-    auth_keys: Option<Vec<Values>>,
+    /// The entries of lists that were read, where the file gives some, right or wrong.
+    lists: BTreeMap<&'static str, Vec<Values>>,
     /// The parser has lost nothing: what is not there was not written.
     is_whole: bool,
 }
@@ -81,8 +75,11 @@ impl Reader<'_> {
                 (None, DeValue::Table(inner)) if is_plain && is_section(values.rows(), &key) => {
                     self.table(inner, Some(&key), values);
                 }
-                (None, _) if key == ROOM || key == AUTH_KEY => self.list(&key, value),
                 (None, found) => {
+                    if let Some(list) = List::find(&key) {
+                        self.list(list, value);
+                        continue;
+                    }
                     let text = unknown(&key, section, found, values.rows());
                     self.problems.push(Problem::elsewhere(self.file.at(name.span().start), text));
                 }
@@ -98,72 +95,56 @@ impl Reader<'_> {
         values.take(setting, self.file.at(span.start), parsed, &mut self.problems);
     }
 
-    fn list(&mut self, list: &str, value: &Spanned<DeValue<'_>>) {
-        if list == AUTH_KEY {
-            self.auth_keys.get_or_insert_default();
-        }
+    fn list(&mut self, list: &'static List, value: &Spanned<DeValue<'_>>) {
+        self.lists.entry(list.name).or_default();
         match value.get_ref() {
-            DeValue::Array(items) if list == AUTH_KEY => items.iter().for_each(|item| self.auth_key(item)),
-            DeValue::Array(items) => items.iter().for_each(|item| self.rule(item)),
+            DeValue::Array(items) => items.iter().for_each(|item| self.entry(list, item)),
             _ => self.no_entry(list, value),
         }
     }
 
-    fn rule(&mut self, item: &Spanned<DeValue<'_>>) {
+    fn entry(&mut self, list: &'static List, item: &Spanned<DeValue<'_>>) {
         let DeValue::Table(table) = item.get_ref() else {
-            return self.no_entry(ROOM, item);
+            return self.no_entry(list, item);
         };
-        let mut rule = Values::defaults(ROOM_SETTINGS);
+        let mut entry = Values::defaults(list.rows);
         let problems_before = self.problems.len();
-        self.table(table, Some(ROOM), &mut rule);
-        if room::has_pattern(&rule) {
-            self.rules.push(rule);
-        } else if self.is_whole && self.problems.len() == problems_before {
-            let text = "the rule names no rooms; add match = \"market.*\", or match = \"*\" for every room".to_owned();
-            self.problems.push(Problem::new(self.file.at(item.span().start), ROOM, text));
-        }
-    }
-
-    fn auth_key(&mut self, item: &Spanned<DeValue<'_>>) {
-        let DeValue::Table(table) = item.get_ref() else {
-            return self.no_entry(AUTH_KEY, item);
-        };
-        let mut key = Values::defaults(AUTH_KEY_SETTINGS);
-        let problems_before = self.problems.len();
-        self.table(table, Some(AUTH_KEY), &mut key);
-        if self.problems.len() > problems_before {
-            return;
-        }
-        match auth::fault(&key) {
-            None => self.auth_keys.get_or_insert_default().push(key),
-            Some(what) if self.is_whole => {
-                self.problems.push(Problem::new(self.file.at(item.span().start), AUTH_KEY, what));
+        self.table(table, Some(list.name), &mut entry);
+        let is_readable = self.problems.len() == problems_before;
+        match (list.fault)(&entry) {
+            Some(what) if is_readable && self.is_whole => {
+                self.problems.push(Problem::new(self.file.at(item.span().start), list.name, what));
             }
-            Some(_) => {}
+            None if is_readable => self.lists.entry(list.name).or_default().push(entry),
+            Some(_) | None => {}
         }
     }
 
-    fn no_entry(&mut self, list: &str, found: &Spanned<DeValue<'_>>) {
-        let (entries, entry) = if list == AUTH_KEY { ("keys", "key") } else { ("rules", "rule") };
+    fn no_entry(&mut self, list: &'static List, found: &Spanned<DeValue<'_>>) {
+        let List { name, entry, .. } = list;
         let text = format!(
-            "{} stands where {entries} belong; write [[{list}]] on a line of its own and the {entry}'s keys below",
-            noun(found.get_ref())
+            "{} stands where {} belong; write [[{name}]] on a line of its own and the {entry}'s keys below",
+            noun(found.get_ref()),
+            list.entries()
         );
-        self.problems.push(Problem::new(self.file.at(found.span().start), list, text));
+        self.problems.push(Problem::new(self.file.at(found.span().start), name, text));
     }
 }
 
 /// What to say about a key that the table does not have there.
 fn unknown(key: &str, section: Option<&str>, found: &DeValue<'_>, rows: &'static [Setting]) -> String {
     let shown_key = shown(key);
-    if section.is_none() && matches!(found, DeValue::Array(_)) && nearest(key, [ROOM]).is_some() {
-        return format!("unknown list of tables {shown_key}; did you mean [[{ROOM}]]?");
+    if let DeValue::Array(_) = found
+        && let Some(near) = nearest(key, LISTS.into_iter().map(|list| list.name))
+    {
+        return format!("unknown list of tables {shown_key}; did you mean [[{near}]]?");
     }
     if is_section(rows, key) {
         return format!("{key} is a section; write [{key}] on a line of its own and its settings below");
     }
     if matches!(found, DeValue::Table(_)) {
-        let sections = rows.iter().chain(ROOM_SETTINGS).chain(AUTH_KEY_SETTINGS).filter_map(Setting::section);
+        let in_lists = LISTS.into_iter().flat_map(|list| list.rows);
+        let sections = rows.iter().chain(in_lists).filter_map(Setting::section);
         let sections =
             sections.flat_map(|section| [section, section.split_once('.').map_or(section, |(upper, _)| upper)]);
         if let Some(near) = nearest(key, sections) {
@@ -174,13 +155,13 @@ fn unknown(key: &str, section: Option<&str>, found: &DeValue<'_>, rows: &'static
         }
     }
     let own = nearest_row(rows, key);
-    if let Some(near) = own.filter(|near| near.section() == section || near.name_in_rule().is_some()) {
+    if let Some(near) = own.filter(|near| near.section() == section || near.name_in_entry().is_some()) {
         // A key of a rule in quotes reads the same and is another one to TOML.
         let unquoted = if near.key == key { " without quotes" } else { "" };
         return format!("unknown key {shown_key}; did you mean {}{unquoted}?", near.key);
     }
-    let elsewhere: Vec<_> =
-        [SETTINGS, ROOM_SETTINGS, AUTH_KEY_SETTINGS].iter().filter_map(|rows| nearest_row(rows, key)).collect();
+    let tables = std::iter::once(SETTINGS).chain(LISTS.into_iter().map(|list| list.rows));
+    let elsewhere: Vec<_> = tables.filter_map(|rows| nearest_row(rows, key)).collect();
     if elsewhere.is_empty() {
         return format!("unknown key {shown_key}; remove it (`fanfare config` shows all there are)");
     }
@@ -190,8 +171,8 @@ fn unknown(key: &str, section: Option<&str>, found: &DeValue<'_>, rows: &'static
 
 /// A setting as it is written in the file, and where.
 fn place(setting: &Setting) -> String {
-    match (setting.name_in_rule(), setting.section()) {
-        (Some(name), _) => format!("{name} in a [[{}]] table", setting.list().unwrap_or(ROOM)),
+    match (setting.name_in_entry(), setting.section()) {
+        (Some(name), _) => format!("{name} in a [[{}]] table", setting.list().map_or("", |list| list.name)),
         (None, Some(section)) => format!("{} in section [{section}]", setting.name()),
         (None, None) => format!("{} above the first section", setting.key),
     }
@@ -199,11 +180,10 @@ fn place(setting: &Setting) -> String {
 
 /// A section as it is written in the file.
 fn section_place(section: &str) -> String {
-    match section.split_once('.') {
-        Some((ROOM, name)) => format!("{name} in a [[{ROOM}]] table"),
-        None if section == ROOM => format!("[[{ROOM}]]"),
-        Some(_) if section == AUTH_KEY => format!("[[{AUTH_KEY}]]"),
-        Some(_) | None => section.to_owned(),
+    match (List::find(section), section.split_once('.')) {
+        (Some(list), _) => format!("[[{}]]", list.name),
+        (None, Some((upper, name))) if upper == ROOM.name => format!("{name} in a [[{upper}]] table"),
+        (None, _) => section.to_owned(),
     }
 }
 
@@ -224,6 +204,8 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
             | Kind::Choice(_)
             | Kind::Pin
             | Kind::Mode
+            | Kind::Address
+            | Kind::Paths
             | Kind::Pattern
             | Kind::Secret
             | Kind::RedisUrl,
@@ -235,6 +217,10 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
         (Kind::Addresses, DeValue::Array(items)) => {
             let addresses = items.iter().map(|item| address(setting, item)).collect::<Result<_, _>>()?;
             kind.addresses(addresses).map_err(here)
+        }
+        (Kind::Paths, DeValue::Array(items)) => {
+            let paths = items.iter().map(|item| path(setting, item)).collect::<Result<_, _>>()?;
+            kind.paths(paths).map_err(here)
         }
         (Kind::Patterns, DeValue::Array(items)) => {
             let patterns = items.iter().map(|item| pattern(setting, item)).collect::<Result<_, _>>()?;
@@ -251,6 +237,13 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
 fn address(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<Listen, Fault> {
     match item.get_ref() {
         DeValue::String(text) => text.trim().parse().map_err(|what| (item.span(), what)),
+        other => Err((item.span(), mismatch(setting, other))),
+    }
+}
+
+fn path<'a>(setting: &Setting, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Fault> {
+    match item.get_ref() {
+        DeValue::String(text) => Ok(text),
         other => Err((item.span(), mismatch(setting, other))),
     }
 }
@@ -275,7 +268,7 @@ fn mismatch(setting: &Setting, found: &DeValue<'_>) -> String {
         Err(_) => setting.default.to_owned(),
     };
     let (found, expected) = (noun(found), setting.kind.noun());
-    let name = setting.name_in_rule().unwrap_or(setting.name());
+    let name = setting.name_in_entry().unwrap_or(setting.name());
     format!("{found} stands where {expected} belongs; write it like {name} = {example}")
 }
 

@@ -1,5 +1,7 @@
 //! What a setting's value may be, how it is read from text, and how it is written as TOML.
 
+use std::path::PathBuf;
+
 use toml_writer::ToTomlValue;
 
 use super::Pin;
@@ -13,6 +15,12 @@ use crate::limits::{REACTORS_MAX, ROOM_ID_BYTES_MAX};
 
 /// Addresses in one list. One more is refused.
 const ADDRESSES_MAX: usize = 64;
+
+/// Files in one list. One more is refused.
+const PATHS_MAX: usize = 64;
+
+/// Longest path of a file, in bytes.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// Largest core number: the kernel's affinity masks hold 1024 cores.
 const CORE_MAX: usize = 1023;
@@ -58,8 +66,12 @@ pub enum Kind {
     },
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// An address to listen on.
+    Address,
     /// A list of addresses to listen on: a TOML array, or text with commas between them.
     Addresses,
+    /// A list of files, which may be empty: a TOML array, or text with commas between them.
+    Paths,
     /// `auto`, `none`, or a list of core numbers.
     Pin,
     /// Permissions of a file, in octal.
@@ -89,8 +101,12 @@ pub enum Value {
     Text(String),
     /// Of [`Kind::Choice`].
     Word(&'static str),
+    /// Of [`Kind::Address`].
+    Address(Listen),
     /// Of [`Kind::Addresses`], at least one.
     Addresses(Vec<Listen>),
+    /// Of [`Kind::Paths`].
+    Paths(Vec<PathBuf>),
     /// Of [`Kind::Pin`].
     Pin(Pin),
     /// Of [`Kind::Mode`].
@@ -144,6 +160,8 @@ impl Kind {
                 Some(word) => Ok(Value::Word(word)),
                 None => Err(format!("{} is no choice; write {}", shown(text), self.domain())),
             },
+            Kind::Address => text.trim().parse().map(Value::Address),
+            Kind::Paths => self.paths(text.split(',').map(str::trim).filter(|text| !text.is_empty()).collect()),
             Kind::Addresses => {
                 let addresses = text.split(',').map(|address| address.trim().parse()).collect::<Result<_, _>>()?;
                 self.addresses(addresses)
@@ -170,6 +188,21 @@ impl Kind {
                 )),
             },
             Kind::RedisUrl => text.parse().map(Value::RedisUrl),
+        }
+    }
+
+    /// A list of files as a value.
+    ///
+    /// # Errors
+    ///
+    /// The list is too long, or a path in it is none.
+    pub(super) fn paths(&self, paths: Vec<&str>) -> Result<Value, String> {
+        if paths.len() > PATHS_MAX {
+            return Err(format!("{} files are too many; name at most {PATHS_MAX}", paths.len()));
+        }
+        match paths.iter().find(|path| path.is_empty() || path.len() > PATH_BYTES_MAX || path.contains('\0')) {
+            Some(path) => Err(format!("{} is no file's path; write one of 1 to {PATH_BYTES_MAX} bytes", shown(path))),
+            None => Ok(Value::Paths(paths.into_iter().map(PathBuf::from).collect())),
         }
     }
 
@@ -211,7 +244,8 @@ impl Kind {
                 Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
                 None => String::new(),
             },
-            Kind::Addresses => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
+            Kind::Address | Kind::Addresses => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
+            Kind::Paths => format!("files with commas between them, at most {PATHS_MAX}"),
             Kind::Pin => "auto, none, or core numbers as 0,1".to_owned(),
             Kind::Mode => "0000 to 0777, in octal".to_owned(),
             Kind::Pattern => format!("1 to {ROOM_ID_BYTES_MAX} bytes"),
@@ -230,7 +264,9 @@ impl Kind {
             Kind::Bool => "true or false",
             Kind::Text { .. } => "a text",
             Kind::Choice(_) => "a word",
+            Kind::Address => "an address",
             Kind::Addresses => "an array of addresses",
+            Kind::Paths => "an array of files",
             Kind::Pin => "a pinning",
             Kind::Mode => "an octal mode",
             Kind::Pattern => "a pattern",
@@ -249,7 +285,8 @@ impl Kind {
             Kind::Bool => "BOOL",
             Kind::Text { .. } => "TEXT",
             Kind::Choice(_) => "WORD",
-            Kind::Addresses => "ADDR",
+            Kind::Address | Kind::Addresses => "ADDR",
+            Kind::Paths => "FILES",
             Kind::Pin => "CORES",
             Kind::Mode => "MODE",
             Kind::Pattern => "PATTERN",
@@ -348,6 +385,11 @@ impl Value {
             Value::Addresses(addresses) => {
                 let addresses: Vec<_> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
                 format!("[{}]", addresses.join(", "))
+            }
+            Value::Address(address) => quoted(&address.to_string()),
+            Value::Paths(paths) => {
+                let paths: Vec<_> = paths.iter().map(|path| quoted(&path.to_string_lossy())).collect();
+                format!("[{}]", paths.join(", "))
             }
             Value::Pin(Pin::Auto) => quoted("auto"),
             Value::Pin(Pin::None) => quoted("none"),

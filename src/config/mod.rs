@@ -12,15 +12,17 @@
 //! A new setting is a row in the table, a field in its struct below and a line in `Config::from_effective`; file,
 //! environment, flag, help and `fanfare config` follow from the row.
 //!
-//! What differs from room to room stands in rules ([`RoomRule`]), which have a table of their own ([`ROOM_SETTINGS`]).
-//! Rules of several sources add up, and those of a later source are tried first.
+//! What there may be several of stands in lists ([`LISTS`]): rules for rooms, keys, listeners. Each has a table of what one
+//! entry may say. Entries of several sources add up; rules for rooms of a later source are tried first.
 
 mod auth;
 mod effective;
+mod entry;
 mod error;
 mod file;
 mod kind;
 mod listen;
+mod listener;
 mod pattern;
 mod quantity;
 mod redis_url;
@@ -34,27 +36,29 @@ mod values;
 
 use std::time::Duration;
 
-pub use auth::{AUTH_KEY_HELP, Auth, AuthDefault, AuthKey, KeyMaterial, Secret};
+pub use auth::{Auth, AuthDefault, AuthKey, KeyMaterial, Secret};
 pub use effective::Effective;
 pub use error::{ConfigError, Problem, one_json_line, one_line};
 pub use kind::{Bounds, Kind, Value};
 pub use listen::Listen;
+pub use listener::{CertificateFiles, ClientCertificates, Listener, TlsFiles};
 pub use pattern::Pattern;
 pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
-pub use room::{ROOM_HELP, ROOM_RULES_MAX, RoomRule};
+pub use room::{ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources};
 pub use suggest::{nearest, nearest_flag};
-pub use table::{
-    AUTH_KEY, AUTH_KEY_SETTINGS, ENV_AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, ROOM_SETTINGS, SETTINGS, Setting,
-};
+pub use table::{AUTH_KEY, ENV_CONFIG, ENV_PREFIX, LISTENER, LISTS, List, ROOM, SETTINGS, Setting};
 
 use values::Values;
 
 /// Everything an operator can decide, checked and typed. Field names are the keys of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Addresses to serve, at least one, none twice.
+    /// Addresses to serve, as `listen` says; what is served is [`Config::listeners`].
     pub listen: Vec<Listen>,
+    /// What is listened on, at least one; no address twice, and at most [`crate::limits::LISTENERS_MAX`]. A driver calls
+    /// each by its index here.
+    pub listeners: Vec<Listener>,
     /// Reactor threads; 0 leaves it to [`Config::reactor_count`].
     pub reactors: usize,
     /// Which core each reactor is pinned to.
@@ -279,10 +283,10 @@ impl Config {
         }
         source::apply_env(&sources.env, &mut effective, &mut problems);
         source::apply_flags(sources, &mut effective, &mut problems);
-        check_listen(&effective, &mut problems);
+        listener::check(&effective, &mut problems);
         check_pin(&effective.settings, &mut problems);
         check_redis(&effective.settings, &mut problems);
-        room::check_count(&effective.rules, &mut problems);
+        room::check_count(effective.entries(&ROOM), &mut problems);
         auth::check(&effective, &mut problems);
         if problems.is_empty() {
             return Ok((Config::from_effective(&effective), effective));
@@ -306,6 +310,7 @@ impl Config {
         let from = &effective.settings;
         Config {
             listen: from.listen("listen").to_vec(),
+            listeners: listener::listeners(effective),
             reactors: from.size("reactors"),
             pin: from.pin("pin").clone(),
             io: match from.word("io") {
@@ -318,7 +323,7 @@ impl Config {
                 "json" => Log::Json,
                 _ => Log::Auto,
             },
-            auth: Auth::from_values(from, &effective.auth_keys),
+            auth: Auth::from_values(from, effective.entries(&AUTH_KEY)),
             limits: Limits {
                 connections_max: from.size("limits.connections_max"),
                 message_bytes_max: from.size("limits.message_bytes_max"),
@@ -353,7 +358,7 @@ impl Config {
             },
             history: History { memory_max: from.size("history.memory_max") },
             inbox: Inbox { history: HistoryBounds::from_values(from, "inbox.history.size", "inbox.history.ttl") },
-            room: effective.rules.iter().map(RoomRule::from_values).collect(),
+            room: effective.entries(&ROOM).iter().map(RoomRule::from_values).collect(),
             redis: Redis {
                 url: from.redis_url("redis.url").clone(),
                 tls_ca: from.text("redis.tls_ca").to_owned(),
@@ -381,39 +386,6 @@ impl Default for Config {
 impl HistoryBounds {
     fn from_values(from: &Values, size: &str, ttl: &str) -> HistoryBounds {
         HistoryBounds { size: u32::try_from(from.number(size)).unwrap_or(u32::MAX), ttl: from.duration(ttl) }
-    }
-}
-
-/// No address twice, and none that strangers can reach unless the operator said so.
-fn check_listen(effective: &Effective, problems: &mut Vec<Problem>) {
-    let settings = &effective.settings;
-    if settings.is_faulty("listen") {
-        return;
-    }
-    let listen = settings.listen("listen");
-    let place = settings.source("listen");
-    for (index, address) in listen.iter().enumerate() {
-        if listen[..index].contains(address) {
-            problems.push(Problem::new(place.clone(), "listen", format!("{address} is named twice; remove one")));
-        }
-        if let Some(part) = listen.iter().find(|other| address.includes(other)) {
-            problems.push(Problem::new(place.clone(), "listen", format!("{address} includes {part}; remove one")));
-        }
-    }
-    if settings.is_faulty("open")
-        || settings.switch("open")
-        || effective.is_auth_meant
-        || auth::is_on(settings, &effective.auth_keys)
-    {
-        return;
-    }
-    if let Some(address) = listen.iter().find(|address| !address.is_local()) {
-        let text = format!(
-            "anyone who can reach {address} could read and send everything, because there is no authentication; \
-             add a key for tokens ([[auth.key]]), say --open (or open = true) if you mean that, \
-             or listen on a loopback address such as 127.0.0.1:8080"
-        );
-        problems.push(Problem::new(place.clone(), "listen", text));
     }
 }
 

@@ -7,17 +7,12 @@ use super::error::{Problem, shown};
 use super::pattern::Pattern;
 use super::source::Source;
 use super::suggest::nearest_row;
-use super::table::{ROOM, ROOM_MATCH, ROOM_SETTINGS, Setting};
+use super::table::{ROOM, ROOM_MATCH, Setting};
 use super::values::Values;
 use super::{Config, HistoryBounds};
 
 /// Rules of all sources together. One more is refused.
 pub const ROOM_RULES_MAX: usize = 1000;
-
-/// What the flag and the environment variable are for.
-pub const ROOM_HELP: &str = "A rule for rooms, as match=market.*,history.size=1000,history.ttl=10m; the flag may be \
-                             repeated, or give several with semicolons between them. The first rule that matches a room \
-                             counts; those of flags come first, then the environment's, then the file's.";
 
 /// What holds for the rooms that a pattern means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +46,12 @@ pub(super) fn parse(text: &str, source: &Source, problems: &mut Vec<Problem>) ->
     text.split(';').filter_map(|rule| parse_rule(rule.trim(), source, problems)).collect()
 }
 
+/// What is wrong with a rule as a whole.
+pub(super) fn fault(rule: &Values) -> Option<String> {
+    let text = "the rule names no rooms; add match = \"market.*\", or match = \"*\" for every room";
+    (!rule.is_said(ROOM_MATCH)).then(|| text.to_owned())
+}
+
 /// Whether a rule says which rooms it is for, rightly.
 pub(super) fn has_pattern(rule: &Values) -> bool {
     rule.is_said(ROOM_MATCH) && !rule.is_faulty(ROOM_MATCH)
@@ -60,15 +61,15 @@ pub(super) fn has_pattern(rule: &Values) -> bool {
 pub(super) fn check_count(rules: &[Values], problems: &mut Vec<Problem>) {
     if let Some(beyond) = rules.get(ROOM_RULES_MAX) {
         let text = format!("{} rules are too many; write at most {ROOM_RULES_MAX}", rules.len());
-        problems.push(Problem::new(beyond.source(ROOM_MATCH).clone(), ROOM, text));
+        problems.push(Problem::new(beyond.source(ROOM_MATCH).clone(), ROOM.name, text));
     }
 }
 
 fn parse_rule(text: &str, source: &Source, problems: &mut Vec<Problem>) -> Option<Values> {
-    let mut rule = Values::defaults(ROOM_SETTINGS);
+    let mut rule = Values::defaults(ROOM.rows);
     let mut found = Vec::new();
     if text.is_empty() {
-        found.push("the rule is empty; write it as match=market.*,history.size=1000,history.ttl=10m".to_owned());
+        found.push(format!("the rule is empty; write it as {}", ROOM.example));
     } else {
         found.extend(text.split(',').filter_map(|pair| set_pair(&mut rule, pair, source).err()));
     }
@@ -76,7 +77,7 @@ fn parse_rule(text: &str, source: &Source, problems: &mut Vec<Problem>) -> Optio
         found.push("the rule names no rooms; add match=market.*, or match=* for every room".to_owned());
     }
     let place = if text.is_empty() { String::new() } else { format!(" (in {})", shown(text)) };
-    problems.extend(found.into_iter().map(|what| Problem::new(source.clone(), ROOM, format!("{what}{place}"))));
+    problems.extend(found.into_iter().map(|what| Problem::new(source.clone(), ROOM.name, format!("{what}{place}"))));
     has_pattern(&rule).then_some(rule)
 }
 
@@ -87,7 +88,7 @@ fn set_pair(rule: &mut Values, pair: &str, source: &Source) -> Result<(), String
         return Err(format!("{text} is no KEY=VALUE; a pattern with a comma or a semicolon belongs in the file"));
     };
     let (name, value) = (name.trim(), value.trim());
-    let Some(setting) = ROOM_SETTINGS.iter().find(|row| row.name_in_rule() == Some(name)) else {
+    let Some(setting) = ROOM.rows.iter().find(|row| row.name_in_entry() == Some(name)) else {
         return Err(unknown(name));
     };
     if rule.is_said(setting.key) {
@@ -104,11 +105,11 @@ fn set_pair(rule: &mut Values, pair: &str, source: &Source) -> Result<(), String
 }
 
 fn unknown(name: &str) -> String {
-    let near = nearest_row(ROOM_SETTINGS, &format!("{ROOM}.{name}")).and_then(Setting::name_in_rule);
+    let near = nearest_row(ROOM.rows, &format!("{}.{name}", ROOM.name)).and_then(Setting::name_in_entry);
     match near {
         Some(near) => format!("unknown key {}; did you mean {near}?", shown(name)),
         None => {
-            let names: Vec<_> = ROOM_SETTINGS.iter().filter_map(Setting::name_in_rule).collect();
+            let names: Vec<_> = ROOM.rows.iter().filter_map(Setting::name_in_entry).collect();
             format!("unknown key {}; a rule may have {}", shown(name), names.join(", "))
         }
     }

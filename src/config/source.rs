@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::auth;
 use super::effective::Effective;
+use super::entry;
 use super::error::{ConfigError, Problem, one_line, shown};
 use super::kind::Kind;
 use super::room;
 use super::suggest::nearest_env;
-use super::table::{AUTH_KEY, ENV_AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, SETTINGS, Setting};
+use super::table::{ENV_CONFIG, ENV_PREFIX, LISTS, List, ROOM, SETTINGS, Setting};
+use super::values::Values;
 
 /// Largest configuration file, in bytes. A larger one is refused.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -26,10 +27,8 @@ pub struct Sources {
     /// Flags, each with its values in the order given. Several values of a list are one list; of anything else the
     /// last one counts.
     pub flags: Vec<(&'static Setting, Vec<String>)>,
-    /// Rules for rooms given by flag, in the order given.
-    pub room_flags: Vec<String>,
-    /// Keys for tokens given by flag.
-    pub auth_key_flags: Vec<String>,
+    /// Entries of lists given by flag, each as it was written, in the order given.
+    pub list_flags: Vec<(&'static List, String)>,
 }
 
 /// A configuration file that has been read.
@@ -152,18 +151,23 @@ pub(super) fn apply_env(env: &[(OsString, OsString)], effective: &mut Effective,
     ours.sort();
     for (name, value) in ours {
         let source = Source::Env(name.clone());
+        if let Some(list) = LISTS.into_iter().find(|list| list.env() == name) {
+            match value.to_str() {
+                Some(text) => effective.add(list, entries(list, text, &source, problems)),
+                None => {
+                    effective.add(list, Vec::new());
+                    let text = "the value is not UTF-8; write it in UTF-8".to_owned();
+                    problems.push(Problem::new(source, list.name, text));
+                }
+            }
+            continue;
+        }
         let setting = SETTINGS.iter().find(|setting| setting.env() == name);
         match (setting, value.to_str()) {
             (Some(setting), Some(text)) => {
                 effective.settings.take(setting, source, setting.kind.parse(text), problems);
             }
             (Some(setting), None) => effective.settings.take(setting, source, Err(not_utf8(value)), problems),
-            (None, Some(text)) if name == ENV_ROOM => effective.put_first(room::parse(text, &source, problems)),
-            (None, None) if name == ENV_ROOM => problems.push(Problem::new(source, ROOM, not_utf8(value))),
-            (None, Some(text)) if name == ENV_AUTH_KEY => effective.add_auth_keys(auth::parse(text, &source, problems)),
-            (None, None) if name == ENV_AUTH_KEY => {
-                problems.push(Problem::new(source, AUTH_KEY, "the value is not UTF-8; write it in UTF-8".to_owned()));
-            }
             (None, _) => problems.push(Problem::elsewhere(source, unknown_variable(&name))),
         }
     }
@@ -174,16 +178,26 @@ pub(super) fn apply_flags(sources: &Sources, effective: &mut Effective, problems
     for (setting, values) in &sources.flags {
         let parsed = match (setting.kind, values.last()) {
             (_, None) => continue,
-            (Kind::Addresses | Kind::Patterns, _) => setting.kind.parse(&values.join(",")),
+            (Kind::Addresses | Kind::Paths | Kind::Patterns, _) => setting.kind.parse(&values.join(",")),
             (_, Some(last)) => setting.kind.parse(last),
         };
         effective.settings.take(setting, Source::Flag(setting.key), parsed, problems);
     }
-    let source = Source::Flag(ROOM);
-    effective.put_first(sources.room_flags.iter().flat_map(|text| room::parse(text, &source, problems)).collect());
-    let source = Source::Flag(AUTH_KEY);
-    for text in &sources.auth_key_flags {
-        effective.add_auth_keys(auth::parse(text, &source, problems));
+    for list in LISTS {
+        let source = Source::Flag(list.name);
+        let texts = sources.list_flags.iter().filter(|(of, _)| of.name == list.name);
+        let given: Vec<Vec<Values>> = texts.map(|(_, text)| entries(list, text, &source, problems)).collect();
+        if !given.is_empty() {
+            effective.add(list, given.concat());
+        }
+    }
+}
+
+/// The entries on one line.
+fn entries(list: &'static List, text: &str, source: &Source, problems: &mut Vec<Problem>) -> Vec<Values> {
+    match list.name == ROOM.name {
+        true => room::parse(text, source, problems),
+        false => entry::parse(list, text, source, problems),
     }
 }
 

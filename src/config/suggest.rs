@@ -1,8 +1,6 @@
 //! Did you mean …? The known name nearest to a wrong one, the same rule for file, environment, flags and commands.
 
-use super::table::{
-    AUTH_KEY, AUTH_KEY_SETTINGS, ENV_AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_ROOM, ROOM, ROOM_SETTINGS, SETTINGS, Setting,
-};
+use super::table::{ENV_CONFIG, ENV_PREFIX, LISTS, List, SETTINGS, Setting};
 
 /// Longest wrong name that is compared, in bytes; comparing costs its square.
 const WORD_BYTES_MAX: usize = 64;
@@ -30,15 +28,14 @@ pub(super) fn nearest_row(rows: &'static [Setting], word: &str) -> Option<&'stat
     })
 }
 
-/// The flag nearest to `word`, without `--`. What is near to a key of a rule for rooms is meant for [`ROOM`],
-/// and so on.
+/// The flag nearest to `word`, without `--`. What is near to a key of a list's entries is meant for the list.
 pub fn nearest_flag(word: &str) -> Option<&'static str> {
-    let in_lists = ROOM_SETTINGS.iter().chain(AUTH_KEY_SETTINGS);
-    let keys = SETTINGS.iter().chain(in_lists.clone()).map(|setting| setting.key).chain([ROOM, AUTH_KEY]);
+    let in_lists = LISTS.into_iter().flat_map(|list| list.rows);
+    let names = LISTS.into_iter().map(|list| list.name);
+    let keys = SETTINGS.iter().chain(in_lists.clone()).map(|setting| setting.key).chain(names);
     let list_of = |key: &str| in_lists.clone().find(|row| row.key == key).and_then(Setting::list);
     match nearest(word, keys) {
-        Some(near) if list_of(near).is_some() => list_of(near),
-        Some(near) => Some(near),
+        Some(near) => Some(list_of(near).map_or(near, |list| list.name)),
         None => nearest_row(SETTINGS, word).map(|setting| setting.key),
     }
 }
@@ -49,11 +46,7 @@ pub(super) fn nearest_env(name: &str) -> Option<String> {
         return Some(ENV_CONFIG.to_owned());
     }
     let near = nearest_flag(name.strip_prefix(ENV_PREFIX)?)?;
-    Some(match Setting::find(near) {
-        Some(setting) => setting.env(),
-        None if near == AUTH_KEY => ENV_AUTH_KEY.to_owned(),
-        None => ENV_ROOM.to_owned(),
-    })
+    Setting::find(near).map(Setting::env).or_else(|| List::find(near).map(List::env))
 }
 
 fn normal(name: &str) -> String {

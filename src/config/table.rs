@@ -1,7 +1,10 @@
 //! The table of settings: every key with its kind, default and meaning. File, environment, flags, help texts, the
-//! example file and `fanfare config` are made from it. Beside it the table of what a rule for rooms may say.
+//! example file and `fanfare config` are made from it. Beside it the lists of tables, each with a table of what one of its
+//! entries may say.
 
 use super::kind::{Bounds, Kind};
+use super::values::Values;
+use super::{auth, listener, room};
 use crate::limits::REACTORS_MAX;
 
 const KIB: u64 = 1 << 10;
@@ -18,22 +21,100 @@ pub const ENV_PREFIX: &str = "FANFARE_";
 /// The environment variable that names the configuration file, as `--config` does.
 pub const ENV_CONFIG: &str = "FANFARE_CONFIG";
 
-/// The environment variable that holds rules for rooms, as `--room` does.
-pub const ENV_ROOM: &str = "FANFARE_ROOM";
+/// A list of tables: each of its entries is a `[[name]]` table in the file, and a line in the environment and by flag.
+#[derive(Debug)]
+pub struct List {
+    /// The name of its tables, the flag behind `--`, and the section of its rows.
+    pub name: &'static str,
+    /// What an entry is called.
+    pub entry: &'static str,
+    /// What stands for an entry in help texts.
+    pub placeholder: &'static str,
+    /// What stands above the names of an entry in help texts.
+    pub heading: &'static str,
+    /// What the flag and the environment variable are for.
+    pub help: &'static str,
+    /// What an entry may say.
+    pub rows: &'static [Setting],
+    /// Whether what an entry leaves out has its row's default. Otherwise most of these are examples for messages, or mean
+    /// that there is none.
+    pub has_defaults: bool,
+    /// An entry on one line, for messages.
+    pub(super) example: &'static str,
+    /// What is wrong with an entry as a whole, each of its values being good.
+    pub(super) fault: fn(&Values) -> Option<String>,
+}
 
-/// The environment variable that holds keys for tokens, as `--auth.key` does.
-pub const ENV_AUTH_KEY: &str = "FANFARE_AUTH_KEY";
+impl List {
+    /// The environment variable: `FANFARE_AUTH_KEY` for `auth.key`.
+    pub fn env(&self) -> String {
+        env_of(self.name)
+    }
 
-/// The flag behind `--` that gives a key for tokens, the name of the file's `[[auth.key]]` tables, and the section of the
-/// rows in [`AUTH_KEY_SETTINGS`].
-pub const AUTH_KEY: &str = "auth.key";
+    /// Entries are `rules`, `keys`.
+    pub(super) fn entries(&self) -> String {
+        format!("{}s", self.entry)
+    }
 
-/// The flag behind `--` that gives a rule for rooms, the name of the file's `[[room]]` tables, and the section of the
-/// rows in [`ROOM_SETTINGS`].
-pub const ROOM: &str = "room";
+    /// The list of this name.
+    pub(super) fn find(name: &str) -> Option<&'static List> {
+        LISTS.into_iter().find(|list| list.name == name)
+    }
+}
+
+/// All lists.
+pub static LISTS: [&List; 3] = [&ROOM, &AUTH_KEY, &LISTENER];
+
+/// Rules for rooms.
+pub static ROOM: List = List {
+    name: "room",
+    entry: "rule",
+    placeholder: "RULE",
+    heading: "Keys of a rule for rooms",
+    help: "A rule for rooms, as match=market.*,history.size=1000,history.ttl=10m; the flag may be repeated, or give \
+           several with semicolons between them. The first rule that matches a room counts; those of flags come first, then \
+           the environment's, then the file's.",
+    rows: ROOM_SETTINGS,
+    has_defaults: true,
+    example: "match=market.*,history.size=1000,history.ttl=10m",
+    fault: room::fault,
+};
+
+/// Keys that tokens are checked by.
+pub static AUTH_KEY: List = List {
+    name: "auth.key",
+    entry: "key",
+    placeholder: "KEY",
+    heading: "Keys of a key for tokens",
+    help: "A key that tokens are checked by, as alg=HS256,secret_file=/run/secrets/fanfare or \
+           alg=ES256,kid=a,public_key_file=/etc/fanfare/a.pem; the flag may be repeated, or give several with semicolons \
+           between them. With a key, or auth.jwks_file, clients need a token.",
+    rows: AUTH_KEY_SETTINGS,
+    has_defaults: false,
+    example: "alg=HS256,secret_file=/run/secrets/fanfare",
+    fault: auth::fault,
+};
+
+/// What differs from listener to listener.
+pub static LISTENER: List = List {
+    name: "listener",
+    entry: "listener",
+    placeholder: "LISTENER",
+    heading: "Keys of a listener",
+    help: "How an address is served, as address=0.0.0.0:443,certificate=a.pem,key=a.key; the flag may be repeated, or give \
+           several with semicolons between them. One of the addresses of listen is served so, another one as well; without \
+           listen, none but these.",
+    rows: LISTENER_SETTINGS,
+    has_defaults: false,
+    example: "address=0.0.0.0:443,certificate=a.pem,key=a.key",
+    fault: listener::fault,
+};
 
 /// The pattern of a rule, which every rule has to say.
 pub(super) const ROOM_MATCH: &str = "room.match";
+
+/// The address of a listener, which every one has to say.
+pub(super) const LISTENER_ADDRESS: &str = "listener.address";
 
 /// One row of a table.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,21 +146,24 @@ impl Setting {
         self.key.rsplit_once('.').map_or(self.key, |(_, name)| name)
     }
 
-    /// The key inside a `[[room]]` or `[[auth.key]]` table, for a row of their tables: `history.size`. `None` for others.
-    pub fn name_in_rule(&self) -> Option<&'static str> {
-        self.key.strip_prefix(self.list()?)?.strip_prefix('.')
+    /// The key inside an entry of a list, for a row of such: `history.size` in a `[[room]]` table. `None` for others.
+    pub fn name_in_entry(&self) -> Option<&'static str> {
+        self.key.strip_prefix(self.list()?.name)?.strip_prefix('.')
     }
 
-    /// The list of tables whose entries have it: [`ROOM`] or [`AUTH_KEY`].
-    pub(super) fn list(&self) -> Option<&'static str> {
-        let is_of = |list: &&str| self.key.strip_prefix(list).is_some_and(|rest| rest.starts_with('.'));
-        [ROOM, AUTH_KEY].into_iter().find(is_of)
+    /// The list whose entries have it.
+    pub(super) fn list(&self) -> Option<&'static List> {
+        LISTS.into_iter().find(|list| self.key.strip_prefix(list.name).is_some_and(|rest| rest.starts_with('.')))
     }
 
     /// The environment variable: `FANFARE_HEARTBEAT_INTERVAL` for `heartbeat.interval`.
     pub fn env(&self) -> String {
-        format!("{ENV_PREFIX}{}", self.key.replace('.', "_").to_ascii_uppercase())
+        env_of(self.key)
     }
+}
+
+fn env_of(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
 /// Whether a table has settings in this section or in one below it.
@@ -123,6 +207,8 @@ const PEM: Kind = Kind::Text { bytes_max: 16 * 1024 };
 
 const ALG: Kind = Kind::Choice(&["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]);
 
+const CLIENT_CERTIFICATES: Kind = Kind::Choice(&["none", "optional", "required"]);
+
 const HISTORY_SIZE: Kind = integer(0, 1_000_000);
 const HISTORY_TTL: Kind = duration(SECOND, 30 * DAY);
 
@@ -159,6 +245,26 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Choice(&["auto", "human", "json"]),
         "auto",
         "Log lines on stderr; auto is human, with colour where stderr is a terminal.",
+    ),
+    row(
+        "tls.certificate",
+        Kind::Paths,
+        "",
+        "PEM files with certificates, each with its chain, for every TCP address of listen; of several the client's SNI \
+         chooses one. None is no TLS.",
+    ),
+    row("tls.key", Kind::Paths, "", "PEM files with the private keys, in the order of the certificates."),
+    row(
+        "tls.client_ca",
+        PATH,
+        "",
+        "PEM file with the certificate authorities that certificates of clients are checked against.",
+    ),
+    row(
+        "tls.client_certificates",
+        CLIENT_CERTIFICATES,
+        "none",
+        "Whether clients are asked for a certificate; optional lets in who has none, but none with a bad one.",
     ),
     row(
         "auth.jwks_file",
@@ -356,17 +462,42 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// What a rule for rooms may say, each as a key of a `[[room]]` table. The default of the pattern is an example for
-/// messages: a rule without one is refused.
-pub const ROOM_SETTINGS: &[Setting] = &[
+/// What a rule for rooms may say, each as a key of a `[[room]]` table.
+const ROOM_SETTINGS: &[Setting] = &[
     row(ROOM_MATCH, Kind::Pattern, "*", "Room ids it is for; * stands for any run of characters, all else for itself."),
     row("room.history.size", HISTORY_SIZE, "0", "Messages kept per room; beyond it the oldest go first, 0 keeps none."),
     row("room.history.ttl", HISTORY_TTL, "10m", "Time a message is kept in a room."),
 ];
 
-/// What a key for tokens may say, each as a name of an `[[auth.key]]` table. The defaults are examples for messages, or
-/// mean that there is none.
-pub const AUTH_KEY_SETTINGS: &[Setting] = &[
+/// What a listener may say, each as a key of a `[[listener]]` table.
+const LISTENER_SETTINGS: &[Setting] = &[
+    row(LISTENER_ADDRESS, Kind::Address, "127.0.0.1:8080", "The address, one of listen or another one."),
+    row(
+        "listener.tls",
+        Kind::Bool,
+        "true",
+        "Serve TLS here, where a certificate is given below or in section [tls]; false serves none. A Unix socket never \
+         does.",
+    ),
+    row("listener.certificate", Kind::Paths, "", "As in section [tls], and in place of what stands there."),
+    row("listener.key", Kind::Paths, "", "As in section [tls]."),
+    row("listener.client_ca", PATH, "", "As in section [tls], and in place of what stands there."),
+    row(
+        "listener.client_certificates",
+        CLIENT_CERTIFICATES,
+        "none",
+        "As in section [tls], and in place of what stands there.",
+    ),
+    row(
+        "listener.proxy_protocol",
+        Kind::Bool,
+        "false",
+        "Every connection begins with a PROXY header, which names the client; one without is closed.",
+    ),
+];
+
+/// What a key for tokens may say, each as a name of an `[[auth.key]]` table.
+const AUTH_KEY_SETTINGS: &[Setting] = &[
     row(
         "auth.key.alg",
         ALG,

@@ -1,5 +1,6 @@
 //! The values of one table of settings, and where each came from.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Pin;
@@ -137,6 +138,20 @@ impl Values {
     pub(super) fn listen(&self, key: &str) -> &[Listen] {
         match self.value(key) {
             Value::Addresses(addresses) => addresses,
+            other => unfit(key, other),
+        }
+    }
+
+    pub(super) fn address(&self, key: &str) -> &Listen {
+        match self.value(key) {
+            Value::Address(address) => address,
+            other => unfit(key, other),
+        }
+    }
+
+    pub(super) fn paths(&self, key: &str) -> &[PathBuf] {
+        match self.value(key) {
+            Value::Paths(paths) => paths,
             other => unfit(key, other),
         }
     }

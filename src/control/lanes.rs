@@ -17,9 +17,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::{StatusCode, header};
+use axum::middleware::AddExtension;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use futures_util::future::{Either, join, select};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -28,11 +29,14 @@ use socket2::{Domain, Socket};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
+use tower_layer::Layer;
 
-use super::{Node, Requests};
 use super::secured::SecuredStream;
+use super::{Node, Requests};
 use crate::limits::{HEALTH_MS_MAX, HTTP_MS_MAX, HTTP_STALL_MS_MAX, RETRY_AFTER_S_MAX};
-use crate::tls::{Layer, Secured, Stream};
+use crate::reactor::Provenance;
+use crate::tls;
+use crate::tls::Secured;
 
 /// How many sockets each thread may have.
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +56,15 @@ pub struct Handoff {
 }
 
 impl Handoff {
-    /// Gives up a socket with the bytes already read from it: a whole head, or nothing where the node has no place for
-    /// another socket. Where the thread has no place for it either, it is answered 503.
-    pub fn give(&self, socket: Stream<Socket>, read: Vec<u8>) {
-        match path(&read) {
-            None => self.late.give(socket, read),
-            Some(path) if path.starts_with(b"/health/") => self.health.give(socket, read),
-            Some(_) => self.pages.give(socket, read),
+    /// Gives up a socket with the bytes already read from it, and where they came from: a whole head, or nothing where the
+    /// node has no place for another socket. Where the thread has no place for it either, it is answered 503.
+    pub fn give(&self, socket: tls::Stream<Socket>, read: Vec<u8>, provenance: Provenance) {
+        let of_health = path(&read).map(|path| path.starts_with(b"/health/"));
+        let guest = Guest { socket, read, provenance };
+        match of_health {
+            None => self.late.give(guest),
+            Some(true) => self.health.give(guest),
+            Some(false) => self.pages.give(guest),
         }
     }
 }
@@ -79,38 +85,38 @@ fn path(head: &[u8]) -> Option<&[u8]> {
 #[derive(Clone, Debug)]
 struct Lane {
     places: Arc<Semaphore>,
-    guests: mpsc::UnboundedSender<Guest>,
+    guests: mpsc::UnboundedSender<(Guest, OwnedSemaphorePermit)>,
 }
 
 /// A socket on its way.
 #[derive(Debug)]
 struct Guest {
-    socket: Stream<Socket>,
+    socket: tls::Stream<Socket>,
     read: Vec<u8>,
-    place: OwnedSemaphorePermit,
+    provenance: Provenance,
 }
 
 impl Lane {
-    fn new(places: usize) -> (Lane, mpsc::UnboundedReceiver<Guest>) {
+    fn new(places: usize) -> (Lane, mpsc::UnboundedReceiver<(Guest, OwnedSemaphorePermit)>) {
         // As many wait in it as there are places.
         let (guests, receiver) = mpsc::unbounded_channel();
         (Lane { places: Arc::new(Semaphore::new(places)), guests }, receiver)
     }
 
-    fn give(&self, socket: Stream<Socket>, read: Vec<u8>) {
+    fn give(&self, guest: Guest) {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             tracing::debug!("plain HTTP refused: too many at once");
-            return refuse(socket);
+            return refuse(guest.socket);
         };
         // It fails only where the thread has ended, and with it the process.
-        let _ = self.guests.send(Guest { socket, read, place });
+        let _ = self.guests.send((guest, place));
     }
 }
 
 /// The way of what is about health, or may be.
 #[derive(Debug)]
 struct Newest {
-    waiting: Mutex<VecDeque<(Stream<Socket>, Vec<u8>)>>,
+    waiting: Mutex<VecDeque<Guest>>,
     places: usize,
     /// One more waits.
     news: Notify,
@@ -121,18 +127,18 @@ impl Newest {
         Arc::new(Newest { waiting: Mutex::default(), places, news: Notify::new() })
     }
 
-    fn give(&self, socket: Stream<Socket>, read: Vec<u8>) {
+    fn give(&self, guest: Guest) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push_back((socket, read));
+        waiting.push_back(guest);
         let oldest = if waiting.len() > self.places { waiting.pop_front() } else { None };
         drop(waiting);
-        if let Some((oldest, _)) = oldest {
-            refuse(oldest);
+        if let Some(oldest) = oldest {
+            refuse(oldest.socket);
         }
         self.news.notify_one();
     }
 
-    async fn next(&self) -> (Stream<Socket>, Vec<u8>) {
+    async fn next(&self) -> Guest {
         loop {
             if let Some(next) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
                 return next;
@@ -161,12 +167,12 @@ async fn answer_no_place() -> Response {
 }
 
 /// Says no, as far as the kernel takes it at once; nothing where a TLS handshake would have to come first.
-fn refuse(stream: Stream<Socket>) {
-    let Stream { mut socket, layer } = stream;
+fn refuse(stream: tls::Stream<Socket>) {
+    let tls::Stream { mut socket, layer } = stream;
     let answer = match layer {
-        Layer::Plain => no_place().into_bytes(),
-        Layer::Wanted(_) => Vec::new(),
-        Layer::Open(mut secured) => {
+        tls::Layer::Plain => no_place().into_bytes(),
+        tls::Layer::Wanted(_) => Vec::new(),
+        tls::Layer::Open(mut secured) => {
             let mut records = std::mem::take(&mut secured.owed);
             // Without keys there is nothing that it could be told with.
             let _ = secured.session.seal(no_place().as_bytes(), &mut records);
@@ -205,11 +211,11 @@ fn spawn(name: &str, task: impl Future<Output = ()> + Send + 'static) -> io::Res
 }
 
 /// Serves every guest.
-async fn serve(routes: Router, mut guests: mpsc::UnboundedReceiver<Guest>) {
-    while let Some(Guest { socket, read, place }) = guests.recv().await {
+async fn serve(routes: Router, mut guests: mpsc::UnboundedReceiver<(Guest, OwnedSemaphorePermit)>) {
+    while let Some((guest, place)) = guests.recv().await {
         let routes = routes.clone();
         tokio::spawn(async move {
-            let served = async { connection(routes, conversation(socket, read)?).await.map_err(io::Error::other) };
+            let served = async { connection(routes, guest)?.await.map_err(io::Error::other) };
             match tokio::time::timeout(Duration::from_millis(HTTP_MS_MAX), served).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "plain HTTP connection failed"),
@@ -225,7 +231,7 @@ async fn serve_newest(routes: Router, guests: &Newest) {
     let places = Arc::new(Semaphore::new(guests.places));
     let mut open: VecDeque<oneshot::Sender<()>> = VecDeque::new();
     loop {
-        let (socket, read) = guests.next().await;
+        let next = guests.next().await;
         open.retain(|guest| !guest.is_closed());
         if places.available_permits() == 0
             && let Some(oldest) = open.pop_front()
@@ -238,8 +244,8 @@ async fn serve_newest(routes: Router, guests: &Newest) {
         open.push_back(guest);
         let routes = routes.clone();
         tokio::spawn(async move {
-            if let Ok(stream) = conversation(socket, read) {
-                serve_until(routes, stream, sent_away).await;
+            if let Ok(connection) = connection(routes, next) {
+                serve_until(connection, sent_away).await;
             }
             drop(place);
         });
@@ -247,8 +253,7 @@ async fn serve_newest(routes: Router, guests: &Newest) {
 }
 
 /// Answers a request, or refuses once there is no more time for it.
-async fn serve_until(routes: Router, stream: Conversation, sent_away: oneshot::Receiver<()>) {
-    let mut connection = connection(routes, stream);
+async fn serve_until(mut connection: Connection, sent_away: oneshot::Receiver<()>) {
     let over = tokio::time::timeout(Duration::from_millis(HEALTH_MS_MAX), sent_away);
     if let Either::Right(_) = select(&mut connection, std::pin::pin!(over)).await {
         let mut stream = connection.into_parts().io.into_inner();
@@ -258,15 +263,15 @@ async fn serve_until(routes: Router, stream: Conversation, sent_away: oneshot::R
     }
 }
 
-/// A socket of either kind, with what was read from it already in front.
-type Conversation = Pin<Box<dyn ReadWrite>>;
+/// A socket of either kind, with TLS or without, and with what was read from it already in front.
+type Stream = Pin<Box<dyn ReadWrite>>;
 
 trait ReadWrite: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 
-fn conversation(stream: Stream<Socket>, read: Vec<u8>) -> io::Result<Conversation> {
-    let Stream { socket, layer } = stream;
+fn stream(stream: tls::Stream<Socket>, read: Vec<u8>) -> io::Result<Stream> {
+    let tls::Stream { socket, layer } = stream;
     let secured = layer.into_secured().map_err(io::Error::other)?;
     if socket.domain()? == Domain::UNIX {
         Ok(joined(read, tokio::net::UnixStream::from_std(std::os::fd::OwnedFd::from(socket).into())?, secured))
@@ -275,7 +280,7 @@ fn conversation(stream: Stream<Socket>, read: Vec<u8>) -> io::Result<Conversatio
     }
 }
 
-fn joined<S>(read: Vec<u8>, socket: S, secured: Option<Box<Secured>>) -> Conversation
+fn joined<S>(read: Vec<u8>, socket: S, secured: Option<Box<Secured>>) -> Stream
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -295,10 +300,14 @@ fn impatient<W: AsyncWrite>(writer: W) -> TimeoutWriter<W> {
     writer
 }
 
-type Connection = http1::Connection<TokioIo<Conversation>, TowerToHyperService<Router>>;
+type Connection = http1::Connection<TokioIo<Stream>, TowerToHyperService<AddExtension<Router, Provenance>>>;
 
-fn connection(routes: Router, stream: Conversation) -> Connection {
-    http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+/// Serves a guest's one request, which knows where it came from.
+fn connection(routes: Router, guest: Guest) -> io::Result<Connection> {
+    let Guest { socket, read, provenance } = guest;
+    let stream = stream(socket, read)?;
+    let service = TowerToHyperService::new(Extension(provenance).layer(routes));
+    Ok(http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service))
 }
 
 #[cfg(test)]

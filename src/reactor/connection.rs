@@ -18,7 +18,7 @@
 
 use std::fmt;
 
-use super::driver::{ListenerId, RemoteAddr};
+use super::driver::Provenance;
 use super::identity::{Authority, Grant, Identity};
 use super::intake::Intake;
 use crate::compress::Agreement;
@@ -115,6 +115,8 @@ pub(super) enum Terminating {
 pub(super) struct Detached {
     /// What was read from it: it goes with the socket.
     pub(super) read: Vec<u8>,
+    /// So does this.
+    pub(super) provenance: Provenance,
 }
 
 #[derive(Debug)]
@@ -148,8 +150,7 @@ pub(super) enum Then {
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) reader: HeadReader,
-    pub(super) listener: ListenerId,
-    pub(super) remote: RemoteAddr,
+    pub(super) provenance: Provenance,
     pub(super) until: Millis,
 }
 
@@ -342,6 +343,25 @@ impl Connection {
             dirty: self.dirty,
             ..Connection::in_phase(self.generation, Phase::Terminating(terminating), heard_at, ping_at)
         };
+    }
+
+    /// What goes with its socket to the control thread, while the driver is asked for that.
+    pub(super) fn take_detached(&mut self) -> Option<(Vec<u8>, Provenance)> {
+        match &mut self.phase {
+            Phase::Terminating(Terminating::Detached(detached)) => {
+                Some((std::mem::take(&mut detached.read), detached.provenance))
+            }
+            Phase::Handshake(_)
+            | Phase::Authorizing(_)
+            | Phase::Opening(_)
+            | Phase::Json
+            | Phase::Raw { .. }
+            | Phase::Quiescing(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(Terminating::Released) => None,
+        }
     }
 
     fn in_phase(generation: u32, phase: Phase, now: Millis, until: Millis) -> Connection {

@@ -76,6 +76,17 @@ pub enum RemoteAddr {
     Unix,
 }
 
+/// Where what a client sends came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provenance {
+    /// The listener that it came through.
+    pub listener: ListenerId,
+    /// The client, as the socket or what stands in front of its bytes names it.
+    pub remote: RemoteAddr,
+    /// Whether a PROXY header has named the client: the socket is a proxy's.
+    pub proxied: bool,
+}
+
 /// A client that connected.
 #[derive(Debug)]
 pub struct Accepted<S> {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::commands::Message;
 use super::connection::{CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then};
-use super::driver::{Accepted, Detach, Driver, Release, SlotKey};
+use super::driver::{Accepted, Detach, Driver, Provenance, Release, SlotKey};
 use super::identity::{Identity, Passport, Rates, Subject};
 use super::intake::Decoded;
 use super::worker::{DeflateSettings, Settings, Worker};
@@ -21,13 +21,14 @@ impl<D: Driver> Worker<D> {
     /// A client has connected; its request is awaited.
     pub(super) fn accept(&mut self, accepted: Accepted<D::Stream>) {
         let Accepted { stream, listener, remote } = accepted;
+        let provenance = Provenance { listener, remote, proxied: false };
         let sockets_max = self.settings.connections_max.saturating_add(self.settings.handshakes_max);
         if !NodeMetrics::take_permit(&self.node.metrics.sockets, sockets_max) {
             // It may ask about health, for which descriptors are kept back. Nothing else is answered there.
-            return (self.http)(stream, Vec::new());
+            return (self.http)(stream, Vec::new(), provenance);
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
-        let handshake = Handshake { reader: HeadReader::default(), listener, remote, until };
+        let handshake = Handshake { reader: HeadReader::default(), provenance, until };
         let slot = self.connections.sessions.insert(handshake, self.now);
         if self.driver.attach(slot, stream).is_err() {
             return self.free(slot);
@@ -208,13 +209,9 @@ impl<D: Driver> Worker<D> {
 
     /// The driver gives out a socket that is to be handed over.
     pub(super) fn detached(&mut self, slot: SlotKey, stream: D::Stream) {
-        if let Some(connection) = self.connections.get_mut(slot)
-            && matches!(connection.phase(), Phase::Terminating(Terminating::Detached(_)))
-            && let Some(read) = connection.kept_mut()
-        {
-            let read = std::mem::take(read);
+        if let Some((read, provenance)) = self.connections.get_mut(slot).and_then(Connection::take_detached) {
             self.free(slot);
-            (self.http)(stream, read);
+            (self.http)(stream, read, provenance);
         }
     }
 
@@ -238,20 +235,19 @@ impl<D: Driver> Worker<D> {
 
     fn head_received(&mut self, slot: SlotKey, bytes: &[u8]) {
         let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
-        let Handshake { reader, until, listener, remote } = handshake;
-        let (listener, remote) = (*listener, *remote);
-        let until = *until;
+        let Handshake { reader, until, provenance } = handshake;
+        let (provenance, until) = (*provenance, *until);
         let (bytes, head_bytes) = match reader.push(bytes, self.settings.head) {
             Ok(None) => return,
             Ok(Some(complete)) => complete,
             Err(refusal) => {
-                tracing::debug!(reactor = self.me.0, listener = listener.0, ?remote, "no request head");
+                tracing::debug!(reactor = self.me.0, ?provenance, "no request head");
                 return self.refuse(slot, refusal);
             }
         };
         match parse_head_named(&bytes[..head_bytes], self.settings.head, self.settings.gate.naming()) {
             Err(refusal) => {
-                tracing::debug!(reactor = self.me.0, listener = listener.0, ?remote, "no good request");
+                tracing::debug!(reactor = self.me.0, ?provenance, "no good request");
                 self.refuse(slot, refusal);
             }
             Ok(Head::Upgrade(upgrade)) => self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until),
@@ -259,11 +255,11 @@ impl<D: Driver> Worker<D> {
                 self.wheel.disarm(slot.slot());
                 match self.driver.detach(slot) {
                     Detach::Done(stream) => {
-                        (self.http)(stream, bytes);
+                        (self.http)(stream, bytes, provenance);
                         self.free(slot);
                     }
                     Detach::Later => {
-                        let detached = Box::new(Detached { read: bytes });
+                        let detached = Box::new(Detached { read: bytes, provenance });
                         self.connections.sessions.terminate(slot, Terminating::Detached(detached));
                     }
                     Detach::Lost => self.free(slot),

@@ -34,7 +34,9 @@ mod tls;
 mod verifier;
 mod worker;
 
-pub use driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
+pub use driver::{
+    Accepted, Completion, Detach, Driver, ListenerId, Provenance, Release, RemoteAddr, Sent, Shortfall, SlotKey,
+};
 pub use gate::Gate;
 pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, Wakers, post_office};
 pub use tls::Tls;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::connection::{Admission, Connection, Phase};
 use super::connections::Connections;
-use super::driver::{Completion, Driver, SlotKey};
+use super::driver::{Completion, Driver, Provenance, SlotKey};
 use super::flush::Flush;
 use super::gate::{Asked, Gate};
 use super::intake::Resumable;
@@ -101,8 +101,8 @@ pub struct Assignment {
     pub jitter_seed: u64,
 }
 
-/// Takes a socket whose request is plain HTTP, with the bytes already read.
-pub type HttpHandoff<S> = Box<dyn FnMut(S, Vec<u8>)>;
+/// Takes a socket whose request is plain HTTP, with the bytes already read and where it came from.
+pub type HttpHandoff<S> = Box<dyn FnMut(S, Vec<u8>, Provenance)>;
 
 /// Whether a worker goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

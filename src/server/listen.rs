@@ -7,11 +7,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::ServeError;
 use super::unix::UnixSocket;
-use crate::config::{Listen, Tcp, Unix};
+use crate::config::{Listen, Listener, Tcp, Unix};
 
 /// What is listened on.
 pub(super) struct Listeners {
-    /// For each reactor, its sockets.
+    /// For each reactor, its sockets, one for each listener of the configuration and in their order.
     pub(super) sockets: Vec<Vec<Socket>>,
     /// What to print, in the order of the configuration.
     pub(super) addresses: Vec<String>,
@@ -19,15 +19,16 @@ pub(super) struct Listeners {
     pub(super) unix: Vec<UnixSocket>,
 }
 
-pub(super) fn bind(listen: &[Listen], reactors: usize, tcp: &Tcp, unix: &Unix) -> Result<Listeners, ServeError> {
+pub(super) fn bind(listen: &[Listener], reactors: usize, tcp: &Tcp, unix: &Unix) -> Result<Listeners, ServeError> {
     let mut listeners =
         Listeners { sockets: (0..reactors).map(|_| Vec::new()).collect(), addresses: Vec::new(), unix: Vec::new() };
-    for address in listen {
+    for Listener { address, tls, .. } in listen {
         match address {
             Listen::Tcp(address) => {
                 let fail = |error| ServeError::Listen { address: address.to_string(), error };
                 let bound = bind_tcp(*address, &mut listeners.sockets, tcp).map_err(fail)?;
-                listeners.addresses.push(format!("http://{bound}/"));
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                listeners.addresses.push(format!("{scheme}://{bound}/"));
             }
             Listen::Unix(path) => {
                 let bound = UnixSocket::bind(path, unix, backlog(tcp))?;
@@ -94,9 +95,10 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn bind_default(listen: Listen, reactors: usize) -> Result<Listeners, ServeError> {
+    fn bind_default(address: Listen, reactors: usize) -> Result<Listeners, ServeError> {
         let config = Config::default();
-        bind(&[listen], reactors, &config.tcp, &config.unix)
+        let listener = Listener { address, ..config.listeners[0].clone() };
+        bind(&[listener], reactors, &config.tcp, &config.unix)
     }
 
     #[test]

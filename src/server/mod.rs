@@ -131,7 +131,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 fn serve(config: Config) -> Result<(), ServeError> {
     let cores = cores::assign(&config)?;
     let (descriptors, raised) = memory::raise_descriptor_limit();
-    let own = descriptors::own(cores.len() as u64, config.listen.len() as u64);
+    let own = descriptors::own(cores.len() as u64, config.listeners.len() as u64);
     let connections_max = config.limits.connections_max as u64;
     let wanted = descriptors::wanted(connections_max, own);
     // Before the first thread: with one thread the process waits for no lock.
@@ -149,7 +149,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let (gate, jobs) = gate(&config.auth, cores.len())?;
     let mut node = Node::new(&config, cores.len(), shares, gate)?;
     node.jobs = jobs;
-    let Listeners { sockets, addresses, unix } = listen::bind(&config.listen, cores.len(), &config.tcp, &config.unix)?;
+    let Listeners { sockets, addresses, unix } =
+        listen::bind(&config.listeners, cores.len(), &config.tcp, &config.unix)?;
     let reactors = node.spawn(sockets, cores)?;
     node.ready.store(true, Ordering::Relaxed);
     tracing::info!(
@@ -319,7 +320,7 @@ impl Node {
             {
                 tracing::warn!(reactor = at, core = core.id, "cannot pin this reactor: it runs where it may");
             }
-            let http = Box::new(move |socket, read| http.give(socket, read));
+            let http = Box::new(move |socket, read, provenance| http.give(socket, read, provenance));
             let mut worker = Worker::new(assignment, driver, http);
             // The receiver is gone where the process leaves at once.
             let _ = end.send(worker.run());

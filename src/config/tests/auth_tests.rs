@@ -5,7 +5,7 @@ use super::*;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn key_flags(keys: &[&str]) -> Sources {
-    Sources { auth_key_flags: keys.iter().map(ToString::to_string).collect(), ..Sources::default() }
+    Sources { list_flags: keys.iter().map(|key| (&AUTH_KEY, (*key).to_owned())).collect(), ..Sources::default() }
 }
 
 fn key_file(lines: &str) -> Sources {
@@ -26,13 +26,13 @@ fn a_key_is_the_same_from_everywhere() {
     ] {
         assert_eq!(keys(&file(&text)), [("HS256", Some("a".to_owned()), secret.clone())], "{text}");
     }
-    let by_env = env(&[(ENV_AUTH_KEY, &format!("alg=HS256, kid=a, secret={SECRET}"))]);
+    let by_env = env(&[("FANFARE_AUTH_KEY", &format!("alg=HS256, kid=a, secret={SECRET}"))]);
     assert_eq!(keys(&by_env), [("HS256", Some("a".to_owned()), secret)]);
     let file_key = KeyMaterial::PublicKeyFile("/k.pem".to_owned());
     let expected =
         [("ES256", None, file_key), ("HS512", Some("b".to_owned()), KeyMaterial::SecretFile("/s".to_owned()))];
     let text = "alg=ES256,public_key_file=/k.pem; alg=HS512,kid=b,secret_file=/s";
-    assert_eq!(keys(&env(&[(ENV_AUTH_KEY, text)])), expected);
+    assert_eq!(keys(&env(&[("FANFARE_AUTH_KEY", text)])), expected);
     assert_eq!(keys(&key_flags(&[text])), expected);
     assert_eq!(keys(&key_flags(&["alg=ES256,public_key_file=/k.pem", "alg=HS512,kid=b,secret_file=/s"])), expected);
 }
@@ -111,7 +111,7 @@ fn no_message_repeats_a_secret() {
     ] {
         let told = problems(&key_flags(&[&text]));
         assert!(!told.is_empty() && !told.concat().contains("hunter2"), "{told:?}");
-        let told = problems(&env(&[(ENV_AUTH_KEY, &text)]));
+        let told = problems(&env(&[("FANFARE_AUTH_KEY", &text)]));
         assert!(!told.concat().contains("hunter2"), "{told:?}");
     }
     let (config, effective) =

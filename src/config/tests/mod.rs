@@ -2,6 +2,7 @@
 
 mod auth_tests;
 mod file_tests;
+mod listener_tests;
 mod room_tests;
 
 use std::ffi::OsString;
@@ -30,26 +31,33 @@ fn example() -> String {
         }
         text += &example_row(setting, setting.name());
     }
-    text += "
-# Rules for rooms, at most 1000: a [[room]] table each, with the keys below. The first rule whose pattern matches the
-# whole room id counts; a room without one keeps no history. FANFARE_ROOM and --room give rules that come before these,
-# those of flags first; a rule is match=market.*,history.size=1000,history.ttl=10m there, with semicolons between two.
-#[[room]]
-";
-    for setting in ROOM_SETTINGS {
-        text += &example_row(setting, setting.name_in_rule().expect(setting.key));
-    }
-    text += "
-# Keys that tokens are checked by, at most 100: an [[auth.key]] table each, with its alg and one of the other names below
-# but kid. With one, clients need a token. FANFARE_AUTH_KEY and --auth.key give more of them; a key is
-# alg=HS256,secret_file=/run/secrets/fanfare there, with semicolons between two.
-#[[auth.key]]
-";
-    for setting in AUTH_KEY_SETTINGS {
-        text += &example_row(setting, setting.name_in_rule().expect(setting.key));
+    for (list, comment) in LISTS.into_iter().zip([EXAMPLE_ROOM, EXAMPLE_AUTH_KEY, EXAMPLE_LISTENER]) {
+        writeln!(text, "\n{comment}#[[{}]]", list.name).expect("a string takes all");
+        for setting in list.rows {
+            text += &example_row(setting, setting.name_in_entry().expect(setting.key));
+        }
     }
     text
 }
+
+const EXAMPLE_ROOM: &str = "\
+# Rules for rooms, at most 1000: a [[room]] table each, with the keys below. The first rule whose pattern matches the
+# whole room id counts; a room without one keeps no history. FANFARE_ROOM and --room give rules that come before these,
+# those of flags first; a rule is match=market.*,history.size=1000,history.ttl=10m there, with semicolons between two.
+";
+
+const EXAMPLE_AUTH_KEY: &str = "\
+# Keys that tokens are checked by, at most 100: an [[auth.key]] table each, with its alg and one of the other names below
+# but kid. With one, clients need a token. FANFARE_AUTH_KEY and --auth.key give more of them; a key is
+# alg=HS256,secret_file=/run/secrets/fanfare there, with semicolons between two.
+";
+
+const EXAMPLE_LISTENER: &str = "\
+# How single addresses are served: a [[listener]] table each, with its address and what differs from the rest. It may be
+# one of listen, or another one; without listen, none but these are served. At most 64 addresses are served together.
+# FANFARE_LISTENER and --listener give more of them; one is address=0.0.0.0:443,certificate=a.pem,key=a.key there, with
+# semicolons between two.
+";
 
 fn example_row(setting: &Setting, name: &str) -> String {
     let default = setting.kind.parse(setting.default).expect(setting.key).to_toml();
@@ -92,6 +100,8 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Bool => vec!["true".to_owned(), "false".to_owned()],
         Kind::Text { .. } => vec!["{user} \"was\" here\n".to_owned(), String::new()],
         Kind::Choice(words) => words.iter().map(ToString::to_string).collect(),
+        Kind::Address => vec!["[::1]:9".to_owned(), "unix:/run/x".to_owned()],
+        Kind::Paths => vec!["a.pem, /b c/d.pem".to_owned(), "e.pem".to_owned()],
         Kind::Addresses => vec!["[::1]:9,unix:/run/x".to_owned()],
         Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
         Kind::Mode => vec!["0600".to_owned()],
@@ -117,16 +127,13 @@ fn the_table_is_sound() {
         assert!(setting.key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'.')), "{}", setting.key);
         assert!(setting.key.matches('.').count() <= 2, "{}", setting.key);
         assert!(setting.help.ends_with('.') && !setting.help.contains('\n'), "{}", setting.key);
-        assert!(setting.env() != ENV_CONFIG && setting.env() != ENV_ROOM && setting.env() != ENV_AUTH_KEY);
-        assert!(setting.name_in_rule().is_none(), "{} stands where rules for rooms do", setting.key);
+        assert!(setting.env() != ENV_CONFIG && LISTS.iter().all(|list| setting.env() != list.env()));
+        assert!(setting.name_in_entry().is_none(), "{} stands where entries of a list do", setting.key);
     }
-    for (index, row) in ROOM_SETTINGS.iter().chain(AUTH_KEY_SETTINGS).enumerate() {
-        assert!(
-            ROOM_SETTINGS.iter().chain(AUTH_KEY_SETTINGS).take(index).all(|other| other.key != row.key),
-            "{} is there twice",
-            row.key
-        );
-        assert!(row.name_in_rule().is_some() && row.help.ends_with('.') && !row.help.contains('\n'), "{}", row.key);
+    let rows = || LISTS.into_iter().flat_map(|list| list.rows);
+    for (index, row) in rows().enumerate() {
+        assert!(rows().take(index).all(|other| other.key != row.key), "{} is there twice", row.key);
+        assert!(row.name_in_entry().is_some() && row.help.ends_with('.') && !row.help.contains('\n'), "{}", row.key);
     }
 }
 
@@ -136,6 +143,12 @@ fn the_defaults_are_these() {
     let second = Duration::from_secs(1);
     let expected = Config {
         listen: vec![Listen::Tcp(([127, 0, 0, 1], 8080).into())],
+        listeners: vec![Listener {
+            address: Listen::Tcp(([127, 0, 0, 1], 8080).into()),
+            tls: None,
+            proxy_protocol: false,
+            admin: false,
+        }],
         reactors: 0,
         pin: Pin::Auto,
         io: Io::Auto,
@@ -194,9 +207,10 @@ fn the_defaults_are_these() {
 fn every_setting_reaches_the_config_from_every_source() {
     // Without a key some would check nothing, and are refused.
     let with_key =
-        |sources: Sources| Sources { auth_key_flags: vec!["alg=HS256,secret_file=/s".to_owned()], ..sources };
+        |sources: Sources| Sources { list_flags: vec![(&AUTH_KEY, "alg=HS256,secret_file=/s".to_owned())], ..sources };
     let default = loaded(&with_key(Sources::default()));
-    for setting in SETTINGS {
+    // Those of section [tls] need each other, and have a test of their own.
+    for setting in SETTINGS.iter().filter(|setting| setting.section() != Some("tls")) {
         for value in other_values(setting) {
             let by_flag = loaded(&with_key(flags(&[(setting.key, &value)])));
             assert_ne!(by_flag, default, "{} = {value} changes nothing", setting.key);
@@ -213,7 +227,13 @@ fn every_setting_reaches_the_config_from_every_source() {
 fn every_word_is_a_variant_of_its_own() {
     for setting in SETTINGS {
         if let Kind::Choice(words) = setting.kind {
-            let configs: Vec<_> = words.iter().map(|word| loaded(&flags(&[(setting.key, word)]))).collect();
+            let tls = [("tls.certificate", "a"), ("tls.key", "a")];
+            let with_tls = |word: &str| {
+                // It would check nothing where no client is asked for a certificate.
+                let client_ca = ("tls.client_ca", if matches!(word, "optional" | "required") { "a" } else { "" });
+                flags(&[tls[0], tls[1], client_ca, (setting.key, word)])
+            };
+            let configs: Vec<_> = words.iter().map(|word| loaded(&with_tls(word))).collect();
             for (index, config) in configs.iter().enumerate() {
                 assert!(!configs[..index].contains(config), "{} = {}", setting.key, words[index]);
             }
@@ -397,7 +417,7 @@ fn the_example_file_is_the_table() {
     let is_setting = |line: &&str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(char::is_alphabetic));
     assert_eq!(
         found.lines().filter(is_setting).count(),
-        SETTINGS.len() + ROOM_SETTINGS.len() + AUTH_KEY_SETTINGS.len()
+        SETTINGS.len() + LISTS.into_iter().map(|list| list.rows.len()).sum::<usize>()
     );
     // An example of a key would be none.
     let before_keys = found.split_once("#[[auth.key]]").map_or("", |(before, _)| before);

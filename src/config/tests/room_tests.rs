@@ -10,7 +10,7 @@ fn rule(pattern: &str, size: u32, ttl_seconds: u64) -> RoomRule {
 }
 
 fn room_flags(rules: &[&str]) -> Sources {
-    Sources { room_flags: rules.iter().map(ToString::to_string).collect(), ..Sources::default() }
+    Sources { list_flags: rules.iter().map(|rule| (&ROOM, (*rule).to_owned())).collect(), ..Sources::default() }
 }
 
 /// The patterns of the rules in the order in which they are tried.
@@ -35,12 +35,12 @@ fn a_rule_of_the_file_is_written_as_toml_allows() {
 fn environment_and_flag_write_a_rule_on_one_line() {
     for text in ["match=a.*,history.size=7,history.ttl=1m", " history.ttl = 60000 , match = a.*,\nhistory.size=7 "] {
         assert_eq!(loaded(&room_flags(&[text])).room, [rule("a.*", 7, 60)], "{text}");
-        assert_eq!(loaded(&env(&[(ENV_ROOM, text)])).room, [rule("a.*", 7, 60)], "{text}");
+        assert_eq!(loaded(&env(&[("FANFARE_ROOM", text)])).room, [rule("a.*", 7, 60)], "{text}");
     }
     assert_eq!(loaded(&room_flags(&["match=a=b"])).room, [rule("a=b", 0, 600)]);
     let several = "match=a;match=b,history.size=1;\n match=c";
     let expected = [rule("a", 0, 600), rule("b", 1, 600), rule("c", 0, 600)];
-    assert_eq!(loaded(&env(&[(ENV_ROOM, several)])).room, expected);
+    assert_eq!(loaded(&env(&[("FANFARE_ROOM", several)])).room, expected);
     assert_eq!(loaded(&room_flags(&[several])).room, expected);
     assert_eq!(loaded(&room_flags(&["match=a", "match=b,history.size=1", "match=c"])).room, expected);
 }
@@ -70,9 +70,9 @@ fn bounds_are_allowed_and_what_is_beyond_is_not() {
 fn rules_add_up_and_those_of_later_sources_come_first() {
     let mut sources = file("[[room]]\nmatch = \"file.1\"\n[[room]]\nmatch = \"file.2\"\n");
     assert_eq!(patterns(&sources), ["file.1", "file.2"]);
-    sources.env = env(&[(ENV_ROOM, "match=env.1;match=env.2")]).env;
+    sources.env = env(&[("FANFARE_ROOM", "match=env.1;match=env.2")]).env;
     assert_eq!(patterns(&sources), ["env.1", "env.2", "file.1", "file.2"]);
-    sources.room_flags = room_flags(&["match=flag.1", "match=flag.2"]).room_flags;
+    sources.list_flags = room_flags(&["match=flag.1", "match=flag.2"]).list_flags;
     assert_eq!(patterns(&sources), ["flag.1", "flag.2", "env.1", "env.2", "file.1", "file.2"]);
 }
 
@@ -248,15 +248,15 @@ fn each_wrong_rule_on_one_line_says_what_to_do() {
         ),
     ] {
         assert_eq!(problems(&room_flags(&[text])), [format!("--room: {message}")], "{text}");
-        assert_eq!(problems(&env(&[(ENV_ROOM, text)])), [format!("FANFARE_ROOM: {message}")], "{text}");
+        assert_eq!(problems(&env(&[("FANFARE_ROOM", text)])), [format!("FANFARE_ROOM: {message}")], "{text}");
     }
 }
 
 #[test]
 fn all_problems_of_all_rules_are_found() {
     let mut sources = file("[[room]]\nmatch = 1\nhistory.size = -1\n[[room]]\n");
-    sources.env = env(&[(ENV_ROOM, "match=a,history.size=x,y=1")]).env;
-    sources.room_flags = room_flags(&["match=", "a"]).room_flags;
+    sources.env = env(&[("FANFARE_ROOM", "match=a,history.size=x,y=1")]).env;
+    sources.list_flags = room_flags(&["match=", "a"]).list_flags;
     let places: Vec<_> = problems(&sources).iter().map(|text| text.split(": ").next().map(str::to_owned)).collect();
     let expected = ["f.toml:2:9", "f.toml:3:16", "f.toml:4:1", "FANFARE_ROOM", "FANFARE_ROOM", "--room", "--room"];
     assert_eq!(places, expected.map(|place| Some(place.to_owned())));
@@ -266,15 +266,16 @@ fn all_problems_of_all_rules_are_found() {
 #[test]
 fn rules_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStringExt;
-    let sources = Sources { env: vec![(ENV_ROOM.into(), OsString::from_vec(b"a\xff".to_vec()))], ..Sources::default() };
-    assert_eq!(problems(&sources), ["FANFARE_ROOM: \"a\u{fffd}\" is not UTF-8; write it in UTF-8"]);
+    let sources =
+        Sources { env: vec![("FANFARE_ROOM".into(), OsString::from_vec(b"a\xff".to_vec()))], ..Sources::default() };
+    assert_eq!(problems(&sources), ["FANFARE_ROOM: the value is not UTF-8; write it in UTF-8"]);
 }
 
 #[test]
 fn one_rule_too_many_is_refused() {
     let mut sources = file(&"[[room]]\nmatch = \"a\"\n".repeat(ROOM_RULES_MAX));
     assert_eq!(loaded(&sources).room.len(), ROOM_RULES_MAX);
-    sources.room_flags = room_flags(&["match=b"]).room_flags;
+    sources.list_flags = room_flags(&["match=b"]).list_flags;
     assert_eq!(problems(&sources), ["f.toml:2000:9: room: 1001 rules are too many; write at most 1000"]);
     assert_eq!(
         problems(&room_flags(&vec!["match=b"; ROOM_RULES_MAX + 2])),
@@ -286,8 +287,8 @@ fn one_rule_too_many_is_refused() {
 fn effective_rules_give_themselves_again() {
     let mut sources =
         file("[[room]]\nmatch = \"a\"\nhistory.size = 1\n\n[[room]]\nmatch = \"a # \\\"b\\\"\\n\\\\*\"\n");
-    sources.env = env(&[(ENV_ROOM, "match=b,history.ttl=1d")]).env;
-    sources.room_flags = room_flags(&["match=*"]).room_flags;
+    sources.env = env(&[("FANFARE_ROOM", "match=b,history.ttl=1d")]).env;
+    sources.list_flags = room_flags(&["match=*"]).list_flags;
     let (config, effective) = Config::load(&sources).expect("all are good");
     let text = effective.to_string();
     let expected = r#"

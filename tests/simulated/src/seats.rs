@@ -85,7 +85,7 @@ impl Seats {
         let reactors = mailboxes.len() as u16;
         let seat = |((at, mailbox), waker): ((usize, _), _)| {
             let to = handed.clone();
-            let handoff = Box::new(move |client, bytes| to.borrow_mut().push((client, bytes)));
+            let handoff = Box::new(move |client, bytes, _| to.borrow_mut().push((client, bytes)));
             let (me, settings, node) = (ReactorId(at as u16), settings.clone(), state.clone());
             let assignment = Assignment { me, reactors, mailbox, settings, node, jitter_seed: seed + at as u64 };
             let worker = Worker::new(assignment, world.driver(at), handoff);
