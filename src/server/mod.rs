@@ -9,6 +9,7 @@ mod listen;
 mod log;
 mod memory;
 mod signals;
+mod tls;
 mod unix;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -24,6 +25,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use listen::Listeners;
 use signals::Request;
 use socket2::Socket;
+use tls::TlsError;
 use unix::UnixSocket;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
@@ -41,6 +43,7 @@ use crate::reactor::{
     verifier,
 };
 use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
+use crate::tls::Acceptor;
 
 pub use log::last_words;
 
@@ -65,6 +68,8 @@ pub enum ServeError {
     },
     /// A key that tokens are checked by is not there, or is none.
     Auth(AuthError),
+    /// A certificate or its key is not there, or is none.
+    Tls(TlsError),
     /// A core that was asked for is not there.
     Core(usize),
     /// The process may have too few descriptors for a single connection.
@@ -98,6 +103,7 @@ impl fmt::Display for ServeError {
                  the server's user is in"
             ),
             ServeError::Auth(error) => write!(f, "{error}"),
+            ServeError::Tls(error) => write!(f, "{error}"),
             ServeError::Core(core) => {
                 write!(f, "core {core} is not available to this process: choose others with --pin, or --pin none")
             }
@@ -149,6 +155,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let (gate, jobs) = gate(&config.auth, cores.len())?;
     let mut node = Node::new(&config, cores.len(), shares, gate)?;
     node.jobs = jobs;
+    node.acceptors = tls::load(&config.listeners).map_err(ServeError::Tls)?;
     let Listeners { sockets, addresses, unix } =
         listen::bind(&config.listeners, cores.len(), &config.tcp, &config.unix)?;
     let reactors = node.spawn(sockets, cores)?;
@@ -204,6 +211,8 @@ struct Node {
     ready: Arc<AtomicBool>,
     /// Tokens that are looked at beside the reactors, where tokens are asked for.
     jobs: Option<Jobs>,
+    /// What TLS sessions begin with, by listener.
+    acceptors: Vec<Option<Arc<Acceptor>>>,
 }
 
 struct Reactors {
@@ -248,7 +257,7 @@ impl Node {
         let ready = Arc::new(AtomicBool::new(false));
         let jitter_seed = u64::from_ne_bytes(*jitter_seed);
         let settings = settings(config, shares, gate);
-        Ok(Node { settings, shares, state, cluster, jitter_seed, started: Instant::now(), ready, jobs: None })
+        Ok(Node { settings, shares, state, cluster, jitter_seed, started: Instant::now(), ready, jobs: None, acceptors: Vec::new() })
     }
 
     fn spawn(
@@ -262,7 +271,7 @@ impl Node {
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
         for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
             let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
-            drivers.push(Tls::new(driver, Vec::new()));
+            drivers.push(Tls::new(driver, self.acceptors.clone()));
             wakers.push((peer, waker));
         }
         let reactors = drivers.len() as u16;
