@@ -337,6 +337,10 @@ pub const RETRY_AFTER_S_MAX: u32 = 10;
 /// starts anew after [`RATE_FORGIVEN_MS`] within the rate.
 pub const RATE_STRIKES_MAX: u32 = 100;
 
+/// Control frames of one connection that are handled in a second, whatever its rate is. More are not answered; with
+/// [`RATE_STRIKES_MAX`] beyond in the same second the connection is closed with 1008.
+pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 100;
+
 /// How long a connection must keep within its rate for earlier excesses to be forgotten, in milliseconds.
 pub const RATE_FORGIVEN_MS: u64 = 1_000;
 
@@ -387,3 +391,4 @@ const _: () = assert!(BATCH_POOL_BYTES_MAX >= FRAME_SHARE_BYTES);
 const _: () =
     assert!(CLUSTER_PRESENT_BYTES < CLUSTER_PRESENT_OWED_BYTES_MAX && PRESENCE_USERS_MAX < PRESENCE_EXACT_MAX);
 const _: () = assert!(REACTORS_MAX <= u16::MAX as usize);
+const _: () = assert!(RATE_STRIKES_MAX < (u16::MAX - CONTROL_FRAMES_PER_SECOND_MAX) as u32);

@@ -24,7 +24,7 @@ pub use handshake::{
 };
 pub use mask::unmask;
 pub use outbox::{Cause, Chunk, Ledger, Outbox, Segment, Unit};
-pub use rate::TokenBucket;
+pub use rate::{ControlFrames, TokenBucket};
 pub use source::{FrameSource, Front};
 pub use target::Target;
 pub use utf8::{InvalidUtf8, Utf8Stream, validate};

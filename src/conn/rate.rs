@@ -1,5 +1,7 @@
-//! A token bucket that limits what one connection may send per second.
+//! What one connection may send per second: a token bucket for what it is allowed, and a count of its control frames.
 
+use super::close::PeerError;
+use crate::limits::{CONTROL_FRAMES_PER_SECOND_MAX, RATE_STRIKES_MAX};
 use crate::time::Millis;
 
 /// Levels are kept in thousandths of a unit: `per_second` of those flow in every millisecond, so
@@ -69,6 +71,35 @@ impl TokenBucket {
     }
 }
 
+/// The control frames of one connection in the current second, in four bytes: every connection has it, also where no
+/// rate is set. Seconds begin with the clock's, so that two may come back to back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ControlFrames {
+    /// Which second, of a day's quarter: a connection that comes back to the same one after that begins with what it had.
+    second: u16,
+    frames: u16,
+}
+
+impl ControlFrames {
+    /// One more; whether it is handled.
+    ///
+    /// # Errors
+    /// [`PeerError::RateAbuse`] for the first of a second that is more than `limits::RATE_STRIKES_MAX` beyond
+    /// `limits::CONTROL_FRAMES_PER_SECOND_MAX`.
+    pub fn take(&mut self, now: Millis) -> Result<bool, PeerError> {
+        let second = (now.0 / 1_000) as u16;
+        if self.second != second {
+            *self = ControlFrames { second, frames: 0 };
+        }
+        self.frames = self.frames.saturating_add(1);
+        match self.frames.checked_sub(CONTROL_FRAMES_PER_SECOND_MAX) {
+            None | Some(0) => Ok(true),
+            Some(beyond) if u32::from(beyond) <= RATE_STRIKES_MAX => Ok(false),
+            Some(_) => Err(PeerError::RateAbuse),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -124,6 +155,17 @@ mod tests {
         assert!(!bucket.take(1, Millis(10 + 1_510)));
         assert!(!bucket.take(250, Millis(10 + 2_509)));
         assert!(bucket.take(250, Millis(10 + 2_510)));
+    }
+
+    #[test]
+    fn control_frames_are_handled_then_passed_over_then_abuse() {
+        let mut frames = ControlFrames::default();
+        for second in [0, 1, 70_000] {
+            let outcomes: Vec<_> = (0..201).map(|at| frames.take(Millis(second * 1_000 + at))).collect();
+            assert_eq!(outcomes.iter().filter(|outcome| **outcome == Ok(true)).count(), 100);
+            assert_eq!(outcomes.iter().filter(|outcome| **outcome == Ok(false)).count(), 100);
+            assert_eq!(outcomes[200], Err(PeerError::RateAbuse));
+        }
     }
 
     #[test]

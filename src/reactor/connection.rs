@@ -17,12 +17,13 @@
 //! What is released or handed over frees its slot at once, or is `Terminating` until the driver has nothing of it under way.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use super::driver::Provenance;
 use super::identity::{Authority, Grant, Identity};
 use super::intake::Intake;
 use crate::compress::Agreement;
-use crate::conn::{Decoder, HeadReader, Outbox, PeerError, Target, Upgrade};
+use crate::conn::{ControlFrames, Decoder, HeadReader, Outbox, PeerError, Target, Upgrade};
 use crate::limits::CONNECTION_BYTES_MAX;
 use crate::time::Millis;
 
@@ -45,6 +46,8 @@ pub(super) struct Connection {
     /// What is held of its input, as it was counted last: an incomplete message, and what waits to be decoded.
     pub(super) partial_bytes: u32,
     pub(super) heartbeat: Heartbeat,
+    /// What of control frames it has sent lately.
+    pub(super) control_frames: ControlFrames,
     /// What it may do, where it is bounded.
     pub(super) grant: Option<Box<Grant>>,
     /// Whether it is in the list of connections to flush.
@@ -191,7 +194,23 @@ pub(super) struct Heartbeat {
     pub(super) heard_at: Millis,
     pub(super) ping_at: Millis,
     /// The first ping since then that nothing has come after.
-    pub(super) unanswered: Option<Millis>,
+    pub(super) unanswered: Unanswered,
+}
+
+/// When the ping was that nothing has come after, if there is one: in the bytes of its time, since every connection has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unanswered(Option<NonZeroU64>);
+
+impl Unanswered {
+    /// Since a ping of this moment, of which the clock's first two are one.
+    pub(super) fn since(pinged: Millis) -> Unanswered {
+        Unanswered(Some(NonZeroU64::new(pinged.0).unwrap_or(NonZeroU64::MIN)))
+    }
+
+    /// When the ping was.
+    pub(super) fn pinged(self) -> Option<Millis> {
+        self.0.map(|ms| Millis(ms.get()))
+    }
 }
 
 /// What a connection waits for behind a fence.
@@ -374,7 +393,8 @@ impl Connection {
             agreement: None,
             intake: Intake::default(),
             partial_bytes: 0,
-            heartbeat: Heartbeat { heard_at: now, ping_at: until, unanswered: None },
+            heartbeat: Heartbeat { heard_at: now, ping_at: until, unanswered: Unanswered::default() },
+            control_frames: ControlFrames::default(),
             grant: None,
             dirty: false,
             room: Room::Some,

@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 
 use super::commands::Message;
-use super::connection::{CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then};
+use super::connection::{
+    CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then, Unanswered,
+};
 use super::driver::{Accepted, Detach, Driver, Provenance, Release, SlotKey};
 use super::identity::{Identity, Passport, Rates, Subject};
 use super::intake::Decoded;
 use super::worker::{DeflateSettings, Settings, Worker};
 use crate::compress::{Agreement, Offer};
 use crate::conn::{
-    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, PeerError, Upgrade, parse_head_named, write_refusal,
+    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, parse_head_named, write_refusal,
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
@@ -76,7 +78,7 @@ impl<D: Driver> Worker<D> {
         let ping_at = self.next_ping_at();
         let now = self.now;
         let Some(connection) = self.connections.get_mut(slot).filter(|connection| connection.is_open()) else { return };
-        connection.heartbeat = Heartbeat { heard_at: now, ping_at, unanswered: None };
+        connection.heartbeat = Heartbeat { heard_at: now, ping_at, unanswered: Unanswered::default() };
         self.arm(slot);
         if !early.is_empty() {
             self.frames_received(slot, early);
@@ -370,9 +372,8 @@ impl<D: Driver> Worker<D> {
                         self.inflaters.recycle(bytes, READ_BYTES);
                     }
                 }
-                Ok(Some(Event::Ping(payload))) if open => {
-                    self.connections.frame(slot, Opcode::Pong, |out| out.extend_from_slice(&payload));
-                }
+                Ok(Some(Event::Ping(payload))) if open => self.ping(slot, &payload),
+                Ok(Some(Event::Pong)) if open => self.pong(slot),
                 Ok(Some(Event::Text(_) | Event::Binary(_) | Event::Ping(_) | Event::Pong)) => {}
                 Ok(Some(Event::Close(code))) if open => {
                     self.quiesce(slot, CloseCause::Close(code));
@@ -452,7 +453,7 @@ impl<D: Driver> Worker<D> {
             Phase::Terminating(_) => None,
             Phase::Json | Phase::Raw { .. } => {
                 let Heartbeat { ping_at, unanswered, .. } = connection.heartbeat;
-                let silent_at = unanswered.map(|pinged| pinged.saturating_add(self.settings.heartbeat_ms));
+                let silent_at = unanswered.pinged().map(|pinged| pinged.saturating_add(self.settings.heartbeat_ms));
                 let progress = connection.outbox.progress_at();
                 let stuck_at = progress.map(|at| at.saturating_add(self.settings.outbox_age_ms_max));
                 [Some(ping_at), silent_at, stuck_at, self.expiry_at(slot)].into_iter().flatten().min()
@@ -472,12 +473,12 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let reading_paused = spilled || connection.intake.is_paused();
         let heartbeat = &mut connection.heartbeat;
-        if let Some(pinged) = heartbeat.unanswered {
+        if let Some(pinged) = heartbeat.unanswered.pinged() {
             if heartbeat.heard_at >= pinged {
-                heartbeat.unanswered = None;
+                heartbeat.unanswered = Unanswered::default();
             } else if reading_paused {
                 // It may have answered: its socket was not read.
-                heartbeat.unanswered = Some(now);
+                heartbeat.unanswered = Unanswered::since(now);
             } else if pinged.saturating_add(interval_ms) <= now {
                 tracing::debug!(
                     reactor = self.me.0,
@@ -493,7 +494,9 @@ impl<D: Driver> Worker<D> {
         }
         if heartbeat.ping_at <= now {
             heartbeat.ping_at = ping_at;
-            heartbeat.unanswered.get_or_insert(now);
+            if heartbeat.unanswered.pinged().is_none() {
+                heartbeat.unanswered = Unanswered::since(now);
+            }
             self.connections.frame(slot, Opcode::Ping, |_| {});
         }
         self.arm(slot);
@@ -508,15 +511,6 @@ impl<D: Driver> Worker<D> {
 
     fn at_capacity(&mut self) -> HttpRefusal {
         HttpRefusal::AtCapacity { retry_after_s: self.random.u32(1..=RETRY_AFTER_S_MAX) }
-    }
-
-    /// Whether a message of so many bytes is within the connection's rate.
-    pub(super) fn within_rate(&mut self, slot: SlotKey, bytes: usize) -> Result<bool, PeerError> {
-        let now = self.now;
-        let Some(grant) = self.connections.get_mut(slot).and_then(|connection| connection.grant.as_mut()) else {
-            return Ok(true);
-        };
-        grant.rate_mut().map_or(Ok(true), |rate| rate.take(bytes as u64, now))
     }
 }
 

@@ -27,6 +27,7 @@ mod lifecycle;
 #[cfg(all(test, fanfare_loom))]
 mod loom_tests;
 mod mailbox;
+mod rates;
 mod sessions;
 pub mod sim;
 mod sync;
