@@ -27,6 +27,7 @@
 //! growth      →
 //! descriptors → limits
 //! cgroup      →
+//! network     →
 //! limits      →
 //! ```
 //!
@@ -34,7 +35,7 @@
 //!
 //! ```text
 //! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, auth, tls, router, conn, compress, protocol,
-//! frame, ids, time, growth, descriptors, cgroup
+//! frame, ids, time, growth, descriptors, cgroup, network
 //! ```
 //!
 //! Both lists are what `tests/layers.rs` checks the sources against. `ARCHITECTURE.md` tells the life of a message.
@@ -58,6 +59,7 @@ mod growth;
 pub mod ids;
 pub mod limits;
 pub mod metrics;
+pub mod network;
 pub mod protocol;
 pub mod reactor;
 pub mod router;

@@ -65,6 +65,13 @@ pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
 /// Bytes of the buffers for records that a reactor keeps between flushes.
 pub const TLS_POOL_BYTES_MAX: usize = 1 << 20;
 
+/// Longest header of the PROXY protocol, in bytes: 16 and what they tell the length of. A longer one ends the connection.
+pub const PROXY_HEADER_BYTES_MAX: usize = 16 + 2048;
+
+/// Hops of `X-Forwarded-For` that are looked at, from the last; where all of them are trusted proxies the client is the
+/// first of these.
+pub const PROXY_HOPS_MAX: usize = 32;
+
 /// Descriptors a node needs for itself beside its reactors': standard streams, signals, its other threads, Redis. How those
 /// beyond are divided stands in `descriptors`.
 pub const OWN_DESCRIPTORS: u64 = 64;

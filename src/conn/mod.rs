@@ -6,10 +6,12 @@
 
 mod close;
 mod decoder;
+mod forwarded;
 mod frame;
 mod handshake;
 mod mask;
 mod outbox;
+mod proxy;
 mod rate;
 mod source;
 mod target;
@@ -17,6 +19,7 @@ mod utf8;
 
 pub use close::{CloseReason, PeerError, close_payload, parse_close};
 pub use decoder::{Decoder, Event, MessageLimits};
+pub use forwarded::client_behind;
 pub use frame::{Header, parse_header};
 pub use handshake::{
     Credentials, Head, HeadLimits, HeadReader, HttpRefusal, Naming, Presented, Unauthorized, Upgrade, field_elements,
@@ -24,6 +27,7 @@ pub use handshake::{
 };
 pub use mask::unmask;
 pub use outbox::{Cause, Chunk, Ledger, Outbox, Segment, Unit};
+pub use proxy::{NoProxyHeader, ProxyHeader, parse_proxy};
 pub use rate::{ControlFrames, TokenBucket};
 pub use source::{FrameSource, Front};
 pub use target::Target;
