@@ -286,7 +286,13 @@ struct Routers {
 impl Routers {
     fn new() -> Routers {
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-        let settings = RouterSettings { rooms_max: 128, notices, history: HistorySettings::none(), cluster: false };
+        let settings = RouterSettings {
+            rooms_max: 128,
+            notices,
+            history: HistorySettings::none(),
+            user_connections: None,
+            cluster: false,
+        };
         let router = |me| Router::new(ReactorId(me), 2, 1, 1, settings.clone());
         Routers { routers: [router(0), router(1)], sinks: [Counter::new(), Counter::new()] }
     }
@@ -411,7 +417,7 @@ fn router_that_keeps(of: impl Fn(&str) -> Option<HistoryPolicy> + Send + Sync + 
         pinned_bytes_max: u64::MAX,
     };
     let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-    let settings = RouterSettings { rooms_max: 128, notices, history, cluster: false };
+    let settings = RouterSettings { rooms_max: 128, notices, history, user_connections: None, cluster: false };
     Router::new(ReactorId(0), 1, 1, 1, settings)
 }
 

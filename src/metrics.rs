@@ -30,6 +30,8 @@ pub enum Ending {
     SlowConsumer,
     /// The client's token came to its end: 4001.
     Expired,
+    /// A newer connection of the same user took its place: 4009.
+    Replaced,
 }
 
 impl Ending {
@@ -37,7 +39,7 @@ impl Ending {
     pub const COUNT: usize = Ending::ALL.len();
 
     /// All of them, each at its own index.
-    pub const ALL: [Ending; 11] = [
+    pub const ALL: [Ending; 12] = [
         Ending::Client,
         Ending::Lost,
         Ending::Silent,
@@ -49,6 +51,7 @@ impl Ending {
         Ending::AtCapacity,
         Ending::SlowConsumer,
         Ending::Expired,
+        Ending::Replaced,
     ];
 
     /// A stable word for metrics and logs.
@@ -65,6 +68,7 @@ impl Ending {
             Ending::AtCapacity => "at_capacity",
             Ending::SlowConsumer => "slow_consumer",
             Ending::Expired => "expired",
+            Ending::Replaced => "replaced",
         }
     }
 }
@@ -104,6 +108,76 @@ pub struct TlsCounts {
     pub sessions: u64,
 }
 
+/// Why a socket was given up, or a request refused, before it became a connection: what concerns strangers in numbers. Other
+/// refusals are answers to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its address has `address.connections_max` connections: 429.
+    AddressConnections,
+    /// From its address have come `address.handshakes_per_second` in this second: closed at once, or 429 behind a proxy.
+    AddressHandshakes,
+    /// Its address has `address.half_open_max` sockets whose request is not answered: as above.
+    AddressHalfOpen,
+    /// It is no trusted proxy and came to a listener for these: closed at once.
+    UntrustedProxy,
+    /// It came to a listener for proxies without a PROXY header: closed at once.
+    NoProxyHeader,
+    /// It was the oldest without a request when a new one found no place: closed.
+    Displaced,
+    /// The node's memory for messages was full, and it held some of it before it was a connection: closed.
+    Shed,
+}
+
+impl Refusal {
+    /// How many there are.
+    pub const COUNT: usize = Refusal::ALL.len();
+
+    /// All of them, each at its own index.
+    pub const ALL: [Refusal; 7] = [
+        Refusal::AddressConnections,
+        Refusal::AddressHandshakes,
+        Refusal::AddressHalfOpen,
+        Refusal::UntrustedProxy,
+        Refusal::NoProxyHeader,
+        Refusal::Displaced,
+        Refusal::Shed,
+    ];
+
+    /// A stable word for metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::AddressConnections => "address_connections",
+            Refusal::AddressHandshakes => "address_handshakes",
+            Refusal::AddressHalfOpen => "address_half_open",
+            Refusal::UntrustedProxy => "untrusted_proxy",
+            Refusal::NoProxyHeader => "no_proxy_header",
+            Refusal::Displaced => "displaced",
+            Refusal::Shed => "shed",
+        }
+    }
+}
+
+/// Sockets and requests that were refused, by why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals([u64; Refusal::COUNT]);
+
+impl Refusals {
+    /// One more was refused so.
+    pub fn count(&mut self, refusal: Refusal) {
+        self.0[refusal as usize] += 1;
+    }
+
+    /// How many were refused so.
+    pub fn of(&self, refusal: Refusal) -> u64 {
+        self.0[refusal as usize]
+    }
+
+    /// How many were refused in all.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
 /// What one reactor has done since it started; plain numbers on the reactor's own side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -113,6 +187,8 @@ pub struct Counts {
     pub opened: u64,
     /// WebSocket connections that ended.
     pub endings: Endings,
+    /// Sockets and requests of strangers that were refused.
+    pub refusals: Refusals,
     /// Messages received from clients.
     pub messages_in: u64,
     /// Messages queued for clients, each receiver counted, answers included.
@@ -149,6 +225,7 @@ pub struct ReactorMetrics {
     connections: AtomicU64,
     opened: AtomicU64,
     endings: [AtomicU64; Ending::COUNT],
+    refusals: [AtomicU64; Refusal::COUNT],
     messages_in: AtomicU64,
     messages_out: AtomicU64,
     deliveries: AtomicU64,
@@ -176,6 +253,9 @@ impl ReactorMetrics {
         for (counter, value) in self.endings.iter().zip(counts.endings.0) {
             set(counter, value);
         }
+        for (counter, value) in self.refusals.iter().zip(counts.refusals.0) {
+            set(counter, value);
+        }
         set(&self.messages_in, counts.messages_in);
         set(&self.messages_out, counts.messages_out);
         set(&self.deliveries, counts.deliveries);
@@ -201,6 +281,7 @@ impl ReactorMetrics {
             connections: get(&self.connections),
             opened: get(&self.opened),
             endings: Endings(self.endings.each_ref().map(get)),
+            refusals: Refusals(self.refusals.each_ref().map(get)),
             messages_in: get(&self.messages_in),
             messages_out: get(&self.messages_out),
             deliveries: get(&self.deliveries),
@@ -368,10 +449,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_ending_is_at_its_own_index_under_its_own_name() {
+    fn everything_counted_is_at_its_own_index_under_its_own_name() {
         for (at, ending) in Ending::ALL.into_iter().enumerate() {
             assert_eq!(ending as usize, at);
             assert_eq!(Ending::ALL.iter().filter(|other| other.name() == ending.name()).count(), 1);
+        }
+        for (at, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, at);
+            assert_eq!(Refusal::ALL.iter().filter(|other| other.name() == refusal.name()).count(), 1);
         }
     }
 
@@ -383,6 +468,7 @@ mod tests {
         counts = Counts { compressions: 11, compressions_discarded: 14, inflated_bytes: 12, ..counts };
         counts.endings.count(Ending::Silent);
         counts.endings.count(Ending::SlowConsumer);
+        counts.refusals.count(Refusal::Displaced);
         let metrics = ReactorMetrics::default();
         metrics.publish(&counts);
         assert_eq!(metrics.read(), counts);

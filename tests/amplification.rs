@@ -196,6 +196,7 @@ fn settings(deflates: bool) -> Settings {
                 pinned: Arc::default(),
                 pinned_bytes_max: ENDLESS as u64,
             },
+            user_connections: None,
             cluster: false,
         },
     }

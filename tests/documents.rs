@@ -50,6 +50,8 @@ fn the_wire_document_lists_every_close_code_and_no_other() {
             CloseReason::SlowConsumer,
             CloseReason::Disconnected,
             CloseReason::Expired,
+            CloseReason::TooManyConnections,
+            CloseReason::Replaced,
         ])
         .map(CloseReason::code)
         .collect();

@@ -118,6 +118,10 @@ pub enum CloseReason {
     Disconnected,
     /// Its token has come to its end: 4001.
     Expired,
+    /// Its user has as many connections as `limits.user_connections_max` allows: 1008.
+    TooManyConnections,
+    /// A newer connection of the same user takes its place: 4009.
+    Replaced,
 }
 
 impl CloseReason {
@@ -128,8 +132,9 @@ impl CloseReason {
             CloseReason::Peer(error) => error.code().into(),
             CloseReason::AtCapacity => CloseCode::Again.into(),
             CloseReason::Expired => 4001,
+            CloseReason::Replaced => 4009,
             CloseReason::SlowConsumer => 4008,
-            CloseReason::Disconnected => CloseCode::Policy.into(),
+            CloseReason::Disconnected | CloseReason::TooManyConnections => CloseCode::Policy.into(),
         }
     }
 
@@ -142,6 +147,8 @@ impl CloseReason {
             CloseReason::SlowConsumer => "slow consumer: messages were not read in time".to_owned(),
             CloseReason::Disconnected => "disconnected by an operator".to_owned(),
             CloseReason::Expired => "token expired: connect again with a new one".to_owned(),
+            CloseReason::TooManyConnections => "too many connections of this user: close another one first".to_owned(),
+            CloseReason::Replaced => "replaced by a newer connection of the same user".to_owned(),
         };
         close_payload(out, self.code(), &reason);
     }
@@ -210,6 +217,8 @@ mod tests {
             (CloseReason::SlowConsumer, 4008),
             (CloseReason::Disconnected, 1008),
             (CloseReason::Expired, 4001),
+            (CloseReason::TooManyConnections, 1008),
+            (CloseReason::Replaced, 4009),
             (CloseReason::Peer(PeerError::NotAllowed), 1008),
             (CloseReason::Peer(PeerError::MessageTooBig), 1009),
             (CloseReason::Peer(PeerError::InvalidUtf8), 1007),

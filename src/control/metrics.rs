@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 use super::Node;
-use crate::metrics::{Counts, Ending, LOG_LINES_DROPPED};
+use crate::metrics::{Counts, Ending, LOG_LINES_DROPPED, Refusal};
 
 /// What a scraper is told this is.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -47,6 +47,13 @@ pub(super) fn text(node: &Node) -> String {
             page.sample(CLOSED, &[("reactor", &reactor), ("reason", &ending.name())], counts.endings.of(ending));
         }
     }
+    page.family(REFUSED, Type::Counter, "Sockets and requests refused before they became connections, by why.");
+    for (reactor, counts) in reactors.iter().enumerate() {
+        for refusal in Refusal::ALL {
+            let labels: [(&str, &dyn Display); 2] = [("reactor", &reactor), ("reason", &refusal.name())];
+            page.sample(REFUSED, &labels, counts.refusals.of(refusal));
+        }
+    }
     for (name, grows, help, value) in node.metrics.cluster.iter().flat_map(|cluster| cluster.read().families()) {
         let (name, kind) = match grows {
             true => (format!("fanfare_cluster_{name}_total"), Type::Counter),
@@ -59,6 +66,8 @@ pub(super) fn text(node: &Node) -> String {
 }
 
 const CLOSED: &str = "fanfare_connections_closed_total";
+
+const REFUSED: &str = "fanfare_refused_total";
 
 /// A number that each reactor has one of.
 struct Family {

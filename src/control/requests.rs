@@ -207,7 +207,7 @@ mod tests {
                 ..HistorySettings::none()
             };
             let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-            let settings = RouterSettings { rooms_max: 8, notices, history, cluster: false };
+            let settings = RouterSettings { rooms_max: 8, notices, history, user_connections: None, cluster: false };
             let waker = Arc::new(ControlWaker::default());
             let peers = PeerId::reactors(REACTORS).chain([PeerId::Control]);
             let (_, mut mailboxes) = post_office(peers.map(|peer| (peer, waker.clone() as Arc<dyn Wake>)).collect());

@@ -25,6 +25,7 @@ fn reactor_json(counts: &Counts) -> String {
         connections,
         opened,
         endings,
+        refusals,
         messages_in,
         messages_out,
         deliveries,
@@ -41,8 +42,9 @@ fn reactor_json(counts: &Counts) -> String {
     } = counts;
     let slow_consumers = endings.of(Ending::SlowConsumer);
     let closed = endings.total();
+    let refused = refusals.total();
     format!(
-        "{{\"connections\":{connections},\"opened\":{opened},\"closed\":{closed},\"messages_in\":{messages_in},\
+        "{{\"connections\":{connections},\"opened\":{opened},\"closed\":{closed},\"refused\":{refused},\"messages_in\":{messages_in},\
          \"messages_out\":{messages_out},\"deliveries\":{deliveries},\"bytes_in\":{bytes_in},\
          \"bytes_out\":{bytes_out},\"sends\":{sends},\"pauses\":{pauses},\"compressions\":{compressions},\
          \"compressions_discarded\":{compressions_discarded},\

@@ -6,7 +6,7 @@ use super::egress::Egress;
 use super::identity::{Identity, Refreshing, Subject};
 use super::sessions::Sessions;
 use crate::compress::Deflater;
-use crate::conn::{Cause, Unit, write_upgrade};
+use crate::conn::{Cause, CloseReason, Unit, write_upgrade};
 use crate::frame::Opcode;
 use crate::ids::{ClientIdCodec, ConnId, ReactorId};
 use crate::metrics::Counts;
@@ -166,15 +166,8 @@ impl Connections {
     /// Its first topic is joined: the handshake is answered, and a JSON connection welcomed.
     pub(super) fn open(&mut self, id: ConnId, inbox: Option<InEpoch<'_>>) {
         let slot = SlotKey::from(id);
-        let Some(connection) = self.sessions.get_mut(slot) else { return };
-        let agreement = connection.agreement;
-        let Some(Opening { upgrade, identity, early, until: _ }) = connection.open() else { return };
-        let Identity { subject, grant } = identity;
-        connection.grant = grant;
-        self.counts.connections += 1;
-        self.counts.opened += 1;
+        let Some((subject, early)) = self.complete_handshake(slot) else { return };
         // The handshake's answer and the welcome leave together, as one piece.
-        self.response(slot, |response| write_upgrade(response, &upgrade, agreement));
         if let Subject::User(user) = subject {
             let (client_id, heartbeat_ms) = (self.codec.encode(id), self.heartbeat_ms);
             let mut frames = std::mem::take(&mut self.egress.frames);
@@ -186,5 +179,28 @@ impl Connections {
             self.counts.messages_out += 1;
         }
         self.sessions.note_opened(slot, early);
+    }
+
+    /// It may not stay. The handshake is completed all the same, since a page in a browser is shown the code of a close
+    /// frame, but not the status of a refusal. What it sent has no meaning.
+    pub(super) fn open_to_close(&mut self, id: ConnId, reason: CloseReason) {
+        let slot = SlotKey::from(id);
+        if self.complete_handshake(slot).is_some() {
+            self.sessions.dismiss(slot, reason);
+        }
+    }
+
+    /// The connection is open, and its handshake answered: whose it is, and what it sent behind its request head. `None`
+    /// where it was given up meanwhile.
+    fn complete_handshake(&mut self, slot: SlotKey) -> Option<(Subject, Vec<u8>)> {
+        let connection = self.sessions.get_mut(slot)?;
+        let agreement = connection.agreement;
+        let Opening { upgrade, identity, early, until: _ } = connection.open()?;
+        let Identity { subject, grant } = identity;
+        connection.grant = grant;
+        self.counts.connections += 1;
+        self.counts.opened += 1;
+        self.response(slot, |response| write_upgrade(response, &upgrade, agreement));
+        Some((subject, early))
     }
 }

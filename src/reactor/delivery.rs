@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::connections::Connections;
 use super::driver::SlotKey;
 use crate::compress::{SharedFrame, WindowBits};
-use crate::conn::{Cause, Chunk, FrameSource, Front};
+use crate::conn::{Cause, Chunk, CloseReason, FrameSource, Front};
 use crate::ids::{ConnId, Slot};
 use crate::limits::SCRAP_FACTOR;
 use crate::protocol::{self, ErrorCode};
@@ -159,7 +159,9 @@ impl Sink for Connections {
             Answer::Forbidden { id, room } if open => {
                 self.message(slot, |out| protocol::forbidden_room(out, id, room));
             }
-            Answer::Disconnected if open => self.sessions.disconnect(slot),
+            Answer::Disconnected if open => self.sessions.dismiss(slot, CloseReason::Disconnected),
+            Answer::Replaced if open => self.sessions.dismiss(slot, CloseReason::Replaced),
+            Answer::Full => self.open_to_close(to, CloseReason::TooManyConnections),
             Answer::Fenced => self.fenced(slot),
             Answer::Joined { .. }
             | Answer::Resumed { .. }
@@ -167,7 +169,8 @@ impl Sink for Connections {
             | Answer::Unavailable { .. }
             | Answer::Left { .. }
             | Answer::Forbidden { .. }
-            | Answer::Disconnected => {}
+            | Answer::Disconnected
+            | Answer::Replaced => {}
         }
     }
 }

@@ -140,7 +140,9 @@ impl<D: Driver> Worker<D> {
             CloseReason::GoingAway { .. }
             | CloseReason::SlowConsumer
             | CloseReason::Disconnected
-            | CloseReason::Expired => {
+            | CloseReason::Expired
+            | CloseReason::TooManyConnections
+            | CloseReason::Replaced => {
                 connection.close(until);
             }
             // What the peer sends has no meaning any more (RFC 6455 §7.1.7), or there is no room for it.
@@ -520,8 +522,9 @@ fn ending_of(reason: CloseReason) -> Ending {
         CloseReason::GoingAway { .. } => Ending::GoingAway,
         CloseReason::AtCapacity => Ending::AtCapacity,
         CloseReason::SlowConsumer => Ending::SlowConsumer,
-        CloseReason::Disconnected => Ending::Policy,
+        CloseReason::Disconnected | CloseReason::TooManyConnections => Ending::Policy,
         CloseReason::Expired => Ending::Expired,
+        CloseReason::Replaced => Ending::Replaced,
         CloseReason::Peer(error) => match u16::from(error.code()) {
             1007 => Ending::InvalidUtf8,
             1008 => Ending::Policy,

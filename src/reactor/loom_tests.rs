@@ -305,7 +305,13 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
         messages_per_second: 0,
         bytes_per_second: 0,
         intake_bytes_max: INTAKE_BYTES_MAX,
-        router: RouterSettings { rooms_max: 0, notices, history: HistorySettings::none(), cluster: false },
+        router: RouterSettings {
+            rooms_max: 0,
+            notices,
+            history: HistorySettings::none(),
+            user_connections: None,
+            cluster: false,
+        },
     };
     let state =
         NodeState { metrics: Arc::new(NodeMetrics::new(2)), codec: ClientIdCodec::new([7; 16], 0), seed: 1, run: 1 };

@@ -8,7 +8,7 @@ use slab::Slab;
 use super::connection::{Connection, Fenced, Handshake, Terminating};
 use super::driver::SlotKey;
 use crate::compress::Agreement;
-use crate::conn::Decoder;
+use crate::conn::{CloseReason, Decoder};
 use crate::growth::Grow;
 use crate::ids::{ConnId, ReactorId, Slot};
 use crate::time::Millis;
@@ -27,8 +27,8 @@ pub(super) struct Sessions {
     opened: Vec<(SlotKey, Vec<u8>)>,
     /// Connections to which nothing more comes of what they have sent.
     quiesced: Vec<SlotKey>,
-    /// Connections that an operator ends.
-    disconnected: Vec<SlotKey>,
+    /// Connections that are ended from elsewhere, each with why.
+    dismissed: Vec<(SlotKey, CloseReason)>,
     /// Bytes of incomplete incoming messages, and of those that wait to be decoded.
     partial_bytes: usize,
 }
@@ -42,7 +42,7 @@ impl Sessions {
             deflating: 0,
             opened: Vec::new(),
             quiesced: Vec::new(),
-            disconnected: Vec::new(),
+            dismissed: Vec::new(),
             partial_bytes: 0,
         }
     }
@@ -207,13 +207,14 @@ impl Sessions {
         self.quiesced.pop()
     }
 
-    /// An operator ends it; [`Sessions::next_disconnected`] says so to the worker.
-    pub(super) fn disconnect(&mut self, slot: SlotKey) {
-        self.disconnected.push(slot);
+    /// It is ended from elsewhere: by an operator, or because of its user's other connections.
+    /// [`Sessions::next_dismissed`] says so to the worker.
+    pub(super) fn dismiss(&mut self, slot: SlotKey, reason: CloseReason) {
+        self.dismissed.push((slot, reason));
     }
 
-    /// A connection that an operator ends.
-    pub(super) fn next_disconnected(&mut self) -> Option<SlotKey> {
-        self.disconnected.pop()
+    /// A connection that is ended from elsewhere.
+    pub(super) fn next_dismissed(&mut self) -> Option<(SlotKey, CloseReason)> {
+        self.dismissed.pop()
     }
 }

@@ -13,7 +13,7 @@ use super::gate::{Asked, Gate};
 use super::intake::Resumable;
 use super::mailbox::{Mailbox, Order, Parcel};
 use crate::compress::{Deflater, Inflaters, WindowBits};
-use crate::conn::{CloseReason, HeadLimits, MessageLimits};
+use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{
     BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX,
@@ -311,12 +311,12 @@ impl<D: Driver> Worker<D> {
         while let Some(slot) = self.connections.sessions.next_quiesced() {
             self.quiesced(slot);
         }
-        while let Some(slot) = self.connections.sessions.next_disconnected() {
+        while let Some((slot, reason)) = self.connections.sessions.next_dismissed() {
             // The order may come twice, or to one that is about to end by itself.
             let is_open =
                 self.connections.get(slot).is_some_and(|connection| matches!(connection.phase(), Phase::Json));
             if is_open {
-                self.close(slot, CloseReason::Disconnected);
+                self.close(slot, reason);
             }
         }
         self.router.compress_from(self.connections.compress_from_bytes());

@@ -6,7 +6,7 @@ use super::batches::Delivery;
 use super::cluster::ToCluster;
 use super::cluster_subscription::Redis;
 use super::history::{History, StreamPosition};
-use super::homes::HomeState;
+use super::homes::{Admittance, HomeState};
 use super::mail::{
     Ack, Content, Departure, Expulsion, HistoryOf, HomeMail, Join, Joined, Leave, Left, Mail, Membership, Outcome,
     PresenceOf, Publish, Published, Resume, Resumed,
@@ -42,6 +42,16 @@ impl Router {
         }
         if membership == Membership::Changed {
             self.homes.add(self.topics.get_mut(index), member.reactor, listed(&topic, &user));
+            match self.homes.admit(self.topics.get(index), member) {
+                Admittance::Granted => {}
+                Admittance::Replaces(oldest) => {
+                    self.send(oldest.reactor, Content::Replaced { member: oldest }, sink);
+                }
+                Admittance::Refused => {
+                    let joined = Joined { topic, member, membership, reply, outcome: Outcome::Full };
+                    return self.send(member.reactor, Content::Joined(Box::new(joined)), sink);
+                }
+            }
         }
         let recovery = self.retention.recovery(&self.topics, &mut self.homes, index, &reply);
         // With the name as it stands here, so that all reactors share one.
@@ -71,6 +81,7 @@ impl Router {
         if membership == Membership::Changed {
             let index = found.expect("a topic with members is in its home's table");
             self.homes.remove(self.topics.get_mut(index), member.reactor, listed(&topic, &user));
+            self.homes.dismiss(self.topics.get(index), member);
             self.retention.keep_position(&self.topics, &mut self.homes, index);
             self.make_room_beside(&topic);
         }

@@ -174,6 +174,8 @@ impl Router {
                 self.leave_refused(index, topic, member, membership, sink);
                 return refuse(member, &reply, sink);
             }
+            // It is told so and ends, and with that leaves.
+            Outcome::Full => return sink.answer(member, Answer::Full),
         };
         if membership == Membership::Changed && !self.members.is_listed(member, index) {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);

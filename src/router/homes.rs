@@ -12,10 +12,10 @@ use super::mail::HomeMail;
 use super::policy::{Policies, TopicPolicy};
 use super::topic::{HashedTopic, Kind, Topic};
 use super::users::Users;
-use super::{NoticeSettings, RouterSettings};
+use super::{NoticeSettings, RouterSettings, UserConnections, UserConnectionsPolicy};
 use crate::frame::{FrameBuilder, Opcode};
 use crate::growth::Grow;
-use crate::ids::ReactorId;
+use crate::ids::{ConnId, ReactorId};
 use crate::protocol::{self, Notice};
 
 /// What a topic's home knows. A user's inbox with members on one reactor, of which nothing is kept, needs no more than
@@ -37,6 +37,9 @@ pub(super) struct Home {
     interest: SmallVec<[(ReactorId, u32); 2]>,
     /// Who they are, where presence is kept.
     users: Users,
+    /// Of a user's inbox, the connections that count for `user_connections`, oldest first; a member that was refused or
+    /// replaced is not among them, and leaves.
+    connections: Vec<ConnId>,
     pub(super) policy: TopicPolicy,
     /// What is kept of its messages.
     pub(super) history: Option<Box<History>>,
@@ -52,6 +55,7 @@ impl Home {
         Home {
             interest: SmallVec::new(),
             users: Users::default(),
+            connections: Vec::new(),
             policy,
             history: None,
             subscription: ClusterSubscription::Detached,
@@ -105,6 +109,17 @@ impl Home {
     }
 }
 
+/// Whether one more connection of a user is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admittance {
+    /// It is.
+    Granted,
+    /// It is, and takes the place of this one.
+    Replaces(ConnId),
+    /// The user has as many as allowed.
+    Refused,
+}
+
 /// The homes on one reactor.
 #[derive(Debug)]
 pub(super) struct Homes {
@@ -113,15 +128,17 @@ pub(super) struct Homes {
     notices: NoticeSettings,
     /// That of a large room's table.
     seed: u64,
+    user_connections: Option<UserConnections>,
     /// Whether every topic with a member has to be attached to the cluster.
     clustered: bool,
 }
 
 impl Homes {
     pub(super) fn new(settings: &RouterSettings, seed: u64) -> Homes {
-        let RouterSettings { notices, history, cluster, .. } = settings;
+        let RouterSettings { notices, history, user_connections, cluster, .. } = settings;
+        let (user_connections, clustered) = (*user_connections, *cluster);
         let policies = Policies::new(history.rooms.clone(), history.inbox, notices);
-        Homes { homes: Slab::new(), policies, notices: notices.clone(), seed, clustered: *cluster }
+        Homes { homes: Slab::new(), policies, notices: notices.clone(), seed, user_connections, clustered }
     }
 
     /// What is known of a topic beside its members on one reactor.
@@ -163,6 +180,7 @@ impl Homes {
     pub(super) fn needs_open(&self, kind: Kind) -> bool {
         match kind {
             Kind::Room => true,
+            Kind::Inbox if self.user_connections.is_some() => true,
             Kind::Inbox | Kind::Raw => self.clustered || !self.policies.keeps_none(kind),
             Kind::Everyone => false,
         }
@@ -191,6 +209,29 @@ impl Homes {
             HomeState::One { reactor: only, members } if *only == reactor && user.is_none() => *members += 1,
             HomeState::Vacant if user.is_none() => topic.home = HomeState::One { reactor, members: 1 },
             HomeState::Vacant | HomeState::One { .. } => self.open(topic).add(reactor, user, seed),
+        }
+    }
+
+    /// Whether a connection may join its user's inbox. It counts from now on if so.
+    pub(super) fn admit(&mut self, topic: &Topic, member: ConnId) -> Admittance {
+        let Some(UserConnections { max, policy }) = self.user_connections.filter(|_| topic.key.kind == Kind::Inbox)
+        else {
+            return Admittance::Granted;
+        };
+        let home = self.get_mut(topic).expect("the home of an inbox is open where connections are counted");
+        let admittance = match (home.connections.len() < max, policy) {
+            (true, _) => Admittance::Granted,
+            (false, UserConnectionsPolicy::Refuse) => return Admittance::Refused,
+            (false, UserConnectionsPolicy::Replace) => Admittance::Replaces(home.connections.remove(0)),
+        };
+        home.connections.push(member);
+        admittance
+    }
+
+    /// A connection has left its user's inbox, whether it counted or not.
+    pub(super) fn dismiss(&mut self, topic: &Topic, member: ConnId) {
+        if let Some(home) = self.get_mut(topic) {
+            home.connections.retain(|conn| *conn != member);
         }
     }
 
@@ -297,6 +338,9 @@ impl Homes {
             let Some(home) = self.get(topic) else { continue };
             open += 1;
             assert!(!home.is_unused(), "the home of {:?} is unused", topic.key);
+            let connections = home.connections.len();
+            assert!(connections as u64 <= self.members(topic), "who counts for {:?} is a member", topic.key);
+            assert!(self.user_connections.is_none_or(|bound| connections <= bound.max), "{:?} has too many", topic.key);
             assert_eq!(home.policy, self.policies.resolve(topic.key.hashed()), "the policy of {:?}", topic.key);
         }
         assert_eq!(open, self.homes.len(), "each home has a topic");

@@ -46,6 +46,7 @@ impl Mail {
             | Content::Acked(_)
             | Content::Unavailable { .. }
             | Content::Expel(_)
+            | Content::Replaced { .. }
             | Content::Fence { .. }
             | Content::Fenced { .. } => 0,
         };
@@ -106,6 +107,10 @@ pub(super) enum Content {
         id: Option<Box<str>>,
     },
     Expel(Box<Expulsion>),
+    /// A newer connection of the same user takes its place.
+    Replaced {
+        member: ConnId,
+    },
     ToCluster(Box<ToCluster>),
     FromCluster(Box<FromCluster>),
     /// Goes behind all that `from` has sent this way, and comes back as `Fenced` behind what became of it.
@@ -186,6 +191,8 @@ pub(super) enum Outcome {
     Member(Recovery),
     /// Its history needs Redis, which does not answer. The home counts it until it leaves again.
     Unavailable,
+    /// Its user has as many connections as allowed. The home counts it among the members until it leaves again.
+    Full,
 }
 
 #[derive(Debug)]

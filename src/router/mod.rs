@@ -160,6 +160,10 @@ pub enum Answer<'a> {
     },
     /// It is to end: an operator says so.
     Disconnected,
+    /// It is to end: its user has as many connections as allowed.
+    Full,
+    /// It is to end: a newer connection of its user takes its place.
+    Replaced,
     /// A command needs Redis, which does not answer.
     Unavailable {
         /// The command's id as JSON text.
@@ -187,8 +191,28 @@ pub struct RouterSettings {
     pub notices: NoticeSettings,
     /// What is kept of messages.
     pub history: HistorySettings,
+    /// Connections of one user on the node that speak JSON; `None` is no limit.
+    pub user_connections: Option<UserConnections>,
     /// Whether the node is one of a cluster: then there is [`PeerId::Cluster`].
     pub cluster: bool,
+}
+
+/// How many connections one user may have on a node. The home of the user's inbox decides, so it holds over all reactors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserConnections {
+    /// So many, at least one.
+    pub max: usize,
+    /// What becomes of one more.
+    pub policy: UserConnectionsPolicy,
+}
+
+/// What becomes of a connection more than its user may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserConnectionsPolicy {
+    /// It is not let in: [`Answer::Full`].
+    Refuse,
+    /// The user's oldest makes room: [`Answer::Replaced`].
+    Replace,
 }
 
 /// Why a join is refused. Nothing has changed then.
@@ -279,6 +303,7 @@ impl Router {
                 sink.answer(conn_of(ack.to), Answer::Acked { id: &ack.id, position });
             }
             Content::Expel(expulsion) => self.expel(&expulsion, sink),
+            Content::Replaced { member } => sink.answer(member, Answer::Replaced),
             Content::Unavailable { to, id } => sink.answer(conn_of(to), Answer::Unavailable { id: id.as_deref() }),
             Content::FromCluster(news) => self.cluster_news(*news, sink),
             Content::ToCluster(request) => unreachable!("{request:?} is for the cluster's thread"),

@@ -1,6 +1,8 @@
 //! The routers of a node against a naive model, with the mail between them delivered in any order that keeps each
 //! pair's own.
 
+mod users;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
@@ -87,6 +89,8 @@ impl Sink for Told {
             Answer::Left { room, .. } => self.tell(to.slot.0, format!("left {room}")),
             Answer::Forbidden { room, .. } => self.tell(to.slot.0, format!("forbidden {room}")),
             Answer::Disconnected => self.tell(to.slot.0, "disconnected".into()),
+            Answer::Full => self.tell(to.slot.0, "full".into()),
+            Answer::Replaced => self.tell(to.slot.0, "replaced".into()),
             Answer::Unavailable { id } => self.tell(to.slot.0, format!("unavailable {}", id.unwrap_or("-"))),
         }
     }
@@ -103,12 +107,22 @@ const NO_NOTICES: u64 = 0;
 
 impl Node {
     fn new(reactors: u16, seed: u64, notice_members_max: u64) -> Node {
+        Node::bounded(reactors, seed, notice_members_max, None)
+    }
+
+    fn bounded(reactors: u16, seed: u64, notice_members_max: u64, user_connections: Option<UserConnections>) -> Node {
         let notices = NoticeSettings {
             members_max: notice_members_max,
             join_text: "{user} joined".into(),
             leave_text: "{user} left".into(),
         };
-        let settings = RouterSettings { rooms_max: 8, notices, history: HistorySettings::none(), cluster: false };
+        let settings = RouterSettings {
+            rooms_max: 8,
+            notices,
+            history: HistorySettings::none(),
+            user_connections,
+            cluster: false,
+        };
         let router = |me| Router::new(ReactorId(me), reactors, seed, 1, settings.clone());
         Node {
             routers: (0..reactors).map(router).collect(),

@@ -395,6 +395,7 @@ fn settings(config: &Config, shares: Shares, gate: Gate) -> Settings {
                 leave_text: config.rooms.leave_text.clone(),
             },
             history: history(config),
+            user_connections: None,
             cluster: config.redis.url.address().is_some(),
         },
     }

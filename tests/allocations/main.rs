@@ -167,6 +167,7 @@ fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize)
             rooms_max: 128,
             notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },
             history: HistorySettings::none(),
+            user_connections: None,
             cluster: false,
         },
     };

@@ -39,7 +39,13 @@ fn carry(routers: &mut [Router]) {
 /// Bytes a connection, with a user id of its own and in one of so many rooms.
 fn bytes_each(reactors: u16, rooms: usize) -> usize {
     let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-    let settings = RouterSettings { rooms_max: 128, notices, history: HistorySettings::none(), cluster: false };
+    let settings = RouterSettings {
+        rooms_max: 128,
+        notices,
+        history: HistorySettings::none(),
+        user_connections: None,
+        cluster: false,
+    };
     let router = |me| Router::new(ReactorId(me), reactors, 1, 1, settings.clone());
     let mut routers: Vec<Router> = (0..reactors).map(router).collect();
     let region = Region::new(ALLOCATOR);

@@ -145,6 +145,7 @@ impl Plan {
                     pinned: Arc::default(),
                     pinned_bytes_max: if self.is_forgetful { 2_000 } else { ENDLESS_BYTES as u64 },
                 },
+                user_connections: None,
                 cluster: true,
             },
         }

@@ -133,6 +133,7 @@ fn settings(gate: Gate) -> Settings {
             rooms_max: 100,
             notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },
             history: HistorySettings::none(),
+            user_connections: None,
             cluster: false,
         },
     }

@@ -173,6 +173,7 @@ impl Plan {
                     leave_text: "{user} left".into(),
                 },
                 history: self.history_settings(),
+                user_connections: None,
                 cluster: false,
             },
         }

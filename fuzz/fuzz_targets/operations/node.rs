@@ -130,6 +130,7 @@ fn settings(hard: Hard) -> Settings {
                 leave_text: "{user} left".into(),
             },
             history: HistorySettings::none(),
+            user_connections: None,
             cluster: false,
         },
     }
