@@ -101,7 +101,7 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
         },
         Some((name @ (orders::DISCONNECT | orders::KICK), matches)) => orders::run(name, matches, env, out, err),
         Some((token::TOKEN, matches)) => token::run(matches, env, out, err),
-        Some((name, matches)) => clients::run(name, matches, out, err),
+        Some((name, matches)) => clients::run(name, matches, &env, out, err),
         None => refuse(err, no_command()),
     }
 }
@@ -117,6 +117,12 @@ fn serve(config: Config) -> u8 {
             code
         }
     }
+}
+
+/// A variable that is set.
+fn text_of_env<'a>(env: &'a Env, name: &str) -> Result<Option<&'a str>, String> {
+    let Some((_, value)) = env.iter().find(|(known, _)| known == name) else { return Ok(None) };
+    value.to_str().map(Some).ok_or_else(|| format!("{name}: the value is not UTF-8; write it in UTF-8"))
 }
 
 fn load(matches: &ArgMatches, env: Env) -> Result<(Config, Effective), ConfigError> {

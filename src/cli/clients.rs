@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{EXIT_FAULTS, EXIT_REFUSED, complain};
+use super::{EXIT_FAULTS, EXIT_REFUSED, Env, complain, text_of_env};
 use crate::client::{
-    ClientError, Content, Format, Position, Presence, Publish, Start, Subscribe, Target, presence, publish, subscribe,
+    ClientError, Content, Format, Position, Presence, Publish, Start, Subscribe, Target, Tls, Token, Trust, Url,
+    presence, publish, subscribe,
 };
-use crate::config::{Bounds, Kind, Value, nearest};
+use crate::config::{Bounds, ENV_TOKEN, Kind, Value, nearest};
 
 pub(super) const PUB: &str = "pub";
 pub(super) const SUB: &str = "sub";
@@ -19,12 +20,20 @@ const ROOM: &str = "room";
 const MESSAGE: &str = "message";
 const URL: &str = "url";
 const USER: &str = "user";
+const TOKEN: &str = "token";
+const TOKEN_FILE: &str = "token-file";
+const CA: &str = "ca";
+const INSECURE: &str = "insecure";
 const KEY: &str = "key";
 const JSON: &str = "json";
 const SINCE: &str = "since";
 const LAST: &str = "last";
 const COUNT: &str = "count";
 const MESSAGES_ONLY: &str = "messages-only";
+
+/// What is told where the server's certificate is not verified.
+pub(super) const INSECURE_WARNING: &str =
+    "--insecure: the server's certificate is not verified; whoever answers gets the token and what is sent";
 
 /// What `--url` is without being given.
 const URL_DEFAULT: &str = "ws://127.0.0.1:8080/";
@@ -59,7 +68,7 @@ fn publishing() -> Command {
         )
         .arg(Arg::new(KEY).long(KEY).value_name("KEY").help(
             "Publish once: a retry with the same key by the same user is the same message, where the room keeps \
-             history. Lines have KEY:1, KEY:2, … Needs --user",
+             history. Lines have KEY:1, KEY:2, … Needs --user or a token",
         ))
         .arg(switch(JSON).help("The message is JSON and sent as it is"))
 }
@@ -96,9 +105,20 @@ fn client(name: &'static str) -> Command {
     Command::new(name)
         .arg(Arg::new(ROOM).value_name("ROOM").required(true).help("The room"))
         .arg(Arg::new(URL).long(URL).value_name("URL").help(format!(
-            "The server: ws://HOST:PORT with or without path and query, or unix:/path [default: {URL_DEFAULT}]"
+            "The server: ws://HOST:PORT, wss://HOST with TLS, with or without path and query, or unix:/path [default: \
+             {URL_DEFAULT}]"
         )))
-        .arg(Arg::new(USER).long(USER).value_name("NAME").help("The user id [default: none, an anonymous connection]"))
+        .arg(Arg::new(USER).long(USER).value_name("NAME").help(
+            "The user id, where the server asks for no token [default: none, an anonymous connection]",
+        ))
+        .arg(Arg::new(TOKEN_FILE).long(TOKEN_FILE).value_name("FILE").help("The file with the token"))
+        .arg(Arg::new(TOKEN).long(TOKEN).value_name("TOKEN").help(format!(
+            "The token; everyone on this machine can read it here, so prefer the environment or a file [env: {ENV_TOKEN}]"
+        )))
+        .arg(Arg::new(CA).long(CA).value_name("FILE").help(
+            "Authorities whose certificates are good, PEM [default: the system's, or those of SSL_CERT_FILE]",
+        ))
+        .arg(switch(INSECURE).help("Take any certificate, for tests: whoever answers is taken for the server"))
 }
 
 fn switch(name: &'static str) -> Arg {
@@ -111,12 +131,18 @@ fn number(name: &'static str, kind: Kind, help: &str) -> Arg {
 }
 
 /// Carries one of the commands out.
-pub(super) fn run(name: &str, matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let done = match name {
-        PUB => publishing_of(matches).and_then(|options| publish(&options, out, err)),
-        SUB => subscribing_of(matches).and_then(|options| subscribe(&options, out, err)).map(|()| true),
-        _ => asking_of(matches).and_then(|options| presence(&options, out, err)).map(|()| true),
-    };
+pub(super) fn run(name: &str, matches: &ArgMatches, env: &Env, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let done = target_of(matches, env).and_then(|target| {
+        if matches.get_flag(INSECURE) {
+            complain(err, format_args!("fanfare: {INSECURE_WARNING}"));
+        }
+        match name {
+            PUB => publish(&publishing_of(matches, target)?, out, err),
+            SUB => subscribe(&subscribing_of(matches, target)?, out, err).map(|()| true),
+            _ => presence(&Presence { target, room: room_of(matches), json: matches.get_flag(JSON) }, out, err)
+                .map(|()| true),
+        }
+    });
     match done {
         Ok(true) => 0,
         Ok(false) => EXIT_FAULTS,
@@ -132,12 +158,13 @@ pub(super) fn run(name: &str, matches: &ArgMatches, out: &mut dyn Write, err: &m
     }
 }
 
-fn publishing_of(matches: &ArgMatches) -> Result<Publish, ClientError> {
-    let target = target_of(matches)?;
+fn publishing_of(matches: &ArgMatches, target: Target) -> Result<Publish, ClientError> {
     let key = text(matches, KEY).map(str::to_owned);
-    if key.is_some() && target.user.is_none() && !target.url.names_user() {
+    let Target { url, user, token, .. } = &target;
+    let is_anonymous = user.is_none() && token.is_none() && !url.names_user() && !url.holds_token();
+    if key.is_some() && is_anonymous {
         return Err(wrong(
-            "--key counts for one user, and an anonymous connection is another one each time; add --user",
+            "--key counts for one user, and an anonymous connection is another one each time; add --user or a token",
         ));
     }
     let content = match text(matches, MESSAGE).unwrap_or_default() {
@@ -147,8 +174,7 @@ fn publishing_of(matches: &ArgMatches) -> Result<Publish, ClientError> {
     Ok(Publish { target, room: room_of(matches), content, json: matches.get_flag(JSON), key })
 }
 
-fn subscribing_of(matches: &ArgMatches) -> Result<Subscribe, ClientError> {
-    let target = target_of(matches)?;
+fn subscribing_of(matches: &ArgMatches, target: Target) -> Result<Subscribe, ClientError> {
     let start = match (value::<Position>(matches, SINCE)?, integer(matches, LAST, LAST_MESSAGES)?) {
         (Some(_), Some(_)) => return Err(wrong("--since and --last are two ways to begin; give one of them")),
         (Some(position), None) => Start::Since(position),
@@ -165,17 +191,26 @@ fn subscribing_of(matches: &ArgMatches) -> Result<Subscribe, ClientError> {
     Ok(Subscribe { target, room: room_of(matches), start, count, format })
 }
 
-fn asking_of(matches: &ArgMatches) -> Result<Presence, ClientError> {
-    Ok(Presence { target: target_of(matches)?, room: room_of(matches), json: matches.get_flag(JSON) })
-}
-
-fn target_of(matches: &ArgMatches) -> Result<Target, ClientError> {
+fn target_of(matches: &ArgMatches, env: &Env) -> Result<Target, ClientError> {
     let url = text(matches, URL).unwrap_or(URL_DEFAULT).parse();
-    let target = Target { url: url.map_err(|why| wrong(&format!("--url: {why}")))?, user: value(matches, USER)? };
-    if target.user.is_some() && target.url.names_user() {
+    let url: Url = url.map_err(|why| wrong(&format!("--url: {why}")))?;
+    let user = value(matches, USER)?;
+    if user.is_some() && url.names_user() {
         return Err(wrong("--user: the URL says userId already; give one of them"));
     }
-    Ok(target)
+    let (flag, file) = (text(matches, TOKEN), text(matches, TOKEN_FILE));
+    let token = match (url.holds_token(), flag.is_some() || file.is_some()) {
+        (true, true) => return Err(wrong("the URL holds a token already; leave out --token and --token-file")),
+        // As a flag does, the URL goes before the environment.
+        (true, false) => None,
+        (false, _) => {
+            let env = text_of_env(env, ENV_TOKEN).map_err(ClientError::Options)?;
+            Token::find(flag, file, env).map_err(ClientError::Options)?
+        }
+    };
+    let trust = Trust::from_flags(text(matches, CA), matches.get_flag(INSECURE)).map_err(ClientError::Options)?;
+    let tls = Tls::of(&url, &trust).map_err(ClientError::Options)?;
+    Ok(Target { url, user, token, tls })
 }
 
 fn room_of(matches: &ArgMatches) -> String {

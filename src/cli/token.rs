@@ -9,9 +9,11 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{EXIT_FAULTS, Env, complain, file_flag, flag, list_flag, load, print, refuse};
 use crate::auth::{Alg, Auth, SigningKey, When, texts};
-use crate::config::{AUTH_KEY, AuthKey, Bounds, Config, Kind, SETTINGS, Setting, Value, nearest, one_line};
+use crate::config::{
+    AUTH_KEY, AuthKey, Bounds, Config, Kind, SETTINGS, Setting, Value, nearest, one_line, read_at_most,
+};
 use crate::limits::TOKEN_BYTES_MAX;
-use crate::server::auth::{load as load_auth, material, read};
+use crate::server::auth::{load as load_auth, material};
 
 pub(super) const TOKEN: &str = "token";
 
@@ -190,7 +192,8 @@ fn signing_key<'a>(
             ));
         }
         (false, Some(path)) => {
-            let pem = read(path, KEY_FILE_BYTES_MAX).map_err(|what| format!("--{PRIVATE_KEY}: {path:?} {what}"))?;
+            let pem =
+                read_at_most(path, KEY_FILE_BYTES_MAX).map_err(|what| format!("--{PRIVATE_KEY}: {path:?} {what}"))?;
             SigningKey::private_pem(alg, &pem, &SystemRandom::new())
         }
     };

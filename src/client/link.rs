@@ -12,11 +12,11 @@ use tungstenite::handshake::HandshakeError;
 use tungstenite::http::{Response, StatusCode};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tungstenite::{Utf8Bytes, WebSocket};
+use tungstenite::{ClientRequestBuilder, Utf8Bytes, WebSocket};
 
 use super::error::{Loss, Retry};
 use super::message::Message;
-use super::{Target, Url};
+use super::{Target, Transport, Url, tls_failure};
 use crate::config::one_line;
 
 /// How long an answer may take.
@@ -37,6 +37,9 @@ const UNSENT_BYTES_MAX: usize = 256 * 1024;
 
 /// What to do where there is no welcome.
 const NO_WELCOME: &str = "name a server of this dialect, and / or /ws as the path";
+
+/// The close code that says that the connection's token has ended.
+const EXPIRED: u16 = 4001;
 
 /// Characters of a refusal's body that are shown.
 const BODY_CHARS_MAX: usize = 200;
@@ -146,14 +149,19 @@ impl Link {
         let parted = self.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }));
         self.took(parted);
         while Instant::now() < until && matches!(self.next(None, Some(until)), Ok(Event::Message(_))) {}
+        self.socket.get_mut().stream.part();
     }
 
     fn wait(&self, other: Option<BorrowedFd<'_>>, until: Option<Instant>) -> Result<Readiness, Loss> {
         let silent_at = self.silence_max.and_then(|silence_max| self.heard_at.checked_add(silence_max));
         let until = [until, silent_at].into_iter().flatten().reduce(cmp::min);
         let flags = if self.is_unflushed { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        wait(Some((self.socket.get_ref().socket.as_fd(), flags)), other, until)
-            .map_err(|error| Loss::lasting(format!("cannot wait for the connection: {error}")))
+        let stream = &self.socket.get_ref().stream;
+        // What is decrypted already does not make the socket readable.
+        let until = if stream.holds_bytes() { Some(Instant::now()) } else { until };
+        let ready = wait(Some((stream.socket().as_fd(), flags)), other, until)
+            .map_err(|error| Loss::lasting(format!("cannot wait for the connection: {error}")))?;
+        Ok(if ready == Readiness::Late && stream.holds_bytes() { Readiness::Socket } else { ready })
     }
 
     fn flush(&mut self) {
@@ -175,13 +183,13 @@ impl Link {
 /// A socket that has no more to read once a turn's bytes were taken from it.
 #[derive(Debug)]
 struct Turn {
-    socket: Socket,
+    stream: Transport<Socket>,
     left_bytes: usize,
 }
 
 impl Turn {
-    fn of(socket: Socket) -> Turn {
-        Turn { socket, left_bytes: TURN_BYTES }
+    fn of(stream: Transport<Socket>) -> Turn {
+        Turn { stream, left_bytes: TURN_BYTES }
     }
 
     /// The next turn begins.
@@ -196,7 +204,7 @@ impl Read for Turn {
             return Err(ErrorKind::WouldBlock.into());
         }
         let room = buffer.len().min(self.left_bytes);
-        let read = self.socket.read(&mut buffer[..room])?;
+        let read = self.stream.read(&mut buffer[..room])?;
         self.left_bytes -= read;
         Ok(read)
     }
@@ -204,11 +212,11 @@ impl Read for Turn {
 
 impl Write for Turn {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.write(bytes)
+        self.stream.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush()
+        self.stream.flush()
     }
 }
 
@@ -280,23 +288,29 @@ fn connect(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn shake_hands(Target { url, user }: &Target, socket: Socket) -> Result<WebSocket<Turn>, Loss> {
-    let request = url.request(user.as_deref()).map_err(Loss::lasting)?;
+fn shake_hands(target: &Target, socket: Socket) -> Result<WebSocket<Turn>, Loss> {
+    let Target { url, user, token, tls } = target;
+    let mut request = ClientRequestBuilder::new(url.request(user.as_deref()).map_err(Loss::lasting)?);
+    if let Some(token) = token {
+        request = request.with_header("Authorization", format!("Bearer {}", token.as_str()));
+    }
+    let stream = Transport::new(socket, tls.as_ref())
+        .map_err(|error| Loss::lasting(format!("TLS with {url} cannot be set up: {error}")))?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(RECEIVED_BYTES_MAX))
         .max_frame_size(Some(RECEIVED_BYTES_MAX))
         .max_write_buffer_size(UNSENT_BYTES_MAX);
     let until = Instant::now() + PATIENCE;
-    let mut step = tungstenite::client::client_with_config(request, Turn::of(socket), Some(config));
+    let mut step = tungstenite::client::client_with_config(request, Turn::of(stream), Some(config));
     loop {
         let mut half = match step {
             Ok((socket, _)) => return Ok(socket),
             Err(HandshakeError::Interrupted(half)) => half,
-            Err(HandshakeError::Failure(error)) => return Err(no_upgrade(url, &error)),
+            Err(HandshakeError::Failure(error)) => return Err(no_upgrade(target, &error)),
         };
         let turn = half.get_mut().get_mut();
         turn.begin();
-        match wait(Some((turn.socket.as_fd(), PollFlags::IN)), None, Some(until)) {
+        match wait(Some((turn.stream.socket().as_fd(), PollFlags::IN)), None, Some(until)) {
             Ok(Readiness::Socket | Readiness::Other) if Instant::now() < until => step = half.handshake(),
             Ok(_) => {
                 return Err(Loss::passing(format!("{url} did not answer the handshake within {PATIENCE:?}")));
@@ -307,9 +321,13 @@ fn shake_hands(Target { url, user }: &Target, socket: Socket) -> Result<WebSocke
 }
 
 /// Why there was no upgrade.
-fn no_upgrade(url: &Url, error: &Error) -> Loss {
+fn no_upgrade(target: &Target, error: &Error) -> Loss {
+    let url = &target.url;
     match error {
-        Error::Http(response) => refused_upgrade(url, response),
+        Error::Http(response) => refused_upgrade(target, response),
+        Error::Io(error) if tls_failure(error).is_some() => {
+            Loss::lasting(format!("{url}: {}", tls_failure(error).unwrap_or_default()))
+        }
         Error::Io(error) => Loss::passing(format!("{url} broke off the handshake: {error}")),
         Error::Protocol(ProtocolError::HandshakeIncomplete) => {
             Loss::passing(format!("{url} ended the connection instead of answering the handshake"))
@@ -318,17 +336,25 @@ fn no_upgrade(url: &Url, error: &Error) -> Loss {
     }
 }
 
-fn refused_upgrade(url: &Url, response: &Response<Option<Vec<u8>>>) -> Loss {
+fn refused_upgrade(target: &Target, response: &Response<Option<Vec<u8>>>) -> Loss {
+    let Target { url, token, .. } = target;
     let status = response.status();
     let mut why = format!("{url} answered {status}");
+    let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default());
     // An answer may repeat the request, and with it a secret.
-    if url.query().is_none() {
-        let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned();
+    if url.query().is_none() && !token.as_ref().is_some_and(|token| token.is_told_by(&body)) {
         let line: String = body.lines().next().unwrap_or_default().chars().take(BODY_CHARS_MAX).collect();
         if !line.is_empty() && !line.starts_with('<') {
             why = format!("{why}: {}", one_line(&line));
         }
     }
+    why += match (status, token.is_some() || url.holds_token()) {
+        (StatusCode::UNAUTHORIZED, false) => "; give a token with FANFARE_TOKEN or --token-file",
+        (StatusCode::UNAUTHORIZED, true) => "; give another token with FANFARE_TOKEN or --token-file",
+        (StatusCode::FORBIDDEN, true) => "; give a token that allows it, with FANFARE_TOKEN or --token-file",
+        (StatusCode::FORBIDDEN, false) => "; ask for the permission where the server is run",
+        _ => "",
+    };
     let told = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let passes = status.is_server_error()
         || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS].contains(&status);
@@ -353,13 +379,16 @@ fn farewell(close: Option<&CloseFrame>) -> Loss {
             retry: told.map_or(Retry::Backoff, Retry::After),
         };
     }
+    if code == EXPIRED {
+        return Loss::lasting(format!("the token has expired ({EXPIRED}): get a new one, and come back with it"));
+    }
     let why = match reason.as_str() {
         "" => format!("the server closed the connection with {code}"),
         reason => format!("the server closed the connection with {code}: {}", one_line(reason)),
     };
     match code {
-        // What was sent is wrong, the token has expired, or a newer connection stands in for this one.
-        1002 | 1003 | 1007 | 1010 | 4001 | 4009 => Loss::lasting(why),
+        // What was sent is wrong, or a newer connection stands in for this one.
+        1002 | 1003 | 1007 | 1010 | 4009 => Loss::lasting(why),
         _ => Loss::passing(why),
     }
 }
@@ -383,6 +412,11 @@ fn broken(error: &Error) -> Loss {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn target(url: &str, token: Option<&str>) -> Target {
+        let token = token.map(|token| token.parse().unwrap());
+        Target { url: url.parse().unwrap(), user: None, token, tls: None }
+    }
 
     fn closed(code: u16, reason: &'static str) -> Loss {
         farewell(Some(&CloseFrame { code: code.into(), reason: reason.into() }))
@@ -409,7 +443,7 @@ mod tests {
             if let Some(seconds) = retry_after {
                 response = response.header("Retry-After", seconds);
             }
-            refused_upgrade(&url.parse().unwrap(), &response.body(Some(body.into())).unwrap())
+            refused_upgrade(&target(url, None), &response.body(Some(body.into())).unwrap())
         };
         for (status, retry_after, retry) in [
             (503, Some("3"), Retry::After(Duration::from_secs(3))),
@@ -426,5 +460,25 @@ mod tests {
         assert_eq!(why("ws://h/x", "no such thing\nas this"), "ws://h/x answered 404 Not Found: no such thing");
         assert_eq!(why("ws://h/x", "<html>"), "ws://h/x answered 404 Not Found");
         assert_eq!(why("ws://h/x?token=secret", "no /x?token=secret here"), "ws://h/x answered 404 Not Found");
+    }
+
+    #[test]
+    fn a_refusal_says_whether_a_token_or_another_one_is_wanted() {
+        let answer = |token: Option<&str>, status: u16, body: &str| {
+            let response = Response::builder().status(status).body(Some(body.into())).unwrap();
+            refused_upgrade(&target("ws://h/", token), &response).why
+        };
+        assert_eq!(
+            answer(None, 401, "a token is needed"),
+            "ws://h/ answered 401 Unauthorized: a token is needed; give a token with FANFARE_TOKEN or --token-file"
+        );
+        assert_eq!(
+            answer(Some("aaaaaaaa.bbbbbbbb.c"), 401, "it has expired"),
+            "ws://h/ answered 401 Unauthorized: it has expired; give another token with FANFARE_TOKEN or --token-file"
+        );
+        assert_eq!(
+            answer(Some("aaaaaaaa.bbbbbbbb.c"), 403, "no Bearer bbbbbbbb"),
+            "ws://h/ answered 403 Forbidden; give a token that allows it, with FANFARE_TOKEN or --token-file"
+        );
     }
 }

@@ -1,17 +1,18 @@
 //! `fanfare pub`, `sub` and `presence`: a client for people, of any server of the user dialect.
 //!
-//! Owns the URL a server is named by (`url`, which the load generator uses too), one connection that is waited on
+//! Owns the URL a server is named by (`url`), TLS with it (`tls`, `transport`) and the token that is brought (`token`),
+//! all of which the load generator uses too; one connection that is waited on
 //! together with stdin or a signal (`link`, `interrupt`), what the server's messages say (`message`), when to try
 //! again (`backoff`), and the three commands. One thread, one connection at a time: a crowd of them is `bench`'s.
 //!
 //! It never touches the server's modules: what it knows of a server is what `docs/wire.md` tells anyone. The query of
-//! a URL may hold a secret. It is sent to the server and never shown.
+//! a URL may hold a secret, and a token is one. They are sent to the server and never shown.
 //!
 //! Imports `config` (for the forms in which addresses are written) and nothing else of this crate.
 //!
 //! ```text
 //! publish, subscribe, presence ─► link ─► tungstenite ─► a socket, TCP or Unix
-//!     │            │ joined, acks   │ url
+//!     │            │ joined, acks   │ url, token   └─ transport: TLS or none
 //!   stdin      interrupt, backoff   └─► poll: the socket, and stdin or the signal
 //! ```
 
@@ -23,6 +24,9 @@ mod message;
 mod presence;
 mod publish;
 mod subscribe;
+mod tls;
+mod token;
+mod transport;
 mod url;
 
 use std::fmt::Display;
@@ -33,6 +37,9 @@ pub use message::Position;
 pub use presence::{Presence, presence};
 pub use publish::{Content, Publish, publish};
 pub use subscribe::{Format, Start, Subscribe, subscribe};
+pub use tls::{Tls, Trust, tls_failure};
+pub use token::Token;
+pub use transport::{Secure, Transport};
 pub use url::Url;
 
 use crate::config::{one_json_line, one_line};
@@ -44,6 +51,10 @@ pub struct Target {
     pub url: Url,
     /// The user id; without one the connection is anonymous, or of the user that the URL's own query names.
     pub user: Option<String>,
+    /// What says who the user is, where the server asks for that.
+    pub token: Option<Token>,
+    /// What TLS needs, where the URL asks for TLS.
+    pub tls: Option<Tls>,
 }
 
 /// What was not asked for and should be known: one line. Where even that cannot be written, no one is there to read it.

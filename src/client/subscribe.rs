@@ -217,6 +217,10 @@ impl Subscriber<'_> {
 
     /// Takes what is no answer. Only what concerns the room is printed.
     fn take(&mut self, kind: &str, text: &str, message: &Message<'_>) -> Result<Next, ClientError> {
+        if kind == "expiring" {
+            let left = Duration::from_millis(message.number("in").unwrap_or_default());
+            note(self.err, format_args!("the token expires in {left:.0?}; the connection ends with it"));
+        }
         if message.string("roomId").as_deref() != Some(&self.options.room) {
             return Ok(Next::Listen);
         }

@@ -1,4 +1,4 @@
-//! Where a server is: `ws://HOST:PORT/PATH?QUERY`, or `unix:/path/of/a/socket`.
+//! Where a server is: `ws://HOST:PORT/PATH?QUERY`, `wss://…` with TLS, or `unix:/path/of/a/socket`.
 
 use std::fmt::{self, Debug, Display, Formatter};
 use std::io;
@@ -14,8 +14,17 @@ use crate::config::Listen;
 /// The port of `ws://` without one (RFC 6455 §3).
 const PORT: u16 = 80;
 
+/// The port of `wss://` without one.
+const SECURE_PORT: u16 = 443;
+
 /// The query parameter that names the user.
 const USER: &str = "userId";
+
+/// The query parameter that holds a token.
+const TOKEN: &str = "token";
+
+/// The scheme of a WebSocket over TLS (RFC 6455 §3).
+const SECURE: &str = "wss";
 
 /// The URL of a server. Shown without its query, which may hold a secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,10 +56,30 @@ impl Url {
         self.uri.query()
     }
 
+    /// Whether it asks for TLS.
+    pub fn is_secure(&self) -> bool {
+        self.uri.scheme_str() == Some(SECURE)
+    }
+
+    /// The host, an IPv6 address without its brackets; `localhost` of a Unix socket.
+    pub fn host(&self) -> &str {
+        let host = self.uri.host().unwrap_or_default();
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
     /// Whether the query says who the user is.
     pub fn names_user(&self) -> bool {
+        self.has(USER)
+    }
+
+    /// Whether the query holds a token.
+    pub fn holds_token(&self) -> bool {
+        self.has(TOKEN)
+    }
+
+    fn has(&self, name: &str) -> bool {
         let mut pairs = self.query().unwrap_or_default().split('&');
-        pairs.any(|pair| pair.split('=').next() == Some(USER))
+        pairs.any(|pair| pair.split('=').next() == Some(name))
     }
 
     /// The addresses of the host, at least one; none of a Unix socket.
@@ -62,9 +91,8 @@ impl Url {
         if self.socket.is_some() {
             return Ok(Vec::new());
         }
-        let host = self.uri.host().unwrap_or_default();
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let addresses: Vec<_> = (host, self.uri.port_u16().unwrap_or(PORT)).to_socket_addrs()?.collect();
+        let usual = if self.is_secure() { SECURE_PORT } else { PORT };
+        let addresses: Vec<_> = (self.host(), self.uri.port_u16().unwrap_or(usual)).to_socket_addrs()?.collect();
         match addresses.is_empty() {
             true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
             false => Ok(addresses),
@@ -83,8 +111,14 @@ impl Url {
             Some(query) if !query.is_empty() => format!("{query}&{USER}={user}"),
             Some(_) | None => format!("{USER}={user}"),
         };
-        let uri = format!("ws://{}{}?{query}", self.authority(), self.path());
+        let uri = format!("{}://{}{}?{query}", self.scheme(), self.authority(), self.path());
         uri.parse().map_err(|error| format!("--user makes no request: {error}; write a shorter one"))
+    }
+}
+
+impl Url {
+    fn scheme(&self) -> &'static str {
+        if self.is_secure() { SECURE } else { "ws" }
     }
 }
 
@@ -105,12 +139,12 @@ impl FromStr for Url {
             return Ok(Url { socket: Some(path), uri });
         }
         match shown.split_once("://").map(|(scheme, _)| scheme) {
-            Some("ws") => {}
-            Some("wss" | "https") => {
-                return Err(wrong("asks for TLS, which this version does not have; write ws://HOST:PORT"));
-            }
+            Some("ws" | SECURE) => {}
+            Some("https") => return Err(wrong("is not how a WebSocket is named; write wss:// in place of https://")),
             Some("http") => return Err(wrong("is not how a WebSocket is named; write ws:// in place of http://")),
-            Some(_) | None => return Err(wrong("is no ws:// URL; write ws://HOST:PORT or unix:/path")),
+            Some(_) | None => {
+                return Err(wrong("is no ws:// or wss:// URL; write ws://HOST:PORT, wss://HOST or unix:/path"));
+            }
         }
         if text.contains('#') {
             return Err(wrong("has a fragment (#…), which is never sent; leave it out"));
@@ -136,7 +170,7 @@ impl Display for Url {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         match &self.socket {
             Some(path) => write!(out, "unix:{}", path.display()),
-            None => write!(out, "ws://{}{}", self.authority(), self.path()),
+            None => write!(out, "{}://{}{}", self.scheme(), self.authority(), self.path()),
         }
     }
 }
@@ -160,6 +194,8 @@ mod tests {
         for (text, authority, path, query, shown) in [
             ("ws://127.0.0.1:81/ws", "127.0.0.1:81", "/ws", None, "ws://127.0.0.1:81/ws"),
             ("ws://h", "h", "/", None, "ws://h/"),
+            ("wss://h", "h", "/", None, "wss://h/"),
+            ("wss://h:1/x?token=secret", "h:1", "/x", Some("token=secret"), "wss://h:1/x"),
             ("ws://[::1]:9?a=b", "[::1]:9", "/", Some("a=b"), "ws://[::1]:9/"),
             ("ws://h:1/x?token=secret", "h:1", "/x", Some("token=secret"), "ws://h:1/x"),
             ("unix:/run/f.sock?token=secret", "localhost", "/", Some("token=secret"), "unix:/run/f.sock"),
@@ -174,6 +210,8 @@ mod tests {
     #[test]
     fn addresses_are_looked_up() {
         assert_eq!(url("ws://127.0.0.1").resolve().unwrap(), ["127.0.0.1:80".parse().unwrap()]);
+        assert_eq!(url("wss://127.0.0.1").resolve().unwrap(), ["127.0.0.1:443".parse().unwrap()]);
+        assert_eq!((url("wss://[::1]:9/").host(), url("unix:/s").host()), ("::1", "localhost"));
         assert_eq!(url("ws://[::1]:9/").resolve().unwrap(), ["[::1]:9".parse().unwrap()]);
         assert_eq!(url("unix:/run/f.sock").resolve().unwrap(), []);
     }
@@ -185,6 +223,7 @@ mod tests {
             ("ws://h/ws?", Some("a b&c=d/ü"), "ws://h/ws?userId=a%20b%26c%3Dd%2F%C3%BC"),
             ("ws://h/?token=secret", Some("bob"), "ws://h/?token=secret&userId=bob"),
             ("ws://h/?token=secret", None, "ws://h/?token=secret"),
+            ("wss://h/?token=secret", Some("bob"), "wss://h/?token=secret&userId=bob"),
             ("unix:/s?token=secret", Some("bob"), "ws://localhost/?token=secret&userId=bob"),
         ] {
             assert_eq!(url(text).request(user).unwrap().to_string(), request);
@@ -193,6 +232,7 @@ mod tests {
         for (text, names) in [("ws://h/?a=b&userId=c", true), ("ws://h/?userId", true), ("ws://h/?xuserId=c", false)] {
             assert_eq!(url(text).names_user(), names, "{text}");
         }
+        assert!(url("ws://h/?a=b&token=c").holds_token() && !url("ws://h/?tokens=c").holds_token());
     }
 
     #[test]
@@ -200,11 +240,14 @@ mod tests {
         for (text, why) in [
             ("http://h:1/", "\"http://h:1/\" is not how a WebSocket is named; write ws:// in place of http://"),
             (
-                "wss://h/?token=secret",
-                "\"wss://h/\" asks for TLS, which this version does not have; write ws://HOST:PORT",
+                "https://h/?token=secret",
+                "\"https://h/\" is not how a WebSocket is named; write wss:// in place of https://",
             ),
-            ("127.0.0.1:80", "\"127.0.0.1:80\" is no ws:// URL; write ws://HOST:PORT or unix:/path"),
-            ("ftp://me:secret@h/", "the URL is no ws:// URL; write ws://HOST:PORT or unix:/path"),
+            (
+                "127.0.0.1:80",
+                "\"127.0.0.1:80\" is no ws:// or wss:// URL; write ws://HOST:PORT, wss://HOST or unix:/path",
+            ),
+            ("ftp://me:secret@h/", "the URL is no ws:// or wss:// URL; write ws://HOST:PORT, wss://HOST or unix:/path"),
             (
                 "ws://me:secret@h/",
                 "the URL holds a name or a password, which a WebSocket has no use for; leave them out",

@@ -45,9 +45,9 @@ pub use listener::{CertificateFiles, ClientCertificates, Listener, TlsFiles};
 pub use pattern::Pattern;
 pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
 pub use room::{ROOM_RULES_MAX, RoomRule};
-pub use source::{Source, SourceFile, Sources};
+pub use source::{Source, SourceFile, Sources, read_at_most};
 pub use suggest::{nearest, nearest_flag};
-pub use table::{AUTH_KEY, ENV_CONFIG, ENV_PREFIX, LISTENER, LISTS, List, ROOM, SETTINGS, Setting};
+pub use table::{AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS, Setting};
 
 use values::Values;
 

@@ -11,7 +11,7 @@ use super::error::{ConfigError, Problem, one_line, shown};
 use super::kind::Kind;
 use super::room;
 use super::suggest::nearest_env;
-use super::table::{ENV_CONFIG, ENV_PREFIX, LISTS, List, ROOM, SETTINGS, Setting};
+use super::table::{ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTS, List, ROOM, SETTINGS, Setting};
 use super::values::Values;
 
 /// Largest configuration file, in bytes. A larger one is refused.
@@ -140,12 +140,31 @@ impl SourceFile {
     }
 }
 
+/// The bytes of a file beside the configuration: a key, a token, certificates.
+///
+/// # Errors
+///
+/// What the operating system says, or that there are more than `bytes_max`; to stand behind the file's name.
+pub fn read_at_most(path: impl AsRef<Path>, bytes_max: usize) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}; name a file that this process may read"))?;
+    match bytes.len() > bytes_max {
+        true => Err(format!("has more than {bytes_max} bytes; is it the right file?")),
+        false => Ok(bytes),
+    }
+}
+
 /// Sets what the environment says.
 pub(super) fn apply_env(env: &[(OsString, OsString)], effective: &mut Effective, problems: &mut Vec<Problem>) {
     let mut ours: Vec<(String, &OsString)> = env
         .iter()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
-        .filter(|(name, value)| name.starts_with(ENV_PREFIX) && name != ENV_CONFIG && !is_service_link(name, value))
+        .filter(|(name, value)| {
+            let is_of_a_command = [ENV_CONFIG, ENV_TOKEN].contains(&name.as_str());
+            name.starts_with(ENV_PREFIX) && !is_of_a_command && !is_service_link(name, value)
+        })
         .collect();
     // The environment has no order of its own; messages should have one.
     ours.sort();

@@ -21,6 +21,9 @@ pub const ENV_PREFIX: &str = "FANFARE_";
 /// The environment variable that names the configuration file, as `--config` does.
 pub const ENV_CONFIG: &str = "FANFARE_CONFIG";
 
+/// The environment variable that holds the token of a client (`fanfare pub`, `bench`), as `--token` does. It is no setting.
+pub const ENV_TOKEN: &str = "FANFARE_TOKEN";
+
 /// A list of tables: each of its entries is a `[[name]]` table in the file, and a line in the environment and by flag.
 #[derive(Debug)]
 pub struct List {

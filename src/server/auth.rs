@@ -1,11 +1,9 @@
 //! Keys and settings for tokens, as the configuration names them: the files are read here.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 
 use crate::auth::{Alg, Allowance, Auth, Key, Origins, Settings, key_set};
-use crate::config::{self, AuthKey, KeyMaterial, one_line};
+use crate::config::{self, AuthKey, KeyMaterial, one_line, read_at_most};
 use crate::limits::KEY_SET_BYTES_MAX;
 
 /// Largest file with a key, in bytes. A larger one is refused.
@@ -35,7 +33,7 @@ pub fn load(config: &config::Auth) -> Result<Option<Auth>, AuthError> {
     let mut keys = config.key.iter().map(key).collect::<Result<Vec<_>, _>>()?;
     if !config.jwks_file.is_empty() {
         let what = |what: String| AuthError(format!("auth.jwks_file: {:?}: {what}", config.jwks_file));
-        let document = read(&config.jwks_file, KEY_SET_BYTES_MAX).map_err(what)?;
+        let document = read_at_most(&config.jwks_file, KEY_SET_BYTES_MAX).map_err(what)?;
         keys.extend(key_set(&document).map_err(|error| what(error.to_string()))?.keys);
     }
     Ok(Some(Auth::new(settings(config), keys)))
@@ -53,7 +51,7 @@ pub fn origins(config: &config::Auth) -> Option<Origins> {
 /// Its file cannot be read.
 pub fn material(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
     let file = |name: &str, path: &str| {
-        let bytes = read(path, KEY_FILE_BYTES_MAX);
+        let bytes = read_at_most(path, KEY_FILE_BYTES_MAX);
         bytes.map_err(|what| AuthError(format!("{}: auth.key.{name}: {path:?}: {what}", key.place)))
     };
     match &key.material {
@@ -67,22 +65,6 @@ pub fn material(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
             }
             Ok(secret)
         }
-    }
-}
-
-/// A file's bytes, or why there are none.
-///
-/// # Errors
-///
-/// What the operating system says, or that it is too large.
-pub fn read(path: &str, bytes_max: usize) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}; name a file that this process may read"))?;
-    match bytes.len() > bytes_max {
-        true => Err(format!("has more than {bytes_max} bytes; is it the right file?")),
-        false => Ok(bytes),
     }
 }
 

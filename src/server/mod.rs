@@ -257,7 +257,17 @@ impl Node {
         let ready = Arc::new(AtomicBool::new(false));
         let jitter_seed = u64::from_ne_bytes(*jitter_seed);
         let settings = settings(config, shares, gate);
-        Ok(Node { settings, shares, state, cluster, jitter_seed, started: Instant::now(), ready, jobs: None, acceptors: Vec::new() })
+        Ok(Node {
+            settings,
+            shares,
+            state,
+            cluster,
+            jitter_seed,
+            started: Instant::now(),
+            ready,
+            jobs: None,
+            acceptors: Vec::new(),
+        })
     }
 
     fn spawn(

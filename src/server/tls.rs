@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use super::auth::read;
-use crate::config::{ClientCertificates, Listener, TlsFiles, one_line};
+use crate::config::{ClientCertificates, Listener, TlsFiles, one_line, read_at_most};
 use crate::tls::{Acceptor, Certificate, Certificates, ClientAuth, authorities, server_config};
 
 /// Largest file with certificates or a key, in bytes. A larger one is refused.
@@ -55,8 +54,7 @@ fn configs(listeners: &[Listener]) -> Result<Vec<Option<ServerConfig>>, TlsError
 fn config(listener: &Listener, files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let fault = |what: String| TlsError(format!("TLS of {}: {what}", listener.address));
     let pem = |path: &std::path::Path| {
-        let path = path.to_string_lossy();
-        read(&path, PEM_FILE_BYTES_MAX).map_err(|what| fault(format!("{path:?}: {what}")))
+        read_at_most(path, PEM_FILE_BYTES_MAX).map_err(|what| fault(format!("{path:?}: {what}")))
     };
     let certificates = files.certificates.iter().map(|files| {
         let (chain, key) = (pem(&files.certificate)?, pem(&files.key)?);

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::client::verify_server_name;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::RootCertStore;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Tag, Tagged};
@@ -48,8 +48,9 @@ impl Certificate {
         let chain = certificates(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|_| CertificateError("there is no private key in PEM in its key file".to_owned()))?;
-        let key = any_supported_type(&key)
-            .map_err(|_| CertificateError("its key is of no kind that TLS signs with: RSA, ECDSA or Ed25519".to_owned()))?;
+        let key = any_supported_type(&key).map_err(|_| {
+            CertificateError("its key is of no kind that TLS signs with: RSA, ECDSA or Ed25519".to_owned())
+        })?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|_| CertificateError("its key is another certificate's".to_owned()))?;
         Ok(Certificate(Arc::new(certified)))
@@ -100,13 +101,11 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let understood = |certificate: &&Certificate| {
-            certificate.0.key.choose_scheme(hello.signature_schemes()).is_some()
-        };
+        let understood =
+            |certificate: &&Certificate| certificate.0.key.choose_scheme(hello.signature_schemes()).is_some();
         let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
-        let named = name.and_then(|name| {
-            self.0.iter().filter(understood).find(|certificate| certificate.is_for(&name))
-        });
+        let named =
+            name.and_then(|name| self.0.iter().filter(understood).find(|certificate| certificate.is_for(&name)));
         named.or_else(|| self.0.iter().find(understood)).map(|certificate| certificate.0.clone())
     }
 }

@@ -53,9 +53,7 @@ pub fn server_config(certificates: Certificates, clients: ClientAuth) -> Result<
         ClientAuth::Optional(roots) => {
             Some(verifier(roots).allow_unauthenticated().build().map_err(|error| CertificateError::new(&error))?)
         }
-        ClientAuth::Required(roots) => {
-            Some(verifier(roots).build().map_err(|error| CertificateError::new(&error))?)
-        }
+        ClientAuth::Required(roots) => Some(verifier(roots).build().map_err(|error| CertificateError::new(&error))?),
     };
     let builder = match verifier {
         None => builder.with_no_client_auth(),

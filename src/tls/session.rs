@@ -16,7 +16,8 @@ use crate::limits::{TLS_HANDSHAKE_BYTES_MAX, TLS_RECORD_BYTES_MAX};
 const RECORD_OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 
 /// The answer to a client that speaks HTTP without TLS; browsers show it.
-const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 45\r\n\
+const PLAIN_HTTP: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 45\r\n\
       Connection: close\r\n\r\nthis port speaks TLS: use https:// or wss://\n";
 
 /// How far a session is.
@@ -270,7 +271,11 @@ fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
 }
 
 /// Has `write` put bytes behind `out`: into so much room as is guessed, or else as it says.
-fn append(out: &mut Vec<u8>, guess: usize, mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>) {
+fn append(
+    out: &mut Vec<u8>,
+    guess: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
+) {
     let begin = out.len();
     let mut room = guess;
     loop {

@@ -217,10 +217,8 @@ fn a_certificate_has_to_be_one_with_its_own_key() {
 #[test]
 fn an_idle_session_is_small() {
     let authority = Authority::new();
-    let (config, client) = (
-        Arc::new(authority.config(&[NAME], ClientAuth::None)),
-        Arc::new(Client::config(authority.roots(), &TLS13)),
-    );
+    let (config, client) =
+        (Arc::new(authority.config(&[NAME], ClientAuth::None)), Arc::new(Client::config(authority.roots(), &TLS13)));
     let mut client = Client::new(&client, NAME);
     let mut session = None;
     let mut session_bytes = 0;

@@ -126,13 +126,8 @@ fn simulate(seed: u64, authority: &Authority) {
     let world = World::new(1, seed);
     let acceptor = Arc::new(Acceptor::new(authority.config(&[NAME], ClientAuth::None)));
     let driver = Tls::new(world.driver(0), vec![Some(acceptor), None]);
-    let mut echo = Echo {
-        driver,
-        sockets: BTreeMap::new(),
-        has_room: BTreeMap::new(),
-        next_slot: 0,
-        ended: Vec::new(),
-    };
+    let mut echo =
+        Echo { driver, sockets: BTreeMap::new(), has_room: BTreeMap::new(), next_slot: 0, ended: Vec::new() };
     let link = Link {
         socket_bytes_max: random.usize(1..40_000),
         read_bytes_max: random.usize(1..70_000),
@@ -191,7 +186,8 @@ fn a_turn_takes_its_share_of_handshakes_and_others_wait() {
     let world = World::new(1, 1);
     let acceptor = Arc::new(Acceptor::new(authority.config(&[NAME], ClientAuth::None)));
     let mut driver = Tls::new(world.driver(0), vec![Some(acceptor.clone()), Some(acceptor)]);
-    let link = Link { socket_bytes_max: 100_000, read_bytes_max: 100_000, send_bytes_max: 100_000, short_writes: false };
+    let link =
+        Link { socket_bytes_max: 100_000, read_bytes_max: 100_000, send_bytes_max: 100_000, short_writes: false };
     let config = Arc::new(Client::config(authority.roots(), &TLS13));
     let count = 3 * TLS_HANDSHAKES_PER_TURN;
     let mut clients: Vec<(Wire, Client)> =
