@@ -22,8 +22,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::bench::{self, Options};
 use crate::config::{
-    Config, ConfigError, ENV_CONFIG, Effective, Kind, LISTS, List, SETTINGS, Setting, SourceFile, Sources, nearest,
-    nearest_flag, one_line,
+    Config, ConfigError, ENV_CONFIG, ENV_TOKEN, Effective, Kind, LISTS, List, SETTINGS, Setting, SourceFile, Sources,
+    nearest, nearest_flag, one_line,
 };
 use crate::doctor::{self, Machine};
 use crate::server;
@@ -94,11 +94,7 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
             Ok((config, _)) => examine(&config, matches.get_flag(JSON), out, err),
             Err(error) => refuse(err, error),
         },
-        Some((BENCH, matches)) => match Options::from_matches(matches).and_then(|options| bench::run(&options, out)) {
-            Ok(true) => 0,
-            Ok(false) => EXIT_FAULTS,
-            Err(error) => refuse(err, error),
-        },
+        Some((BENCH, matches)) => measure(matches, &env, out, err),
         Some((name @ (orders::DISCONNECT | orders::KICK), matches)) => orders::run(name, matches, env, out, err),
         Some((token::TOKEN, matches)) => token::run(matches, env, out, err),
         Some((name, matches)) => clients::run(name, matches, &env, out, err),
@@ -116,6 +112,25 @@ fn serve(config: Config) -> u8 {
             server::last_words(&line);
             code
         }
+    }
+}
+
+/// Puts load on a server.
+fn measure(matches: &ArgMatches, env: &Env, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let token = match text_of_env(env, ENV_TOKEN) {
+        Ok(token) => token,
+        Err(what) => return refuse(err, what),
+    };
+    let measured = Options::from_matches(matches, token).and_then(|options| {
+        if options.insecure {
+            complain(err, format_args!("fanfare: {}", clients::INSECURE_WARNING));
+        }
+        bench::run(&options, out)
+    });
+    match measured {
+        Ok(true) => 0,
+        Ok(false) => EXIT_FAULTS,
+        Err(error) => refuse(err, error),
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```text
 //! main        → cli
 //! cli         → bench, client, cluster, config, doctor, server, auth, limits
-//! bench       → client, config, frame
+//! bench       → auth, client, config, frame
 //! client      → config
 //! doctor      → config, cgroup, descriptors
 //! server      → cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup, limits

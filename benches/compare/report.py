@@ -13,6 +13,10 @@ LABELS = {
     "bun": "Bun",
     "ws-tuned": "ws, tuned",
     "ws-tutorial": "ws, as in tutorials",
+    "fanfare-hs256": "fanfare, HS256",
+    "fanfare-es256": "fanfare, ES256",
+    "fanfare-eddsa": "fanfare, EdDSA",
+    "centrifugo": "Centrifugo, HS256",
 }
 COLOURS = {
     "floor-message": "#9aa0a6",
@@ -39,6 +43,7 @@ class Workload:
     figures: list[str]
     less_is_better: bool = False
     deflate: bool = False
+    login: bool = False
 
 
 def write(folder, facts, workloads, results):
@@ -89,6 +94,8 @@ def markdown(facts, workloads, results):
             arguments = workload.smoke if facts["smoke"] else workload.arguments
             if workload.deflate:
                 lines += deflate_table(workload, figure, by_server, results.get(workload.name + PLAIN, {}), arguments)
+            elif workload.login:
+                lines += login_table(workload, by_server, arguments)
             else:
                 lines += table(workload, figure, by_server, arguments)
     return "\n".join(lines) + "\n"
@@ -121,6 +128,29 @@ def table(workload, figure, by_server, arguments):
                     "server_waited_percent"]:
             cells.append(number(middle(runs, cpu)))
         lines.append(f"| {named(server, runs)} | " + " | ".join(cells) + " |")
+    return lines + doubts(by_server)
+
+
+def login_table(workload, by_server, arguments):
+    """CPU of a login by the kind of token, beside that of one without, and Centrifugo's."""
+    cpu = "server_cpu_us_each"
+    plain, peer = by_server.get("fanfare", []), by_server.get("centrifugo", [])
+    heads = ["CPU µs", "user µs", "more than without tokens, µs", "CPU × Centrifugo", "logins_per_s", "server busy %",
+             "generator busy %", "waited %"]
+    lines = ["", f"## {workload.title[0].upper()}{workload.title[1:]}", "",
+             f"`fanfare bench {arguments}`, with a token of its own for each connection; CPU of the server's process for a "
+             "login: accepted, upgraded, its token checked, welcomed, in its room.", "",
+             "| server | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for server in [name for name in LABELS if name in by_server]:
+        runs = by_server[server]
+        pairs = [(own, other) for own, other in zip(values(runs, cpu), values(plain, cpu)) if own and other]
+        more = median(own - other for own, other in pairs) if pairs and server.startswith("fanfare-") else None
+        by_peer = ratio(peer, runs, cpu, less_is_better=True) if server.startswith("fanfare") else None
+        cells = [middle(runs, cpu), middle(runs, "server_user_us_each"), more, by_peer]
+        cells += [middle(runs, figure) for figure in ["connections_per_s", "server_busy_percent",
+                                                      "generator_busy_percent", "server_waited_percent"]]
+        label = "fanfare, without tokens" if server == "fanfare" else named(server, runs)
+        lines.append(f"| {label} | " + " | ".join(number(cell) for cell in cells) + " |")
     return lines + doubts(by_server)
 
 

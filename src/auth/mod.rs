@@ -13,6 +13,7 @@ mod claims;
 mod json;
 mod key;
 mod key_set;
+mod mint;
 mod origin;
 mod patterns;
 mod permissions;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 pub use key::{Alg, Key, KeyError};
 pub use key_set::{KeySet, KeySetError, key_set};
+pub use mint::Mint;
 pub use origin::Origins;
 pub use permissions::{Allowance, Permissions};
 pub use sign::SigningKey;

@@ -88,12 +88,12 @@ impl Siege {
         mask: [u8; 4],
         ending: Arc<AtomicBool>,
     ) -> Result<Siege, BenchError> {
-        let handshake = Handshake::new(options.target.clone());
+        let handshake = Handshake::new(options);
         let start = Instant::now();
         let bombers = |count, charge: &Charge, token| Bombers::new(options, count, charge.clone(), token, start);
         Ok(Siege {
             poll: Poll::new()?,
-            dribblers: Dribblers::new(options.dribblers, &handshake),
+            dribblers: Dribblers::new(options.dribblers, &handshake)?,
             bombers: bombers(options.bombers, bomb, options.dribblers),
             fragmenters: bombers(options.fragmenters, fragments, options.dribblers + options.bombers),
             greedy: Greedy::new(options, options.dribblers + options.bombers + options.fragmenters, mask),
@@ -149,10 +149,10 @@ impl Siege {
     }
 
     fn tick(&mut self, now: Instant) -> Result<(), BenchError> {
-        let address = self.handshake.target().address;
-        self.dribblers.tick(address, self.poll.registry())?;
-        self.bombers.tick(now, address, self.poll.registry())?;
-        self.fragmenters.tick(now, address, self.poll.registry())?;
-        self.greedy.tick(address, self.poll.registry())
+        let target = self.handshake.target();
+        self.dribblers.tick(target.address, self.poll.registry())?;
+        self.bombers.tick(now, target, self.poll.registry())?;
+        self.fragmenters.tick(now, target, self.poll.registry())?;
+        self.greedy.tick(target, self.poll.registry())
     }
 }

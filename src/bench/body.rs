@@ -9,7 +9,7 @@ use std::fmt::Write;
 use memchr::memmem;
 
 use super::limits::JSON_BODIES;
-use super::options::Payload;
+use super::scenario::Payload;
 use super::wire::{NAME_DIGITS, SEQUENCE_DIGITS, STAMP_BYTES, Template};
 
 /// The stamp of message 0 of stream 0.

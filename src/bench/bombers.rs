@@ -3,7 +3,6 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,10 @@ use mio::{Interest, Registry, Token};
 
 use super::handshake::{Consent, Handshake};
 use super::limits::{BOMB_PART_BYTES, EMPTY_FRAGMENTS, RECEIVE_BYTES};
+use super::target::Target;
 use super::wire::{Frame, Opcode, Parsed, masked, parse};
 use super::{BenchError, Options};
+use crate::client::Transport;
 
 /// What is sent: whole frames, made once.
 #[derive(Clone)]
@@ -71,7 +72,7 @@ struct Bomber {
     stage: Stage,
     /// When this stage began.
     since: Instant,
-    stream: Option<TcpStream>,
+    stream: Option<Transport<TcpStream>>,
     /// Bytes received of a head or frame that is not whole yet.
     partial: Vec<u8>,
 }
@@ -126,15 +127,15 @@ impl Bombers {
     }
 
     /// Connects those that are down, and has those that are not send what is due.
-    pub(super) fn tick(&mut self, now: Instant, address: SocketAddr, registry: &Registry) -> Result<(), BenchError> {
+    pub(super) fn tick(&mut self, now: Instant, target: &Target, registry: &Registry) -> Result<(), BenchError> {
         for at in 0..self.bombers.len() {
             let (is_due, is_spent) = (self.is_due(now), self.is_spent());
             let bomber = &mut self.bombers[at];
             match bomber.stage {
                 Stage::Down if !is_spent => {
-                    let mut stream = TcpStream::connect(address)?;
+                    let mut stream = target.dial()?;
                     let both = Interest::READABLE | Interest::WRITABLE;
-                    registry.register(&mut stream, Token(self.token + at), both)?;
+                    registry.register(stream.socket_mut(), Token(self.token + at), both)?;
                     *bomber =
                         Bomber { stage: Stage::Connecting, since: now, stream: Some(stream), partial: Vec::new() };
                 }
@@ -168,9 +169,13 @@ impl Bombers {
     pub(super) fn ready(&mut self, token: usize, writable: bool, handshake: &Handshake) -> Result<(), BenchError> {
         let Some(bomber) = token.checked_sub(self.token).and_then(|at| self.bombers.get_mut(at)) else { return Ok(()) };
         if writable {
+            if let Some(stream) = &mut bomber.stream {
+                // What TLS holds. Where the socket is broken, its end is read.
+                let _ = stream.flush();
+            }
             match &bomber.stage {
                 Stage::Connecting => {
-                    let request = handshake.request("bomber", self.charge.deflate);
+                    let request = handshake.request("bomber", self.charge.deflate)?;
                     // A socket that has just connected takes a request whole; one that has not takes nothing.
                     if bomber.stream.as_mut().is_some_and(|stream| stream.write(request.as_bytes()).is_ok()) {
                         bomber.stage = Stage::Upgrading;

@@ -1,6 +1,6 @@
 //! `connect`: how fast a server takes new connections.
 
-use super::crowd::{Crowd, Receiver, Seat};
+use super::crowd::{Crowd, Receiver, Seat, room_name};
 use super::ledger::Faults;
 use super::meter::Stretch;
 use super::process::Sample;
@@ -9,11 +9,16 @@ use super::report::{Figure, Report};
 use super::times::Times;
 use super::{BenchError, Options};
 
-/// Opens all connections, so many handshakes at a time, until each is welcomed; drops them; and again each round.
+/// Opens all connections, so many handshakes at a time, until each is welcomed, and has joined its room where it is to;
+/// drops them; and again each round.
 pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, BenchError> {
     let settings = [("connections", options.connections as u64), ("handshakes", options.handshakes as u64)];
     let mut report = Report::new(options, &settings);
-    let seat = |at| Seat { user: format!("u{at:06}"), room: None, deflate: options.deflate };
+    report.setting("join", options.join);
+    report.setting("rooms", options.rooms as u64);
+    report.setting("dialect", options.dialect.name());
+    let rooms = |at: usize| if options.join { vec![room_name(at % options.rooms)] } else { Vec::new() };
+    let seat = |at| Seat { user: format!("u{at:06}"), rooms: rooms(at), deflate: options.deflate };
     let seats = (0..options.connections).map(seat);
     let mut crowd = Crowd::new(options, seats)?;
     let mut watch = Watch::default();

@@ -12,13 +12,15 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::deflate::{Inflater, Reading};
+use super::dialect::{Dialect, ReplyKind};
 use super::handshake::{Consent, Handshake};
 use super::limits::{EVENTS_PER_TURN, RECEIVE_BYTES, TURN_MS_MAX};
 use super::meter::Traffic;
-use super::options::Target;
 use super::progress::Progress;
+use super::target::Target;
 use super::wire::{Frame, Opcode, Parsed, masked, parse};
 use super::{BenchError, Options};
+use crate::client::{Transport, tls_failure};
 
 /// Takes the messages of connections that are ready.
 pub(super) trait Receiver {
@@ -45,8 +47,8 @@ pub(super) trait Receiver {
 pub(super) struct Seat {
     /// The user id: plain letters and digits.
     pub(super) user: String,
-    /// The room it joins before it counts as open: plain letters and digits.
-    pub(super) room: Option<String>,
+    /// Rooms that it asks to join as it enters: plain letters and digits. It counts as open when the first is joined.
+    pub(super) rooms: Vec<String>,
     /// Whether it offers permessage-deflate, and insists on it.
     pub(super) deflate: bool,
 }
@@ -80,9 +82,11 @@ enum State {
 #[derive(Debug)]
 struct Link {
     seat: Seat,
+    /// What it says who it is by, where that is a token.
+    token: Option<Box<str>>,
     state: State,
     reading: Reading,
-    stream: Option<TcpStream>,
+    stream: Option<Transport<TcpStream>>,
     /// Bytes received of a frame or head that is not whole yet.
     partial: Vec<u8>,
     /// Bytes that the socket did not take yet.
@@ -100,6 +104,7 @@ pub(super) struct Crowd {
     inflater: Inflater,
     inflated: Vec<u8>,
     handshake: Handshake,
+    dialect: Dialect,
     handshakes_max: usize,
     timeout: Duration,
     mask: [u8; 4],
@@ -120,24 +125,30 @@ impl Crowd {
     /// No client is connected yet.
     pub(super) fn new(options: &Options, seats: impl IntoIterator<Item = Seat>) -> Result<Crowd, BenchError> {
         let now = Instant::now();
-        let vacant = |seat| Link {
-            seat,
-            state: State::Vacant,
-            reading: Reading::Forbidden,
-            stream: None,
-            partial: Vec::new(),
-            unsent: Vec::new(),
-            started: now,
+        let handshake = Handshake::new(options);
+        // Tokens are made before anything is measured.
+        let vacant = |seat: Seat| {
+            Ok(Link {
+                token: handshake.token(&seat.user)?.map(String::into_boxed_str),
+                seat,
+                state: State::Vacant,
+                reading: Reading::Forbidden,
+                stream: None,
+                partial: Vec::new(),
+                unsent: Vec::new(),
+                started: now,
+            })
         };
         Ok(Crowd {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            links: seats.into_iter().map(vacant).collect(),
+            links: seats.into_iter().map(vacant).collect::<Result<_, BenchError>>()?,
             buffer: vec![0; RECEIVE_BYTES],
             reply: Vec::new(),
             inflater: Inflater::new(),
             inflated: Vec::new(),
-            handshake: Handshake::new(options.target.clone()),
+            handshake,
+            dialect: options.dialect,
             handshakes_max: options.handshakes,
             timeout: options.timeout,
             mask: fastrand::u32(1..).to_le_bytes(),
@@ -251,8 +262,8 @@ impl Crowd {
     fn connect(&mut self, at: usize) -> Result<(), BenchError> {
         let link = &mut self.links[at];
         let target = self.handshake.target();
-        let mut stream = TcpStream::connect(target.address).map_err(|error| unreachable(target, &error))?;
-        self.poll.registry().register(&mut stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
+        let mut stream = target.dial().map_err(|error| unreachable(target, &error))?;
+        self.poll.registry().register(stream.socket_mut(), Token(at), Interest::READABLE | Interest::WRITABLE)?;
         link.stream = Some(stream);
         link.state = State::Connecting;
         link.started = Instant::now();
@@ -265,6 +276,7 @@ impl Crowd {
         match link.state {
             State::Connecting => {
                 let Some(stream) = &link.stream else { return };
+                let stream = stream.socket();
                 match stream.peer_addr() {
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::NotConnected => match stream.take_error() {
@@ -280,7 +292,9 @@ impl Crowd {
                 // Where the kernel has no such option the figures are its own doing.
                 let _ = stream.set_nodelay(true);
                 link.state = State::Upgrading;
-                link.send(self.handshake.request(&link.seat.user, link.seat.deflate).as_bytes());
+                let Link { seat, token, .. } = &*link;
+                let request = self.handshake.request_with(&seat.user, token.as_deref(), seat.deflate);
+                link.send(request.as_bytes());
             }
             State::Upgrading | State::Entering { .. } | State::Open => link.flush(),
             State::Vacant | State::Ended => {}
@@ -292,6 +306,7 @@ impl Crowd {
         loop {
             let link = &mut self.links[at];
             let Some(stream) = &mut link.stream else { break };
+            let is_emptied_by_short_read = stream.is_emptied_by_short_read();
             let held = link.partial.len();
             buffer[..held].copy_from_slice(&link.partial);
             match stream.read(&mut buffer[held..]) {
@@ -306,15 +321,15 @@ impl Crowd {
                     let link = &mut self.links[at];
                     link.partial.clear();
                     link.partial.extend_from_slice(&buffer[used..filled]);
-                    // A read that did not fill the buffer took all there was (epoll(7), question 9).
-                    if filled < buffer.len() {
+                    if filled < buffer.len() && is_emptied_by_short_read {
                         break;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.fail(at, &format!("the connection broke: {error}"), receiver);
+                    let why = tls_failure(&error).unwrap_or_else(|| format!("the connection broke: {error}"));
+                    self.fail(at, &why, receiver);
                     break;
                 }
             }
@@ -338,10 +353,10 @@ impl Crowd {
                 }
             }
             let link = &mut self.links[at];
-            link.state = State::Entering { welcomed: false, joined: link.seat.room.is_none() };
-            if let Some(room) = &link.seat.room {
-                let join = format!(r#"{{"type":"join_room","roomId":"{room}","id":1}}"#);
-                link.send(&masked(Opcode::Text, join.as_bytes(), self.mask));
+            link.state = State::Entering { welcomed: false, joined: link.seat.rooms.is_empty() };
+            let entrance = self.dialect.entrance(link.token.as_deref(), &link.seat.rooms);
+            if let Some(entrance) = entrance {
+                link.send(&masked(Opcode::Text, entrance.as_bytes(), self.mask));
             }
         }
         let mut reply = std::mem::take(&mut self.reply);
@@ -434,14 +449,16 @@ impl Crowd {
     fn entering(&mut self, at: usize, payload: &[u8], receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
         let link = &mut self.links[at];
         let State::Entering { welcomed, joined } = &mut link.state else { return };
-        match reply_kind(payload) {
-            ReplyKind::Welcome => *welcomed = true,
-            ReplyKind::Joined => *joined = true,
-            ReplyKind::Error => {
-                let why = format!("the server refused a join: {}", String::from_utf8_lossy(payload));
-                return self.fail(at, &why, receiver);
+        for part in self.dialect.replies(payload) {
+            match self.dialect.reply_kind(part) {
+                ReplyKind::Welcome => *welcomed = true,
+                ReplyKind::Joined => *joined = true,
+                ReplyKind::Error => {
+                    let why = format!("the server refused to let it in: {}", String::from_utf8_lossy(part));
+                    return self.fail(at, &why, receiver);
+                }
+                ReplyKind::Pong | ReplyKind::Other => receiver.message(at, part, reply),
             }
-            ReplyKind::Pong | ReplyKind::Other => return receiver.message(at, payload, reply),
         }
         if *welcomed && *joined {
             link.state = State::Open;
@@ -483,42 +500,18 @@ impl Link {
     }
 
     fn flush(&mut self) {
-        if let (Some(stream), false) = (&mut self.stream, self.unsent.is_empty()) {
+        let Some(stream) = &mut self.stream else { return };
+        if !self.unsent.is_empty() {
             let sent = write_some(stream, &self.unsent);
             self.unsent.drain(..sent);
         }
-    }
-}
-
-/// What a message is that carries no stamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReplyKind {
-    /// The first message.
-    Welcome,
-    /// The answer to a join.
-    Joined,
-    /// The answer to a JSON ping.
-    Pong,
-    /// A refused command.
-    Error,
-    /// Notices and the like.
-    Other,
-}
-
-/// Tells replies apart by their `type`, whatever else they carry and however their JSON is spaced.
-pub(super) fn reply_kind(payload: &[u8]) -> ReplyKind {
-    let parsed: Option<serde_json::Value> = serde_json::from_slice(payload).ok();
-    match parsed.as_ref().and_then(|message| message.get("type")?.as_str()) {
-        Some("welcome") => ReplyKind::Welcome,
-        Some("joined" | "ack") => ReplyKind::Joined,
-        Some("pong") => ReplyKind::Pong,
-        Some("error") => ReplyKind::Error,
-        Some(_) | None => ReplyKind::Other,
+        // What TLS holds. Where the socket is broken, its end is read.
+        let _ = stream.flush();
     }
 }
 
 /// How much the socket took. A broken socket takes nothing: its end is read.
-fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+fn write_some(stream: &mut Transport<TcpStream>, bytes: &[u8]) -> usize {
     let mut sent = 0;
     while sent < bytes.len() {
         match stream.write(&bytes[sent..]) {

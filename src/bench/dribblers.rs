@@ -31,11 +31,19 @@ pub(super) struct Dribblers {
 
 impl Dribblers {
     /// None is connected yet.
-    pub(super) fn new(count: usize, handshake: &Handshake) -> Dribblers {
-        let mut request = handshake.request("dribbler", false).into_bytes();
+    ///
+    /// # Errors
+    ///
+    /// Where no token or no TLS can be made for them.
+    pub(super) fn new(count: usize, handshake: &Handshake) -> Result<Dribblers, BenchError> {
+        // With TLS its own handshake comes first, and is as slow.
+        let mut request = match &handshake.target().tls {
+            Some(tls) => tls.client_hello()?,
+            None => handshake.request("dribbler", false)?.into_bytes(),
+        };
         request.truncate(request.len().saturating_sub(2));
         let dribblers = (0..count).map(|_| Dribbler::Waiting).collect();
-        Dribblers { request, dribblers, ticks: 0, sent_bytes: 0, left: count }
+        Ok(Dribblers { request, dribblers, ticks: 0, sent_bytes: 0, left: count })
     }
 
     /// Those that the server has not ended.

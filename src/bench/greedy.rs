@@ -2,7 +2,6 @@
 //! write, or more than the server reads at once, all the time. One that the server ends does not come back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -11,11 +10,13 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 
 use super::handshake::{Consent, Handshake};
 use super::limits::{BUSY_PART_BYTES, BUSY_PARTS_MAX, BUSY_SEND_BYTES, RECEIVE_BYTES};
-use super::options::AttackKind;
+use super::scenario::AttackKind;
 use super::skim::{Skim, Skimmed};
 use super::stage::GREEDY_ROOM;
+use super::target::Target;
 use super::wire::{Opcode, masked};
 use super::{BenchError, Options};
+use crate::client::Transport;
 
 /// What a client asks for, as whole frames.
 #[derive(Clone, Debug)]
@@ -65,7 +66,7 @@ enum Stage {
 #[derive(Debug)]
 struct Client {
     stage: Stage,
-    stream: Option<TcpStream>,
+    stream: Option<Transport<TcpStream>>,
     skim: Skim,
     /// Messages it has received.
     heard: usize,
@@ -144,16 +145,16 @@ impl Greedy {
     }
 
     /// Connects those that are not, and has those go on that the server kept up with.
-    pub(super) fn tick(&mut self, address: SocketAddr, registry: &Registry) -> Result<(), BenchError> {
+    pub(super) fn tick(&mut self, target: &Target, registry: &Registry) -> Result<(), BenchError> {
         for at in 0..self.clients.len() {
             match self.clients[at].stage {
                 Stage::Down => {
-                    let mut stream = TcpStream::connect(address)?;
+                    let mut stream = target.dial()?;
                     if let Demand::Always(_) = self.demand {
-                        set_socket_send_buffer_size(&stream, BUSY_SEND_BYTES).map_err(std::io::Error::from)?;
+                        set_socket_send_buffer_size(stream.socket(), BUSY_SEND_BYTES).map_err(std::io::Error::from)?;
                     }
                     let both = Interest::READABLE | Interest::WRITABLE;
-                    registry.register(&mut stream, Token(self.token + at), both)?;
+                    registry.register(stream.socket_mut(), Token(self.token + at), both)?;
                     self.clients[at].stream = Some(stream);
                     self.clients[at].stage = Stage::Connecting;
                 }
@@ -172,9 +173,13 @@ impl Greedy {
     pub(super) fn ready(&mut self, token: usize, writable: bool, handshake: &Handshake) -> Result<(), BenchError> {
         let at = token - self.token;
         if writable {
+            if let Some(stream) = &mut self.clients[at].stream {
+                // What TLS holds. Where the socket is broken, its end is read.
+                let _ = stream.flush();
+            }
             match self.clients[at].stage {
                 Stage::Connecting => {
-                    let request = handshake.request("greedy", self.deflate);
+                    let request = handshake.request("greedy", self.deflate)?;
                     // A socket that has just connected takes a request whole; one that has not takes nothing.
                     let stream = self.clients[at].stream.as_mut();
                     if stream.is_some_and(|stream| stream.write(request.as_bytes()).is_ok()) {

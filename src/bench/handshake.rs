@@ -1,13 +1,17 @@
 //! The upgrade request, and what its answer must say (RFC 6455 §4.1).
 
+use super::credentials::Credentials;
 use super::deflate::{Agreement, OFFER};
 use super::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
-use super::options::Target;
+use super::target::Target;
+use super::{BenchError, Options};
 
 /// One key for all connections: what a server makes of it is checked each time.
 #[derive(Debug)]
 pub(super) struct Handshake {
     target: Target,
+    credentials: Credentials,
+    brings_token: bool,
     key: String,
     accept: String,
 }
@@ -22,10 +26,16 @@ pub(super) struct Consent {
 }
 
 impl Handshake {
-    /// With this server.
-    pub(super) fn new(target: Target) -> Handshake {
+    /// With the server of these options, by their credentials.
+    pub(super) fn new(options: &Options) -> Handshake {
         let key = tungstenite::handshake::client::generate_key();
-        Handshake { target, accept: tungstenite::handshake::derive_accept_key(key.as_bytes()), key }
+        Handshake {
+            target: options.target.clone(),
+            credentials: options.credentials.clone(),
+            brings_token: options.dialect.brings_token_in_request(),
+            accept: tungstenite::handshake::derive_accept_key(key.as_bytes()),
+            key,
+        }
     }
 
     /// Where the server is.
@@ -33,13 +43,29 @@ impl Handshake {
         &self.target
     }
 
-    /// The request of a user, who may offer permessage-deflate.
-    pub(super) fn request(&self, user: &str, deflate: bool) -> String {
+    /// The token of a user, where there is one.
+    pub(super) fn token(&self, user: &str) -> Result<Option<String>, BenchError> {
+        self.credentials.token(user)
+    }
+
+    /// The request of a user, who has a token made for it and may offer permessage-deflate.
+    pub(super) fn request(&self, user: &str, deflate: bool) -> Result<String, BenchError> {
+        Ok(self.request_with(user, self.token(user)?.as_deref(), deflate))
+    }
+
+    /// The request of a user with this token.
+    pub(super) fn request_with(&self, user: &str, token: Option<&str>, deflate: bool) -> String {
         let Target { authority, path, .. } = &self.target;
+        // Where there is a token a user id means nothing.
+        let (query, authorization) = match token {
+            Some(token) if self.brings_token => (String::new(), format!("Authorization: Bearer {token}\r\n")),
+            Some(_) => Default::default(),
+            None => (format!("?userId={user}"), String::new()),
+        };
         let extensions = if deflate { format!("Sec-WebSocket-Extensions: {OFFER}\r\n") } else { String::new() };
         format!(
-            "GET {path}?userId={user} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n{extensions}\r\n",
+            "GET {path}{query} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n{authorization}{extensions}\r\n",
             self.key,
         )
     }
@@ -60,6 +86,13 @@ impl Handshake {
         };
         match response.code {
             Some(101) => {}
+            Some(401) => {
+                return Err(
+                    "the server asks for another token, or for one at all (401); give connections tokens with \
+                            --token-secret-file or --token-key-file, or all the same with FANFARE_TOKEN"
+                        .to_owned(),
+                );
+            }
             code => return Err(format!("the server answered {} instead of 101", code.unwrap_or(0))),
         }
         let named = |name: &'static str| {
@@ -88,7 +121,19 @@ mod tests {
     fn handshake() -> Handshake {
         let address = "127.0.0.1:1".parse().unwrap();
         let (url, authority, path) = ("ws://h".to_owned(), "h".to_owned(), "/".to_owned());
-        Handshake::new(Target { url, authority, path, address })
+        let target = Target { url, authority, path, address, tls: None };
+        let key = tungstenite::handshake::client::generate_key();
+        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+        Handshake { target, credentials: Credentials::UserId, brings_token: true, key, accept }
+    }
+
+    #[test]
+    fn a_token_stands_in_place_of_the_user_id() {
+        let handshake = handshake();
+        let request = handshake.request_with("u", Some("t"), false);
+        assert!(request.starts_with("GET / HTTP/1.1\r\n") && request.contains("\r\nAuthorization: Bearer t\r\n"));
+        let request = handshake.request_with("u", None, false);
+        assert!(request.starts_with("GET /?userId=u HTTP/1.1\r\n") && !request.contains("Authorization"));
     }
 
     fn answer(handshake: &Handshake, extensions: &str) -> String {
@@ -113,8 +158,8 @@ mod tests {
     #[test]
     fn an_extension_is_agreed_on_where_it_was_offered() {
         let handshake = handshake();
-        assert!(handshake.request("u", true).contains("\r\nSec-WebSocket-Extensions: permessage-deflate"));
-        assert!(!handshake.request("u", false).contains("Extensions"));
+        assert!(handshake.request_with("u", None, true).contains("\r\nSec-WebSocket-Extensions: permessage-deflate"));
+        assert!(!handshake.request_with("u", None, false).contains("Extensions"));
         let agreed = answer(&handshake, "sec-websocket-extensions: permessage-deflate\r\n");
         let consent = handshake.consent(agreed.as_bytes(), true).unwrap().unwrap();
         assert_eq!(consent.deflate, Some(Agreement { keeps_window: true }));

@@ -8,9 +8,9 @@ use super::attack::{Attack, Tally};
 use super::bombers::{Blasts, Charge};
 use super::crowd::Crowd;
 use super::greedy::Spoils;
+use super::halves::{Half, Twice};
 use super::limits::BOMB_BYTES_MIN;
 use super::load::{self, Load, seats};
-use super::process::{forget_resident_peak, resident_bytes, resident_peak_bytes};
 use super::progress::Progress;
 use super::report::{Figure, Report, Round};
 use super::runner::Runner;
@@ -34,18 +34,21 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     let mut runner = Runner::new(options, crowd, load, progress);
     for number in 1..=options.rounds {
         runner.warm_up()?;
-        let calm = Half::measure(&mut runner, options, &format!("round {number} in calm"), &mut report)?;
+        let calm = Half::measure(options, || runner.round(&format!("round {number} in calm"), &mut report))?;
         if runner.is_over() {
             break;
         }
         let attack = Attack::start(options, &bomb, &fragments, mask)?;
-        let mut attacked =
-            Half::measure(&mut runner, options, &format!("round {number} beside attackers"), &mut report)?;
+        let title = format!("round {number} beside attackers");
+        let mut attacked = Half::measure(options, || runner.round(&title, &mut report))?;
         attack.end();
         runner.while_waiting("waiting for the attackers' end", || attack.is_running())?;
         // What the attack has kept from arriving in time counts as well.
         attacked.replace(&runner.timed());
-        let mut round = Half::pair(&calm, &attacked);
+        let mut round = Half::pair(&calm, &attacked, &TWICE, "p99_attacked_by_calm");
+        if let Some(grown) = attacked.grown_bytes() {
+            round.push(Figure { name: "attacked_resident_grown_bytes", value: grown });
+        }
         tell(&attack.tally()?, &mut round);
         report.round(round);
     }
@@ -72,7 +75,7 @@ fn report(options: &Options) -> Report {
 }
 
 /// The figures that stand in a report twice, and their two names.
-const TWICE: [(&str, &str, &str); 10] = [
+const TWICE: [Twice; 10] = [
     ("deliveries_per_s", "calm_deliveries_per_s", "attacked_deliveries_per_s"),
     ("p50_us", "calm_p50_us", "attacked_p50_us"),
     ("p99_us", "calm_p99_us", "attacked_p99_us"),
@@ -82,63 +85,8 @@ const TWICE: [(&str, &str, &str); 10] = [
     ("generator_busy_percent", "calm_generator_busy_percent", "attacked_generator_busy_percent"),
     ("server_busy_percent", "calm_server_busy_percent", "attacked_server_busy_percent"),
     ("server_cpu_us_each", "calm_server_cpu_us_each", "attacked_server_cpu_us_each"),
-    (PEAK, "calm_resident_peak_bytes", "attacked_resident_peak_bytes"),
+    ("resident_peak_bytes", "calm_resident_peak_bytes", "attacked_resident_peak_bytes"),
 ];
-
-const PEAK: &str = "resident_peak_bytes";
-
-/// One half of a round.
-struct Half {
-    figures: Round,
-    /// What the server had resident at its beginning.
-    resident_bytes: Option<u64>,
-}
-
-impl Half {
-    fn measure(
-        runner: &mut Runner<'_, Load>,
-        options: &Options,
-        title: &str,
-        report: &mut Report,
-    ) -> Result<Half, BenchError> {
-        let before = options.server_pid.map(resident_bytes).transpose().ok().flatten();
-        options.server_pid.into_iter().for_each(forget_resident_peak);
-        let mut figures = runner.round(title, report)?;
-        // A process that an attack has ended has no memory; that its connections ended is a fault and told as one.
-        if let Some(Ok(bytes)) = options.server_pid.map(resident_peak_bytes) {
-            figures.push(Figure { name: PEAK, value: bytes as f64 });
-        }
-        Ok(Half { figures, resident_bytes: before })
-    }
-
-    fn value(&self, name: &str) -> Option<f64> {
-        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
-    }
-
-    /// Puts these figures in place of those with their names.
-    fn replace(&mut self, newer: &Round) {
-        for figure in &mut self.figures {
-            if let Some(newer) = newer.iter().find(|newer| newer.name == figure.name) {
-                figure.value = newer.value;
-            }
-        }
-    }
-
-    fn pair(calm: &Half, attacked: &Half) -> Round {
-        let mut round = Round::new();
-        for (name, calm_name, attacked_name) in TWICE {
-            let (Some(in_calm), Some(beside)) = (calm.value(name), attacked.value(name)) else { continue };
-            round.push(Figure { name: calm_name, value: in_calm });
-            round.push(Figure { name: attacked_name, value: beside });
-        }
-        let p99 = |half: &Half| half.value("p99_us").unwrap_or_default().max(1.0);
-        round.push(Figure { name: "p99_attacked_by_calm", value: p99(attacked) / p99(calm) });
-        if let (Some(peak), Some(before)) = (attacked.value(PEAK), attacked.resident_bytes) {
-            round.push(Figure { name: "attacked_resident_grown_bytes", value: (peak - before as f64).max(0.0) });
-        }
-        round
-    }
-}
 
 fn tell(tally: &Tally, round: &mut Round) {
     let Tally { dribblers_left, dribbled_bytes, bombs, fragments, spoils, greedy_left } = tally;

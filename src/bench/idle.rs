@@ -22,7 +22,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     ];
     let mut report = Report::new(options, &settings);
     let rooms = options.rooms;
-    let seat = |at| Seat { user: format!("u{at:06}"), room: Some(room_name(at % rooms)), deflate: options.deflate };
+    let seat = |at| Seat { user: format!("u{at:06}"), rooms: vec![room_name(at % rooms)], deflate: options.deflate };
     let seats = (0..options.connections).map(seat);
     let mut crowd = Crowd::new(options, seats)?;
     let tags = (0..options.connections).map(|at| Tag::new((at % rooms) as u32));

@@ -1,7 +1,8 @@
 //! What a scenario's connections receive, judged and counted; and the barrier at the end of a run.
 
 use super::Options;
-use super::crowd::{Crowd, ReplyKind, reply_kind};
+use super::crowd::Crowd;
+use super::dialect::{Dialect, ReplyKind};
 use super::ledger::{Faults, Ledger, Verdict};
 use super::wire::{Opcode, Stamp, StampScanner, Tag, masked};
 
@@ -60,7 +61,7 @@ impl Inbox {
     /// Takes a message of a connection that listens to nothing: a publisher's.
     #[cold]
     pub(super) fn reply(&mut self, at: usize, payload: &[u8]) {
-        match reply_kind(payload) {
+        match Dialect::User.reply_kind(payload) {
             ReplyKind::Pong => self.pong(),
             ReplyKind::Error => {
                 let faults = self.ledger.faults_mut();

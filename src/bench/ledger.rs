@@ -49,6 +49,19 @@ impl Faults {
         ]
     }
 
+    /// Adds what else was found.
+    pub(super) fn add(&mut self, other: Faults) {
+        let Faults { missing, doubled, reordered, misrouted, altered, ended, refused, told } = other;
+        self.missing += missing;
+        self.doubled += doubled;
+        self.reordered += reordered;
+        self.misrouted += misrouted;
+        self.altered += altered;
+        self.ended += ended;
+        self.refused += refused;
+        told.into_iter().for_each(|what| self.tell(|text| *text = what));
+    }
+
     /// Describes a fault, if not enough are described already.
     pub(super) fn tell(&mut self, what: impl FnOnce(&mut String)) {
         if self.told.len() < FAULTS_TOLD_MAX {

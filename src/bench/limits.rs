@@ -115,6 +115,24 @@ pub(super) const WAITED_PERCENT: f64 = 5.0;
 /// Receivers that each user of `private` sends to in turn.
 pub(super) const RECEIVERS_MAX: usize = 16;
 
+/// Texts in flags: paths and names. The options refuse longer ones.
+pub(super) const TEXT_BYTES_MAX: usize = 4096;
+
+/// A token in a flag. The options refuse a longer one.
+pub(super) const TOKEN_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest file with a key that makes tokens, in bytes. The options refuse a larger one.
+pub(super) const KEY_FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long tokens are good that are made for a run, in milliseconds: longer than any run.
+pub(super) const TOKEN_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Clients that log in at once join rooms of so many.
+pub(super) const LOGINS_PER_ROOM: usize = 10;
+
+/// By how much the thread of those who log in stands back where it shares a core with the measuring one (nice(2)).
+pub(super) const LOGINS_NICENESS: i32 = 19;
+
 /// Descriptors beside the connections: standard streams, poll, timer, files of `/proc`.
 pub(super) const DESCRIPTORS_SPARE: u64 = 32;
 

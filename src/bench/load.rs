@@ -12,10 +12,10 @@ use super::crowd::{Crowd, Receiver, Seat, room_name};
 use super::inbox::Inbox;
 use super::ledger::Faults;
 use super::limits::{COMPARED_EVERY, COMPARED_FIRST, SEQUENCE_MAX};
-use super::options::Scenario;
 use super::progress::Progress;
 use super::report::{Figure, Report, Round};
 use super::runner::{Runner, Workload};
+use super::scenario::Scenario;
 use super::schedule::Schedule;
 use super::times::Times;
 use super::wire::{Stamp, Tag};
@@ -35,6 +35,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
         | Scenario::Idle
         | Scenario::Connect
         | Scenario::Hostile
+        | Scenario::Logins
         | Scenario::Storm => load.closed_loop(options.outstanding),
     }
     let load = Runner::new(options, crowd, load, progress).run(&mut report)?;
@@ -45,7 +46,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
 /// A report that names what shapes the load.
 pub(super) fn report(options: &Options) -> Report {
     let pace = match options.scenario {
-        Scenario::Latency | Scenario::Hostile => ("rate_per_s", options.rate_per_s),
+        Scenario::Latency | Scenario::Hostile | Scenario::Logins => ("rate_per_s", options.rate_per_s),
         Scenario::Fanout
         | Scenario::Rooms
         | Scenario::Private
@@ -69,8 +70,14 @@ pub(super) fn report(options: &Options) -> Report {
 pub(super) fn seats(options: &Options) -> impl Iterator<Item = Seat> {
     let rooms = options.rooms;
     let deflate = options.deflate;
-    let subscriber = move |at: usize| Seat { user: format!("u{at:06}"), room: Some(room_name(at % rooms)), deflate };
-    let publisher = |at: usize| Seat { user: format!("p{at:06}"), room: None, deflate: false };
+    let subscriber = move |at: usize| Seat { user: format!("u{at:06}"), rooms: vec![room_name(at % rooms)], deflate };
+    // As members they get nothing of what they publish themselves, and no one else publishes into these rooms.
+    let is_member = options.credentials.ask_for_membership();
+    let own_rooms = move |at: usize| (at..rooms).step_by(options.publishers).filter(move |_| is_member);
+    let publisher = move |at: usize| {
+        let rooms = own_rooms(at).map(room_name).collect();
+        Seat { user: format!("p{at:06}"), rooms, deflate: false }
+    };
     (0..options.connections).map(subscriber).chain((0..options.publishers).map(publisher))
 }
 

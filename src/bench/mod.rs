@@ -7,25 +7,29 @@
 //! It is a client: it never touches the server's modules, shares no code with the server's frame path, and learns
 //! about the server's process only what `/proc` tells anyone.
 //!
-//! Imports `client` (for URLs), `config` (for the forms in which numbers, sizes and durations are written) and nothing
-//! else of this crate.
+//! Imports `client` (for URLs, TLS and tokens), `auth` (to make tokens), `config` (for the forms in which numbers, sizes and
+//! durations are written) and nothing else of this crate.
 //!
 //! ```text
-//! options ─► scenario (load, private, idle, connect, storm, hostile) ─► report ─► table or JSON
+//! options ─► scenario (load, private, idle, connect, storm, hostile, logins) ─► report ─► table or JSON
 //!               │ bytes in and out     │ stamps, bytes    │ a thread of its own
 //!               ▼                      ▼                  ▼
-//!             crowd ─► wire, deflate  ledger, body       attack ─► dribblers, bombers, greedy
+//!             crowd ─► wire, deflate  ledger, body       attack ─► dribblers, bombers, greedy; or a crowd that logs in
 //! ```
 
 mod attack;
 mod body;
 mod bombers;
 mod connect;
+mod credentials;
 mod crowd;
 mod deflate;
+mod dialect;
 mod dribblers;
 mod error;
+mod flags;
 mod greedy;
+mod halves;
 mod handshake;
 mod hostile;
 mod idle;
@@ -33,6 +37,7 @@ mod inbox;
 mod ledger;
 mod limits;
 mod load;
+mod logins;
 mod meter;
 mod options;
 mod private;
@@ -40,18 +45,24 @@ mod process;
 mod progress;
 mod report;
 mod runner;
+mod scenario;
 mod schedule;
 mod skim;
 mod stage;
 mod storm;
+mod target;
 mod times;
 mod wire;
 
 use std::io::{IsTerminal, Write};
 
+pub use dialect::Dialect;
 pub use error::BenchError;
-pub use options::{AttackKind, FLAGS, Flag, Options, SCENARIO, SCENARIOS, Scenario};
+pub use flags::{FLAGS, Flag};
+pub use options::Options;
 pub use report::Report;
+pub use scenario::{AttackKind, Payload, SCENARIO, SCENARIOS, Scenario};
+pub use target::Target;
 
 use progress::Progress;
 
@@ -84,5 +95,6 @@ fn measure(options: &Options, progress: &mut Progress) -> Result<Report, BenchEr
         Scenario::Connect => connect::run(options, progress),
         Scenario::Storm => storm::run(options, progress),
         Scenario::Hostile => hostile::run(options, progress),
+        Scenario::Logins => logins::run(options, progress),
     }
 }

@@ -21,7 +21,8 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
         ("payload_bytes", options.payload_bytes as u64),
     ];
     let mut report = Report::new(options, &settings);
-    let seats = (0..options.connections).map(|at| Seat { user: format!("u{at:06}"), room: None, deflate: false });
+    let seats =
+        (0..options.connections).map(|at| Seat { user: format!("u{at:06}"), rooms: Vec::new(), deflate: false });
     let mut crowd = Crowd::new(options, seats)?;
     let mut circle = Circle::new(options, crowd.mask());
     crowd.open(options.sockets(), &mut circle, progress)?;

@@ -25,6 +25,11 @@ impl Progress {
         Progress { enabled: terminal, title: options.scenario.name(), drawn: None }
     }
 
+    /// One that draws nothing.
+    pub(super) fn hidden() -> Progress {
+        Progress { enabled: false, title: "", drawn: None }
+    }
+
     /// Draws how much of `what` is done, from 0 to 1, unless it did so a moment ago.
     pub(super) fn show(&mut self, what: &str, done: f64) {
         if !self.enabled || self.drawn.is_some_and(|drawn| drawn.elapsed() < PACE) {

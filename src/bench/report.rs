@@ -36,6 +36,7 @@ impl Report {
         let mut all = vec![("url", json!(options.target.url))];
         all.extend(settings.iter().map(|(name, value)| (*name, json!(value))));
         all.push(("deflate", json!(options.deflate)));
+        all.push(("tokens", json!(options.credentials.name())));
         Report {
             scenario: options.scenario.name(),
             settings: all,

@@ -74,10 +74,28 @@ impl<'a, W: Workload> Runner<'a, W> {
 
     /// One round, and its figures.
     pub(super) fn round(&mut self, title: &str, report: &mut Report) -> Result<Round, BenchError> {
+        self.measure(report, |runner| runner.until(title, runner.options.duration, runner.options.messages))
+    }
+
+    /// The figures of the time in which something else goes on.
+    pub(super) fn round_beside(
+        &mut self,
+        title: &str,
+        report: &mut Report,
+        goes_on: impl Fn() -> bool,
+    ) -> Result<Round, BenchError> {
+        self.measure(report, |runner| runner.while_waiting(title, goes_on))
+    }
+
+    fn measure(
+        &mut self,
+        report: &mut Report,
+        run: impl FnOnce(&mut Self) -> Result<(), BenchError>,
+    ) -> Result<Round, BenchError> {
         self.workload.begin_round();
         let before = (self.workload.inbox().delivered(), self.workload.done(), self.crowd.traffic());
         let from = Sample::take(self.options)?;
-        self.until(title, self.options.duration, self.options.messages)?;
+        run(self)?;
         let stretch = Stretch { from, to: Sample::take(self.options)? };
         let deliveries = self.workload.inbox().delivered() - before.0;
         let messages = self.workload.done() - before.1;
@@ -117,7 +135,7 @@ impl<'a, W: Workload> Runner<'a, W> {
         }
     }
 
-    /// Goes on as before, unmeasured, while something else is to end, or until there is no use in it.
+    /// Goes on as before while something else is to end, or until there is no use in it.
     pub(super) fn while_waiting(&mut self, title: &str, is_waiting: impl Fn() -> bool) -> Result<(), BenchError> {
         while is_waiting() && !self.is_over() {
             self.turn()?;

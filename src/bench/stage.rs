@@ -6,11 +6,13 @@ use std::net::TcpStream;
 use super::crowd::{Crowd, Receiver, Seat};
 use super::handshake::Handshake;
 use super::limits::{HISTORY_CONTENT_BYTES, HISTORY_MESSAGES, LONG_USER_BYTES, RECEIVE_BYTES};
-use super::options::{AttackKind, Target};
 use super::progress::Progress;
+use super::scenario::AttackKind;
 use super::skim::Skim;
+use super::target::Target;
 use super::wire::{Opcode, masked};
 use super::{BenchError, Options};
+use crate::client::Transport;
 
 /// The room that greedy clients ask about.
 pub(super) const GREEDY_ROOM: &str = "greedy";
@@ -18,7 +20,7 @@ pub(super) const GREEDY_ROOM: &str = "greedy";
 /// Seats of the members of a crowded room, for `options.members` of the node named here.
 pub(super) fn members(options: &Options, node: char) -> impl Iterator<Item = Seat> + use<> {
     let user = move |at: usize| format!("{node}{at:0digits$}", digits = LONG_USER_BYTES - 1);
-    (0..options.members).map(move |at| Seat { user: user(at), room: Some(GREEDY_ROOM.to_owned()), deflate: false })
+    (0..options.members).map(move |at| Seat { user: user(at), rooms: vec![GREEDY_ROOM.to_owned()], deflate: false })
 }
 
 /// Members at another node. What they are sent, which is next to nothing, is not read.
@@ -43,12 +45,13 @@ pub(super) fn fill_history(options: &Options, mask: [u8; 4]) -> Result<(), Bench
     if options.attack != AttackKind::History {
         return Ok(());
     }
-    let Target { address, url, .. } = &options.target;
-    let handshake = Handshake::new(options.target.clone());
-    let mut stream = TcpStream::connect(address)
+    let Target { address, url, tls, .. } = &options.target;
+    let handshake = Handshake::new(options);
+    let stream = TcpStream::connect(address)
         .map_err(|error| BenchError::Server(format!("cannot connect to {url}: {error}; start the server")))?;
     stream.set_read_timeout(Some(options.timeout))?;
-    stream.write_all(handshake.request("author", false).as_bytes())?;
+    let mut stream = Transport::new(stream, tls.as_ref())?;
+    stream.write_all(handshake.request("author", false)?.as_bytes())?;
     let content = "h".repeat(HISTORY_CONTENT_BYTES);
     let message = format!(r#"{{"type":"room_msg","roomId":"{GREEDY_ROOM}","content":"{content}"}}"#);
     let message = masked(Opcode::Text, message.as_bytes(), mask);
@@ -71,6 +74,9 @@ pub(super) fn fill_history(options: &Options, mask: [u8; 4]) -> Result<(), Bench
             let Some(consent) = handshake.consent(&head, false).map_err(BenchError::Server)? else { continue };
             upgraded = true;
             frames = &head[consent.head_bytes..];
+            // Where tokens are asked for, members alone may publish.
+            let join = format!(r#"{{"type":"join_room","roomId":"{GREEDY_ROOM}"}}"#);
+            stream.write_all(&masked(Opcode::Text, join.as_bytes(), mask))?;
             for _ in 0..HISTORY_MESSAGES {
                 stream.write_all(&message)?;
             }

@@ -35,11 +35,16 @@ impl Times {
         self.histogram.reset();
     }
 
+    /// The time that this share of them did not exceed, in microseconds.
+    pub(super) fn quantile(&self, share: f64) -> f64 {
+        self.histogram.value_at_quantile(share) as f64
+    }
+
     /// Appends the quantiles.
     pub(super) fn figures(&self, round: &mut Round) {
         let quantiles = [("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p99_9_us", 0.999)];
         for (name, quantile) in quantiles {
-            round.push(Figure { name, value: self.histogram.value_at_quantile(quantile) as f64 });
+            round.push(Figure { name, value: self.quantile(quantile) });
         }
         round.push(Figure { name: "max_us", value: self.histogram.max() as f64 });
     }

@@ -8,7 +8,7 @@ use ring::rand::SystemRandom;
 use serde_json::{Map, Value as Json, json};
 
 use super::{EXIT_FAULTS, Env, complain, file_flag, flag, list_flag, load, print, refuse};
-use crate::auth::{Alg, Auth, SigningKey, When, texts};
+use crate::auth::{Alg, Auth, Mint, SigningKey, When, texts};
 use crate::config::{
     AUTH_KEY, AuthKey, Bounds, Config, Kind, SETTINGS, Setting, Value, nearest, one_line, read_at_most,
 };
@@ -126,10 +126,8 @@ fn make(matches: &ArgMatches, config: &Config, now_ms: u64) -> Result<String, St
         Err(what) => Err(format!("--{id}: {what}")),
     };
     let sub = text(SUB).ok_or("say for whom: fanfare token --sub USER, or --inspect TOKEN to explain one")?;
+    let ttl_ms = number(TTL, TTL_KIND, "1h")?;
     let mut claims = Map::new();
-    claims.insert("sub".to_owned(), sub.into());
-    claims.insert("iat".to_owned(), (now_ms / 1_000).into());
-    claims.insert("exp".to_owned(), now_ms.saturating_add(number(TTL, TTL_KIND, "1h")?).div_ceil(1_000).into());
     for (name, value) in [("iss", &config.auth.issuer), ("aud", &config.auth.audience)] {
         if !value.is_empty() {
             claims.insert(name.to_owned(), value.as_str().into());
@@ -157,7 +155,7 @@ fn make(matches: &ArgMatches, config: &Config, now_ms: u64) -> Result<String, St
         claims.insert("fanfare".to_owned(), allowed.into());
     }
     let (key, kid) = signing_key(&config.auth.key, text(KID), text(PRIVATE_KEY))?;
-    let token = key.sign(kid, &Json::Object(claims).to_string(), &SystemRandom::new());
+    let token = Mint::new(key, kid, ttl_ms, claims).token(sub, now_ms, &SystemRandom::new());
     token.ok_or_else(|| "the operating system has no random numbers; try again".to_owned())
 }
 

@@ -348,7 +348,7 @@ fn refused_upgrade(target: &Target, response: &Response<Option<Vec<u8>>>) -> Los
             why = format!("{why}: {}", one_line(&line));
         }
     }
-    why += match (status, token.is_some() || url.holds_token()) {
+    why += match (status, target.brings_token()) {
         (StatusCode::UNAUTHORIZED, false) => "; give a token with FANFARE_TOKEN or --token-file",
         (StatusCode::UNAUTHORIZED, true) => "; give another token with FANFARE_TOKEN or --token-file",
         (StatusCode::FORBIDDEN, true) => "; give a token that allows it, with FANFARE_TOKEN or --token-file",

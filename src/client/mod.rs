@@ -57,6 +57,13 @@ pub struct Target {
     pub tls: Option<Tls>,
 }
 
+impl Target {
+    /// Whether the server is told by a token who it is.
+    fn brings_token(&self) -> bool {
+        self.token.is_some() || self.url.holds_token()
+    }
+}
+
 /// What was not asked for and should be known: one line. Where even that cannot be written, no one is there to read it.
 fn note(err: &mut dyn Write, what: impl Display) {
     let _ = writeln!(err, "fanfare: {}", one_line(&what.to_string()));

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use memchr::memchr;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::error::Loss;
 use super::link::{Event, Link, PATIENCE};
@@ -62,7 +62,37 @@ pub fn publish(options: &Publish, out: &mut dyn Write, err: &mut dyn Write) -> R
         Content::Stdin => Feed::Lines(Lines::of_stdin()?),
     };
     let link = Link::open(&options.target)?;
-    Publisher { options, feed, link, in_flight: BTreeMap::new(), sent: 0, strays: 0, failed: false, out, err }.run()
+    let publisher = Publisher {
+        options,
+        feed,
+        link,
+        membership: Membership::Unknown(BTreeMap::new()),
+        in_flight: BTreeMap::new(),
+        sent: 0,
+        strays: 0,
+        failed: false,
+        out,
+        err,
+    };
+    publisher.run()
+}
+
+/// The id of the join; messages count from 1.
+const JOIN_ID: u64 = 0;
+
+/// Whether one has to be in the room to publish into it, as where tokens are asked for. The first answer tells.
+///
+/// ```text
+///   Unknown ─┬─ forbidden: join ─► Entering ─ what was refused before is sent again ─► Settled
+///            └─ acked ───────────────────────────────────────────────────────────────► Settled
+/// ```
+enum Membership {
+    /// Not known yet; these commands are on their way, by their numbers.
+    Unknown(BTreeMap<u64, String>),
+    /// The join is sent. These commands were sent before it, and are refused one by one.
+    Entering(BTreeMap<u64, String>),
+    /// An answer says what it says.
+    Settled,
 }
 
 /// A message as JSON text.
@@ -80,6 +110,7 @@ struct Publisher<'a> {
     options: &'a Publish,
     feed: Feed,
     link: Link,
+    membership: Membership,
     /// Numbers of the messages whose ack is awaited, which are their ids, and since when.
     in_flight: BTreeMap<u64, Instant>,
     /// Messages taken from the feed; the number of the newest.
@@ -116,7 +147,9 @@ impl Publisher<'_> {
 
     /// Whether one more message may be on its way.
     fn may_send(&self) -> bool {
-        self.in_flight.len() < IN_FLIGHT_MAX && !self.link.is_unflushed() && self.strays == 0
+        // What is sent again goes before what is new.
+        let is_entering = matches!(self.membership, Membership::Entering(_));
+        self.in_flight.len() < IN_FLIGHT_MAX && !self.link.is_unflushed() && self.strays == 0 && !is_entering
     }
 
     fn send_what_is_there(&mut self) {
@@ -127,6 +160,9 @@ impl Publisher<'_> {
             match next {
                 Ok(content) => {
                     let command = self.command(&content);
+                    if let Membership::Unknown(sent) = &mut self.membership {
+                        sent.insert(self.sent, command.clone());
+                    }
                     self.link.send(command);
                     self.in_flight.insert(self.sent, Instant::now());
                 }
@@ -151,6 +187,9 @@ impl Publisher<'_> {
         match (message.kind().as_str(), number) {
             ("ack", Some(number)) => {
                 self.in_flight.remove(&number);
+                if let Membership::Unknown(_) = self.membership {
+                    self.membership = Membership::Settled;
+                }
                 if let Some(position) = message.position() {
                     // Where stdout has no reader the messages are published all the same.
                     let place = format!("offset {} epoch {}", position.offset, position.epoch);
@@ -158,9 +197,16 @@ impl Publisher<'_> {
                 }
             }
             ("error", Some(number)) => {
-                self.in_flight.remove(&number);
-                self.complain(number, &message.refusal().to_string());
+                let refusal = message.refusal();
+                if self.sends_again(number, &refusal.code) {
+                    self.in_flight.insert(number, Instant::now());
+                } else {
+                    self.in_flight.remove(&number);
+                    self.complain(number, &refusal.to_string());
+                }
             }
+            // Where the join is refused, the answer to the message that is sent again says what is forbidden.
+            ("error", None) if message.number("id") == Some(JOIN_ID) => {}
             // What is no JSON to the server has no id.
             ("error", None) => {
                 self.strays += 1;
@@ -170,6 +216,30 @@ impl Publisher<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Sends a refused message again, from inside the room, where that may help. Once.
+    fn sends_again(&mut self, number: u64, code: &str) -> bool {
+        if code == "forbidden"
+            && let Membership::Unknown(sent) = &mut self.membership
+        {
+            let sent = std::mem::take(sent);
+            let join = json!({"type": "join_room", "roomId": self.options.room, "id": JOIN_ID});
+            self.link.send(join.to_string());
+            self.membership = Membership::Entering(sent);
+        }
+        let Membership::Entering(sent) = &mut self.membership else { return false };
+        let command = sent.remove(&number);
+        if sent.is_empty() {
+            self.membership = Membership::Settled;
+        }
+        match command {
+            Some(command) if code == "forbidden" => {
+                self.link.send(command);
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     fn complain(&mut self, number: u64, why: &str) {

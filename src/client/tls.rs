@@ -124,7 +124,7 @@ impl Tls {
 pub fn tls_failure(error: &io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     let advice = match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "name the authority that has signed it with --ca FILE"
         }
         Error::InvalidCertificate(

@@ -1,6 +1,7 @@
 //! The load generator finds what a server does wrong, and finds nothing where it does right.
 
 mod faulty;
+mod tokens;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -317,7 +318,7 @@ fn the_servers_own_cost_is_reported_where_its_process_is_named() {
 fn what_cannot_be_measured_is_said_in_one_line() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     for (arguments, line) in [
-        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, latency, storm, hostile".to_owned()),
+        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, latency, storm, hostile, logins".to_owned()),
         ("fanuot", "unknown scenario \"fanuot\"; did you mean fanout?".to_owned()),
         ("fanout --conections 5", "unknown flag --conections; did you mean --connections?".to_owned()),
         ("fanout --rounds many", "--rounds: \"many\" is no whole number; write 1 to 1000".to_owned()),
@@ -330,6 +331,27 @@ fn what_cannot_be_measured_is_said_in_one_line() {
                 .to_owned(),
         ),
         ("hostile --messages 5", "--messages: hostile takes its time; write --duration instead".to_owned()),
+        ("logins --messages 5", "--messages: logins takes its time; write --duration instead".to_owned()),
+        ("fanout --join", "--join and --dialect are for connect; leave them out".to_owned()),
+        (
+            "fanout --ca /nowhere",
+            "--ca is for wss:// URLs, and ws://127.0.0.1:8080/ has no TLS; leave it out".to_owned(),
+        ),
+        (
+            "private --token a.b.c",
+            "private needs users of their own, and a token makes all one; give --token-secret-file instead".to_owned(),
+        ),
+        (
+            "fanout --token-alg ES256",
+            "--token-alg and --token-kid are about a key; name one with --token-secret-file or --token-key-file"
+                .to_owned(),
+        ),
+        (
+            "fanout --token-secret short",
+            "the key to make tokens with: the secret has 5 bytes, few enough to be guessed; make one of at least 32 with \
+             `openssl rand -base64 48`"
+                .to_owned(),
+        ),
         (
             "fanout --url http://h",
             "--url: \"http://h\" is not how a WebSocket is named; write ws:// in place of http://".to_owned(),
@@ -418,6 +440,13 @@ fn the_comparison_runs() {
     }
     let tables = plain.len() + 1 + deflated.len();
     assert_eq!(page.matches("\n| fanfare |").count(), tables, "one each, and two for latency");
+    for server in ["fanfare", "fanfare-hs256", "fanfare-es256", "fanfare-eddsa"] {
+        let ran = &results["results"]["login"][server][0];
+        assert_eq!((&ran["exit_code"], &ran["settings"]["join"]), (&0.into(), &true.into()), "{server}: {ran}");
+        let tokens = if server == "fanfare" { "none" } else { "minted" };
+        assert_eq!(ran["settings"]["tokens"], tokens, "{server}");
+    }
+    assert!(page.contains("\n| fanfare, EdDSA |"), "{page}");
     assert!(page.contains("× own plain"), "{page}");
     assert!(page.contains("a smoke run") || page.contains("A smoke run"), "{page}");
     assert!(chart.starts_with("<svg ") && chart.trim_end().ends_with("</svg>"));

@@ -4,7 +4,9 @@ mod peer;
 mod publishing;
 mod returning;
 mod running;
+mod secure;
 mod subscribing;
+mod tokens;
 
 use std::net::TcpListener;
 
@@ -163,8 +165,8 @@ fn a_wrong_command_line_is_exit_code_two_and_one_clear_line() {
         (&["sub", "den", "--tls"], "unknown flag --tls; fanfare sub --help lists them"),
         (&["sub", "den", "--url"], "--url <URL> needs a value"),
         (
-            &["pub", "den", "hello", "--url", "wss://h/?token=secret"],
-            "--url: \"wss://h/\" asks for TLS, which this version does not have; write ws://HOST:PORT",
+            &["pub", "den", "hello", "--url", "https://h/?token=secret"],
+            "--url: \"https://h/\" is not how a WebSocket is named; write wss:// in place of https://",
         ),
         (
             &["presence", "den", "--url", "http://127.0.0.1:8080/?token=secret"],
@@ -180,7 +182,7 @@ fn a_wrong_command_line_is_exit_code_two_and_one_clear_line() {
         ),
         (
             &["pub", "den", "hello", "--key", "k"],
-            "--key counts for one user, and an anonymous connection is another one each time; add --user",
+            "--key counts for one user, and an anonymous connection is another one each time; add --user or a token",
         ),
         (
             &["sub", "den", "--since", "42"],

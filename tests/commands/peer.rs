@@ -79,6 +79,11 @@ impl Stage {
     }
 
     /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.0.local_addr().expect("it is bound")
+    }
+
+    /// Its URL.
     pub fn url(&self) -> String {
         format!("ws://{}/?token=secret", self.0.local_addr().expect("it is bound"))
     }

@@ -23,6 +23,12 @@ pub fn fanfare(args: &[&str]) -> Ran {
     fanfare_with(args, b"")
 }
 
+/// Runs `fanfare` to its end, with nothing on stdin and these variables.
+#[track_caller]
+pub fn fanfare_in(env: &[(&str, &str)], args: &[&str]) -> Ran {
+    Running::start_in(env, args).end()
+}
+
 /// Runs `fanfare` to its end.
 #[track_caller]
 pub fn fanfare_with(args: &[&str], stdin: &[u8]) -> Ran {
@@ -43,8 +49,14 @@ pub struct Running {
 impl Running {
     /// Starts `fanfare` with stdin open.
     pub fn start(args: &[&str]) -> Running {
+        Running::start_in(&[], args)
+    }
+
+    /// Starts `fanfare` with stdin open and these variables.
+    pub fn start_in(env: &[(&str, &str)], args: &[&str]) -> Running {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
             .args(args)
+            .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,64 +1,20 @@
 //! Encrypted connections: to one server, to Sentinels and what they name, to a Redis Cluster.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-
-use fanfare_testing::{Cluster, Redis, eventually, free_addr, refused_start, run_fanfare, temporary_path};
+use fanfare_testing::{Certificates, Cluster, Redis, eventually, free_addr, refused_start, run_fanfare};
 
 use crate::servers::{Sentinel, Shards};
 use crate::{assert_works, nodes};
 
-/// A certificate authority, and a certificate of it for 127.0.0.1.
-struct Certificates {
-    folder: PathBuf,
-}
-
-impl Certificates {
-    #[track_caller]
-    fn new() -> Certificates {
-        let certificates = Certificates { folder: temporary_path("tls") };
-        fs::create_dir(&certificates.folder).expect("a folder of our own");
-        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        let root = ["req", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=root", "-days", "2"];
-        certificates.openssl(&[&root, &key[..]].concat());
-        let request = ["req", "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=redis"];
-        certificates.openssl(&[&request, &key[..]].concat());
-        fs::write(certificates.folder.join("extensions"), "subjectAltName=IP:127.0.0.1\n").expect("a file of our own");
-        let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-        certificates.openssl(&[&sign, &["-extfile", "extensions", "-days", "1", "-out", "server.pem"][..]].concat());
-        certificates
-    }
-
-    #[track_caller]
-    fn openssl(&self, words: &[&str]) {
-        let run = Command::new("openssl").args(words).current_dir(&self.folder).stdin(Stdio::null()).output();
-        let run = run.unwrap_or_else(|error| panic!("openssl does not start ({error}): apt-get install openssl"));
-        assert!(run.status.success(), "openssl {words:?}: {}", String::from_utf8_lossy(&run.stderr));
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.join(name).to_str().expect("a name of ours").to_owned()
-    }
-
-    /// What a server needs to speak TLS on this port.
-    fn settings(&self, port: u16) -> Vec<String> {
-        let pairs = [
-            ("--tls-port", port.to_string()),
-            ("--tls-cert-file", self.path("server.pem")),
-            ("--tls-key-file", self.path("server.key")),
-            ("--tls-ca-cert-file", self.path("ca.pem")),
-            ("--tls-auth-clients", "no".to_owned()),
-        ];
-        pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        // What is left behind lies among the temporary files.
-        let _ = fs::remove_dir_all(&self.folder);
-    }
+/// What a server needs to speak TLS on this port.
+fn tls_settings(certificates: &Certificates, port: u16) -> Vec<String> {
+    let pairs = [
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", certificates.path("server.pem")),
+        ("--tls-key-file", certificates.path("server.key")),
+        ("--tls-ca-cert-file", certificates.path("ca.pem")),
+        ("--tls-auth-clients", "no".to_owned()),
+    ];
+    pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
 }
 
 fn words(settings: &[String]) -> Vec<&str> {
@@ -67,13 +23,13 @@ fn words(settings: &[String]) -> Vec<&str> {
 
 #[test]
 fn certificates_are_checked() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     let port = free_addr().port();
-    let _redis = Redis::with(&words(&certificates.settings(port)));
+    let _redis = Redis::with(&words(&tls_settings(&certificates, port)));
     let url = format!("rediss://127.0.0.1:{port}/");
     assert_works(&nodes(&url, &["--redis.tls_ca", &certificates.path("ca.pem")]));
     // The system knows nothing of our authority, and another one has not signed the certificate.
-    let other = Certificates::new();
+    let other = Certificates::make();
     for settings in [&[][..], &["--redis.tls_ca", &other.path("ca.pem")]] {
         let cluster = Cluster::at_url(&url, 1, settings);
         eventually("the log says what is wrong", || cluster.log(0).contains("invalid peer certificate"));
@@ -93,7 +49,7 @@ fn certificates_are_checked() {
 
 #[test]
 fn authorities_that_cannot_be_read_are_refused_at_the_start() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     for (path, why) in [("/nowhere/ca.pem".to_owned(), "No such file"), (certificates.path("ca.key"), "no certificate")]
     {
         let refusal = refused_start(&["--redis", "rediss://127.0.0.1/", "--redis.tls_ca", &path]);
@@ -105,12 +61,12 @@ fn authorities_that_cannot_be_read_are_refused_at_the_start() {
 /// Servers and Sentinel speak TLS; or the Sentinel does not, and the URL says so.
 #[test]
 fn servers_behind_sentinels_speak_tls() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     let (port, sentinel_port) = (free_addr().port(), free_addr().port());
-    let settings = certificates.settings(port);
+    let settings = tls_settings(&certificates, port);
     let _redis = Redis::with(&words(&settings));
     let lines: Vec<String> =
-        certificates.settings(sentinel_port).chunks(2).map(|pair| pair.join(" ").replace("--", "")).collect();
+        tls_settings(&certificates, sentinel_port).chunks(2).map(|pair| pair.join(" ").replace("--", "")).collect();
     let sentinel = Sentinel::watching(port, &format!("{}\ntls-replication yes", lines.join("\n")));
     let authority = ["--redis.tls_ca", &certificates.path("ca.pem")];
     assert_works(&nodes(&format!("rediss+sentinel://127.0.0.1:{sentinel_port}/{}", Sentinel::NAME), &authority));
@@ -120,9 +76,9 @@ fn servers_behind_sentinels_speak_tls() {
 
 #[test]
 fn a_redis_cluster_speaks_tls() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     let port = free_addr().port();
-    let settings = [certificates.settings(port), vec!["--tls-cluster".to_owned(), "yes".to_owned()]].concat();
+    let settings = [tls_settings(&certificates, port), vec!["--tls-cluster".to_owned(), "yes".to_owned()]].concat();
     let (server, _) = Shards::server(&words(&settings));
     server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     eventually("all slots are served", || server.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));

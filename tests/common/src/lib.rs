@@ -4,6 +4,7 @@
 //! WebSocket through tungstenite's own client side, and permessage-deflate through [`deflate`]; [`raw::RawConn`] writes
 //! bytes that no client library would. Nothing here imports the `fanfare` crate: the tests see only what a client sees.
 
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod deflate;
@@ -11,6 +12,7 @@ pub mod inflate;
 pub mod nginx;
 pub mod raw;
 pub mod redis;
+pub mod tls_front;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -22,10 +24,12 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use certificates::Certificates;
 pub use client::Client;
 pub use cluster::{Cluster, Way};
 pub use redis::{Data, Redis};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit, setrlimit};
+pub use tls_front::TlsFront;
 
 pub use rustix::process::Signal;
 
