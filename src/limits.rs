@@ -98,6 +98,18 @@ pub const REACTOR_DESCRIPTORS: u64 = 3;
 /// Listeners of a node, all sources together; a configuration with more is refused.
 pub const LISTENERS_MAX: usize = 64;
 
+/// Keys of the operator's programs, all sources together; a configuration with more is refused.
+pub const API_KEYS_MAX: usize = 100;
+
+/// Bytes of a key that a program shows; a longer one is none.
+pub const API_KEY_BYTES_MAX: usize = 4096;
+
+/// Bytes of a request for a token of the console; a larger one is answered 413.
+pub const CONSOLE_REQUEST_BYTES_MAX: usize = 1024;
+
+/// How long a token of the console is good, in seconds. The page gets another before that.
+pub const CONSOLE_TOKEN_S: u64 = 600;
+
 /// Readiness events taken from the kernel in one turn; the rest come in the next.
 pub const EVENTS_PER_TURN: usize = 1024;
 

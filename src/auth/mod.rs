@@ -4,11 +4,14 @@
 //! ([`Permissions`]). Never reads a file, a clock or a socket, and never writes: what could be logged of a token is a
 //! [`TokenError`], which holds nothing of it.
 //!
+//! Programs of the operator have keys of their own ([`ApiKeys`]).
+//!
 //! [`Auth`] is immutable and shared. Where keys change, a new one takes its place; grants of the one before stay what they
 //! are.
 //!
-//! Imports `config` for the patterns that rooms are meant by, and `limits`.
+//! Imports `config` for the patterns that rooms are meant by and for the verbs of keys, and `limits`.
 
+mod api_key;
 mod claims;
 mod json;
 mod key;
@@ -25,6 +28,7 @@ mod token;
 
 use std::sync::Arc;
 
+pub use api_key::{ApiGrant, ApiKeyError, ApiKeys};
 pub use key::{Alg, Key, KeyError};
 pub use key_set::{KeySet, KeySetError, key_set};
 pub use mint::Mint;

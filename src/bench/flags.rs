@@ -236,6 +236,7 @@ impl Given<'_> {
                 Value::Bool(_)
                 | Value::Text(_)
                 | Value::Word(_)
+                | Value::Words(_)
                 | Value::Address(_)
                 | Value::Addresses(_)
                 | Value::Paths(_)

@@ -214,12 +214,16 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
         // 0o660, since 0660 is none of TOML's numbers, and 660 another one than it looks like.
         (Kind::Mode, DeValue::Integer(number)) if number.radix() == 8 => kind.parse(number.as_str()).map_err(here),
         (Kind::Bool, DeValue::Boolean(switch)) => Ok(Value::Bool(*switch)),
-        (Kind::Addresses, DeValue::Array(items)) => {
+        (Kind::Addresses { .. }, DeValue::Array(items)) => {
             let addresses = items.iter().map(|item| address(setting, item)).collect::<Result<_, _>>()?;
             kind.addresses(addresses).map_err(here)
         }
+        (Kind::Words(_), DeValue::Array(items)) => {
+            let words = items.iter().map(|item| text(setting, item)).collect::<Result<Vec<_>, _>>()?;
+            kind.words(words.into_iter()).map(Value::Words).map_err(here)
+        }
         (Kind::Paths, DeValue::Array(items)) => {
-            let paths = items.iter().map(|item| path(setting, item)).collect::<Result<_, _>>()?;
+            let paths = items.iter().map(|item| text(setting, item)).collect::<Result<_, _>>()?;
             kind.paths(paths).map_err(here)
         }
         (Kind::Patterns, DeValue::Array(items)) => {
@@ -241,7 +245,7 @@ fn address(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<Listen, Fau
     }
 }
 
-fn path<'a>(setting: &Setting, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Fault> {
+fn text<'a>(setting: &Setting, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Fault> {
     match item.get_ref() {
         DeValue::String(text) => Ok(text),
         other => Err((item.span(), mismatch(setting, other))),

@@ -66,10 +66,15 @@ pub enum Kind {
     },
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// A list of some of these words, which may be empty: a TOML array, or text with spaces between them.
+    Words(&'static [&'static str]),
     /// An address to listen on.
     Address,
     /// A list of addresses to listen on: a TOML array, or text with commas between them.
-    Addresses,
+    Addresses {
+        /// How many there are at least: one or none.
+        min: usize,
+    },
     /// A list of files, which may be empty: a TOML array, or text with commas between them.
     Paths,
     /// `auto`, `none`, or a list of core numbers.
@@ -103,7 +108,9 @@ pub enum Value {
     Word(&'static str),
     /// Of [`Kind::Address`].
     Address(Listen),
-    /// Of [`Kind::Addresses`], at least one.
+    /// Of [`Kind::Words`], none twice.
+    Words(Vec<&'static str>),
+    /// Of [`Kind::Addresses`].
     Addresses(Vec<Listen>),
     /// Of [`Kind::Paths`].
     Paths(Vec<PathBuf>),
@@ -162,7 +169,9 @@ impl Kind {
             },
             Kind::Address => text.trim().parse().map(Value::Address),
             Kind::Paths => self.paths(text.split(',').map(str::trim).filter(|text| !text.is_empty()).collect()),
-            Kind::Addresses => {
+            Kind::Words(_) => self.words(text.split_whitespace()).map(Value::Words),
+            Kind::Addresses { min: 0 } if text.trim().is_empty() => Ok(Value::Addresses(Vec::new())),
+            Kind::Addresses { .. } => {
                 let addresses = text.split(',').map(|address| address.trim().parse()).collect::<Result<_, _>>()?;
                 self.addresses(addresses)
             }
@@ -189,6 +198,24 @@ impl Kind {
             },
             Kind::RedisUrl => text.parse().map(Value::RedisUrl),
         }
+    }
+
+    /// Some words of a list.
+    ///
+    /// # Errors
+    ///
+    /// There is another word among them, or one stands twice.
+    pub(super) fn words<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Result<Vec<&'static str>, String> {
+        let Kind::Words(words) = *self else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for text in texts {
+            match words.iter().find(|word| **word == text) {
+                Some(word) if found.contains(word) => return Err(format!("{word} stands there twice; name it once")),
+                Some(word) => found.push(*word),
+                None => return Err(format!("{} is no choice; write {}", shown(text), self.domain())),
+            }
+        }
+        Ok(found)
     }
 
     /// A list of files as a value.
@@ -225,8 +252,10 @@ impl Kind {
     /// The list is empty or too long.
     pub(super) fn addresses(&self, addresses: Vec<Listen>) -> Result<Value, String> {
         match addresses.len() {
-            0 => Err("the list is empty; name at least one address, as 127.0.0.1:8080".to_owned()),
-            1..=ADDRESSES_MAX => Ok(Value::Addresses(addresses)),
+            0 if *self != (Kind::Addresses { min: 0 }) => {
+                Err("the list is empty; name at least one address, as 127.0.0.1:8080".to_owned())
+            }
+            0..=ADDRESSES_MAX => Ok(Value::Addresses(addresses)),
             more => Err(format!("{more} addresses are too many; name at most {ADDRESSES_MAX}")),
         }
     }
@@ -239,12 +268,9 @@ impl Kind {
             Kind::Duration(bounds) => bounds.domain(quantity::format_millis),
             Kind::Bool => "true or false".to_owned(),
             Kind::Text { bytes_max } => format!("at most {bytes_max} bytes"),
-            Kind::Choice(words) => match words.split_last() {
-                Some((last, [])) => (*last).to_owned(),
-                Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-                None => String::new(),
-            },
-            Kind::Address | Kind::Addresses => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
+            Kind::Choice(words) => listed(words, "or"),
+            Kind::Words(words) => format!("some of {}", listed(words, "and")),
+            Kind::Address | Kind::Addresses { .. } => "IP:PORT, [IPv6]:PORT or unix:/path".to_owned(),
             Kind::Paths => format!("files with commas between them, at most {PATHS_MAX}"),
             Kind::Pin => "auto, none, or core numbers as 0,1".to_owned(),
             Kind::Mode => "0000 to 0777, in octal".to_owned(),
@@ -265,7 +291,8 @@ impl Kind {
             Kind::Text { .. } => "a text",
             Kind::Choice(_) => "a word",
             Kind::Address => "an address",
-            Kind::Addresses => "an array of addresses",
+            Kind::Addresses { .. } => "an array of addresses",
+            Kind::Words(_) => "an array of words",
             Kind::Paths => "an array of files",
             Kind::Pin => "a pinning",
             Kind::Mode => "an octal mode",
@@ -285,7 +312,8 @@ impl Kind {
             Kind::Bool => "BOOL",
             Kind::Text { .. } => "TEXT",
             Kind::Choice(_) => "WORD",
-            Kind::Address | Kind::Addresses => "ADDR",
+            Kind::Address | Kind::Addresses { .. } => "ADDR",
+            Kind::Words(_) => "WORDS",
             Kind::Paths => "FILES",
             Kind::Pin => "CORES",
             Kind::Mode => "MODE",
@@ -386,6 +414,10 @@ impl Value {
                 let addresses: Vec<_> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
                 format!("[{}]", addresses.join(", "))
             }
+            Value::Words(words) => {
+                let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+                format!("[{}]", words.join(", "))
+            }
             Value::Address(address) => quoted(&address.to_string()),
             Value::Paths(paths) => {
                 let paths: Vec<_> = paths.iter().map(|path| quoted(&path.to_string_lossy())).collect();
@@ -407,6 +439,14 @@ impl Value {
             Value::Secret(_) => quoted("***"),
             Value::RedisUrl(url) => quoted(&url.to_string()),
         }
+    }
+}
+
+fn listed(words: &[&str], conjunction: &str) -> String {
+    match words.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, rest)) => format!("{} {conjunction} {last}", rest.join(", ")),
+        None => String::new(),
     }
 }
 
@@ -492,21 +532,28 @@ mod tests {
         let choice = Kind::Choice(&["auto", "human", "json"]);
         assert_eq!(choice.parse(" json"), Ok(Value::Word("json")));
         assert_eq!(refused(choice, "JSON"), "\"JSON\" is no choice; write auto, human or json");
+        let words = Kind::Words(&["read", "kick", "publish"]);
+        assert_eq!(words.parse(" kick  read"), Ok(Value::Words(vec!["kick", "read"])));
+        assert_eq!(words.parse(""), Ok(Value::Words(Vec::new())));
+        assert_eq!(refused(words, "reed"), "\"reed\" is no choice; write some of read, kick and publish");
+        assert_eq!(refused(words, "read read"), "read stands there twice; name it once");
     }
 
     #[test]
     fn addresses() {
-        let parsed = Kind::Addresses.parse("127.0.0.1:1, unix:/x");
+        const ADDRESSES: Kind = Kind::Addresses { min: 1 };
+        let parsed = ADDRESSES.parse("127.0.0.1:1, unix:/x");
         let expected = ["127.0.0.1:1", "unix:/x"].map(|text| text.parse().expect(text)).to_vec();
         assert_eq!(parsed, Ok(Value::Addresses(expected)));
-        assert!(refused(Kind::Addresses, "127.0.0.1:1,").starts_with("\"\" is no address; "));
+        assert!(refused(ADDRESSES, "127.0.0.1:1,").starts_with("\"\" is no address; "));
         let many = |count| vec!["127.0.0.1:1"; count].join(",");
-        assert!(Kind::Addresses.parse(&many(64)).is_ok());
-        assert_eq!(refused(Kind::Addresses, &many(65)), "65 addresses are too many; name at most 64");
+        assert!(ADDRESSES.parse(&many(64)).is_ok());
+        assert_eq!(refused(ADDRESSES, &many(65)), "65 addresses are too many; name at most 64");
         assert_eq!(
-            Kind::Addresses.addresses(Vec::new()),
+            ADDRESSES.addresses(Vec::new()),
             Err("the list is empty; name at least one address, as 127.0.0.1:8080".to_owned())
         );
+        assert_eq!(Kind::Addresses { min: 0 }.parse(" "), Ok(Value::Addresses(Vec::new())));
     }
 
     #[test]
@@ -560,7 +607,7 @@ mod tests {
         ] {
             assert_eq!(value.to_toml(), toml);
         }
-        let addresses = Kind::Addresses.parse("[::1]:1,unix:/x").expect("two addresses");
+        let addresses = Kind::Addresses { min: 1 }.parse("[::1]:1,unix:/x").expect("two addresses");
         assert_eq!(addresses.to_toml(), "[\"[::1]:1\", \"unix:/x\"]");
     }
 }

@@ -86,6 +86,9 @@ const ENTRY: Keys = Keys {
 
 const ENTRY_TLS: &str = "listener.tls";
 
+/// Addresses for the operator alone.
+const ADMIN: &str = "admin.listen";
+
 /// What is wrong with an entry as a whole.
 pub(super) fn fault(entry: &Values) -> Option<String> {
     if !entry.is_said(LISTENER_ADDRESS) {
@@ -122,50 +125,49 @@ pub(super) fn listeners(effective: &Effective) -> Vec<Listener> {
     said(effective).into_iter().map(|said| said.listener).collect()
 }
 
-/// Whether the addresses of `listen` are served: its default is not where there are entries.
+/// Whether the addresses of `listen` are served: its default is not where entries add other addresses.
 pub(super) fn serves_listen(effective: &Effective) -> bool {
-    effective.entries(&LISTENER).is_empty() || effective.settings.is_said("listen")
+    let admin = effective.settings.listen(ADMIN);
+    let adds = |entry: &Values| !admin.contains(entry.address(LISTENER_ADDRESS));
+    effective.settings.is_said("listen") || !effective.entries(&LISTENER).iter().any(adds)
 }
 
 fn said(effective: &Effective) -> Vec<Said> {
     let settings = &effective.settings;
     let entries = effective.entries(&LISTENER);
     let addresses = if serves_listen(effective) { settings.listen("listen") } else { &[] };
-    let by_address = |address: &&Listen| {
-        let refined = entries.iter().find(|entry| entry.address(LISTENER_ADDRESS) == *address);
-        refined.map_or_else(
-            || Said {
-                listener: listener(settings, None, (*address).clone()),
-                source: settings.source("listen").clone(),
-                key: "listen",
-            },
-            |entry| by_entry(settings, entry),
-        )
+    let admin = settings.listen(ADMIN);
+    let by_address = |address: &Listen, key: &'static str| {
+        let plain = || Said {
+            listener: listener(settings, None, address.clone(), key == ADMIN),
+            source: settings.source(key).clone(),
+            key,
+        };
+        let entry = entries.iter().find(|entry| entry.address(LISTENER_ADDRESS) == address);
+        entry.map_or_else(plain, |entry| by_entry(settings, entry, key == ADMIN))
     };
-    let others = entries.iter().filter(|entry| !addresses.contains(entry.address(LISTENER_ADDRESS)));
-    let others = others.map(|entry| by_entry(settings, entry));
-    addresses.iter().map(|address| by_address(&address)).chain(others).collect()
+    let is_named = |address: &Listen| addresses.contains(address) || admin.contains(address);
+    let others = entries.iter().filter(|entry| !is_named(entry.address(LISTENER_ADDRESS)));
+    let others = others.map(|entry| by_entry(settings, entry, false));
+    let named = addresses.iter().map(|address| by_address(address, "listen"));
+    named.chain(others).chain(admin.iter().map(|address| by_address(address, ADMIN))).collect()
 }
 
-fn by_entry(settings: &Values, entry: &Values) -> Said {
+fn by_entry(settings: &Values, entry: &Values, admin: bool) -> Said {
     Said {
-        listener: listener(settings, Some(entry), entry.address(LISTENER_ADDRESS).clone()),
+        listener: listener(settings, Some(entry), entry.address(LISTENER_ADDRESS).clone(), admin),
         source: entry.source(LISTENER_ADDRESS).clone(),
         key: LISTENER_ADDRESS,
     }
 }
 
-fn listener(settings: &Values, entry: Option<&Values>, address: Listen) -> Listener {
+fn listener(settings: &Values, entry: Option<&Values>, address: Listen, admin: bool) -> Listener {
+    // Section [tls] is for the addresses of `listen`; one for the operator has TLS where its entry says so.
     let tls = match address {
-        Listen::Unix(_) => None,
-        Listen::Tcp(_) => tls(settings, entry),
+        Listen::Tcp(_) if !admin || entry.is_some() => tls(settings, entry),
+        Listen::Tcp(_) | Listen::Unix(_) => None,
     };
-    Listener {
-        address,
-        tls,
-        proxy_protocol: entry.is_some_and(|entry| entry.switch("listener.proxy_protocol")),
-        admin: false,
-    }
+    Listener { address, tls, proxy_protocol: entry.is_some_and(|entry| entry.switch("listener.proxy_protocol")), admin }
 }
 
 /// The TLS of a TCP address: what its entry says, else what section `[tls]` does.
@@ -201,7 +203,7 @@ fn tls(settings: &Values, entry: Option<&Values>) -> Option<TlsFiles> {
 pub(super) fn check(effective: &Effective, problems: &mut Vec<Problem>) {
     let settings = &effective.settings;
     let is_faulty = |key: &&str| settings.is_faulty(key);
-    if ["listen", SECTION.certificate, SECTION.key, SECTION.client_ca].iter().any(is_faulty) {
+    if ["listen", ADMIN, SECTION.certificate, SECTION.key, SECTION.client_ca].iter().any(is_faulty) {
         return;
     }
     let counts = (settings.paths(SECTION.certificate).len(), settings.paths(SECTION.key).len());
@@ -292,9 +294,11 @@ fn check_certificates(effective: &Effective, all: &[Said], problems: &mut Vec<Pr
     }
 }
 
-/// No address that strangers can reach, unless the operator said so.
+/// No address that strangers can reach, unless the operator said so. One for the operator alone serves counters, and
+/// naming it says so.
 fn check_reach(all: &[Said], problems: &mut Vec<Problem>) {
-    if let Some(Said { listener, source, key }) = all.iter().find(|said| !said.listener.address.is_local()) {
+    let is_reached = |said: &&Said| !said.listener.address.is_local() && !said.listener.admin;
+    if let Some(Said { listener, source, key }) = all.iter().find(is_reached) {
         let address = &listener.address;
         let text = format!(
             "anyone who can reach {address} could read and send everything, because there is no authentication; \

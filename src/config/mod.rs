@@ -15,6 +15,7 @@
 //! What there may be several of stands in lists ([`LISTS`]): rules for rooms, keys, listeners. Each has a table of what one
 //! entry may say. Entries of several sources add up; rules for rooms of a later source are tried first.
 
+mod api;
 mod auth;
 mod effective;
 mod entry;
@@ -36,6 +37,7 @@ mod values;
 
 use std::time::Duration;
 
+pub use api::{Admin, Api, ApiKey, SecretPlace, Verb};
 pub use auth::{Auth, AuthDefault, AuthKey, KeyMaterial, Secret};
 pub use effective::Effective;
 pub use error::{ConfigError, Problem, one_json_line, one_line};
@@ -47,7 +49,7 @@ pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
 pub use room::{ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources, read_at_most};
 pub use suggest::{nearest, nearest_flag};
-pub use table::{AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS, Setting};
+pub use table::{API_KEY, AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS, Setting};
 
 use values::Values;
 
@@ -69,6 +71,10 @@ pub struct Config {
     pub open: bool,
     /// How log lines look.
     pub log: Log,
+    /// What is for the operator alone; the addresses for that are among [`Config::listeners`].
+    pub admin: Admin,
+    /// Programs of the operator.
+    pub api: Api,
     /// Who gets in, and what they may do.
     pub auth: Auth,
     /// Bounds of a node and of a connection.
@@ -288,6 +294,7 @@ impl Config {
         check_redis(&effective.settings, &mut problems);
         room::check_count(effective.entries(&ROOM), &mut problems);
         auth::check(&effective, &mut problems);
+        api::check(&effective, &mut problems);
         if problems.is_empty() {
             return Ok((Config::from_effective(&effective), effective));
         }
@@ -323,6 +330,8 @@ impl Config {
                 "json" => Log::Json,
                 _ => Log::Auto,
             },
+            admin: Admin { loopback: from.switch("admin.loopback") },
+            api: Api::from_values(effective.entries(&API_KEY)),
             auth: Auth::from_values(from, effective.entries(&AUTH_KEY)),
             limits: Limits {
                 connections_max: from.size("limits.connections_max"),

@@ -4,7 +4,7 @@
 
 use super::kind::{Bounds, Kind};
 use super::values::Values;
-use super::{auth, listener, room};
+use super::{api, auth, listener, room};
 use crate::limits::REACTORS_MAX;
 
 const KIB: u64 = 1 << 10;
@@ -66,7 +66,7 @@ impl List {
 }
 
 /// All lists.
-pub static LISTS: [&List; 3] = [&ROOM, &AUTH_KEY, &LISTENER];
+pub static LISTS: [&List; 4] = [&ROOM, &AUTH_KEY, &LISTENER, &API_KEY];
 
 /// Rules for rooms.
 pub static ROOM: List = List {
@@ -111,6 +111,20 @@ pub static LISTENER: List = List {
     has_defaults: false,
     example: "address=0.0.0.0:443,certificate=a.pem,key=a.key",
     fault: listener::fault,
+};
+
+/// Keys of the operator's programs.
+pub static API_KEY: List = List {
+    name: "api.key",
+    entry: "key",
+    placeholder: "KEY",
+    heading: "Keys of a key for programs",
+    help: "A key that a program of the operator shows, as name=prometheus,verbs=read,secret_file=/run/secrets/fanfare-api; \
+           the flag may be repeated, or give several with semicolons between them.",
+    rows: API_KEY_SETTINGS,
+    has_defaults: false,
+    example: "name=prometheus,verbs=read,secret_file=/run/secrets/fanfare-api",
+    fault: api::fault,
 };
 
 /// The pattern of a rule, which every rule has to say.
@@ -169,9 +183,10 @@ fn env_of(key: &str) -> String {
     format!("{ENV_PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
-/// Whether a table has settings in this section or in one below it.
+/// Whether a table has settings in this section or in one below it, or a list stands in it.
 pub(super) fn is_section(rows: &[Setting], name: &str) -> bool {
-    rows.iter().any(|row| row.key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+    let keys = rows.iter().map(|row| row.key).chain(LISTS.into_iter().map(|list| list.name));
+    keys.into_iter().any(|key| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }
 
 const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
@@ -210,6 +225,8 @@ const PEM: Kind = Kind::Text { bytes_max: 16 * 1024 };
 
 const ALG: Kind = Kind::Choice(&["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]);
 
+const NAME: Kind = Kind::Text { bytes_max: 128 };
+
 const CLIENT_CERTIFICATES: Kind = Kind::Choice(&["none", "optional", "required"]);
 
 const HISTORY_SIZE: Kind = integer(0, 1_000_000);
@@ -219,7 +236,7 @@ const HISTORY_TTL: Kind = duration(SECOND, 30 * DAY);
 pub const SETTINGS: &[Setting] = &[
     row(
         "listen",
-        Kind::Addresses,
+        Kind::Addresses { min: 1 },
         "127.0.0.1:8080",
         "Addresses to serve; the flag may be repeated, or name several with commas between them. [::] is IPv6 only: \
          name 0.0.0.0 beside it for IPv4.",
@@ -268,6 +285,19 @@ pub const SETTINGS: &[Setting] = &[
         CLIENT_CERTIFICATES,
         "none",
         "Whether clients are asked for a certificate; optional lets in who has none, but none with a bad one.",
+    ),
+    row(
+        "admin.listen",
+        Kind::Addresses { min: 0 },
+        "",
+        "Addresses for the operator alone: /metrics and /stats need no key there, and there is no WebSocket.",
+    ),
+    row(
+        "admin.loopback",
+        Kind::Bool,
+        "true",
+        "Let a request that counts as loopback read /metrics and /stats, and let the console make tokens for it; switch it \
+         off where a proxy on this machine cannot be told from its users.",
     ),
     row(
         "auth.jwks_file",
@@ -517,4 +547,23 @@ const AUTH_KEY_SETTINGS: &[Setting] = &[
     row("auth.key.secret_file", PATH, "", "File with that secret; line breaks at its end do not count."),
     row("auth.key.public_key", PEM, "", "For the others: the public key in PEM."),
     row("auth.key.public_key_file", PATH, "", "File with that public key."),
+];
+
+/// What a key for programs may say, each as a name of an `[[api.key]]` table.
+const API_KEY_SETTINGS: &[Setting] = &[
+    row(
+        "api.key.name",
+        NAME,
+        "",
+        "Whose it is; several keys may have one name, so that one takes the place of another.",
+    ),
+    row("api.key.secret", Kind::Secret, "", "The key itself, as in Authorization: Bearer KEY."),
+    row("api.key.secret_file", PATH, "", "File with it; line breaks at its end do not count."),
+    row(
+        "api.key.verbs",
+        Kind::Words(&["publish", "private", "broadcast", "read", "kick"]),
+        "",
+        "What it is good for; /metrics and /stats take one that may read.",
+    ),
+    row("api.key.rooms", Kind::Patterns, "*", "Rooms that it is good for, where * stands for any run of characters."),
 ];

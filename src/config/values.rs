@@ -135,6 +135,13 @@ impl Values {
         }
     }
 
+    pub(super) fn words(&self, key: &str) -> &[&'static str] {
+        match self.value(key) {
+            Value::Words(words) => words,
+            other => unfit(key, other),
+        }
+    }
+
     pub(super) fn listen(&self, key: &str) -> &[Listen] {
         match self.value(key) {
             Value::Addresses(addresses) => addresses,

@@ -1,5 +1,6 @@
 //! The sources together: precedence, values that have to fit each other, and the files made from the table.
 
+mod api_tests;
 mod auth_tests;
 mod file_tests;
 mod listener_tests;
@@ -31,7 +32,7 @@ fn example() -> String {
         }
         text += &example_row(setting, setting.name());
     }
-    for (list, comment) in LISTS.into_iter().zip([EXAMPLE_ROOM, EXAMPLE_AUTH_KEY, EXAMPLE_LISTENER]) {
+    for (list, comment) in LISTS.into_iter().zip([EXAMPLE_ROOM, EXAMPLE_AUTH_KEY, EXAMPLE_LISTENER, EXAMPLE_API_KEY]) {
         writeln!(text, "\n{comment}#[[{}]]", list.name).expect("a string takes all");
         for setting in list.rows {
             text += &example_row(setting, setting.name_in_entry().expect(setting.key));
@@ -57,6 +58,13 @@ const EXAMPLE_LISTENER: &str = "\
 # one of listen, or another one; without listen, none but these are served. At most 64 addresses are served together.
 # FANFARE_LISTENER and --listener give more of them; one is address=0.0.0.0:443,certificate=a.pem,key=a.key there, with
 # semicolons between two.
+";
+
+const EXAMPLE_API_KEY: &str = "\
+# Keys that programs of the operator show as Authorization: Bearer KEY, at most 100: an [[api.key]] table each, with its
+# name, its verbs and its secret. FANFARE_API_KEY and --api.key give more of them; a key is
+# name=prometheus,verbs=read,secret_file=/run/secrets/fanfare-api there, with spaces between verbs and semicolons between
+# two keys.
 ";
 
 fn example_row(setting: &Setting, name: &str) -> String {
@@ -102,7 +110,8 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Choice(words) => words.iter().map(ToString::to_string).collect(),
         Kind::Address => vec!["[::1]:9".to_owned(), "unix:/run/x".to_owned()],
         Kind::Paths => vec!["a.pem, /b c/d.pem".to_owned(), "e.pem".to_owned()],
-        Kind::Addresses => vec!["[::1]:9,unix:/run/x".to_owned()],
+        Kind::Words(words) => vec![words.join(" ")],
+        Kind::Addresses { min } => vec![format!("[::1]:1{min},unix:/run/{min}")],
         Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
         Kind::Mode => vec!["0600".to_owned()],
         Kind::Pattern => vec!["a \\ \"b\" # *".to_owned(), "ü\n".to_owned()],
@@ -154,6 +163,8 @@ fn the_defaults_are_these() {
         io: Io::Auto,
         open: false,
         log: Log::Auto,
+        admin: Admin { loopback: true },
+        api: Api { key: Vec::new() },
         auth: Auth {
             key: Vec::new(),
             jwks_file: String::new(),
