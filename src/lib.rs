@@ -10,7 +10,7 @@
 //! client      → config
 //! doctor      → config, cgroup, descriptors
 //! server      → cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup, limits
-//! control     → reactor, router, tls, metrics, ids, limits
+//! control     → auth, tls, config, loopback, reactor, router, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
 //! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
 //! auth        → config, limits
@@ -25,6 +25,7 @@
 //! ids         →
 //! time        → growth
 //! growth      →
+//! loopback    →
 //! descriptors → limits
 //! cgroup      →
 //! network     →
@@ -35,7 +36,7 @@
 //!
 //! ```text
 //! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, auth, tls, router, conn, compress, protocol,
-//! frame, ids, time, growth, descriptors, cgroup, network
+//! frame, ids, time, growth, loopback, descriptors, cgroup, network
 //! ```
 //!
 //! Both lists are what `tests/layers.rs` checks the sources against. `ARCHITECTURE.md` tells the life of a message.
@@ -58,6 +59,7 @@ pub mod frame;
 mod growth;
 pub mod ids;
 pub mod limits;
+pub mod loopback;
 pub mod metrics;
 pub mod network;
 pub mod protocol;
