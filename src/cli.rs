@@ -162,7 +162,7 @@ fn check(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let loaded = SourceFile::read(path, CHECK)
         .and_then(|file| Config::load(&Sources { file: Some(file), ..Sources::default() }));
     match loaded {
-        Ok((config, _)) => match server::auth::load(&config.auth) {
+        Ok((config, _)) => match server::auth::load(&config.auth).and(server::auth::api_keys(&config.api)) {
             Ok(_) => print(out, err, format_args!("{}: ok\n", path.display())),
             Err(error) => {
                 complain(err, error);
@@ -263,13 +263,16 @@ fn flag(setting: &'static Setting) -> Arg {
     let arg = if *key == "redis.url" { arg.visible_alias("redis") } else { arg };
     // A value that starts with a hyphen is a wrong value, to be named as one, wherever it can be no right one.
     match kind {
-        Kind::Addresses { .. } | Kind::Paths | Kind::Patterns => arg.action(ArgAction::Append).allow_hyphen_values(true),
+        Kind::Addresses { .. } | Kind::Paths | Kind::Patterns => {
+            arg.action(ArgAction::Append).allow_hyphen_values(true)
+        }
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
         Kind::Text { .. } => arg,
         Kind::Integer(_)
         | Kind::Bytes(_)
         | Kind::Duration(_)
         | Kind::Choice(_)
+        | Kind::Words(_)
         | Kind::Pin
         | Kind::Mode
         | Kind::Address

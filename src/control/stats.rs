@@ -61,7 +61,9 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Instant;
 
+    use super::super::{Access, Tokens};
     use super::*;
+    use crate::auth::ApiKeys;
     use crate::metrics::NodeMetrics;
 
     #[test]
@@ -71,7 +73,14 @@ mod tests {
         counts.endings.count(Ending::SlowConsumer);
         counts.endings.count(Ending::Lost);
         metrics.reactors[1].publish(&counts);
-        let node = Node { metrics, started: Instant::now(), ready: Arc::new(AtomicBool::new(true)) };
+        let access = Access { listeners: Vec::new(), keys: ApiKeys::new(&[0; 32]), loopback: false };
+        let node = Node {
+            metrics,
+            started: Instant::now(),
+            ready: Arc::new(AtomicBool::new(true)),
+            access: Arc::new(access),
+            tokens: Arc::new(Tokens::None),
+        };
         let stats: serde_json::Value = serde_json::from_str(&json(&node)).unwrap();
         assert_eq!(stats["connections"], 3);
         assert_eq!(stats["reactors"].as_array().unwrap().len(), 2);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connection::{Authorizing, Phase, Token};
-use super::driver::{Driver, SlotKey};
+use super::driver::{Driver, ListenerId, SlotKey};
 use super::identity::{Passport, Refreshing, raw_room};
 use super::verifier::{Job, Verdict, Verifier};
 use super::worker::Worker;
@@ -25,6 +25,8 @@ pub struct Gate {
     pub expiring_before_ms: u64,
     /// Where signatures by public keys are checked; `None` checks them on the reactor.
     pub verifier: Option<Verifier>,
+    /// Listeners that serve pages and no WebSocket.
+    pub pages_only: Arc<[ListenerId]>,
 }
 
 impl Gate {

@@ -254,6 +254,9 @@ impl<D: Driver> Worker<D> {
                 tracing::debug!(reactor = self.me.0, ?provenance, "no good request");
                 self.refuse(slot, refusal);
             }
+            Ok(Head::Upgrade(_)) if self.settings.gate.pages_only.contains(&provenance.listener) => {
+                self.refuse(slot, HttpRefusal::NotFound);
+            }
             Ok(Head::Upgrade(upgrade)) => self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until),
             Ok(Head::Http) => {
                 self.wheel.disarm(slot.slot());

@@ -1,9 +1,10 @@
-//! Keys and settings for tokens, as the configuration names them: the files are read here.
+//! Keys of tokens and of programs, and settings for tokens, as the configuration names them: the files are read here.
 
 use std::fmt;
 
-use crate::auth::{Alg, Allowance, Auth, Key, Origins, Settings, key_set};
-use crate::config::{self, AuthKey, KeyMaterial, one_line, read_at_most};
+use crate::auth::{Alg, Allowance, ApiGrant, ApiKeys, Auth, Key, Origins, Settings, SigningKey, key_set};
+use crate::config::{self, AuthKey, KeyMaterial, SecretPlace, one_line, read_at_most};
+use crate::control::{Minter, Tokens};
 use crate::limits::KEY_SET_BYTES_MAX;
 
 /// Largest file with a key, in bytes. A larger one is refused.
@@ -39,6 +40,55 @@ pub fn load(config: &config::Auth) -> Result<Option<Auth>, AuthError> {
     Ok(Some(Auth::new(settings(config), keys)))
 }
 
+/// The keys of programs.
+///
+/// # Errors
+///
+/// A file that cannot be read, or a key that is none, could be guessed, or stands twice; or there is no randomness.
+pub fn api_keys(config: &config::Api) -> Result<ApiKeys, AuthError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| AuthError(format!("cannot get random bytes: {error}")))?;
+    let mut keys = ApiKeys::new(&seed);
+    for key in &config.key {
+        let (name, path) = match &key.secret {
+            SecretPlace::Here(_) => ("secret", String::new()),
+            SecretPlace::File(path) => ("secret_file", format!("{path:?}: ")),
+        };
+        let fault = |what: String| AuthError(format!("{}: api.key.{name}: {path}{what}", key.place));
+        let secret = match &key.secret {
+            SecretPlace::Here(secret) => secret.expose().as_bytes().to_vec(),
+            SecretPlace::File(path) => without_line_breaks(read_at_most(path, KEY_FILE_BYTES_MAX).map_err(fault)?),
+        };
+        let grant = ApiGrant { name: key.name.clone(), verbs: key.verbs.clone(), rooms: key.rooms.clone() };
+        keys.add(&secret, grant).map_err(|error| fault(error.to_string()))?;
+    }
+    Ok(keys)
+}
+
+/// How clients get in, and what tokens of the console are made with.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn tokens(config: &config::Auth) -> Result<Tokens, AuthError> {
+    if !config.is_on() {
+        return Ok(Tokens::None);
+    }
+    let alg_of = |key: &AuthKey| Alg::find(key.alg).filter(|alg| alg.is_hmac());
+    let Some((key, alg)) = config.key.iter().find_map(|key| Some((key, alg_of(key)?))) else {
+        return Ok(Tokens::Asked);
+    };
+    let signing = SigningKey::secret(alg, &material(key)?);
+    let signing = signing.map_err(|error| AuthError(format!("{}: auth.key: {error}", key.place)))?;
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    Ok(Tokens::Made(Minter {
+        key: signing,
+        kid: key.kid.clone(),
+        issuer: text(&config.issuer),
+        audience: text(&config.audience),
+    }))
+}
+
 /// Which web pages may connect; `None` where that is not asked.
 pub fn origins(config: &config::Auth) -> Option<Origins> {
     (config.is_on() || !config.origins.is_empty()).then(|| Origins::new(config.origins.clone()))
@@ -58,14 +108,16 @@ pub fn material(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
         KeyMaterial::Secret(secret) => Ok(secret.expose().as_bytes().to_vec()),
         KeyMaterial::PublicKey(pem) => Ok(pem.as_bytes().to_vec()),
         KeyMaterial::PublicKeyFile(path) => file("public_key_file", path),
-        KeyMaterial::SecretFile(path) => {
-            let mut secret = file("secret_file", path)?;
-            while let Some(b'\n' | b'\r') = secret.last() {
-                secret.pop();
-            }
-            Ok(secret)
-        }
+        KeyMaterial::SecretFile(path) => Ok(without_line_breaks(file("secret_file", path)?)),
     }
+}
+
+/// A secret as it stands in a file: line breaks at the end of that do not count.
+fn without_line_breaks(mut secret: Vec<u8>) -> Vec<u8> {
+    while let Some(b'\n' | b'\r') = secret.last() {
+        secret.pop();
+    }
+    secret
 }
 
 fn key(key: &AuthKey) -> Result<Key, AuthError> {

@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::ServeError;
 use super::unix::UnixSocket;
 use crate::config::{Listen, Listener, Tcp, Unix};
+use crate::control::BoundListener;
 
 /// What is listened on.
 pub(super) struct Listeners {
@@ -15,20 +16,27 @@ pub(super) struct Listeners {
     pub(super) sockets: Vec<Vec<Socket>>,
     /// What to print, in the order of the configuration.
     pub(super) addresses: Vec<String>,
+    /// What the threads of plain HTTP know of each, in the same order.
+    pub(super) bound: Vec<BoundListener>,
     /// Those of Unix, which the reactors accept from in turns.
     pub(super) unix: Vec<UnixSocket>,
 }
 
 pub(super) fn bind(listen: &[Listener], reactors: usize, tcp: &Tcp, unix: &Unix) -> Result<Listeners, ServeError> {
-    let mut listeners =
-        Listeners { sockets: (0..reactors).map(|_| Vec::new()).collect(), addresses: Vec::new(), unix: Vec::new() };
-    for Listener { address, tls, .. } in listen {
+    let mut listeners = Listeners {
+        sockets: (0..reactors).map(|_| Vec::new()).collect(),
+        addresses: Vec::new(),
+        bound: Vec::new(),
+        unix: Vec::new(),
+    };
+    for Listener { address, tls, admin, .. } in listen {
         match address {
             Listen::Tcp(address) => {
                 let fail = |error| ServeError::Listen { address: address.to_string(), error };
                 let bound = bind_tcp(*address, &mut listeners.sockets, tcp).map_err(fail)?;
                 let scheme = if tls.is_some() { "https" } else { "http" };
                 listeners.addresses.push(format!("{scheme}://{bound}/"));
+                listeners.bound.push(BoundListener { address: Some(bound), admin: *admin });
             }
             Listen::Unix(path) => {
                 let bound = UnixSocket::bind(path, unix, backlog(tcp))?;
@@ -36,6 +44,7 @@ pub(super) fn bind(listen: &[Listener], reactors: usize, tcp: &Tcp, unix: &Unix)
                     sockets.push(bound.listener()?);
                 }
                 listeners.addresses.push(address.to_string());
+                listeners.bound.push(BoundListener { address: None, admin: *admin });
                 listeners.unix.push(bound);
             }
         }

@@ -30,17 +30,17 @@ use unix::UnixSocket;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
-use crate::config::{self, Config, HistoryBounds};
+use crate::config::{Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
-use crate::control::{self, ControlWaker, Requests};
+use crate::control::{self, Access, ControlWaker, Requests, Tokens};
 use crate::descriptors::{self, Shares};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    Assignment, DeflateSettings, Gate, Jobs, NodeState, Order, PostOffice, Settings, Tls, Wake, Worker, post_office,
-    verifier,
+    Assignment, DeflateSettings, Gate, Jobs, ListenerId, NodeState, Order, PostOffice, Settings, Tls, Wake, Worker,
+    post_office, verifier,
 };
 use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
 use crate::tls::Acceptor;
@@ -152,13 +152,16 @@ fn serve(config: Config) -> Result<(), ServeError> {
         return Err(ServeError::Descriptors { limit: descriptors, wanted });
     }
     let requests = signals::catch()?;
-    let (gate, jobs) = gate(&config.auth, cores.len())?;
+    let (gate, jobs) = gate(&config, cores.len())?;
     let mut node = Node::new(&config, cores.len(), shares, gate)?;
     node.jobs = jobs;
     node.acceptors = tls::load(&config.listeners).map_err(ServeError::Tls)?;
-    let Listeners { sockets, addresses, unix } =
+    let keys = auth::api_keys(&config.api).map_err(ServeError::Auth)?;
+    let tokens = auth::tokens(&config.auth).map_err(ServeError::Auth)?;
+    let Listeners { sockets, addresses, bound, unix } =
         listen::bind(&config.listeners, cores.len(), &config.tcp, &config.unix)?;
-    let reactors = node.spawn(sockets, cores)?;
+    let access = Access { listeners: bound, keys, loopback: config.admin.loopback };
+    let reactors = node.spawn(sockets, cores, access, tokens)?;
     node.ready.store(true, Ordering::Relaxed);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -274,9 +277,16 @@ impl Node {
         &mut self,
         listeners: Vec<Vec<Socket>>,
         cores: Vec<Option<core_affinity::CoreId>>,
+        access: Access,
+        tokens: Tokens,
     ) -> Result<Reactors, ServeError> {
-        let node =
-            control::Node { metrics: self.state.metrics.clone(), started: self.started, ready: self.ready.clone() };
+        let node = control::Node {
+            metrics: self.state.metrics.clone(),
+            started: self.started,
+            ready: self.ready.clone(),
+            access: Arc::new(access),
+            tokens: Arc::new(tokens),
+        };
         let Shares { pages, health, .. } = self.shares;
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
         for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
@@ -357,7 +367,10 @@ fn ms(duration: Duration) -> u64 {
 }
 
 /// Who gets in, and what another thread looks at for that.
-fn gate(config: &config::Auth, reactors: usize) -> Result<(Gate, Option<Jobs>), ServeError> {
+fn gate(config: &Config, reactors: usize) -> Result<(Gate, Option<Jobs>), ServeError> {
+    let pages_only = config.listeners.iter().enumerate().filter(|(_, listener)| listener.admin);
+    let pages_only = pages_only.map(|(at, _)| ListenerId(at as u16)).collect();
+    let config = &config.auth;
     let auth = auth::load(config).map_err(ServeError::Auth)?;
     let (verifier, jobs) = auth.as_ref().map(|_| verifier(reactors)).unzip();
     let gate = Gate {
@@ -365,6 +378,7 @@ fn gate(config: &config::Auth, reactors: usize) -> Result<(Gate, Option<Jobs>), 
         origins: auth::origins(config).map(Arc::new),
         expiring_before_ms: ms(config.expiring_before),
         verifier,
+        pages_only,
     };
     Ok((gate, jobs))
 }

@@ -1,0 +1,256 @@
+//! The console: one page, and its tokens where the server asks for some.
+//!
+//! Whoever gets a token of the console may do everything, as any user. So it is made only for what counts as loopback,
+//! and only for the page itself: a page of another site can have a browser of this machine ask, but it cannot set the
+//! field that is asked for, and its browser says where it comes from.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use ring::rand::SystemRandom;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Node;
+use super::access::Loopback;
+use crate::auth::SigningKey;
+use crate::limits::{CONSOLE_TOKEN_S, USER_ID_BYTES_MAX};
+
+pub(super) const PAGE: &str = include_str!("console.html");
+
+/// The console is one page without outside resources, and nothing else may run in it.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The field that the page sends when it asks for a token. A browser asks the server before it lets a page of another
+/// site send it, and the server does not agree (CORS).
+const PAGE_FIELD: &str = "x-fanfare-console";
+
+/// How clients of the node get in.
+#[derive(Debug)]
+pub enum Tokens {
+    /// Without a token.
+    None,
+    /// With one that is made elsewhere.
+    Asked,
+    /// With one, and the server has a secret that it could be made with.
+    Made(Minter),
+}
+
+/// What tokens of the console are made with.
+pub struct Minter {
+    /// A secret that tokens are checked by.
+    pub key: SigningKey,
+    /// The name of that key.
+    pub kid: Option<String>,
+    /// What `iss` has to be, if anything.
+    pub issuer: Option<String>,
+    /// What `aud` has to be, if anything.
+    pub audience: Option<String>,
+}
+
+impl fmt::Debug for Minter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minter").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+impl Minter {
+    /// A token that allows everything, for so many seconds from `now_s`, Unix time. `None` where the system has no random
+    /// numbers.
+    fn mint(&self, sub: &str, now_s: u64) -> Option<String> {
+        let mut claims = json!({
+            "sub": sub,
+            "iat": now_s,
+            "exp": now_s + CONSOLE_TOKEN_S,
+            "fanfare": {"join": ["*"], "publish": ["*"], "presence": ["*"], "private": true, "broadcast": true},
+        });
+        for (name, value) in [("iss", &self.issuer), ("aud", &self.audience)] {
+            if let Some(value) = value {
+                claims[name] = value.as_str().into();
+            }
+        }
+        self.key.sign(self.kid.as_deref(), &claims.to_string(), &SystemRandom::new())
+    }
+}
+
+pub(super) async fn page() -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, Html(PAGE))
+}
+
+/// Whether the page needs tokens, and where they come from.
+pub(super) async fn tokens(State(node): State<Node>, Loopback(loopback): Loopback) -> Response {
+    let tokens = match &*node.tokens {
+        Tokens::None => "none",
+        Tokens::Made(_) if loopback => "made",
+        Tokens::Made(_) | Tokens::Asked => "asked",
+    };
+    answer(StatusCode::OK, &json!({ "tokens": tokens }))
+}
+
+/// What the page asks for.
+#[derive(Deserialize)]
+struct Wanted {
+    sub: String,
+}
+
+/// A token for the page.
+pub(super) async fn token(
+    State(node): State<Node>,
+    Loopback(loopback): Loopback,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let Tokens::Made(minter) = &*node.tokens else {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "this server makes no tokens: it asks for none, or has no secret for them",
+        );
+    };
+    if !loopback || !is_of_the_page(&headers) {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "tokens are made for the console alone, on this machine, at the address that the server listens on: make one \
+             with fanfare token",
+        );
+    }
+    let wanted = serde_json::from_slice::<Wanted>(&body).ok();
+    let Some(Wanted { sub }) = wanted.filter(|wanted| (1..=USER_ID_BYTES_MAX).contains(&wanted.sub.len())) else {
+        return refuse(StatusCode::BAD_REQUEST, "send {\"sub\":\"USER\"} with a user id of 1 to 128 bytes");
+    };
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    match minter.mint(&sub, now_s) {
+        Some(token) => answer(StatusCode::OK, &json!({ "token": token })),
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the operating system has no random numbers: try again"),
+    }
+}
+
+/// Whether the console itself asks: no other page can.
+fn is_of_the_page(headers: &HeaderMap) -> bool {
+    let only = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => Some(value.as_bytes()),
+            (_, _) => None,
+        }
+    };
+    let is_absent = |name: &str| !headers.contains_key(name);
+    let is_own_origin = match (only("origin"), only("host")) {
+        (Some(origin), Some(host)) => [&b"http://"[..], b"https://"].iter().any(|scheme| {
+            origin.strip_prefix(*scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host.trim_ascii()))
+        }),
+        (_, _) => is_absent("origin"),
+    };
+    let is_own_fetch = is_absent("sec-fetch-site") || only("sec-fetch-site") == Some(b"same-origin");
+    is_own_origin && is_own_fetch && only(PAGE_FIELD).is_some() && only("content-type") == Some(b"application/json")
+}
+
+fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, format!("{body}\n")).into_response()
+}
+
+fn refuse(status: StatusCode, what: &str) -> Response {
+    (status, [(header::CACHE_CONTROL, "no-store")], format!("{what}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::auth::{Alg, Allowance, Auth, Key, Settings, When};
+
+    #[test]
+    fn the_console_needs_nothing_from_outside() {
+        for outside in ["http://", "https://", "src=\"//", "@import", "<link"] {
+            let allowed = PAGE.matches("http://www.w3.org/").count() + PAGE.matches("https://www.w3.org/").count();
+            assert!(PAGE.matches(outside).count() <= allowed, "the console mentions {outside}");
+        }
+    }
+
+    const GOOD: [(&str, &str); 5] = [
+        ("host", "127.0.0.1:8080"),
+        ("origin", "http://127.0.0.1:8080"),
+        ("sec-fetch-site", "same-origin"),
+        ("x-fanfare-console", "1"),
+        ("content-type", "application/json"),
+    ];
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_str(value).expect(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn only_the_console_itself_gets_a_token() {
+        assert!(is_of_the_page(&headers(&GOOD)));
+        let without = |name: &str| GOOD.into_iter().filter(|(other, _)| *other != name).collect::<Vec<_>>();
+        for (name, needed) in
+            [("origin", false), ("sec-fetch-site", false), ("x-fanfare-console", true), ("content-type", true)]
+        {
+            assert_eq!(is_of_the_page(&headers(&without(name))), !needed, "without {name}");
+        }
+        for (name, value) in [
+            ("origin", "null"),
+            ("origin", "https://evil.example"),
+            ("origin", "http://localhost:8080"),
+            ("origin", "http://127.0.0.1:3000"),
+            ("origin", "http://127.0.0.1"),
+            ("origin", "file://127.0.0.1:8080"),
+            ("origin", ""),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+            ("sec-fetch-site", "none"),
+            ("content-type", "text/plain"),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ] {
+            let other = [&without(name)[..], &[(name, value)]].concat();
+            assert!(!is_of_the_page(&headers(&other)), "{name}: {value}");
+        }
+        for field in GOOD {
+            let twice = [&GOOD[..], &[field]].concat();
+            assert_eq!(is_of_the_page(&headers(&twice)), false, "{} twice", field.0);
+        }
+    }
+
+    #[test]
+    fn a_token_of_the_console_allows_everything_and_ends_soon() {
+        let secret = [7; 32];
+        let key = SigningKey::secret(Alg::Hs256, &secret).expect("it is long enough");
+        let minter =
+            Minter { key, kid: Some("a".to_owned()), issuer: Some("me".to_owned()), audience: Some("us".to_owned()) };
+        let settings = Settings {
+            issuer: Some("me".to_owned()),
+            audience: Some("us".to_owned()),
+            anonymous: false,
+            leeway_ms: 0,
+            expiry_required: true,
+            default: Allowance::default(),
+        };
+        let auth = Auth::new(settings, vec![Key::secret(Alg::Hs256, Some("a"), &secret).expect("it is long enough")]);
+        let token = minter.mint("älice", 1_000).expect("there is randomness");
+        let grant = auth.verify(&token, 1_000_000, When::Handshake).expect("it is good");
+        assert_eq!((&*grant.user, grant.expires_unix_ms), ("älice", Some((1_000 + CONSOLE_TOKEN_S) * 1_000)));
+        assert!(grant.permissions.may_join("den") && grant.permissions.may_publish("raw/den"));
+        assert!(
+            grant.permissions.may_presence("den")
+                && grant.permissions.may_private()
+                && grant.permissions.may_broadcast()
+        );
+        assert!(!format!("{minter:?}").contains("7, 7"));
+    }
+}
