@@ -263,7 +263,7 @@ fn flag(setting: &'static Setting) -> Arg {
     let arg = if *key == "redis.url" { arg.visible_alias("redis") } else { arg };
     // A value that starts with a hyphen is a wrong value, to be named as one, wherever it can be no right one.
     match kind {
-        Kind::Addresses { .. } | Kind::Paths | Kind::Patterns => {
+        Kind::Addresses { .. } | Kind::Paths | Kind::Patterns | Kind::Networks => {
             arg.action(ArgAction::Append).allow_hyphen_values(true)
         }
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),

@@ -12,10 +12,10 @@
 //! server      → cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup, limits
 //! control     → auth, tls, config, loopback, reactor, router, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
-//! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, limits
+//! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, network, limits
 //! auth        → config, limits
 //! tls         → limits
-//! config      → limits
+//! config      → network, limits
 //! router      → compress, protocol, frame, ids, time, growth, limits
 //! conn        → compress, frame, time, limits
 //! compress    → frame, limits

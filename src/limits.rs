@@ -72,6 +72,16 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 16 + 2048;
 /// first of these.
 pub const PROXY_HOPS_MAX: usize = 32;
 
+/// Addresses without a socket whose handshakes of this second are remembered; beyond it the one that has been idle for
+/// longest is forgotten early. Those with sockets are bounded by the sockets.
+pub const ADDRESSES_IDLE_MAX: usize = 64 * 1024;
+
+/// Shards of the table of addresses: reactors that take clients at the same time seldom meet in one.
+pub const ADDRESS_SHARDS: usize = 64;
+
+/// Bytes that a client may send behind its request before that is answered, against RFC 6455 §4.1. More are answered 400.
+pub const EARLY_BYTES_MAX: usize = 8 * 1024;
+
 /// Descriptors a node needs for itself beside its reactors': standard streams, signals, its other threads, Redis. How those
 /// beyond are divided stands in `descriptors`.
 pub const OWN_DESCRIPTORS: u64 = 64;

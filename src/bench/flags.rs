@@ -244,6 +244,7 @@ impl Given<'_> {
                 | Value::Mode(_)
                 | Value::Pattern(_)
                 | Value::Patterns(_)
+                | Value::Networks(_)
                 | Value::Secret(_)
                 | Value::RedisUrl(_),
             )

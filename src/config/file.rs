@@ -15,6 +15,7 @@ use super::source::SourceFile;
 use super::suggest::{nearest, nearest_row};
 use super::table::{LISTS, List, ROOM, SETTINGS, Setting, is_section};
 use super::values::Values;
+use crate::network::Network;
 
 /// Sets what the file says, and collects everything that is wrong with it.
 pub(super) fn apply(file: &SourceFile, effective: &mut Effective, problems: &mut Vec<Problem>) {
@@ -230,6 +231,10 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
             let patterns = items.iter().map(|item| pattern(setting, item)).collect::<Result<_, _>>()?;
             kind.patterns(patterns).map_err(here)
         }
+        (Kind::Networks, DeValue::Array(items)) => {
+            let networks = items.iter().map(|item| network(setting, item)).collect::<Result<_, _>>()?;
+            kind.networks(networks).map_err(here)
+        }
         (Kind::Pin, DeValue::Array(items)) => {
             let cores = items.iter().map(|item| core(setting, item)).collect::<Result<Vec<_>, _>>()?;
             kind.parse(&cores.join(",")).map_err(here)
@@ -248,6 +253,13 @@ fn address(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<Listen, Fau
 fn text<'a>(setting: &Setting, item: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Fault> {
     match item.get_ref() {
         DeValue::String(text) => Ok(text),
+        other => Err((item.span(), mismatch(setting, other))),
+    }
+}
+
+fn network(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<Network, Fault> {
+    match item.get_ref() {
+        DeValue::String(text) => text.trim().parse().map_err(|what| (item.span(), what)),
         other => Err((item.span(), mismatch(setting, other))),
     }
 }

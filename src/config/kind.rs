@@ -12,6 +12,7 @@ use super::pattern::Pattern;
 use super::quantity::{self, QuantityError};
 use super::redis_url::{self, RedisUrl};
 use crate::limits::{REACTORS_MAX, ROOM_ID_BYTES_MAX};
+use crate::network::{Network, Networks};
 
 /// Addresses in one list. One more is refused.
 const ADDRESSES_MAX: usize = 64;
@@ -44,6 +45,9 @@ const SECRET_BYTES_MAX: usize = 4096;
 
 /// Patterns in one list. One more is refused.
 const PATTERNS_MAX: usize = 64;
+
+/// Networks in one list. One more is refused.
+const NETWORKS_MAX: usize = 64;
 
 /// All permissions there are: those of the owner, the group and all others.
 const MODE_MAX: u32 = 0o777;
@@ -85,6 +89,8 @@ pub enum Kind {
     Pattern,
     /// A list of patterns, which may be empty: a TOML array, or text with commas between them.
     Patterns,
+    /// A list of networks, which may be empty: a TOML array, or text with commas between them.
+    Networks,
     /// A text that is shown to nobody; empty is none.
     Secret,
     /// Where Redis is.
@@ -122,6 +128,8 @@ pub enum Value {
     Pattern(Pattern),
     /// Of [`Kind::Patterns`].
     Patterns(Vec<Pattern>),
+    /// Of [`Kind::Networks`].
+    Networks(Networks),
     /// Of [`Kind::Secret`].
     Secret(Secret),
     /// Of [`Kind::RedisUrl`].
@@ -186,6 +194,10 @@ impl Kind {
                 let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
                 self.patterns(texts.map(str::parse).collect::<Result<_, _>>()?)
             }
+            Kind::Networks => {
+                let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+                self.networks(texts.map(str::parse).collect::<Result<_, _>>()?)
+            }
             Kind::Secret => match text.len() {
                 0 | SECRET_BYTES_MIN..=SECRET_BYTES_MAX => Ok(Value::Secret(Secret::new(text))),
                 more if more > SECRET_BYTES_MAX => {
@@ -245,6 +257,18 @@ impl Kind {
         }
     }
 
+    /// A list of networks as a value.
+    ///
+    /// # Errors
+    ///
+    /// The list is too long.
+    pub(super) fn networks(&self, networks: Vec<Network>) -> Result<Value, String> {
+        match networks.len() {
+            0..=NETWORKS_MAX => Ok(Value::Networks(Networks::new(networks))),
+            more => Err(format!("{more} networks are too many; name at most {NETWORKS_MAX}")),
+        }
+    }
+
     /// A list of addresses as a value.
     ///
     /// # Errors
@@ -276,6 +300,9 @@ impl Kind {
             Kind::Mode => "0000 to 0777, in octal".to_owned(),
             Kind::Pattern => format!("1 to {ROOM_ID_BYTES_MAX} bytes"),
             Kind::Patterns => format!("patterns with commas between them, at most {PATTERNS_MAX}"),
+            Kind::Networks => {
+                format!("networks as 10.0.0.0/8 or unix with commas between them, at most {NETWORKS_MAX}")
+            }
             Kind::Secret => format!("{SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes"),
             Kind::RedisUrl => format!("{}, or empty", redis_url::FORMS),
         }
@@ -298,6 +325,7 @@ impl Kind {
             Kind::Mode => "an octal mode",
             Kind::Pattern => "a pattern",
             Kind::Patterns => "an array of patterns",
+            Kind::Networks => "an array of networks",
             Kind::Secret => "a text",
             Kind::RedisUrl => "a URL",
         }
@@ -319,6 +347,7 @@ impl Kind {
             Kind::Mode => "MODE",
             Kind::Pattern => "PATTERN",
             Kind::Patterns => "PATTERNS",
+            Kind::Networks => "NETWORKS",
             Kind::Secret => "SECRET",
             Kind::RedisUrl => "URL",
         }
@@ -433,6 +462,10 @@ impl Value {
             Value::Patterns(patterns) => {
                 let patterns: Vec<_> = patterns.iter().map(|pattern| quoted(pattern.as_str())).collect();
                 format!("[{}]", patterns.join(", "))
+            }
+            Value::Networks(networks) => {
+                let networks: Vec<_> = networks.iter().map(|network| quoted(&network.to_string())).collect();
+                format!("[{}]", networks.join(", "))
             }
             // What is read back has to be refused, not taken for a secret that everybody knows.
             Value::Secret(secret) if secret.expose().is_empty() => quoted(""),
@@ -588,6 +621,17 @@ mod tests {
     fn patterns() {
         assert_eq!(Kind::Pattern.parse(" a.* "), Ok(Value::Pattern(" a.* ".parse().expect("a pattern"))));
         assert_eq!(refused(Kind::Pattern, &"x".repeat(256)), "the pattern has 256 bytes; write at most 255");
+    }
+
+    #[test]
+    fn networks() {
+        let parsed = Kind::Networks.parse(" 10.0.0.0/8, ::1,unix ").expect("three networks");
+        assert_eq!(parsed.to_toml(), "[\"10.0.0.0/8\", \"::1/128\", \"unix\"]");
+        assert_eq!(Kind::Networks.parse(""), Ok(Value::Networks(Networks::default())));
+        assert!(refused(Kind::Networks, "10.0.0.0/8,x").starts_with("\"x\" is no network; "));
+        let many = |count| vec!["::1"; count].join(",");
+        assert!(Kind::Networks.parse(&many(64)).is_ok());
+        assert_eq!(refused(Kind::Networks, &many(65)), "65 networks are too many; name at most 64");
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub use source::{Source, SourceFile, Sources, read_at_most};
 pub use suggest::{nearest, nearest_flag};
 pub use table::{API_KEY, AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS, Setting};
 
+use crate::network::Networks;
 use values::Values;
 
 /// Everything an operator can decide, checked and typed. Field names are the keys of the table.
@@ -79,6 +80,10 @@ pub struct Config {
     pub auth: Auth,
     /// Bounds of a node and of a connection.
     pub limits: Limits,
+    /// Bounds of one address.
+    pub address: Address,
+    /// Proxies in front of the node.
+    pub proxy: Proxy,
     /// Compression of messages.
     pub deflate: Deflate,
     /// Liveness of idle connections.
@@ -148,12 +153,45 @@ pub struct Limits {
     pub fragments_max: u32,
     /// Rooms one connection may be in.
     pub rooms_max: usize,
+    /// JSON connections of one user on the node; 0 is no limit.
+    pub user_connections_max: usize,
+    /// What becomes of one more.
+    pub user_connections_policy: UserConnectionsPolicy,
     /// Bytes of a request head.
     pub head_bytes_max: usize,
     /// Header fields of a request head.
     pub headers_max: usize,
     /// Time from accept to the end of the request head.
     pub handshake_timeout: Duration,
+}
+
+/// What becomes of a connection more than its user may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserConnectionsPolicy {
+    /// It is closed.
+    Refuse,
+    /// The user's oldest is closed.
+    Replace,
+}
+
+/// Bounds of one address: of IPv4, or 64 bits of IPv6. 0 is no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Connections.
+    pub connections_max: u32,
+    /// Sockets opened in a second.
+    pub handshakes_per_second: u32,
+    /// Sockets that are no connection yet.
+    pub half_open_max: u32,
+    /// Networks to which none of this applies.
+    pub exempt: Networks,
+}
+
+/// Proxies in front of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where those are that are believed.
+    pub trusted: Networks,
 }
 
 /// Compression of messages (permessage-deflate, RFC 7692).
@@ -338,10 +376,22 @@ impl Config {
                 message_bytes_max: from.size("limits.message_bytes_max"),
                 fragments_max: u32::try_from(from.number("limits.fragments_max")).unwrap_or(u32::MAX),
                 rooms_max: from.size("limits.rooms_max"),
+                user_connections_max: from.size("limits.user_connections_max"),
+                user_connections_policy: match from.word("limits.user_connections_policy") {
+                    "replace" => UserConnectionsPolicy::Replace,
+                    _ => UserConnectionsPolicy::Refuse,
+                },
                 head_bytes_max: from.size("limits.head_bytes_max"),
                 headers_max: from.size("limits.headers_max"),
                 handshake_timeout: from.duration("limits.handshake_timeout"),
             },
+            address: Address {
+                connections_max: u32::try_from(from.number("address.connections_max")).unwrap_or(u32::MAX),
+                handshakes_per_second: u32::try_from(from.number("address.handshakes_per_second")).unwrap_or(u32::MAX),
+                half_open_max: u32::try_from(from.number("address.half_open_max")).unwrap_or(u32::MAX),
+                exempt: from.networks("address.exempt").clone(),
+            },
+            proxy: Proxy { trusted: from.networks("proxy.trusted").clone() },
             deflate: Deflate {
                 enabled: from.switch("deflate.enabled"),
                 level: u32::try_from(from.number("deflate.level")).unwrap_or(u32::MAX),

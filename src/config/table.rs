@@ -367,6 +367,19 @@ pub const SETTINGS: &[Setting] = &[
         "128",
         "Rooms one connection may be in; one more is answered too_many_rooms.",
     ),
+    row(
+        "limits.user_connections_max",
+        integer(0, 1_000_000),
+        "0",
+        "JSON connections of one user on this node; limits.user_connections_policy says what becomes of one more, 0 is no limit.",
+    ),
+    row(
+        "limits.user_connections_policy",
+        Kind::Choice(&["refuse", "replace"]),
+        "refuse",
+        "What becomes of a connection more than its user may have: refuse closes it with 1008, replace the user's oldest \
+         with 4009.",
+    ),
     row("limits.head_bytes_max", bytes(256, 64 * KIB), "8KiB", "Size of a request head; a larger one is answered 431."),
     row("limits.headers_max", integer(1, 256), "64", "Header fields of a request; more are answered 431."),
     row(
@@ -374,6 +387,38 @@ pub const SETTINGS: &[Setting] = &[
         duration(10, 5 * MINUTE),
         "5s",
         "Time a client has to send its whole request head.",
+    ),
+    row(
+        "address.connections_max",
+        integer(0, 10_000_000),
+        "10000",
+        "Connections of one IPv4 address, or of one /64 of IPv6, on this node; one more is answered 429, 0 is no limit.",
+    ),
+    row(
+        "address.handshakes_per_second",
+        integer(0, 1_000_000),
+        "1000",
+        "Sockets that one address may open in a second; one more is closed at once, 0 is no limit.",
+    ),
+    row(
+        "address.half_open_max",
+        integer(0, 1_000_000),
+        "512",
+        "Sockets of one address that are no connection yet; one more is closed at once, 0 is no limit.",
+    ),
+    row(
+        "address.exempt",
+        Kind::Networks,
+        "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1,fc00::/7",
+        "Networks whose addresses have no such limits: by default this machine and private ones, where a proxy may stand \
+         that speaks for all clients.",
+    ),
+    row(
+        "proxy.trusted",
+        Kind::Networks,
+        "",
+        "Networks of proxies that are believed when they name the client (X-Forwarded-For, PROXY protocol); unix is those \
+         that come through a Unix socket.",
     ),
     row("deflate.enabled", Kind::Bool, "true", "Agree on permessage-deflate (RFC 7692) with clients that offer it."),
     row("deflate.level", integer(1, 9), "6", "Compression level: 1 is the fastest, 9 gives the smallest messages."),

@@ -12,6 +12,7 @@ use super::pattern::Pattern;
 use super::redis_url::RedisUrl;
 use super::source::Source;
 use super::table::Setting;
+use crate::network::Networks;
 
 /// A value for each row of a table, and where it came from.
 ///
@@ -187,6 +188,13 @@ impl Values {
     pub(super) fn patterns(&self, key: &str) -> &[Pattern] {
         match self.value(key) {
             Value::Patterns(patterns) => patterns,
+            other => unfit(key, other),
+        }
+    }
+
+    pub(super) fn networks(&self, key: &str) -> &Networks {
+        match self.value(key) {
+            Value::Networks(networks) => networks,
             other => unfit(key, other),
         }
     }

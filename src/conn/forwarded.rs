@@ -10,17 +10,17 @@ use crate::limits::PROXY_HOPS_MAX;
 /// The field, which every proxy appends to.
 const FIELD: &str = "x-forwarded-for";
 
-/// The client of a request that `peer` has passed on, which `is_trusted` believes. A hop that is no address ends the list:
-/// then the client is the last one in front of the peer that was. So it is where all are believed, behind
-/// `limits::PROXY_HOPS_MAX` hops, or where there is no list.
+/// The client of a request that a trusted proxy at `peer` has passed on (`None`: through a Unix socket). A hop that is no
+/// address ends the list: the client is the last one, from the end, that was. So it is where all of them are trusted, and
+/// behind `limits::PROXY_HOPS_MAX` hops; without any it is the peer.
 ///
 /// Several fields are one list (RFC 9110 §5.3). A hop may have a port, and an IPv6 address brackets.
 pub fn client_behind(
     head: &[u8],
     headers_max: usize,
-    peer: IpAddr,
-    mut is_trusted: impl FnMut(IpAddr) -> bool,
-) -> IpAddr {
+    peer: Option<IpAddr>,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
     let mut headers = vec![httparse::EMPTY_HEADER; headers_max];
     let mut request = httparse::Request::new(&mut headers);
     // A head that cannot be read names nobody, and is refused.
@@ -32,7 +32,7 @@ pub fn client_behind(
     let mut client = peer;
     for hop in hops.take(PROXY_HOPS_MAX) {
         let Some(address) = address_of(hop) else { break };
-        client = address;
+        client = Some(address);
         if !is_trusted(address) {
             break;
         }
@@ -59,7 +59,7 @@ mod tests {
         let fields: String = fields.iter().map(|value| format!("X-Forwarded-For: {value}\r\n")).collect();
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}Accept: 1.1.1.1\r\n\r\n");
         let is_trusted = |address| matches!(address, IpAddr::V4(address) if address.octets()[0] == 10);
-        client_behind(head.as_bytes(), 64, PEER, is_trusted).to_string()
+        client_behind(head.as_bytes(), 64, Some(PEER), is_trusted).expect("a peer with an address").to_string()
     }
 
     #[test]
@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn a_head_that_cannot_be_read_names_nobody() {
         let head = b"GET / HTTP/1.1\r\nX-Forwarded-For: 1.1.1.1\r\nbad header\r\n\r\n";
-        assert_eq!(client_behind(head, 64, PEER, |_| true), PEER);
+        assert_eq!(client_behind(head, 64, Some(PEER), |_| true), Some(PEER));
         let head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n";
-        assert_eq!(client_behind(head, 1, PEER, |_| true), PEER);
+        assert_eq!(client_behind(head, 1, None, |_| true), None);
     }
 }

@@ -187,6 +187,11 @@ pub enum HttpRefusal {
     Version,
     /// 426: a WebSocket handshake whose upgrade was lost on its way (RFC 9110 §7.8).
     UpgradeLost,
+    /// 429: its address has all that one may have (RFC 6585 §4).
+    TooMany {
+        /// Seconds after which a client may try again.
+        retry_after_s: u32,
+    },
     /// 431: the head is over `limits.head_bytes_max`.
     HeadTooLarge,
     /// 431: the head has more than `limits.headers_max` fields.
@@ -347,6 +352,11 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
             "this WebSocket handshake came without its upgrade: have the proxy in between speak HTTP/1.1 and pass on \
              Upgrade and Connection"
                 .into(),
+        ),
+        HttpRefusal::TooMany { retry_after_s } => (
+            "429 Too Many Requests",
+            format!("Retry-After: {retry_after_s}\r\n"),
+            "too many connections or requests come from this address: try again later".into(),
         ),
         HttpRefusal::HeadTooLarge => {
             ("431 Request Header Fields Too Large", String::new(), "the request head is too large".into())

@@ -19,6 +19,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+use super::addresses::AddressRef;
 use super::driver::Provenance;
 use super::identity::{Authority, Grant, Identity};
 use super::intake::Intake;
@@ -56,6 +57,8 @@ pub(super) struct Connection {
     /// Whether it gets parts only of the batch being delivered.
     pub(super) excluded_from_batch: bool,
     pub(super) admission: Admission,
+    /// Where its address is counted, if it is.
+    pub(super) address: Option<AddressRef>,
     /// Whether it has sent a message.
     pub(super) has_published: bool,
 }
@@ -226,9 +229,9 @@ pub(super) enum Fenced {
 
 impl Connection {
     /// A connection in its handshake.
-    pub(super) fn new(generation: u32, now: Millis, handshake: Handshake) -> Connection {
+    pub(super) fn new(generation: u32, now: Millis, handshake: Handshake, address: Option<AddressRef>) -> Connection {
         let until = handshake.until;
-        Connection::in_phase(generation, Phase::Handshake(Box::new(handshake)), now, until)
+        Connection { address, ..Connection::in_phase(generation, Phase::Handshake(Box::new(handshake)), now, until) }
     }
 
     /// How far it is.
@@ -358,6 +361,7 @@ impl Connection {
         *self = Connection {
             agreement: self.agreement,
             admission: self.admission,
+            address: self.address,
             partial_bytes: self.partial_bytes,
             dirty: self.dirty,
             ..Connection::in_phase(self.generation, Phase::Terminating(terminating), heard_at, ping_at)
@@ -400,6 +404,7 @@ impl Connection {
             room: Room::Some,
             excluded_from_batch: false,
             admission: Admission::Socket,
+            address: None,
             has_published: false,
         }
     }
@@ -437,6 +442,24 @@ impl Connection {
             | Phase::Leaving { .. }
             | Phase::Lingering { .. }
             | Phase::Terminating(_) => false,
+        }
+    }
+
+    /// Bytes that it holds of what it has sent, before it is open.
+    pub(super) fn beginning_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Handshake(handshake) => handshake.reader.held_bytes(),
+            Phase::Authorizing(authorizing) => {
+                authorizing.early.capacity() + authorizing.token.as_ref().map_or(0, |token| token.0.len())
+            }
+            Phase::Opening(opening) => opening.early.capacity(),
+            Phase::Json
+            | Phase::Raw { .. }
+            | Phase::Quiescing(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => 0,
         }
     }
 

@@ -103,6 +103,11 @@ pub struct Accepted<S> {
 pub enum Completion<S, B> {
     /// A client connected.
     Accepted(Accepted<S>),
+    /// A client connected through a proxy whose header is whole: where it really connected from, `None` where the proxy
+    /// does not say. Only on listeners that want headers, and before any byte of the client.
+    Proxied(SlotKey, Option<SocketAddr>),
+    /// On such a listener something else came than a header: the connection is to be released.
+    NotProxied(SlotKey),
     /// Bytes came; the buffer that holds them is lent and goes back with [`Driver::give_back`].
     Received(SlotKey, B),
     /// A socket that had taken fewer bytes than it was given takes more now.
@@ -181,7 +186,8 @@ pub trait Driver {
     /// Takes a buffer back that [`Completion::Received`] has lent.
     fn give_back(&mut self, buffer: Self::Buffer);
 
-    /// Puts an accepted socket into a slot; completions for it begin.
+    /// Puts the socket that was told of as accepted last into a slot, before anything else is asked of the driver;
+    /// completions for it begin. One that is not attached is closed by being dropped.
     ///
     /// # Errors
     /// The socket is lost then.

@@ -97,6 +97,7 @@ impl<D: Driver> Worker<D> {
         {
             return self.mailbox.nudge(reactor);
         }
+        self.shed_beginning(budget_bytes);
         self.connections.copy_scraps();
         let driver = &self.driver;
         let sizes = |(slot, connection): (SlotKey, &Connection)| {

@@ -4,14 +4,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::addresses::Addresses;
 use super::connection::{Authorizing, Phase, Token};
-use super::driver::{Driver, ListenerId, SlotKey};
+use super::driver::{Driver, ListenerId, RemoteAddr, SlotKey};
 use super::identity::{Passport, Refreshing, raw_room};
 use super::verifier::{Job, Verdict, Verifier};
 use super::worker::Worker;
 use crate::auth::{Auth, Cost, Grant, Origins, TokenError, When};
 use crate::conn::{Credentials, HttpRefusal, Naming, Presented, Target, Unauthorized, Upgrade};
 use crate::limits::VERIFICATIONS_UNDER_WAY;
+use crate::network::Networks;
 use crate::time::Millis;
 
 /// Who gets in. The default: everybody.
@@ -27,6 +29,12 @@ pub struct Gate {
     pub verifier: Option<Verifier>,
     /// Listeners that serve pages and no WebSocket.
     pub pages_only: Arc<[ListenerId]>,
+    /// What each address may have of the node; `None` counts none.
+    pub addresses: Option<Arc<Addresses>>,
+    /// Proxies that are believed when they say whose a connection or a request is.
+    pub trusted: Arc<Networks>,
+    /// By listener: whether its connections begin with a PROXY header, as its driver sees to. One beyond the list has none.
+    pub proxied_listeners: Arc<[bool]>,
 }
 
 impl Gate {
@@ -37,6 +45,19 @@ impl Gate {
             (None, Some(_)) => Naming::OwnWordAndOrigin,
             (None, None) => Naming::OwnWord,
         }
+    }
+
+    /// Whether a proxy connects from there that is believed.
+    pub(super) fn trusts(&self, remote: RemoteAddr) -> bool {
+        match remote {
+            RemoteAddr::Tcp(remote) => self.trusted.contain(remote.ip()),
+            RemoteAddr::Unix => self.trusted.contain_unix(),
+        }
+    }
+
+    /// Whether connections of a listener begin with a PROXY header.
+    pub(super) fn wants_proxy_header(&self, listener: ListenerId) -> bool {
+        self.proxied_listeners.get(usize::from(listener.0)).is_some_and(|wants_header| *wants_header)
     }
 
     fn check_origin(&self, credentials: &Credentials) -> Result<(), HttpRefusal> {

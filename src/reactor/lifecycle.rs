@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::commands::Message;
 use super::connection::{
-    CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then, Unanswered,
+    Admission, CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then, Unanswered,
 };
 use super::driver::{Accepted, Detach, Driver, Provenance, Release, SlotKey};
 use super::identity::{Identity, Passport, Rates, Subject};
@@ -15,23 +15,27 @@ use crate::conn::{
     CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, parse_head_named, write_refusal,
 };
 use crate::frame::Opcode;
-use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
+use crate::limits::{CLOSE_MS_MAX, EARLY_BYTES_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
 use crate::metrics::{Ending, NodeMetrics};
 use crate::time::Millis;
+
+/// RFC 6455 §4.1: a client waits for the answer before it sends frames.
+const TOO_EARLY: HttpRefusal = HttpRefusal::Bad("frames were sent before the handshake was complete");
 
 impl<D: Driver> Worker<D> {
     /// A client has connected; its request is awaited.
     pub(super) fn accept(&mut self, accepted: Accepted<D::Stream>) {
         let Accepted { stream, listener, remote } = accepted;
         let provenance = Provenance { listener, remote, proxied: false };
-        let sockets_max = self.settings.connections_max.saturating_add(self.settings.handshakes_max);
-        if !NodeMetrics::take_permit(&self.node.metrics.sockets, sockets_max) {
+        let Ok(address) = self.welcome(provenance) else { return };
+        if !self.take_socket() {
+            self.leave_address(address, Admission::Socket);
             // It may ask about health, for which descriptors are kept back. Nothing else is answered there.
             return (self.http)(stream, Vec::new(), provenance);
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
         let handshake = Handshake { reader: HeadReader::default(), provenance, until };
-        let slot = self.connections.sessions.insert(handshake, self.now);
+        let slot = self.connections.sessions.insert(handshake, self.now, address);
         if self.driver.attach(slot, stream).is_err() {
             return self.free(slot);
         }
@@ -68,9 +72,10 @@ impl<D: Driver> Worker<D> {
         let Some(kept) = connection.kept_mut() else { return };
         kept.extend_from_slice(bytes);
         let kept_bytes = kept.len();
-        if matches!(connection.phase(), Phase::Authorizing(_) | Phase::Opening(_)) && kept_bytes > READ_BYTES {
-            self.refuse(slot, HttpRefusal::Bad("frames were sent before the handshake was complete"));
+        if matches!(connection.phase(), Phase::Authorizing(_) | Phase::Opening(_)) && kept_bytes > EARLY_BYTES_MAX {
+            return self.refuse(slot, TOO_EARLY);
         }
+        self.connections.sessions.count_partial(slot);
     }
 
     /// A connection is open: its heartbeat begins, and what it sent early is taken.
@@ -80,8 +85,9 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get_mut(slot).filter(|connection| connection.is_open()) else { return };
         connection.heartbeat = Heartbeat { heard_at: now, ping_at, unanswered: Unanswered::default() };
         self.arm(slot);
-        if !early.is_empty() {
-            self.frames_received(slot, early);
+        match early {
+            [] => self.connections.sessions.count_partial(slot),
+            early => self.frames_received(slot, early),
         }
     }
 
@@ -242,23 +248,34 @@ impl<D: Driver> Worker<D> {
         let Handshake { reader, until, provenance } = handshake;
         let (provenance, until) = (*provenance, *until);
         let (bytes, head_bytes) = match reader.push(bytes, self.settings.head) {
-            Ok(None) => return,
+            Ok(None) => return self.connections.sessions.count_partial(slot),
             Ok(Some(complete)) => complete,
             Err(refusal) => {
                 tracing::debug!(reactor = self.me.0, ?provenance, "no request head");
                 return self.refuse(slot, refusal);
             }
         };
-        match parse_head_named(&bytes[..head_bytes], self.settings.head, self.settings.gate.naming()) {
+        let head = match parse_head_named(&bytes[..head_bytes], self.settings.head, self.settings.gate.naming()) {
+            Ok(head) => head,
             Err(refusal) => {
                 tracing::debug!(reactor = self.me.0, ?provenance, "no good request");
-                self.refuse(slot, refusal);
+                return self.refuse(slot, refusal);
             }
-            Ok(Head::Upgrade(_)) if self.settings.gate.pages_only.contains(&provenance.listener) => {
+        };
+        let provenance = match self.trace(slot, provenance, &bytes[..head_bytes]) {
+            Ok(provenance) => provenance,
+            Err(refusal) => return self.refuse(slot, refusal),
+        };
+        match head {
+            Head::Upgrade(_) if self.settings.gate.pages_only.contains(&provenance.listener) => {
                 self.refuse(slot, HttpRefusal::NotFound);
             }
-            Ok(Head::Upgrade(upgrade)) => self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until),
-            Ok(Head::Http) => {
+            Head::Upgrade(_) if bytes.len() - head_bytes > EARLY_BYTES_MAX => self.refuse(slot, TOO_EARLY),
+            Head::Upgrade(upgrade) => {
+                self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until);
+                self.connections.sessions.count_partial(slot);
+            }
+            Head::Http => {
                 self.wheel.disarm(slot.slot());
                 match self.driver.detach(slot) {
                     Detach::Done(stream) => {
@@ -286,6 +303,10 @@ impl<D: Driver> Worker<D> {
     ) {
         if !NodeMetrics::take_permit(&self.node.metrics.connections, self.settings.connections_max) {
             let refusal = self.at_capacity();
+            return self.refuse(slot, refusal);
+        }
+        if let Err(refusal) = self.admit_address(slot) {
+            NodeMetrics::give_permit(&self.node.metrics.connections);
             return self.refuse(slot, refusal);
         }
         let id = self.connections.id(slot);
@@ -327,6 +348,7 @@ impl<D: Driver> Worker<D> {
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.leave(until, Then::Linger);
         }
+        self.connections.sessions.count_partial(slot);
         self.arm(slot);
     }
 
@@ -512,6 +534,10 @@ impl<D: Driver> Worker<D> {
         let interval_ms = self.settings.heartbeat_ms;
         let jitter_ms = self.random.u64(0..=interval_ms / 10);
         self.now.saturating_add(interval_ms - jitter_ms)
+    }
+
+    pub(super) fn too_many(&mut self) -> HttpRefusal {
+        HttpRefusal::TooMany { retry_after_s: self.random.u32(1..=RETRY_AFTER_S_MAX) }
     }
 
     fn at_capacity(&mut self) -> HttpRefusal {

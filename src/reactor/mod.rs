@@ -11,6 +11,7 @@
 //! its connections; nothing on the frame path is shared or locked. It never serves HTTP and never waits for anything
 //! but its driver. May import `conn`, `router` and the layers below.
 
+mod addresses;
 mod authority;
 mod commands;
 mod connection;
@@ -27,19 +28,23 @@ mod lifecycle;
 #[cfg(all(test, fanfare_loom))]
 mod loom_tests;
 mod mailbox;
+mod proxied;
 mod rates;
 mod sessions;
 pub mod sim;
+mod strangers;
 mod sync;
 mod tls;
 mod verifier;
 mod worker;
 
+pub use addresses::{AddressLimits, AddressRef, Addresses};
 pub use driver::{
     Accepted, Completion, Detach, Driver, ListenerId, Provenance, Release, RemoteAddr, Sent, Shortfall, SlotKey,
 };
 pub use gate::Gate;
 pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, Wakers, post_office};
+pub use proxied::{Behind, Proxied};
 pub use tls::Tls;
 pub use verifier::{Jobs, Verifier, verifier};
 pub use worker::{Assignment, DeflateSettings, HttpHandoff, NodeState, Settings, Turn, Worker};

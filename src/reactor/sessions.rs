@@ -3,9 +3,12 @@
 //! What is on its way to them is in [`Egress`](super::egress::Egress); how far each is, only
 //! [`connection`](super::connection) changes.
 
+use std::collections::VecDeque;
+
 use slab::Slab;
 
-use super::connection::{Connection, Fenced, Handshake, Terminating};
+use super::addresses::AddressRef;
+use super::connection::{Connection, Fenced, Handshake, Phase, Terminating};
 use super::driver::SlotKey;
 use crate::compress::Agreement;
 use crate::conn::{CloseReason, Decoder};
@@ -15,6 +18,9 @@ use crate::time::Millis;
 
 /// Generations stay below 2^31 so that a driver can put more beside them, see [`SlotKey`].
 const GENERATIONS_MASK: u32 = 0x7FFF_FFFF;
+
+/// Outdated entries that may stand between those whose request is awaited, beside one for each connection.
+const AWAITED_SPARE: usize = 64;
 
 /// See the module's documentation.
 pub(super) struct Sessions {
@@ -29,6 +35,8 @@ pub(super) struct Sessions {
     quiesced: Vec<SlotKey>,
     /// Connections that are ended from elsewhere, each with why.
     dismissed: Vec<(SlotKey, CloseReason)>,
+    /// Those whose request is awaited, the oldest first. An entry may be outdated.
+    awaited: VecDeque<SlotKey>,
     /// Bytes of incomplete incoming messages, and of those that wait to be decoded.
     partial_bytes: usize,
 }
@@ -43,6 +51,7 @@ impl Sessions {
             opened: Vec::new(),
             quiesced: Vec::new(),
             dismissed: Vec::new(),
+            awaited: VecDeque::new(),
             partial_bytes: 0,
         }
     }
@@ -53,7 +62,8 @@ impl Sessions {
     }
 
     /// A client has connected: it gets a slot.
-    pub(super) fn insert(&mut self, handshake: Handshake, now: Millis) -> SlotKey {
+    pub(super) fn insert(&mut self, handshake: Handshake, now: Millis, address: Option<AddressRef>) -> SlotKey {
+        self.forget_answered();
         self.slab.make_room_for_one();
         let entry = self.slab.vacant_entry();
         let at = entry.key();
@@ -62,8 +72,32 @@ impl Sessions {
             self.generations.push(0);
         }
         let generation = self.generations[at];
-        entry.insert(Connection::new(generation, now, handshake));
-        SlotKey::new(at as u32, generation)
+        entry.insert(Connection::new(generation, now, handshake, address));
+        let slot = SlotKey::new(at as u32, generation);
+        self.awaited.push_back(slot);
+        slot
+    }
+
+    /// Of the connections whose request is awaited, the one that came first.
+    pub(super) fn oldest_awaited(&mut self) -> Option<SlotKey> {
+        self.forget_answered();
+        self.awaited.front().copied()
+    }
+
+    /// Takes those out whose request is not awaited any more: up to the first that waits, and the others as well where they
+    /// are more than there are connections.
+    fn forget_answered(&mut self) {
+        let Sessions { slab, awaited, .. } = self;
+        let waits = |slot: &SlotKey| {
+            let connection = slab.get(slot.index()).filter(|connection| connection.generation == slot.generation());
+            connection.is_some_and(|connection| matches!(connection.phase(), Phase::Handshake(_)))
+        };
+        while awaited.front().is_some_and(|slot| !waits(slot)) {
+            awaited.pop_front();
+        }
+        if awaited.len() > 2 * slab.len() + AWAITED_SPARE {
+            awaited.retain(waits);
+        }
     }
 
     /// A connection's slot is free.
@@ -106,7 +140,8 @@ impl Sessions {
     #[inline]
     pub(super) fn count_partial(&mut self, slot: SlotKey) {
         if let Some(connection) = self.get_mut(slot) {
-            let held_bytes = connection.decoder.held_bytes() + connection.intake.held_bytes();
+            let held_bytes =
+                connection.beginning_bytes() + connection.decoder.held_bytes() + connection.intake.held_bytes();
             let before_bytes = connection.partial_bytes as usize;
             if before_bytes != held_bytes {
                 connection.partial_bytes = u32::try_from(held_bytes)

@@ -256,6 +256,8 @@ impl<D: Driver> Worker<D> {
                     self.received(slot, buffer.as_mut());
                     self.driver.give_back(buffer);
                 }
+                Completion::Proxied(slot, source) => self.proxied(slot, source),
+                Completion::NotProxied(slot) => self.not_proxied(slot),
                 Completion::Writable(slot) => self.writable(slot),
                 Completion::Ended(slot) => self.release(slot),
                 Completion::Detached(slot, stream) => self.detached(slot, stream),
@@ -416,6 +418,7 @@ impl<D: Driver> Worker<D> {
         if let Some(agreement) = connection.agreement.filter(|agreement| agreement.client_takeover) {
             self.node.metrics.give_context(agreement.history_bytes_max());
         }
+        self.leave_address(connection.address, connection.admission);
         self.node.metrics.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -30,7 +30,7 @@ use unix::UnixSocket;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
-use crate::config::{Config, HistoryBounds};
+use crate::config::{self, Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::control::{self, Access, ControlWaker, Requests, Tokens};
 use crate::descriptors::{self, Shares};
@@ -39,10 +39,13 @@ use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    Assignment, DeflateSettings, Gate, Jobs, ListenerId, NodeState, Order, PostOffice, Settings, Tls, Wake, Worker,
-    post_office, verifier,
+    AddressLimits, Addresses, Assignment, DeflateSettings, Gate, Jobs, ListenerId, NodeState, Order, PostOffice,
+    Proxied, Settings, Tls, Wake, Worker, post_office, verifier,
 };
-use crate::router::{HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings};
+use crate::router::{
+    HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings, UserConnections,
+    UserConnectionsPolicy,
+};
 use crate::tls::Acceptor;
 
 pub use log::last_words;
@@ -291,6 +294,7 @@ impl Node {
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
         for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
             let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
+            let driver = Proxied::new(driver, self.settings.gate.proxied_listeners.to_vec());
             drivers.push(Tls::new(driver, self.acceptors.clone()));
             wakers.push((peer, waker));
         }
@@ -337,7 +341,7 @@ impl Node {
     fn spawn_reactor(
         &self,
         assignment: Assignment,
-        driver: Tls<Epoll>,
+        driver: Tls<Proxied<Epoll>>,
         core: Option<core_affinity::CoreId>,
         http: control::Handoff,
         end: Sender<io::Result<()>>,
@@ -370,15 +374,22 @@ fn ms(duration: Duration) -> u64 {
 fn gate(config: &Config, reactors: usize) -> Result<(Gate, Option<Jobs>), ServeError> {
     let pages_only = config.listeners.iter().enumerate().filter(|(_, listener)| listener.admin);
     let pages_only = pages_only.map(|(at, _)| ListenerId(at as u16)).collect();
-    let config = &config.auth;
-    let auth = auth::load(config).map_err(ServeError::Auth)?;
+    let auth = auth::load(&config.auth).map_err(ServeError::Auth)?;
     let (verifier, jobs) = auth.as_ref().map(|_| verifier(reactors)).unzip();
     let gate = Gate {
         auth: auth.map(Arc::new),
-        origins: auth::origins(config).map(Arc::new),
-        expiring_before_ms: ms(config.expiring_before),
+        origins: auth::origins(&config.auth).map(Arc::new),
+        expiring_before_ms: ms(config.auth.expiring_before),
         verifier,
         pages_only,
+        addresses: Some(Arc::new(Addresses::new(AddressLimits {
+            connections_max: config.address.connections_max,
+            handshakes_per_second: config.address.handshakes_per_second,
+            half_open_max: config.address.half_open_max,
+            exempt: config.address.exempt.clone(),
+        }))),
+        trusted: Arc::new(config.proxy.trusted.clone()),
+        proxied_listeners: config.listeners.iter().map(|listener| listener.proxy_protocol).collect(),
     };
     Ok((gate, jobs))
 }
@@ -419,10 +430,18 @@ fn settings(config: &Config, shares: Shares, gate: Gate) -> Settings {
                 leave_text: config.rooms.leave_text.clone(),
             },
             history: history(config),
-            user_connections: None,
+            user_connections: user_connections(&config.limits),
             cluster: config.redis.url.address().is_some(),
         },
     }
+}
+
+fn user_connections(limits: &config::Limits) -> Option<UserConnections> {
+    let policy = match limits.user_connections_policy {
+        config::UserConnectionsPolicy::Refuse => UserConnectionsPolicy::Refuse,
+        config::UserConnectionsPolicy::Replace => UserConnectionsPolicy::Replace,
+    };
+    (limits.user_connections_max > 0).then_some(UserConnections { max: limits.user_connections_max, policy })
 }
 
 fn history(config: &Config) -> HistorySettings {

@@ -116,6 +116,7 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Mode => vec!["0600".to_owned()],
         Kind::Pattern => vec!["a \\ \"b\" # *".to_owned(), "ü\n".to_owned()],
         Kind::Patterns => vec!["a \\ \"b\" # *,ü\n!".to_owned(), "*".to_owned()],
+        Kind::Networks => vec!["192.0.2.0/24,unix".to_owned(), "".to_owned()],
         Kind::Secret => vec!["0123456789abcdef0123456789abcdef".to_owned()],
         Kind::RedisUrl => vec!["rediss://h:1/".to_owned()],
     };
@@ -182,10 +183,23 @@ fn the_defaults_are_these() {
             message_bytes_max: 1 << 20,
             fragments_max: 131_072,
             rooms_max: 128,
+            user_connections_max: 0,
+            user_connections_policy: UserConnectionsPolicy::Refuse,
             head_bytes_max: 8192,
             headers_max: 64,
             handshake_timeout: 5 * second,
         },
+        address: Address {
+            connections_max: 10_000,
+            handshakes_per_second: 1_000,
+            half_open_max: 512,
+            exempt: Networks::new(
+                ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1", "fc00::/7"]
+                    .map(|text| text.parse().expect(text))
+                    .to_vec(),
+            ),
+        },
+        proxy: Proxy { trusted: Networks::default() },
         deflate: Deflate {
             enabled: true,
             level: 6,

@@ -31,6 +31,7 @@ fn turn(driver: &mut Epoll, mut between: impl FnMut()) -> (usize, usize) {
             Completion::Ended(_) => ends += 1,
             Completion::Accepted(_) | Completion::Writable(_) => {}
             Completion::Detached(..) | Completion::Released(_) => panic!("epoll has nothing under way"),
+            Completion::Proxied(..) | Completion::NotProxied(_) => panic!("epoll knows of no proxies"),
         }
         between();
     }

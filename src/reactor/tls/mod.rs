@@ -445,6 +445,8 @@ impl<D: Driver> Driver for Tls<D> {
                     }
                     Some(Completion::Writable(slot))
                 }
+                Completion::Proxied(slot, client) => Some(Completion::Proxied(slot, client)),
+                Completion::NotProxied(slot) => Some(Completion::NotProxied(slot)),
                 Completion::Ended(slot) => Some(Completion::Ended(slot)),
                 Completion::Detached(slot, socket) => {
                     let stream = self.detached(slot, socket);

@@ -1,0 +1,183 @@
+//! Who comes, before it is known who it is: what its address may have of the node, which proxies are believed, and who makes
+//! room where there is none.
+
+use std::net::SocketAddr;
+
+use super::addresses::AddressRef;
+use super::connection::{Admission, Connection, Phase};
+use super::driver::{Driver, Provenance, RemoteAddr, SlotKey};
+use super::worker::Worker;
+use crate::conn::{HttpRefusal, client_behind};
+use crate::metrics::{NodeMetrics, Refusal};
+
+impl<D: Driver> Worker<D> {
+    /// Whether a client that has connected may have a socket: its place in the table of addresses, `None` where it has none
+    /// (yet).
+    ///
+    /// # Errors
+    /// Why not: the socket is to be closed at once, before anything is spent on it.
+    pub(super) fn welcome(&mut self, provenance: Provenance) -> Result<Option<AddressRef>, Refusal> {
+        let gate = &self.settings.gate;
+        let is_trusted = gate.trusts(provenance.remote);
+        let wants_header = gate.wants_proxy_header(provenance.listener);
+        match (wants_header, is_trusted) {
+            // For whom it counts the proxy has to say.
+            (_, true) => Ok(None),
+            (true, false) if gate.trusted.is_empty() => Ok(None),
+            (true, false) => Err(self.turned_away(provenance, Refusal::UntrustedProxy)),
+            (false, false) => self.count_address(provenance),
+        }
+    }
+
+    /// One more socket of this address.
+    fn count_address(&mut self, provenance: Provenance) -> Result<Option<AddressRef>, Refusal> {
+        let (Some(addresses), RemoteAddr::Tcp(remote)) = (&self.settings.gate.addresses, provenance.remote) else {
+            return Ok(None);
+        };
+        addresses.arrive(remote.ip(), self.now).map_err(|refusal| self.turned_away(provenance, refusal))
+    }
+
+    /// A socket is gone, and with it what it was counted as.
+    pub(super) fn leave_address(&self, address: Option<AddressRef>, admission: Admission) {
+        if let (Some(addresses), Some(address)) = (&self.settings.gate.addresses, address) {
+            addresses.leave(address, admission);
+        }
+    }
+
+    /// A client is refused for where it comes from or how long it has taken, not for what it asks.
+    fn turned_away(&mut self, provenance: Provenance, refusal: Refusal) -> Refusal {
+        self.connections.counts.refusals.count(refusal);
+        let Provenance { listener, remote, proxied } = provenance;
+        let (reactor, listener, reason) = (self.me.0, listener.0, refusal.name());
+        tracing::debug!(reactor, listener, ?remote, proxied, reason, "a client is turned away");
+        refusal
+    }
+
+    /// A place for one more socket of the node. Where there is none, the oldest on this reactor that has not said its request
+    /// yet makes room: a client that means it has said that long ago.
+    pub(super) fn take_socket(&mut self) -> bool {
+        let sockets_max = self.settings.connections_max.saturating_add(self.settings.handshakes_max);
+        if NodeMetrics::take_permit(&self.node.metrics.sockets, sockets_max) {
+            return true;
+        }
+        let Some(oldest) = self.connections.sessions.oldest_awaited() else { return false };
+        if let Some(handshake) = self.connections.get_mut(oldest).and_then(Connection::handshake_mut) {
+            let provenance = handshake.provenance;
+            self.turned_away(provenance, Refusal::Displaced);
+        }
+        self.release(oldest);
+        NodeMetrics::take_permit(&self.node.metrics.sockets, sockets_max)
+    }
+
+    /// A proxy has said from where a connection really comes.
+    pub(super) fn proxied(&mut self, slot: SlotKey, source: Option<SocketAddr>) {
+        let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
+        handshake.provenance.proxied = true;
+        if let Some(source) = source {
+            handshake.provenance.remote = RemoteAddr::Tcp(source);
+        }
+        let provenance = handshake.provenance;
+        // A proxy in front of that one is told of in the request.
+        if self.settings.gate.trusts(provenance.remote) {
+            return;
+        }
+        match self.count_address(provenance) {
+            Ok(address) => self.set_address(slot, address),
+            Err(_) => self.release(slot),
+        }
+    }
+
+    /// A connection to a listener for proxies does not begin as one of them.
+    pub(super) fn not_proxied(&mut self, slot: SlotKey) {
+        if let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) {
+            let provenance = handshake.provenance;
+            self.turned_away(provenance, Refusal::NoProxyHeader);
+        }
+        self.release(slot);
+    }
+
+    /// A request head is whole: where trusted proxies have passed it on, it is from whom they say, and counts for that
+    /// address from now on.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub(super) fn trace(
+        &mut self,
+        slot: SlotKey,
+        provenance: Provenance,
+        head: &[u8],
+    ) -> Result<Provenance, HttpRefusal> {
+        let gate = &self.settings.gate;
+        if !gate.trusts(provenance.remote) {
+            return Ok(provenance);
+        }
+        let peer = match provenance.remote {
+            RemoteAddr::Tcp(remote) => Some(remote.ip()),
+            RemoteAddr::Unix => None,
+        };
+        let client = client_behind(head, self.settings.head.headers_max, peer, |hop| gate.trusted.contain(hop));
+        let provenance = match client {
+            Some(client) if peer != Some(client) => {
+                Provenance { remote: RemoteAddr::Tcp(SocketAddr::new(client, 0)), proxied: true, ..provenance }
+            }
+            Some(_) | None => provenance,
+        };
+        match self.count_address(provenance) {
+            Ok(address) => {
+                self.set_address(slot, address);
+                Ok(provenance)
+            }
+            Err(_) => Err(self.too_many()),
+        }
+    }
+
+    /// Whether the address of a connection may have one more, which it is from now on.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub(super) fn admit_address(&mut self, slot: SlotKey) -> Result<(), HttpRefusal> {
+        let address = self.connections.get(slot).and_then(|connection| connection.address);
+        let (Some(addresses), Some(address)) = (&self.settings.gate.addresses, address) else { return Ok(()) };
+        if addresses.admit(address) {
+            return Ok(());
+        }
+        self.connections.counts.refusals.count(Refusal::AddressConnections);
+        tracing::debug!(reactor = self.me.0, slot = slot.slot(), "an address has all the connections it may have");
+        Err(self.too_many())
+    }
+
+    /// The node is over its budget: whoever is no connection yet gives back first what it holds, the oldest before others.
+    pub(super) fn shed_beginning(&mut self, budget_bytes: u64) {
+        let held = |(slot, connection): (SlotKey, &Connection)| {
+            let until = match connection.phase() {
+                Phase::Handshake(handshake) => handshake.until,
+                Phase::Authorizing(authorizing) => authorizing.until,
+                Phase::Opening(opening) => opening.until,
+                Phase::Json
+                | Phase::Raw { .. }
+                | Phase::Quiescing(_)
+                | Phase::Closing { .. }
+                | Phase::Leaving { .. }
+                | Phase::Lingering { .. }
+                | Phase::Terminating(_) => return None,
+            };
+            (connection.partial_bytes > 0).then_some((until, slot))
+        };
+        let mut beginning: Vec<_> = self.connections.sessions.iter().filter_map(held).collect();
+        // All have the same time for their handshake: who has the least left came first.
+        beginning.sort_unstable();
+        for (_, slot) in beginning {
+            if self.node_queue_bytes() <= budget_bytes {
+                break;
+            }
+            self.connections.counts.refusals.count(Refusal::Shed);
+            self.release(slot);
+        }
+    }
+
+    fn set_address(&mut self, slot: SlotKey, address: Option<AddressRef>) {
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.address = address;
+        }
+    }
+}
