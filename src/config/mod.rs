@@ -371,26 +371,8 @@ impl Config {
             admin: Admin { loopback: from.switch("admin.loopback") },
             api: Api::from_values(effective.entries(&API_KEY)),
             auth: Auth::from_values(from, effective.entries(&AUTH_KEY)),
-            limits: Limits {
-                connections_max: from.size("limits.connections_max"),
-                message_bytes_max: from.size("limits.message_bytes_max"),
-                fragments_max: u32::try_from(from.number("limits.fragments_max")).unwrap_or(u32::MAX),
-                rooms_max: from.size("limits.rooms_max"),
-                user_connections_max: from.size("limits.user_connections_max"),
-                user_connections_policy: match from.word("limits.user_connections_policy") {
-                    "replace" => UserConnectionsPolicy::Replace,
-                    _ => UserConnectionsPolicy::Refuse,
-                },
-                head_bytes_max: from.size("limits.head_bytes_max"),
-                headers_max: from.size("limits.headers_max"),
-                handshake_timeout: from.duration("limits.handshake_timeout"),
-            },
-            address: Address {
-                connections_max: u32::try_from(from.number("address.connections_max")).unwrap_or(u32::MAX),
-                handshakes_per_second: u32::try_from(from.number("address.handshakes_per_second")).unwrap_or(u32::MAX),
-                half_open_max: u32::try_from(from.number("address.half_open_max")).unwrap_or(u32::MAX),
-                exempt: from.networks("address.exempt").clone(),
-            },
+            limits: Limits::from_values(from),
+            address: Address::from_values(from),
             proxy: Proxy { trusted: from.networks("proxy.trusted").clone() },
             deflate: Deflate {
                 enabled: from.switch("deflate.enabled"),
@@ -439,6 +421,36 @@ impl Default for Config {
     /// The table's defaults.
     fn default() -> Self {
         Config::from_effective(&Effective::defaults())
+    }
+}
+
+impl Limits {
+    fn from_values(from: &Values) -> Limits {
+        Limits {
+            connections_max: from.size("limits.connections_max"),
+            message_bytes_max: from.size("limits.message_bytes_max"),
+            fragments_max: u32::try_from(from.number("limits.fragments_max")).unwrap_or(u32::MAX),
+            rooms_max: from.size("limits.rooms_max"),
+            user_connections_max: from.size("limits.user_connections_max"),
+            user_connections_policy: match from.word("limits.user_connections_policy") {
+                "replace" => UserConnectionsPolicy::Replace,
+                _ => UserConnectionsPolicy::Refuse,
+            },
+            head_bytes_max: from.size("limits.head_bytes_max"),
+            headers_max: from.size("limits.headers_max"),
+            handshake_timeout: from.duration("limits.handshake_timeout"),
+        }
+    }
+}
+
+impl Address {
+    fn from_values(from: &Values) -> Address {
+        Address {
+            connections_max: u32::try_from(from.number("address.connections_max")).unwrap_or(u32::MAX),
+            handshakes_per_second: u32::try_from(from.number("address.handshakes_per_second")).unwrap_or(u32::MAX),
+            half_open_max: u32::try_from(from.number("address.half_open_max")).unwrap_or(u32::MAX),
+            exempt: from.networks("address.exempt").clone(),
+        }
     }
 }
 
