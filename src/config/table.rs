@@ -474,7 +474,7 @@ pub const SETTINGS: &[Setting] = &[
         "rate.messages_per_second",
         integer(0, 1_000_000_000),
         "0",
-        "Messages one connection may send per second; 0 is no limit.",
+        "Messages, pings and pongs one connection may send per second; 0 is no limit.",
     ),
     row("rate.bytes_per_second", bytes(0, 1024 * GIB), "0", "Bytes one connection may send per second; 0 is no limit."),
     row(

@@ -45,9 +45,7 @@ impl<D: Driver> Worker<D> {
     fn control_within_rate(&mut self, slot: SlotKey, bytes: usize) -> Result<bool, PeerError> {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(slot) else { return Ok(false) };
-        match connection.control_frames.take(now)? {
-            true => self.within_rate(slot, bytes),
-            false => Ok(false),
-        }
+        let within_bound = connection.control_frames.take(now)?;
+        Ok(self.within_rate(slot, bytes)? && within_bound)
     }
 }

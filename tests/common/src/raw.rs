@@ -1,7 +1,7 @@
 //! Bytes on a TCP connection, for what no WebSocket library would send.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Instant;
 
 use super::{Entrance, PATIENCE};
@@ -46,6 +46,18 @@ impl RawConn {
     #[track_caller]
     pub fn connect(server: &dyn Entrance) -> RawConn {
         let stream = TcpStream::connect(server.next_addr()).expect("the server should accept");
+        stream.set_nodelay(true).expect("TCP has no-delay");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        RawConn { stream, unread: Vec::new() }
+    }
+
+    /// Connects from an address of this machine; nothing is sent.
+    #[track_caller]
+    pub fn connect_from(source: Ipv4Addr, addr: SocketAddr) -> RawConn {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
+        socket.connect(&addr.into()).expect("the kernel accepts");
+        let stream = TcpStream::from(socket);
         stream.set_nodelay(true).expect("TCP has no-delay");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         RawConn { stream, unread: Vec::new() }
@@ -154,6 +166,23 @@ impl RawConn {
                 Ok(_) => {}
                 Err(error) if is_timeout(&error) => panic!("the connection should end"),
                 Err(_) => return self.unread.len(),
+            }
+        }
+    }
+
+    /// Whether these bytes come before the connection ends or breaks; what stands in front of them is dropped.
+    #[track_caller]
+    pub fn read_until(&mut self, wanted: &[u8]) -> bool {
+        loop {
+            if let Some(at) = self.unread.windows(wanted.len()).position(|window| window == wanted) {
+                self.unread.drain(..at + wanted.len());
+                return true;
+            }
+            match self.fill() {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => panic!("the connection should answer or end"),
+                Err(_) => return false,
             }
         }
     }
