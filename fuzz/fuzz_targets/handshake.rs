@@ -132,6 +132,7 @@ fn check_response(answer: &[u8], outcome: &Result<Head, HttpRefusal>) {
             HttpRefusal::Unauthorized(_)
             | HttpRefusal::Forbidden(_)
             | HttpRefusal::Timeout
+            | HttpRefusal::TooMany { .. }
             | HttpRefusal::AtCapacity { .. },
         ) => panic!("{outcome:?} is not about the form of the head"),
     };

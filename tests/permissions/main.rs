@@ -105,6 +105,7 @@ impl Node {
             origins: Some(Arc::new(Origins::default())),
             expiring_before_ms: EXPIRING_BEFORE_MS,
             verifier: Some(verifier),
+            ..Gate::default()
         };
         let seats = Seats::new(world, mailboxes, bells, &settings(gate), &state, seed);
         Node { seats, signer, jobs, office }

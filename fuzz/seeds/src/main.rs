@@ -10,6 +10,7 @@ mod handshake;
 mod inflate;
 mod offers;
 mod operations;
+mod proxy;
 mod tokens;
 
 use std::fs;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ("inflate", inflate::seeds()),
         ("offers", offers::seeds()),
         ("operations", operations::seeds()),
+        ("proxy", proxy::seeds()),
         ("tokens", tokens::seeds()),
     ];
     for (target, seeds) in targets {
@@ -66,7 +68,7 @@ mod tests {
     #[test]
     fn names_are_distinct() {
         let small = [assembly::seeds(), commands::seeds(), frames::seeds(), handshake::seeds(), inflate::seeds()];
-        for seeds in small.into_iter().chain([offers::seeds(), operations::seeds()]) {
+        for seeds in small.into_iter().chain([offers::seeds(), operations::seeds(), proxy::seeds()]) {
             let mut names: Vec<&str> = seeds.iter().map(|(name, _)| *name).collect();
             names.sort_unstable();
             names.dedup();
