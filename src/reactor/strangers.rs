@@ -10,6 +10,10 @@ use super::worker::Worker;
 use crate::conn::{HttpRefusal, client_behind};
 use crate::metrics::{NodeMetrics, Refusal};
 
+/// For the operator: the address of a proxy that is not known to be one speaks for all its clients.
+const OVER_ITS_LIMIT: &str =
+    "an address is over its limit: see address in the settings, and if it is a proxy's, name it in proxy.trusted";
+
 impl<D: Driver> Worker<D> {
     /// Whether a client that has connected may have a socket: its place in the table of addresses, `None` where it has none
     /// (yet).
@@ -49,7 +53,14 @@ impl<D: Driver> Worker<D> {
         self.connections.counts.refusals.count(refusal);
         let Provenance { listener, remote, proxied } = provenance;
         let (reactor, listener, reason) = (self.me.0, listener.0, refusal.name());
-        tracing::debug!(reactor, listener, ?remote, proxied, reason, "a client is turned away");
+        match refusal {
+            Refusal::AddressConnections | Refusal::AddressHandshakes | Refusal::AddressHalfOpen => {
+                tracing::warn!(reactor, listener, ?remote, proxied, reason, "{OVER_ITS_LIMIT}");
+            }
+            Refusal::UntrustedProxy | Refusal::NoProxyHeader | Refusal::Displaced | Refusal::Shed => {
+                tracing::debug!(reactor, listener, ?remote, proxied, reason, "a client is turned away");
+            }
+        }
         refusal
     }
 
@@ -142,7 +153,8 @@ impl<D: Driver> Worker<D> {
             return Ok(());
         }
         self.connections.counts.refusals.count(Refusal::AddressConnections);
-        tracing::debug!(reactor = self.me.0, slot = slot.slot(), "an address has all the connections it may have");
+        let reason = Refusal::AddressConnections.name();
+        tracing::warn!(reactor = self.me.0, slot = slot.slot(), reason, "{OVER_ITS_LIMIT}");
         Err(self.too_many())
     }
 

@@ -175,6 +175,15 @@ fn serve(config: Config) -> Result<(), ServeError> {
         queue_budget_bytes = node.settings.outbox_node_bytes_max,
         "serving"
     );
+    let is_exposed = |listener: &config::Listener| listener.proxy_protocol && !listener.address.is_local();
+    if config.proxy.trusted.is_empty()
+        && let Some(listener) = config.listeners.iter().find(|listener| is_exposed(listener))
+    {
+        tracing::warn!(
+            address = %listener.address,
+            "whoever can reach this listener may say that it is a proxy: name those that are in proxy.trusted"
+        );
+    }
     if shares.connections < connections_max {
         tracing::warn!(
             configured = connections_max,
