@@ -106,17 +106,7 @@ impl Options {
         };
         let scenario = Scenario::from_name(name)?;
         let given = Given(matches);
-        let (rooms, publishers) = match scenario {
-            Scenario::Rooms => (1000, 8),
-            Scenario::Fanout
-            | Scenario::Private
-            | Scenario::Idle
-            | Scenario::Connect
-            | Scenario::Latency
-            | Scenario::Storm
-            | Scenario::Hostile
-            | Scenario::Logins => (1, 1),
-        };
+        let (rooms, publishers) = scenario.usual_rooms_and_publishers();
         let (rate_per_s, handshakes) = if scenario == Scenario::Logins { (100, 1024) } else { (50, 64) };
         let insecure = given.is_set("insecure")?;
         let trust = Trust::from_flags(given.text("ca"), insecure).map_err(BenchError::Options)?;

@@ -105,6 +105,21 @@ impl Scenario {
         }
     }
 
+    /// Rooms and publishers where no numbers are given.
+    pub(super) fn usual_rooms_and_publishers(self) -> (usize, usize) {
+        match self {
+            Scenario::Rooms => (1000, 8),
+            Scenario::Fanout
+            | Scenario::Private
+            | Scenario::Idle
+            | Scenario::Connect
+            | Scenario::Latency
+            | Scenario::Storm
+            | Scenario::Hostile
+            | Scenario::Logins => (1, 1),
+        }
+    }
+
     /// Milliseconds of a round where no duration is given.
     pub(super) fn usual_duration_ms(self) -> u64 {
         match self {

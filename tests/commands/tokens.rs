@@ -124,8 +124,8 @@ fn a_server_that_asks_for_a_token_or_another_one_says_so() {
 
 #[test]
 fn the_end_of_a_token_ends_a_subscription_and_is_told() {
-    let guarded = Guarded::start(&[]);
-    let token = guarded.token("alice", "2s");
+    let guarded = Guarded::start(&["--auth.expiring_before", "1s"]);
+    let token = guarded.token("alice", "3s");
     let sub = Running::start_in(&[("FANFARE_TOKEN", &token)], &["sub", "den", "--json", "--url", &guarded.url()]);
     sub.note("joined den");
     let expiring = sub.note("the token expires in ");
