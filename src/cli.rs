@@ -263,7 +263,7 @@ fn flag(setting: &'static Setting) -> Arg {
     let arg = if *key == "redis.url" { arg.visible_alias("redis") } else { arg };
     // A value that starts with a hyphen is a wrong value, to be named as one, wherever it can be no right one.
     match kind {
-        Kind::Addresses { .. } | Kind::Paths | Kind::Patterns | Kind::Networks => {
+        Kind::Addresses { .. } | Kind::Paths | Kind::Patterns | Kind::Networks | Kind::Fields => {
             arg.action(ArgAction::Append).allow_hyphen_values(true)
         }
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
@@ -278,6 +278,7 @@ fn flag(setting: &'static Setting) -> Arg {
         | Kind::Address
         | Kind::Pattern
         | Kind::Secret
+        | Kind::HttpUrl
         | Kind::RedisUrl => arg.allow_hyphen_values(true),
     }
 }

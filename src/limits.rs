@@ -34,6 +34,32 @@ pub const TOKEN_KEYS_MAX: usize = 100;
 /// Longest key set, in bytes. A longer one is refused.
 pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
 
+/// How often a key set is fetched because of tokens whose key is not there, in milliseconds, at most. The others are
+/// refused.
+pub const KEYS_WANTED_MS_MIN: u64 = 10_000;
+
+/// Before a key set that could not be fetched is fetched for the second time, in milliseconds; doubled with each further
+/// time.
+pub const KEYS_RETRY_MS_MIN: u64 = 1_000;
+
+/// Before a key set is fetched again, in milliseconds, at most, where `auth.jwks_refresh` is not shorter.
+pub const KEYS_RETRY_MS_MAX: u64 = 60_000;
+
+/// Questions to the backend that wait or are under way. One more is refused at once, as where the backend is away.
+pub const QUESTIONS_MAX: usize = 16_384;
+
+/// Bytes of an answer of the backend, beside twice those of its question. A longer one is not read, and counts as none.
+pub const DECISION_BYTES_MAX: usize = 64 * 1024;
+
+/// Decisions that are known for `auth.url_cache`; beyond it the oldest is forgotten early.
+pub const DECISIONS_KEPT_MAX: usize = 4_096;
+
+/// Longest answer for which that is done, in bytes.
+pub const DECISION_KEPT_BYTES_MAX: usize = 4 * 1024;
+
+/// Bytes of a response's head, of the backend or with a key set. With a longer one the request has failed.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 16 * 1024;
+
 /// Patterns with a `*` elsewhere than at their end in one list of a token. With more, the token is refused: they alone are
 /// tried one by one.
 pub const TOKEN_PATTERNS_MAX: usize = 64;

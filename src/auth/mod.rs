@@ -1,7 +1,8 @@
 //! Who a client is and what it may do: a token and the time in, a [`Grant`] out.
 //!
-//! Owns the keys that tokens are checked by, the checks of their claims, and what the claims allow, compiled
-//! ([`Permissions`]). Never reads a file, a clock or a socket, and never writes: what could be logged of a token is a
+//! Owns the keys that tokens are checked by and when new ones are fetched ([`KeyRefresh`]), the checks of their claims, and
+//! what the claims allow, compiled ([`Permissions`]); what the team's backend is asked, and what its answers mean
+//! ([`Question`]). Never reads a file, a clock or a socket, and never writes: what could be logged of a token is a
 //! [`TokenError`], which holds nothing of it.
 //!
 //! Programs of the operator have keys of their own ([`ApiKeys`]).
@@ -12,9 +13,11 @@
 //! Imports `config` for the patterns that rooms are meant by and for the verbs of keys, and `limits`.
 
 mod api_key;
+mod backend;
 mod claims;
 mod json;
 mod key;
+mod key_refresh;
 mod key_set;
 mod mint;
 mod origin;
@@ -29,7 +32,9 @@ mod token;
 use std::sync::Arc;
 
 pub use api_key::{ApiGrant, ApiKeyError, ApiKeys};
+pub use backend::{Decision, Denial, Fault, Protocol, Question, RoomDecision, TokenSays, Visitor};
 pub use key::{Alg, Key, KeyError};
+pub use key_refresh::{KeyRefresh, Want};
 pub use key_set::{KeySet, KeySetError, key_set};
 pub use mint::Mint;
 pub use origin::Origins;
@@ -74,6 +79,8 @@ pub enum Cost {
     Inline,
     /// A signature by a public key: tens of microseconds for each key that it is tried with.
     Slow,
+    /// As `Inline`: it is not good. But it may be signed by a public key that is not here, or not yet.
+    KeyMissing,
 }
 
 /// What a token says, and that it is true.
@@ -96,16 +103,26 @@ pub struct Grant {
 /// of its `kid`, or all of its `alg` without one.
 #[derive(Debug)]
 pub struct Auth {
-    settings: Settings,
+    settings: Arc<Settings>,
     keys: Vec<Key>,
-    compiled: Compiled,
+    compiled: Arc<Compiled>,
 }
 
 impl Auth {
     /// From keys as they stand in the settings and in key sets, all together.
     pub fn new(settings: Settings, keys: Vec<Key>) -> Auth {
-        let compiled = Compiled::new(settings.default.clone());
-        Auth { settings, keys, compiled }
+        let compiled = Arc::new(Compiled::new(settings.default.clone()));
+        Auth { settings: Arc::new(settings), keys, compiled }
+    }
+
+    /// The same with other keys.
+    pub fn with_keys(&self, keys: Vec<Key>) -> Auth {
+        Auth { settings: self.settings.clone(), keys, compiled: self.compiled.clone() }
+    }
+
+    /// How many keys there are.
+    pub fn keys_count(&self) -> usize {
+        self.keys.len()
     }
 
     /// Whether a token is good, and what it says.
@@ -136,9 +153,13 @@ impl Auth {
 
     /// What [`Auth::verify`] would cost, by what the token says of itself.
     pub fn cost(&self, token: &str) -> Cost {
-        match Token::split(token).ok().and_then(|token| token.header().alg()) {
-            Some(alg) if !alg.is_hmac() => Cost::Slow,
-            Some(_) | None => Cost::Inline,
+        let Ok(token) = Token::split(token) else { return Cost::Inline };
+        let header = token.header();
+        match header.alg() {
+            Some(alg) if alg.is_hmac() => Cost::Inline,
+            Some(_) if self.keys.iter().any(|key| key.kid() == header.kid()) => Cost::Slow,
+            Some(_) => Cost::KeyMissing,
+            None => Cost::Inline,
         }
     }
 

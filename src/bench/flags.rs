@@ -244,6 +244,8 @@ impl Given<'_> {
                 | Value::Mode(_)
                 | Value::Pattern(_)
                 | Value::Patterns(_)
+                | Value::Fields(_)
+                | Value::HttpUrl(_)
                 | Value::Networks(_)
                 | Value::Secret(_)
                 | Value::RedisUrl(_),

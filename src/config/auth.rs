@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::effective::Effective;
 use super::error::Problem;
+use super::field_name::FieldName;
+use super::http_url::HttpUrl;
 use super::pattern::Pattern;
 use super::table::AUTH_KEY;
 use super::values::Values;
@@ -25,6 +27,24 @@ pub struct Auth {
     pub key: Vec<AuthKey>,
     /// A file with a key set; empty is none.
     pub jwks_file: String,
+    /// Where a key set is fetched.
+    pub jwks_url: HttpUrl,
+    /// How often.
+    pub jwks_refresh: Duration,
+    /// Who decides about connections.
+    pub connect_url: HttpUrl,
+    /// Who decides about joins.
+    pub join_url: HttpUrl,
+    /// Header fields that are passed on to the former.
+    pub forward_headers: Vec<FieldName>,
+    /// The file with the certificate authorities of these URLs' certificates; empty are those of the system.
+    pub url_ca: String,
+    /// Time that such a URL has to answer.
+    pub url_timeout: Duration,
+    /// Requests to the backend that are under way.
+    pub url_concurrency: usize,
+    /// How long a decision holds; zero is not at all.
+    pub url_cache: Duration,
     /// What a token's `iss` has to equal; empty takes any.
     pub issuer: String,
     /// What a token's `aud` has to name; empty takes any.
@@ -106,15 +126,24 @@ impl fmt::Debug for Secret {
 }
 
 impl Auth {
-    /// Whether clients are asked for tokens.
+    /// Whether clients are asked who they are.
     pub fn is_on(&self) -> bool {
-        !self.key.is_empty() || !self.jwks_file.is_empty()
+        !self.key.is_empty() || !self.jwks_file.is_empty() || self.jwks_url.is_set() || self.connect_url.is_set()
     }
 
     pub(super) fn from_values(from: &Values, keys: &[Values]) -> Auth {
         Auth {
             key: keys.iter().map(AuthKey::from_values).collect(),
             jwks_file: from.text("auth.jwks_file").to_owned(),
+            jwks_url: from.http_url("auth.jwks_url").clone(),
+            jwks_refresh: from.duration("auth.jwks_refresh"),
+            connect_url: from.http_url("auth.connect_url").clone(),
+            join_url: from.http_url("auth.join_url").clone(),
+            forward_headers: from.fields("auth.forward_headers").to_vec(),
+            url_ca: from.text("auth.url_ca").to_owned(),
+            url_timeout: from.duration("auth.url_timeout"),
+            url_concurrency: from.size("auth.url_concurrency"),
+            url_cache: from.duration("auth.url_cache"),
             issuer: from.text("auth.issuer").to_owned(),
             audience: from.text("auth.audience").to_owned(),
             anonymous: from.switch("auth.anonymous"),
@@ -152,7 +181,12 @@ impl AuthKey {
 /// Whether auth is on where nothing is wrong with it.
 pub(super) fn is_meant(effective: &Effective) -> bool {
     let settings = &effective.settings;
-    effective.gives(&AUTH_KEY) || settings.is_faulty("auth.jwks_file") || !settings.text("auth.jwks_file").is_empty()
+    let has_url = |key: &str| settings.is_faulty(key) || settings.http_url(key).is_set();
+    effective.gives(&AUTH_KEY)
+        || settings.is_faulty("auth.jwks_file")
+        || !settings.text("auth.jwks_file").is_empty()
+        || has_url("auth.jwks_url")
+        || has_url("auth.connect_url")
 }
 
 /// What is wrong with a key as a whole.
@@ -194,15 +228,18 @@ pub(super) fn check(effective: &Effective, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(key.source("auth.key.kid").clone(), "auth.key.kid", text));
         }
     }
+    check_authorities(settings, problems);
     if is_meant(effective) {
         return;
     }
     let is_set = |key: &str| match key {
+        "auth.join_url" => settings.http_url(key).is_set(),
         "auth.anonymous" | "auth.default.private" | "auth.default.broadcast" => settings.switch(key),
         "auth.issuer" | "auth.audience" => !settings.text(key).is_empty(),
         _ => !settings.patterns(key).is_empty(),
     };
     for key in [
+        "auth.join_url",
         "auth.issuer",
         "auth.audience",
         "auth.anonymous",
@@ -214,8 +251,23 @@ pub(super) fn check(effective: &Effective, problems: &mut Vec<Problem>) {
     ] {
         if is_set(key) {
             let text = "there is no key, so that no token would be checked and everybody may do everything; add an \
-                        [[auth.key]], or leave this out";
+                        [[auth.key]] or auth.connect_url, or leave this out";
             problems.push(Problem::new(settings.source(key).clone(), key, text.to_owned()));
         }
     }
+}
+
+/// Who names certificate authorities means to have TLS.
+fn check_authorities(settings: &Values, problems: &mut Vec<Problem>) {
+    const URLS: [&str; 3] = ["auth.jwks_url", "auth.connect_url", "auth.join_url"];
+    let is_unset = settings.is_faulty("auth.url_ca") || settings.text("auth.url_ca").is_empty();
+    if is_unset || URLS.iter().any(|key| settings.is_faulty(key)) {
+        return;
+    }
+    let urls: Vec<_> = URLS.iter().map(|key| settings.http_url(key)).filter(|url| url.is_set()).collect();
+    if urls.is_empty() || urls.iter().any(|url| url.is_tls()) {
+        return;
+    }
+    let text = "no URL of auth begins with https://, so no certificate would be checked; write one, or leave this out";
+    problems.push(Problem::new(settings.source("auth.url_ca").clone(), "auth.url_ca", text.to_owned()));
 }

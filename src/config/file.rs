@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::effective::Effective;
 use super::error::{Problem, shown};
+use super::field_name::FieldName;
 use super::kind::{Kind, Value};
 use super::listen::Listen;
 use super::pattern::Pattern;
@@ -209,6 +210,7 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
             | Kind::Paths
             | Kind::Pattern
             | Kind::Secret
+            | Kind::HttpUrl
             | Kind::RedisUrl,
             DeValue::String(text),
         ) => kind.parse(text).map_err(here),
@@ -234,6 +236,10 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
         (Kind::Networks, DeValue::Array(items)) => {
             let networks = items.iter().map(|item| network(setting, item)).collect::<Result<_, _>>()?;
             kind.networks(networks).map_err(here)
+        }
+        (Kind::Fields, DeValue::Array(items)) => {
+            let names = items.iter().map(|item| field_name(setting, item)).collect::<Result<_, _>>()?;
+            kind.fields(names).map_err(here)
         }
         (Kind::Pin, DeValue::Array(items)) => {
             let cores = items.iter().map(|item| core(setting, item)).collect::<Result<Vec<_>, _>>()?;
@@ -267,6 +273,13 @@ fn network(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<Network, Fa
 fn pattern(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<Pattern, Fault> {
     match item.get_ref() {
         DeValue::String(text) => text.parse().map_err(|what| (item.span(), what)),
+        other => Err((item.span(), mismatch(setting, other))),
+    }
+}
+
+fn field_name(setting: &Setting, item: &Spanned<DeValue<'_>>) -> Result<FieldName, Fault> {
+    match item.get_ref() {
+        DeValue::String(text) => text.trim().parse().map_err(|what| (item.span(), what)),
         other => Err((item.span(), mismatch(setting, other))),
     }
 }

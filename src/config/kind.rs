@@ -7,6 +7,8 @@ use toml_writer::ToTomlValue;
 use super::Pin;
 use super::auth::Secret;
 use super::error::shown;
+use super::field_name::FieldName;
+use super::http_url::{self, HttpUrl};
 use super::listen::Listen;
 use super::pattern::Pattern;
 use super::quantity::{self, QuantityError};
@@ -48,6 +50,9 @@ const PATTERNS_MAX: usize = 64;
 
 /// Networks in one list. One more is refused.
 const NETWORKS_MAX: usize = 64;
+
+/// Names of header fields in one list. One more is refused.
+const FIELDS_MAX: usize = 16;
 
 /// All permissions there are: those of the owner, the group and all others.
 const MODE_MAX: u32 = 0o777;
@@ -91,8 +96,12 @@ pub enum Kind {
     Patterns,
     /// A list of networks, which may be empty: a TOML array, or text with commas between them.
     Networks,
+    /// A list of names of header fields, which may be empty: a TOML array, or text with commas between them.
+    Fields,
     /// A text that is shown to nobody; empty is none.
     Secret,
+    /// Where a service of the team's own is asked.
+    HttpUrl,
     /// Where Redis is.
     RedisUrl,
 }
@@ -130,8 +139,12 @@ pub enum Value {
     Patterns(Vec<Pattern>),
     /// Of [`Kind::Networks`].
     Networks(Networks),
+    /// Of [`Kind::Fields`].
+    Fields(Vec<FieldName>),
     /// Of [`Kind::Secret`].
     Secret(Secret),
+    /// Of [`Kind::HttpUrl`].
+    HttpUrl(HttpUrl),
     /// Of [`Kind::RedisUrl`].
     RedisUrl(RedisUrl),
 }
@@ -198,6 +211,10 @@ impl Kind {
                 let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
                 self.networks(texts.map(str::parse).collect::<Result<_, _>>()?)
             }
+            Kind::Fields => {
+                let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+                self.fields(texts.map(str::parse).collect::<Result<_, _>>()?)
+            }
             Kind::Secret => match text.len() {
                 0 | SECRET_BYTES_MIN..=SECRET_BYTES_MAX => Ok(Value::Secret(Secret::new(text))),
                 more if more > SECRET_BYTES_MAX => {
@@ -208,6 +225,7 @@ impl Kind {
                      `openssl rand -base64 48`"
                 )),
             },
+            Kind::HttpUrl => text.parse().map(Value::HttpUrl),
             Kind::RedisUrl => text.parse().map(Value::RedisUrl),
         }
     }
@@ -257,6 +275,18 @@ impl Kind {
         }
     }
 
+    /// A list of names of header fields as a value.
+    ///
+    /// # Errors
+    ///
+    /// The list is too long.
+    pub(super) fn fields(&self, names: Vec<FieldName>) -> Result<Value, String> {
+        match names.len() {
+            0..=FIELDS_MAX => Ok(Value::Fields(names)),
+            more => Err(format!("{more} names are too many; write at most {FIELDS_MAX}")),
+        }
+    }
+
     /// A list of networks as a value.
     ///
     /// # Errors
@@ -303,7 +333,9 @@ impl Kind {
             Kind::Networks => {
                 format!("networks as 10.0.0.0/8 or unix with commas between them, at most {NETWORKS_MAX}")
             }
+            Kind::Fields => format!("names with commas between them, at most {FIELDS_MAX}"),
             Kind::Secret => format!("{SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes"),
+            Kind::HttpUrl => format!("{}, or empty", http_url::FORMS),
             Kind::RedisUrl => format!("{}, or empty", redis_url::FORMS),
         }
     }
@@ -326,7 +358,9 @@ impl Kind {
             Kind::Pattern => "a pattern",
             Kind::Patterns => "an array of patterns",
             Kind::Networks => "an array of networks",
+            Kind::Fields => "an array of names",
             Kind::Secret => "a text",
+            Kind::HttpUrl => "a URL",
             Kind::RedisUrl => "a URL",
         }
     }
@@ -348,7 +382,9 @@ impl Kind {
             Kind::Pattern => "PATTERN",
             Kind::Patterns => "PATTERNS",
             Kind::Networks => "NETWORKS",
+            Kind::Fields => "NAMES",
             Kind::Secret => "SECRET",
+            Kind::HttpUrl => "URL",
             Kind::RedisUrl => "URL",
         }
     }
@@ -467,9 +503,14 @@ impl Value {
                 let networks: Vec<_> = networks.iter().map(|network| quoted(&network.to_string())).collect();
                 format!("[{}]", networks.join(", "))
             }
+            Value::Fields(names) => {
+                let names: Vec<_> = names.iter().map(|name| quoted(name.as_str())).collect();
+                format!("[{}]", names.join(", "))
+            }
             // What is read back has to be refused, not taken for a secret that everybody knows.
             Value::Secret(secret) if secret.expose().is_empty() => quoted(""),
             Value::Secret(_) => quoted("***"),
+            Value::HttpUrl(url) => quoted(&url.to_string()),
             Value::RedisUrl(url) => quoted(&url.to_string()),
         }
     }

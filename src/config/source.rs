@@ -197,7 +197,7 @@ pub(super) fn apply_flags(sources: &Sources, effective: &mut Effective, problems
     for (setting, values) in &sources.flags {
         let parsed = match (setting.kind, values.last()) {
             (_, None) => continue,
-            (Kind::Addresses { .. } | Kind::Paths | Kind::Patterns | Kind::Networks, _) => {
+            (Kind::Addresses { .. } | Kind::Paths | Kind::Patterns | Kind::Networks | Kind::Fields, _) => {
                 setting.kind.parse(&values.join(","))
             }
             (_, Some(last)) => setting.kind.parse(last),

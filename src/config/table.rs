@@ -305,6 +305,63 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "File with public keys that tokens are checked by, a key set (JWKS); with it, or an [[auth.key]], clients need a token.",
     ),
+    row(
+        "auth.jwks_url",
+        Kind::HttpUrl,
+        "",
+        "Fixed URL of a key set; keys of it, of the file and of [[auth.key]] hold together.",
+    ),
+    row(
+        "auth.jwks_refresh",
+        duration(10 * SECOND, DAY),
+        "5m",
+        "How often that key set is fetched, give or take a tenth; a token whose kid is not known has it fetched at once, \
+         every 10 s at most.",
+    ),
+    row(
+        "auth.connect_url",
+        Kind::HttpUrl,
+        "",
+        "URL of the team's backend that decides about each connection (POST, JSON); with it clients are asked who they are.",
+    ),
+    row(
+        "auth.join_url",
+        Kind::HttpUrl,
+        "",
+        "URL of the team's backend that decides about each join, in place of the permission join (POST, JSON).",
+    ),
+    row(
+        "auth.forward_headers",
+        Kind::Fields,
+        "cookie",
+        "Header fields of a client's request that are passed on to auth.connect_url.",
+    ),
+    row(
+        "auth.url_ca",
+        PATH,
+        "",
+        "PEM file with the certificate authorities that certificates behind these URLs are checked against; empty is the \
+         system's.",
+    ),
+    row(
+        "auth.url_timeout",
+        duration(10, MINUTE),
+        "3s",
+        "Time that such a URL has to answer, and a decision to be made; beyond it a connection is answered 503, a join \
+         unavailable.",
+    ),
+    row(
+        "auth.url_concurrency",
+        integer(1, 1_024),
+        "64",
+        "Requests under way to auth.connect_url and auth.join_url together; more wait, within auth.url_timeout.",
+    ),
+    row(
+        "auth.url_cache",
+        duration(0, HOUR),
+        "5s",
+        "How long a decision holds for the same question, which is all that is sent; 0 asks each time.",
+    ),
     row("auth.issuer", CLAIM, "", "What the claim iss of a token has to equal; empty takes any."),
     row("auth.audience", CLAIM, "", "What the claim aud of a token has to name; empty takes any."),
     row("auth.anonymous", Kind::Bool, "false", "Let in who has no token, with what auth.default allows."),

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::Pin;
 use super::auth::Secret;
 use super::error::Problem;
+use super::field_name::FieldName;
+use super::http_url::HttpUrl;
 use super::kind::Value;
 use super::listen::Listen;
 use super::pattern::Pattern;
@@ -195,6 +197,20 @@ impl Values {
     pub(super) fn networks(&self, key: &str) -> &Networks {
         match self.value(key) {
             Value::Networks(networks) => networks,
+            other => unfit(key, other),
+        }
+    }
+
+    pub(super) fn fields(&self, key: &str) -> &[FieldName] {
+        match self.value(key) {
+            Value::Fields(names) => names,
+            other => unfit(key, other),
+        }
+    }
+
+    pub(super) fn http_url(&self, key: &str) -> &HttpUrl {
+        match self.value(key) {
+            Value::HttpUrl(url) => url,
             other => unfit(key, other),
         }
     }

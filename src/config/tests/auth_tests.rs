@@ -129,6 +129,11 @@ fn with_keys_the_world_may_connect() {
     assert!(loaded(&sources).auth.is_on());
     let by_set = flags(&[("listen", "0.0.0.0:80"), ("auth.jwks_file", "/k")]);
     assert!(loaded(&by_set).auth.is_on());
+    for url in ["auth.jwks_url", "auth.connect_url"] {
+        let by_url = flags(&[("listen", "0.0.0.0:80"), (url, "https://id.example.com/")]);
+        assert!(loaded(&by_url).auth.is_on());
+        assert_eq!(problems(&flags(&[("listen", "0.0.0.0:80"), (url, "http://id.example.com/")])).len(), 1);
+    }
     // A key that is wrong is one mistake, not two.
     let wrong = file("listen = [\"0.0.0.0:80\"]\n[[auth.key]]\nalg = \"HS256\"\n");
     assert_eq!(problems(&wrong).len(), 1);
@@ -138,6 +143,7 @@ fn with_keys_the_world_may_connect() {
 #[test]
 fn what_would_check_nothing_is_refused() {
     for (key, value) in [
+        ("auth.join_url", "https://api.example.com/join"),
         ("auth.issuer", "me"),
         ("auth.audience", "us"),
         ("auth.anonymous", "true"),
@@ -152,11 +158,35 @@ fn what_would_check_nothing_is_refused() {
             told,
             [format!(
                 "--{key}: there is no key, so that no token would be checked and everybody may do everything; add an \
-                 [[auth.key]], or leave this out"
+                 [[auth.key]] or auth.connect_url, or leave this out"
             )]
         );
     }
     assert!(problems(&flags(&[("auth.origins", "https://a.example")])).is_empty());
+}
+
+#[test]
+fn authorities_without_tls_are_refused() {
+    let told = |url: &str| problems(&flags(&[("auth.url_ca", "ca.pem"), ("auth.connect_url", url)]));
+    assert!(told("http://127.0.0.1/")[0].starts_with("--auth.url_ca: no URL of auth begins with https://"));
+    assert_eq!((told("https://h/"), told("http://h/").len()), (vec![], 1));
+}
+
+#[test]
+fn header_fields_are_an_array_or_a_text() {
+    let names = |sources: &Sources| -> Vec<String> {
+        loaded(sources).auth.forward_headers.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(names(&file("[auth]\nforward_headers = [\"Cookie\", \"x-session\"]\n")), ["cookie", "x-session"]);
+    assert_eq!(names(&flags(&[("auth.forward_headers", "Cookie, x-session")])), ["cookie", "x-session"]);
+    assert_eq!(names(&file("[auth]\nforward_headers = []\n")), [""; 0]);
+    assert_eq!(
+        problems(&file("[auth]\nforward_headers = [\"host\"]\n")),
+        [
+            "f.toml:2:20: auth.forward_headers: host is not passed on, since it is between two neighbours, or said by this \
+          server"
+        ]
+    );
 }
 
 #[test]

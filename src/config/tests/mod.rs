@@ -118,6 +118,8 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Patterns => vec!["a \\ \"b\" # *,ü\n!".to_owned(), "*".to_owned()],
         Kind::Networks => vec!["192.0.2.0/24,unix".to_owned(), "".to_owned()],
         Kind::Secret => vec!["0123456789abcdef0123456789abcdef".to_owned()],
+        Kind::Fields => vec!["cookie".to_owned()],
+        Kind::HttpUrl => vec!["https://h/".to_owned()],
         Kind::RedisUrl => vec!["rediss://h:1/".to_owned()],
     };
     let default = setting.kind.parse(setting.default);
@@ -169,6 +171,15 @@ fn the_defaults_are_these() {
         auth: Auth {
             key: Vec::new(),
             jwks_file: String::new(),
+            jwks_url: HttpUrl::default(),
+            jwks_refresh: 300 * second,
+            connect_url: HttpUrl::default(),
+            join_url: HttpUrl::default(),
+            forward_headers: vec!["cookie".parse().expect("a name")],
+            url_ca: String::new(),
+            url_timeout: 3 * second,
+            url_concurrency: 64,
+            url_cache: 5 * second,
             issuer: String::new(),
             audience: String::new(),
             anonymous: false,
