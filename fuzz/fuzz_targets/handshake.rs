@@ -133,6 +133,7 @@ fn check_response(answer: &[u8], outcome: &Result<Head, HttpRefusal>) {
             | HttpRefusal::Forbidden(_)
             | HttpRefusal::Timeout
             | HttpRefusal::TooMany { .. }
+            | HttpRefusal::Undecided { .. }
             | HttpRefusal::AtCapacity { .. },
         ) => panic!("{outcome:?} is not about the form of the head"),
     };

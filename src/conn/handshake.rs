@@ -135,6 +135,18 @@ pub struct Credentials {
     pub origin: Option<String>,
     /// The host that is asked.
     pub host: String,
+    /// The fields that were to be passed on, in their order.
+    pub forwarded: Forwarded,
+}
+
+/// Header fields that are passed on as they came, each with its name. They may hold secrets, and are never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Forwarded(pub Vec<(String, Vec<u8>)>);
+
+impl fmt::Debug for Forwarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Forwarded({})", self.0.len())
+    }
 }
 
 /// The token that came: in the query, in `Authorization`, or as a subprotocol.
@@ -196,6 +208,11 @@ pub enum HttpRefusal {
     HeadTooLarge,
     /// 431: the head has more than `limits.headers_max` fields.
     TooManyHeaders,
+    /// 503: whoever decides who gets in does not answer.
+    Undecided {
+        /// Seconds after which a client may try again.
+        retry_after_s: u32,
+    },
     /// 503: the node has all the connections it may have, or is going away.
     AtCapacity {
         /// Seconds after which a client may try again.
@@ -212,6 +229,8 @@ pub enum Unauthorized {
     Several,
     /// It is not valid, with what is wrong.
     Invalid(&'static str),
+    /// Whoever decides who gets in does not know it.
+    Unknown,
 }
 
 /// Parses a complete request head that says by its own word whose it is.
@@ -227,6 +246,19 @@ pub fn parse_head(head: &[u8], limits: HeadLimits) -> Result<Head, HttpRefusal> 
 /// # Errors
 /// The [`HttpRefusal`] to answer with.
 pub fn parse_head_named(head: &[u8], limits: HeadLimits, naming: Naming) -> Result<Head, HttpRefusal> {
+    parse_head_forwarding(head, limits, naming, &[])
+}
+
+/// As [`parse_head_named`], with the names of fields that are passed on with the credentials, in lower case.
+///
+/// # Errors
+/// The [`HttpRefusal`] to answer with.
+pub fn parse_head_forwarding(
+    head: &[u8],
+    limits: HeadLimits,
+    naming: Naming,
+    forward: &[String],
+) -> Result<Head, HttpRefusal> {
     if head.len() > limits.bytes_max {
         return Err(HttpRefusal::HeadTooLarge);
     }
@@ -266,13 +298,13 @@ pub fn parse_head_named(head: &[u8], limits: HeadLimits, naming: Naming) -> Resu
     let offer = Offer::first_acceptable(header_values(&request, "sec-websocket-extensions"));
     let credentials = match naming {
         Naming::OwnWord => None,
-        Naming::OwnWordAndOrigin | Naming::Token => Some(Box::new(credentials(&request, query))),
+        Naming::OwnWordAndOrigin | Naming::Token => Some(Box::new(credentials(&request, query, forward))),
     };
     Ok(Head::Upgrade(Upgrade { accept, target, subprotocol, offer, credentials }))
 }
 
 /// What a request shows. A field that is no UTF-8 counts as well: what is in its place is no token and no origin.
-fn credentials(request: &httparse::Request<'_, '_>, query: &str) -> Credentials {
+fn credentials(request: &httparse::Request<'_, '_>, query: &str, forward: &[String]) -> Credentials {
     let mut found = Credentials::default();
     query_tokens(query).for_each(|token| found.token.add(token));
     for header in request.headers.iter() {
@@ -290,6 +322,9 @@ fn credentials(request: &httparse::Request<'_, '_>, query: &str) -> Credentials 
             // Two of them are the origin of nobody.
             let before = found.origin.take().map(|before| before + ",").unwrap_or_default();
             found.origin = Some(before + value.trim());
+        }
+        if let Some(name) = forward.iter().find(|forward| name.eq_ignore_ascii_case(forward)) {
+            found.forwarded.0.push((name.clone(), header.value.to_vec()));
         }
     }
     found
@@ -364,6 +399,11 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
         HttpRefusal::TooManyHeaders => {
             ("431 Request Header Fields Too Large", String::new(), "the request has too many header fields".into())
         }
+        HttpRefusal::Undecided { retry_after_s } => (
+            "503 Service Unavailable",
+            format!("Retry-After: {retry_after_s}\r\n"),
+            "it cannot be found out now who may connect: try again later".into(),
+        ),
         HttpRefusal::AtCapacity { retry_after_s } => (
             "503 Service Unavailable",
             format!("Retry-After: {retry_after_s}\r\n"),
@@ -395,6 +435,9 @@ fn unauthorized(why: Unauthorized) -> (String, Cow<'static, str>) {
         ),
         Unauthorized::Several => {
             (challenge("invalid_request"), "the request has several tokens that differ: send one".into())
+        }
+        Unauthorized::Unknown => {
+            ("WWW-Authenticate: Bearer\r\n".into(), "the service that decides who may connect does not know you".into())
         }
         Unauthorized::Invalid(what) => (challenge("invalid_token"), format!("the token is not valid: {what}").into()),
     }

@@ -22,8 +22,8 @@ pub use decoder::{Decoder, Event, MessageLimits};
 pub use forwarded::client_behind;
 pub use frame::{Header, parse_header};
 pub use handshake::{
-    Credentials, Head, HeadLimits, HeadReader, HttpRefusal, Naming, Presented, Unauthorized, Upgrade, field_elements,
-    parse_head, parse_head_named, write_refusal, write_upgrade,
+    Credentials, Forwarded, Head, HeadLimits, HeadReader, HttpRefusal, Naming, Presented, Unauthorized, Upgrade,
+    field_elements, parse_head, parse_head_forwarding, parse_head_named, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
 pub use outbox::{Cause, Chunk, Ledger, Outbox, Segment, Unit};

@@ -117,6 +117,25 @@ pub enum Rooms<'a> {
     Many(Vec<Cow<'a, str>>),
 }
 
+impl Rooms<'_> {
+    /// The same, which borrows nothing.
+    pub fn into_owned(self) -> Rooms<'static> {
+        let owned = |room: Cow<'_, str>| Cow::Owned(room.into_owned());
+        match self {
+            Rooms::One(room) => Rooms::One(owned(room)),
+            Rooms::Many(rooms) => Rooms::Many(rooms.into_iter().map(owned).collect()),
+        }
+    }
+
+    /// Their names.
+    pub fn names(&self) -> &[Cow<'_, str>] {
+        match self {
+            Rooms::One(room) => std::slice::from_ref(room),
+            Rooms::Many(rooms) => rooms,
+        }
+    }
+}
+
 /// Where in a room's history a joining client wants to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position<'a> {
@@ -129,6 +148,16 @@ pub enum Position<'a> {
     },
     /// `last`: with the newest so many messages.
     Last(u64),
+}
+
+impl Position<'_> {
+    /// The same, which borrows nothing.
+    pub fn into_owned(self) -> Position<'static> {
+        match self {
+            Position::Since { epoch, offset } => Position::Since { epoch: Cow::Owned(epoch.into_owned()), offset },
+            Position::Last(count) => Position::Last(count),
+        }
+    }
 }
 
 /// A message that is no command, with what the `error` reply says.

@@ -177,6 +177,19 @@ fn what_names_itself_by_credentials_has_no_user_by_its_own_word() {
 }
 
 #[test]
+fn only_fields_that_are_named_are_passed_on_and_they_never_show() {
+    let extra = "Cookie: a=secret\r\nX-Other: secret\r\ncookie: b=secret\r\nX-Session: \u{e9}\r\n";
+    let head = request("/", extra);
+    let names = ["cookie", "x-session", "x-missing"].map(str::to_owned);
+    let parsed = parse_head_forwarding(head.as_bytes(), LIMITS, Naming::Token, &names);
+    let Ok(Head::Upgrade(upgrade)) = parsed else { panic!("{parsed:?}") };
+    assert!(!format!("{upgrade:?}").contains("secret"));
+    let field = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let expected = [field("cookie", "a=secret"), field("cookie", "b=secret"), field("x-session", "\u{e9}")];
+    assert_eq!(upgrade.credentials.unwrap().forwarded.0, expected);
+}
+
+#[test]
 fn a_token_never_shows() {
     let head = request("/?token=secret", "");
     let upgrade = parse_head_named(head.as_bytes(), LIMITS, Naming::Token);
