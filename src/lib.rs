@@ -9,8 +9,9 @@
 //! bench       → auth, client, config, frame
 //! client      → config
 //! doctor      → config, cgroup, descriptors
-//! server      → cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup, limits
+//! server      → backend, cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup, limits
 //! control     → auth, tls, config, loopback, reactor, router, metrics, ids, limits
+//! backend     → config, reactor, auth, metrics, ids, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
 //! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, network, limits
 //! auth        → config, limits
@@ -44,6 +45,7 @@
 #![warn(unreachable_pub)]
 
 pub mod auth;
+pub mod backend;
 pub mod bench;
 pub mod cgroup;
 pub mod cli;

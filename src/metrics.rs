@@ -1,5 +1,6 @@
 //! Counters of a node: written by the reactor that owns them once a turn, read by anyone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Log lines of this process that were dropped: no room was left in the queue, or they could not be written.
@@ -371,6 +372,121 @@ cluster_counts! {
     unreadable: true,
 }
 
+/// How the fetch of a key set has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// With keys.
+    Good,
+    /// Without an answer of 200 within the bounds.
+    Failed,
+    /// With an answer in which there are no keys.
+    Unusable,
+}
+
+impl Fetch {
+    /// All of them, each at its own index.
+    pub const ALL: [Fetch; 3] = [Fetch::Good, Fetch::Failed, Fetch::Unusable];
+
+    /// A stable word for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fetch::Good => "good",
+            Fetch::Failed => "failed",
+            Fetch::Unusable => "unusable",
+        }
+    }
+}
+
+/// What the backend is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Connections.
+    Connect,
+    /// Joins.
+    Join,
+}
+
+impl About {
+    /// Both, each at its own index.
+    pub const ALL: [About; 2] = [About::Connect, About::Join];
+
+    /// A stable word for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            About::Connect => "connect",
+            About::Join => "join",
+        }
+    }
+}
+
+/// How a question to the backend was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// All of it is allowed.
+    Allowed,
+    /// Not all of it is.
+    Refused,
+    /// As the same question a moment ago, without a request.
+    Cached,
+    /// Not at all, or not in a way that is understood.
+    Unavailable,
+}
+
+impl Answered {
+    /// All of them, each at its own index.
+    pub const ALL: [Answered; 4] = [Answered::Allowed, Answered::Refused, Answered::Cached, Answered::Unavailable];
+
+    /// A stable word for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Answered::Allowed => "allowed",
+            Answered::Refused => "refused",
+            Answered::Cached => "cached",
+            Answered::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// What the team's services were asked, and have answered.
+#[derive(Debug, Default)]
+pub struct BackendMetrics {
+    fetches: [AtomicU64; Fetch::ALL.len()],
+    answers: [[AtomicU64; Answered::ALL.len()]; About::ALL.len()],
+    crowded: AtomicU64,
+}
+
+impl BackendMetrics {
+    /// A fetch of the key set has ended so.
+    pub fn count_fetch(&self, fetch: Fetch) {
+        self.fetches[fetch as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A question was answered so.
+    pub fn count_answer(&self, about: About, answered: Answered) {
+        self.answers[about as usize][answered as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A question was not asked: too many are under way.
+    pub fn count_crowded(&self) {
+        self.crowded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many fetches have ended so.
+    pub fn fetches(&self, fetch: Fetch) -> u64 {
+        self.fetches[fetch as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many questions were answered so.
+    pub fn answers(&self, about: About, answered: Answered) -> u64 {
+        self.answers[about as usize][answered as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many questions were not asked.
+    pub fn crowded(&self) -> u64 {
+        self.crowded.load(Ordering::Relaxed)
+    }
+}
+
 /// What the reactors of a node share: the counts that bound it, and the metrics of each reactor.
 #[derive(Debug)]
 pub struct NodeMetrics {
@@ -384,6 +500,8 @@ pub struct NodeMetrics {
     pub deflate_bytes: AtomicUsize,
     /// Of a node of a cluster.
     pub cluster: Option<ClusterMetrics>,
+    /// Of a node that asks the team's services.
+    pub backend: Option<Arc<BackendMetrics>>,
     /// One entry a reactor.
     pub reactors: Vec<ReactorMetrics>,
 }
@@ -397,6 +515,7 @@ impl NodeMetrics {
             deflate_contexts: AtomicUsize::new(0),
             deflate_bytes: AtomicUsize::new(0),
             cluster: None,
+            backend: None,
             reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
         }
     }
@@ -404,6 +523,11 @@ impl NodeMetrics {
     /// The same, for a node of a cluster.
     pub fn in_cluster(self) -> NodeMetrics {
         NodeMetrics { cluster: Some(ClusterMetrics::default()), ..self }
+    }
+
+    /// The same, for a node that asks the team's services.
+    pub fn with_backend(self, backend: Option<Arc<BackendMetrics>>) -> NodeMetrics {
+        NodeMetrics { backend, ..self }
     }
 
     /// Takes one of `max` permits of a count; `false` where all are taken.

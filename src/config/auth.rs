@@ -131,6 +131,11 @@ impl Auth {
         !self.key.is_empty() || !self.jwks_file.is_empty() || self.jwks_url.is_set() || self.connect_url.is_set()
     }
 
+    /// Whether a service is asked over TLS.
+    pub fn has_tls_url(&self) -> bool {
+        [&self.jwks_url, &self.connect_url, &self.join_url].into_iter().any(HttpUrl::is_tls)
+    }
+
     pub(super) fn from_values(from: &Values, keys: &[Values]) -> Auth {
         Auth {
             key: keys.iter().map(AuthKey::from_values).collect(),

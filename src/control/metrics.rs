@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 use super::Node;
-use crate::metrics::{Counts, Ending, LOG_LINES_DROPPED, Refusal};
+use crate::metrics::{About, Answered, BackendMetrics, Counts, Ending, Fetch, LOG_LINES_DROPPED, Refusal};
 
 /// What a scraper is told this is.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -61,6 +61,9 @@ pub(super) fn text(node: &Node) -> String {
         };
         page.family(&name, kind, help.trim());
         page.sample(&name, &[], value);
+    }
+    if let Some(backend) = &node.metrics.backend {
+        page.backend(backend);
     }
     page.0
 }
@@ -215,6 +218,25 @@ impl Page {
         let labels: Vec<String> =
             labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(&value.to_string(), true))).collect();
         self.line(format_args!("{name}{{{}}} {value}", labels.join(",")));
+    }
+
+    fn backend(&mut self, backend: &BackendMetrics) {
+        let name = "fanfare_key_set_fetches_total";
+        self.family(name, Type::Counter, "Fetches of auth.jwks_url, by how they ended.");
+        for fetch in Fetch::ALL {
+            self.sample(name, &[("outcome", &fetch.name())], backend.fetches(fetch));
+        }
+        let name = "fanfare_backend_questions_total";
+        self.family(name, Type::Counter, "Questions to auth.connect_url and auth.join_url, by how they were answered.");
+        for about in About::ALL {
+            for answered in Answered::ALL {
+                let labels: [(&str, &dyn Display); 2] = [("about", &about.name()), ("outcome", &answered.name())];
+                self.sample(name, &labels, backend.answers(about, answered));
+            }
+        }
+        let name = "fanfare_backend_questions_refused_total";
+        self.family(name, Type::Counter, "Questions that were not asked because too many were under way.");
+        self.sample(name, &[], backend.crowded());
     }
 
     fn line(&mut self, line: impl Display) {

@@ -139,7 +139,7 @@ impl Desk {
                     self.mailbox.give_back(parcel);
                 }
                 // The control thread serves until the process ends.
-                Parcel::Order(_) | Parcel::Judged(_) => {}
+                Parcel::Order(_) | Parcel::News(_) => {}
             }
         }
         if !self.mailbox.post() {

@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 
-use super::connection::{Phase, Token};
+use super::backend::Token;
+use super::connection::Phase;
 use super::driver::{Driver, SlotKey};
 use super::gate::what_is_wrong;
-use super::identity::{Expiry, RAW_PREFIX, Rates, Refreshing};
+use super::identity::{Expiry, Pending, RAW_PREFIX, Rates};
 use super::worker::{Settings, Worker};
 use crate::auth::{Grant, Permissions, TokenError, When};
 use crate::conn::CloseReason;
@@ -38,10 +39,10 @@ impl<D: Driver> Worker<D> {
         let Request { id, command } = request;
         let (id, me) = (*id, self.connections.id(slot));
         // Whoever is open has one; without it, nothing is allowed.
-        let permissions = self.connections.get(slot).and_then(|connection| connection.authority());
-        let Some(permissions) = permissions.map(|authority| &authority.permissions) else {
+        let Some(authority) = self.connections.get(slot).and_then(|connection| connection.authority()) else {
             return Err(forbidden(id, "the connection has no token"));
         };
+        let permissions = &authority.permissions;
         check_room_ids(id, command)?;
         let (allowed, what) = match command {
             Command::PrivateMsg { .. } | Command::Private { .. } => {
@@ -49,11 +50,13 @@ impl<D: Driver> Worker<D> {
             }
             Command::Broadcast(_) => (permissions.may_broadcast(), "the token does not allow broadcasts"),
             Command::RoomMsg { room, .. } => {
-                if !permissions.may_publish(room) {
+                if !authority.may_publish(room) {
                     return Err(forbidden(id, "the token does not allow publishing into this room"));
                 }
                 (self.router.is_member(me, room), "a room is published into by its members: join it first")
             }
+            // Before they are joined; their history is for members.
+            Command::JoinRoom { .. } | Command::History { .. } if self.settings.gate.decides_joins() => return Ok(()),
             Command::JoinRoom { rooms: Rooms::One(room), .. } => {
                 (permissions.may_join(room), "the token does not allow joining this room")
             }
@@ -89,27 +92,27 @@ impl<D: Driver> Worker<D> {
             return Err(Rejection { id, code: ErrorCode::MissingField, message });
         };
         let Some(auth) = &self.settings.gate.auth else { return Err(Rejection::unknown_type(id)) };
-        if !self.is_for_elsewhere(auth, &token) {
+        if !self.settings.gate.waits(auth, &token) {
             let outcome = auth.verify(&token, self.unix_ms, When::Refresh);
             return self.replace_token(slot, outcome, id);
         }
-        let waiting = Refreshing::Waiting { id: id.map(Into::into), token: Token(token.into_owned()) };
+        let waiting = Pending::Waiting { id: id.map(Into::into), token: Token(token.into_owned()) };
         self.hold_up(slot, waiting);
-        self.ask_elsewhere(slot);
+        self.look_at_token(slot);
         Ok(())
     }
 
-    /// Another thread has looked at the token of a `refresh`.
+    /// The token of a `refresh` that has waited was looked at.
     pub(super) fn refresh_judged(&mut self, slot: SlotKey, outcome: Result<Grant, TokenError>) {
         let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
-        let Some(refreshing) = authority.and_then(|authority| authority.refreshing.take()) else { return };
-        let (Refreshing::Verifying { id } | Refreshing::Waiting { id, .. }) = *refreshing else { return };
+        let Some(pending) = authority.and_then(|authority| authority.pending.take()) else { return };
+        let (Pending::Verifying { id } | Pending::Waiting { id, .. }) = *pending else { return };
         if let Err(rejection) = self.replace_token(slot, outcome, id.as_deref()) {
             self.connections.message(slot, |out| {
                 protocol::error(out, rejection.id, rejection.code, &rejection.message);
             });
         }
-        self.resume_refreshed(slot);
+        self.resume_held_up(slot);
     }
 
     fn replace_token<'a>(
@@ -118,12 +121,22 @@ impl<D: Driver> Worker<D> {
         outcome: Result<Grant, TokenError>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
-        let me = self.connections.id(slot);
         let grant = outcome.map_err(|error| Rejection {
             id,
             code: ErrorCode::Unauthorized,
             message: format!("the token is not valid: {}; the one before stays in force", what_is_wrong(error)).into(),
         })?;
+        self.replace_grant(slot, grant, id)
+    }
+
+    /// Another grant takes the place of the one before.
+    pub(super) fn replace_grant<'a>(
+        &mut self,
+        slot: SlotKey,
+        grant: Grant,
+        id: Option<&'a str>,
+    ) -> Result<(), Rejection<'a>> {
+        let me = self.connections.id(slot);
         if self.router.name(me).is_none_or(|user| **user != *grant.user) {
             return Err(forbidden(id, "the token is another user's: its sub must be the connection's user id"));
         }
@@ -133,24 +146,26 @@ impl<D: Driver> Worker<D> {
         let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
         let Some(authority) = authority else { return Ok(()) };
         authority.replace(grant.permissions.clone(), expiry, rates, self.now);
-        let allowed = |room: &str| grant.permissions.may_join(room);
+        // Where the backend decides about joins, it has allowed the rooms that the connection is in.
+        let is_decided = self.settings.gate.decides_joins();
+        let allowed = |room: &str| is_decided || grant.permissions.may_join(room);
         let leaves = self.router.forbid(me, allowed, FORBIDDEN, &mut self.connections);
         self.arm(slot);
         let Some(id) = id else { return Ok(()) };
         let expires_unix_ms = grant.expires_unix_ms;
         match leaves && !self.router.is_alone() {
-            true => self.hold_up(slot, Refreshing::Leaving { id: id.into(), expires_unix_ms }),
+            true => self.hold_up(slot, Pending::Leaving { id: id.into(), expires_unix_ms }),
             false => self.connections.message(slot, |out| protocol::refreshed(out, id, expires_unix_ms)),
         }
         Ok(())
     }
 
-    /// Nothing more of what the connection sent is looked at, until its `refresh` is answered.
-    fn hold_up(&mut self, slot: SlotKey, refreshing: Refreshing) {
+    /// Nothing more of what the connection sent is looked at, until this command is answered.
+    pub(super) fn hold_up(&mut self, slot: SlotKey, pending: Pending) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.intake.exhaust();
         if let Some(authority) = connection.authority_mut() {
-            authority.refreshing = Some(Box::new(refreshing));
+            authority.pending = Some(Box::new(pending));
         }
     }
 

@@ -122,6 +122,9 @@ impl<D: Driver> Worker<D> {
             Command::RoomMsg { room, content, key } => {
                 self.publish(me, Draft::RoomMsg { room: &room, content }, key.as_deref(), id);
             }
+            Command::JoinRoom { rooms, position } if self.settings.gate.decides_joins() => {
+                self.ask_about_rooms(slot, rooms, position, id)?;
+            }
             Command::JoinRoom { rooms, position } => self.join(me, rooms, position, id)?,
             Command::LeaveRoom { room } => self.router.leave(me, &room, id, &mut self.connections),
             Command::History { room, before, limit } => {
@@ -174,7 +177,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn join<'a>(
+    pub(super) fn join<'a>(
         &mut self,
         me: ConnId,
         rooms: Rooms<'_>,

@@ -1,7 +1,7 @@
 //! One slot of the reactor's slab.
 //!
 //! ```text
-//!  accept ─► Handshake ─┬─► Authorizing ─┐ (a token that is looked at elsewhere)
+//!  accept ─► Handshake ─┬─► Authorizing ─┐ (who it is, and what it may do, is found out)
 //!                       │                ▼
 //!                       ├─────────► Opening ─► Json | Raw ─┬─► Closing ─► Leaving ─► released
 //!                       │   (the home confirms)    │   (our close frame first)   ▲
@@ -16,15 +16,15 @@
 //!
 //! What is released or handed over frees its slot at once, or is `Terminating` until the driver has nothing of it under way.
 
-use std::fmt;
 use std::num::NonZeroU64;
 
 use super::addresses::AddressRef;
-use super::driver::Provenance;
-use super::identity::{Authority, Grant, Identity};
+use super::backend::Token;
+use super::driver::{Provenance, RemoteAddr};
+use super::identity::{Authority, Grant, Identity, Passport};
 use super::intake::Intake;
 use crate::compress::Agreement;
-use crate::conn::{ControlFrames, Decoder, HeadReader, Outbox, PeerError, Target, Upgrade};
+use crate::conn::{ControlFrames, Decoder, Forwarded, HeadReader, Outbox, PeerError, Target, Upgrade};
 use crate::limits::CONNECTION_BYTES_MAX;
 use crate::time::Millis;
 
@@ -87,7 +87,7 @@ pub(super) enum Admission {
 pub(super) enum Phase {
     /// The request head is awaited.
     Handshake(Box<Handshake>),
-    /// The request is good; its token is looked at by another thread. It is no connection of the node's yet.
+    /// The request is good; its token is looked at, or the backend decides. It is no connection of the node's yet.
     Authorizing(Box<Authorizing>),
     /// The request is good; the 101 waits until the first topic is joined.
     Opening(Box<Opening>),
@@ -160,22 +160,21 @@ pub(super) struct Handshake {
     pub(super) until: Millis,
 }
 
-/// A token, which is a secret: never shown.
-pub(super) struct Token(pub(super) String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
 /// Holds no more than the handshake's bytes.
 #[derive(Debug)]
 pub(super) struct Authorizing {
-    /// Until the token was looked at.
+    /// Until it is known who asks.
     pub(super) upgrade: Option<Upgrade>,
-    /// Until it is given away.
+    /// Until it is looked at.
     pub(super) token: Option<Token>,
+    /// As what it gets in, while it is found out whether it may be in its raw room.
+    pub(super) passport: Option<Passport>,
+    /// Where it comes from.
+    pub(super) remote: RemoteAddr,
+    /// The page that asks.
+    pub(super) origin: Option<String>,
+    /// What goes with a question to the backend.
+    pub(super) forwarded: Forwarded,
     /// Bytes that came behind the request head.
     pub(super) early: Vec<u8>,
     /// The handshake's deadline.
@@ -273,13 +272,13 @@ impl Connection {
         }
     }
 
-    /// The request is good, and its token is to be looked at elsewhere.
+    /// The request is good, and it is to be found out who asks.
     pub(super) fn begin_authorizing(&mut self, authorizing: Authorizing) {
         assert!(matches!(self.phase, Phase::Handshake(_)), "a request is read once");
         self.phase = Phase::Authorizing(Box::new(authorizing));
     }
 
-    /// Its request, while its token is looked at.
+    /// Its request, while it is found out who asks.
     pub(super) fn authorizing_mut(&mut self) -> Option<&mut Authorizing> {
         if let Phase::Authorizing(authorizing) = &mut self.phase { Some(authorizing) } else { None }
     }

@@ -3,7 +3,7 @@
 use super::connection::{Connection, Opening};
 use super::driver::SlotKey;
 use super::egress::Egress;
-use super::identity::{Identity, Refreshing, Subject};
+use super::identity::{Identity, Pending, Subject};
 use super::sessions::Sessions;
 use crate::compress::Deflater;
 use crate::conn::{Cause, CloseReason, Unit, write_upgrade};
@@ -157,8 +157,9 @@ impl Connections {
     /// It has left the rooms that its new token does not allow: the `refresh` is answered behind that.
     fn answer_refresh(&mut self, slot: SlotKey) {
         let authority = self.sessions.get_mut(slot).and_then(|connection| connection.authority_mut());
-        let Some(refreshing) = authority.and_then(|authority| authority.refreshing.take()) else { return };
-        if let Refreshing::Leaving { id, expires_unix_ms } = *refreshing {
+        let Some(authority) = authority else { return };
+        let Some(pending) = authority.pending.take_if(|pending| !pending.is_elsewhere()) else { return };
+        if let Pending::Leaving { id, expires_unix_ms } = *pending {
             self.message(slot, |out| protocol::refreshed(out, &id, expires_unix_ms));
         }
     }

@@ -1,13 +1,20 @@
-//! Who gets in: the page that asks, then the token, then what the token allows, then whether there is room. Whoever is
-//! refused at one step learns nothing about the next.
+//! Who gets in: the page that asks, then the token, then the backend, then what is allowed, then whether there is room.
+//! Whoever is refused at one step learns nothing about the next.
+//!
+//! ```text
+//!   admit ─┬─► look_at_token ─┬─► (verifier's thread) ─► judge ─┬─► ask_about ─► (backend) ─► decided ─┬─► pass ─► enter
+//!          │                  └─► (newer keys are fetched) ─┘   └──────────────────────────────────────┘
+//!          └── no token ──────────────────────────────────────────► the same
+//! ```
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
-use super::connection::{Authorizing, Phase, Token};
+use super::backend::{BackendAccess, Token};
+use super::connection::{Authorizing, Phase};
 use super::driver::{Driver, ListenerId, RemoteAddr, SlotKey};
-use super::identity::{Passport, Refreshing, raw_room};
+use super::identity::{Passport, Pending, raw_room};
 use super::verifier::{Job, Verdict, Verifier};
 use super::worker::Worker;
 use crate::auth::{Auth, Cost, Grant, Origins, TokenError, When};
@@ -35,6 +42,8 @@ pub struct Gate {
     pub trusted: Arc<Networks>,
     /// By listener: whether its connections begin with a PROXY header, as its driver sees to. One beyond the list has none.
     pub proxied_listeners: Arc<[bool]>,
+    /// The team's backend, and keys from elsewhere; `None` where there are none.
+    pub backend: Option<BackendAccess>,
 }
 
 impl Gate {
@@ -60,6 +69,19 @@ impl Gate {
         self.proxied_listeners.get(usize::from(listener.0)).is_some_and(|wants_header| *wants_header)
     }
 
+    /// The fields of a request that are passed on.
+    pub(super) fn forward(&self) -> &[String] {
+        self.backend.as_ref().filter(|access| access.decides_connects).map_or(&[], |access| &access.forward)
+    }
+
+    pub(super) fn decides_connects(&self) -> bool {
+        self.backend.as_ref().is_some_and(|access| access.decides_connects)
+    }
+
+    pub(super) fn decides_joins(&self) -> bool {
+        self.backend.as_ref().is_some_and(|access| access.decides_joins)
+    }
+
     fn check_origin(&self, credentials: &Credentials) -> Result<(), HttpRefusal> {
         let (Some(origins), Some(origin)) = (&self.origins, &credentials.origin) else { return Ok(()) };
         match origins.allow(origin, Some(&credentials.host)) {
@@ -67,70 +89,127 @@ impl Gate {
             false => Err(HttpRefusal::Forbidden("pages of this origin may not connect here: see auth.origins")),
         }
     }
+
+    /// Where a token is looked at.
+    fn way(&self, auth: &Auth, token: &str) -> Way {
+        match auth.cost(token) {
+            Cost::Slow if self.verifier.is_some() => Way::Verifier,
+            Cost::KeyMissing if self.backend.as_ref().is_some_and(|access| access.has_keys) => Way::NewerKeys,
+            Cost::Inline | Cost::Slow | Cost::KeyMissing => Way::Here,
+        }
+    }
+
+    /// Whether a token has to wait for another thread.
+    pub(super) fn waits(&self, auth: &Auth, token: &str) -> bool {
+        match self.way(auth, token) {
+            Way::Here => self.decides_connects(),
+            Way::Verifier | Way::NewerKeys => true,
+        }
+    }
 }
 
-/// A reactor's tokens that are looked at elsewhere.
+/// Where a token is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// On the reactor.
+    Here,
+    /// By the thread that checks signatures by public keys.
+    Verifier,
+    /// Here, once newer keys were fetched.
+    NewerKeys,
+}
+
+/// A reactor's tokens that wait for other threads.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     under_way: usize,
-    /// Connections whose token waits, first come, first served. An entry may be outdated.
+    /// Connections whose token waits for the verifier, first come, first served. An entry may be outdated.
     waiting: VecDeque<SlotKey>,
+    /// Connections whose token waits for newer keys: then these were asked for. An entry may be outdated.
+    keyless: Vec<SlotKey>,
 }
 
 impl<D: Driver> Worker<D> {
     /// The request is well formed.
-    pub(super) fn admit(&mut self, slot: SlotKey, mut upgrade: Upgrade, early: Vec<u8>, until: Millis) {
+    pub(super) fn admit(
+        &mut self,
+        slot: SlotKey,
+        mut upgrade: Upgrade,
+        early: Vec<u8>,
+        until: Millis,
+        remote: RemoteAddr,
+    ) {
         let certified = self.driver.certified_user(slot);
         let Some(credentials) = upgrade.credentials.take() else {
-            return self.upgrade(slot, upgrade, early, until, guest(certified));
+            return self.upgrade(slot, upgrade, early, until, guest(certified), None);
         };
         if let Err(refusal) = self.settings.gate.check_origin(&credentials) {
             return self.refuse(slot, refusal);
         }
-        let Some(auth) = &self.settings.gate.auth else {
-            return self.upgrade(slot, upgrade, early, until, guest(certified));
+        let Some(auth) = self.settings.gate.auth.clone() else {
+            return self.upgrade(slot, upgrade, early, until, guest(certified), None);
         };
-        match credentials.token {
+        let Credentials { token, origin, host: _, forwarded } = *credentials;
+        let (token, passport) = match token {
+            Presented::Several => return self.refuse(slot, HttpRefusal::Unauthorized(Unauthorized::Several)),
+            Presented::Token(token) => (Some(Token(token)), None),
+            Presented::Nothing if self.settings.gate.decides_connects() => (None, None),
             Presented::Nothing => match (certified, auth.anonymous()) {
                 (Some(user), _) => {
                     let permissions = Some(auth.default_permissions());
-                    self.pass(slot, upgrade, early, until, Passport::Certificate { user, permissions });
+                    (None, Some(Passport::Certificate { user, permissions }))
                 }
-                (None, Some(permissions)) => {
-                    self.pass(slot, upgrade, early, until, Passport::Anonymous(permissions));
-                }
-                (None, None) => self.refuse(slot, HttpRefusal::Unauthorized(Unauthorized::Missing)),
+                (None, Some(permissions)) => (None, Some(Passport::Anonymous(permissions))),
+                (None, None) => return self.refuse(slot, HttpRefusal::Unauthorized(Unauthorized::Missing)),
             },
-            Presented::Several => self.refuse(slot, HttpRefusal::Unauthorized(Unauthorized::Several)),
-            Presented::Token(token) if self.is_for_elsewhere(auth, &token) => {
-                let Some(connection) = self.connections.get_mut(slot) else { return };
-                connection.begin_authorizing(Authorizing {
-                    upgrade: Some(upgrade),
-                    token: Some(Token(token)),
-                    early,
-                    until,
-                });
-                self.ask_elsewhere(slot);
-            }
-            Presented::Token(token) => match auth.verify(&token, self.unix_ms, When::Handshake) {
-                Ok(grant) => self.pass(slot, upgrade, early, until, Passport::Token(grant)),
-                Err(error) => self.refuse(slot, refusal_of(error)),
-            },
+        };
+        let has_token = token.is_some();
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let upgrade = Some(upgrade);
+        connection.begin_authorizing(Authorizing {
+            upgrade,
+            token,
+            passport: None,
+            remote,
+            origin,
+            forwarded,
+            early,
+            until,
+        });
+        match passport {
+            Some(passport) => self.pass(slot, passport),
+            None if has_token => self.look_at_token(slot),
+            None => self.ask_about(slot, None),
         }
     }
 
-    /// Whether a token is to be looked at by another thread.
-    pub(super) fn is_for_elsewhere(&self, auth: &Auth, token: &str) -> bool {
-        self.settings.gate.verifier.is_some() && auth.cost(token) == Cost::Slow
+    /// A connection's token is to be looked at, here or by another thread.
+    pub(super) fn look_at_token(&mut self, slot: SlotKey) {
+        let Some(auth) = self.settings.gate.auth.clone() else { return };
+        let Some(way) = self.way_of_token(slot, &auth) else { return };
+        match way {
+            Way::Verifier => {
+                self.asked.waiting.push_back(slot);
+                self.ask_verifier();
+            }
+            Way::NewerKeys => {
+                let was_asked = !self.asked.keyless.is_empty();
+                self.asked.keyless.push(slot);
+                if let (false, Some(access)) = (was_asked, &self.settings.gate.backend) {
+                    access.backend.want_keys(self.me);
+                }
+            }
+            Way::Here => self.judge_here(slot, &auth),
+        }
     }
 
-    /// A connection has a token for another thread.
-    pub(super) fn ask_elsewhere(&mut self, slot: SlotKey) {
-        self.asked.waiting.push_back(slot);
-        self.ask_next();
+    fn judge_here(&mut self, slot: SlotKey, auth: &Auth) {
+        let Some((token, when)) = self.take_token(slot) else { return };
+        let outcome = auth.verify(&token.0, self.unix_ms, when);
+        self.judge(slot, token, outcome);
     }
 
-    fn ask_next(&mut self) {
+    fn ask_verifier(&mut self) {
         while self.asked.under_way < VERIFICATIONS_UNDER_WAY {
             let Some(slot) = self.asked.waiting.pop_front() else { break };
             let Some((token, when)) = self.take_token(slot) else { continue };
@@ -143,63 +222,106 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The token that a connection waits with, if it is there still.
-    fn take_token(&mut self, slot: SlotKey) -> Option<(String, When)> {
+    /// There are no newer keys than those that are here.
+    pub(super) fn keys_settled(&mut self) {
+        let Some(auth) = self.settings.gate.auth.clone() else { return };
+        for slot in std::mem::take(&mut self.asked.keyless) {
+            match self.way_of_token(slot, &auth) {
+                None => {}
+                Some(Way::Verifier) => self.asked.waiting.push_back(slot),
+                Some(Way::Here | Way::NewerKeys) => self.judge_here(slot, &auth),
+            }
+        }
+        self.ask_verifier();
+    }
+
+    /// Where the token is looked at that a connection waits with, if it is there still.
+    fn way_of_token(&self, slot: SlotKey, auth: &Auth) -> Option<Way> {
+        let connection = self.connections.get(slot)?;
+        let token =
+            match (connection.phase(), connection.authority().and_then(|authority| authority.pending.as_deref())) {
+                (Phase::Authorizing(authorizing), _) => authorizing.token.as_ref()?,
+                (_, Some(Pending::Waiting { token, .. })) => token,
+                (_, _) => return None,
+            };
+        Some(self.settings.gate.way(auth, &token.0))
+    }
+
+    /// The token that a connection waits with, taken out.
+    fn take_token(&mut self, slot: SlotKey) -> Option<(Token, When)> {
         let connection = self.connections.get_mut(slot)?;
         if let Some(authorizing) = connection.authorizing_mut() {
-            return Some((authorizing.token.take()?.0, When::Handshake));
+            return Some((authorizing.token.take()?, When::Handshake));
         }
-        let refreshing = connection.authority_mut()?.refreshing.as_deref_mut()?;
-        match refreshing {
-            Refreshing::Waiting { id, token } => {
-                let (id, token) = (id.take(), std::mem::take(&mut token.0));
-                *refreshing = Refreshing::Verifying { id };
+        let pending = connection.authority_mut()?.pending.as_deref_mut()?;
+        match pending {
+            Pending::Waiting { id, token } => {
+                let (id, token) = (id.take(), std::mem::replace(token, Token(String::new())));
+                *pending = Pending::Verifying { id };
                 Some((token, When::Refresh))
             }
-            Refreshing::Verifying { .. } | Refreshing::Leaving { .. } => None,
+            Pending::Verifying { .. }
+            | Pending::Deciding { .. }
+            | Pending::Joining { .. }
+            | Pending::Leaving { .. } => None,
         }
     }
 
     /// Another thread has looked at a token.
     pub(super) fn judged(&mut self, verdict: Verdict) {
-        let Verdict { slot, outcome } = verdict;
+        let Verdict { slot, token, outcome } = verdict;
         self.asked.under_way -= 1;
-        self.ask_next();
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        match connection.phase() {
-            Phase::Authorizing(_) => self.authorized(slot, outcome),
-            Phase::Json => self.refresh_judged(slot, outcome),
-            Phase::Handshake(_)
-            | Phase::Opening(_)
-            | Phase::Raw { .. }
-            | Phase::Quiescing(_)
-            | Phase::Closing { .. }
-            | Phase::Leaving { .. }
-            | Phase::Lingering { .. }
-            | Phase::Terminating(_) => {}
-        }
+        self.ask_verifier();
+        self.judge(slot, token, outcome);
     }
 
-    fn authorized(&mut self, slot: SlotKey, outcome: Result<Grant, TokenError>) {
-        match outcome {
-            Err(error) => self.refuse(slot, refusal_of(error)),
-            Ok(grant) => {
-                let authorizing = self.connections.get_mut(slot).and_then(|connection| connection.authorizing_mut());
-                let Some(Authorizing { upgrade, early, until, token: _ }) = authorizing else { return };
-                let (Some(upgrade), early, until) = (upgrade.take(), std::mem::take(early), *until) else { return };
-                self.pass(slot, upgrade, early, until, Passport::Token(grant));
+    /// A token was looked at: what follows for the connection that waits with it.
+    fn judge(&mut self, slot: SlotKey, token: Token, outcome: Result<Grant, TokenError>) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        match (connection.phase(), outcome) {
+            (Phase::Authorizing(_), Err(error)) => self.refuse(slot, refusal_of(error)),
+            (Phase::Authorizing(_) | Phase::Json, Ok(grant)) if self.settings.gate.decides_connects() => {
+                self.ask_about(slot, Some((token, grant)));
             }
+            (Phase::Authorizing(_), Ok(grant)) => self.pass(slot, Passport::Token(grant)),
+            (Phase::Json, outcome) => self.refresh_judged(slot, outcome),
+            (
+                Phase::Handshake(_)
+                | Phase::Opening(_)
+                | Phase::Raw { .. }
+                | Phase::Quiescing(_)
+                | Phase::Closing { .. }
+                | Phase::Leaving { .. }
+                | Phase::Lingering { .. }
+                | Phase::Terminating(_),
+                _,
+            ) => {}
         }
     }
 
     /// It is known who asks: a raw room is for those only who may join it.
-    fn pass(&mut self, slot: SlotKey, upgrade: Upgrade, early: Vec<u8>, until: Millis, passport: Passport) {
-        if let (Target::Raw { room, .. }, Some(permissions)) = (&upgrade.target, passport.permissions())
-            && !permissions.may_join(&raw_room(room))
-        {
-            return self.refuse(slot, HttpRefusal::Forbidden("this room is not among those that you may join"));
+    pub(super) fn pass(&mut self, slot: SlotKey, passport: Passport) {
+        let authorizing = self.connections.get_mut(slot).and_then(|connection| connection.authorizing_mut());
+        let Some(Authorizing { upgrade: Some(upgrade), .. }) = authorizing else { return };
+        let Target::Raw { room, .. } = &upgrade.target else { return self.enter(slot, passport, None) };
+        let room = raw_room(room);
+        if self.settings.gate.decides_joins() {
+            return self.ask_about_raw_room(slot, passport, room);
         }
-        self.upgrade(slot, upgrade, early, until, passport);
+        match passport.permissions().is_none_or(|permissions| permissions.may_join(&room)) {
+            true => self.enter(slot, passport, None),
+            false => {
+                self.refuse(slot, HttpRefusal::Forbidden("this room is not among those that you may join"));
+            }
+        }
+    }
+
+    /// Nothing is left to be found out. `may_publish` is what was decided about its raw room.
+    pub(super) fn enter(&mut self, slot: SlotKey, passport: Passport, may_publish: Option<bool>) {
+        let authorizing = self.connections.get_mut(slot).and_then(|connection| connection.authorizing_mut());
+        let Some(Authorizing { upgrade, early, until, .. }) = authorizing else { return };
+        let (Some(upgrade), early, until) = (upgrade.take(), std::mem::take(early), *until) else { return };
+        self.upgrade(slot, upgrade, early, until, passport, may_publish);
     }
 }
 

@@ -4,14 +4,16 @@
 //! ([`Passport`]), and what it may do is in its [`Authority`]. All of it is part of what a connection *is*, and cannot be
 //! built again from anything else.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::connection::Token;
+use super::backend::Token;
 use crate::auth;
 use crate::auth::Permissions;
 use crate::conn::{PeerError, Target, TokenBucket};
 use crate::ids::ClientId;
 use crate::limits::{EXPIRY_JITTER_MS_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
+use crate::protocol::{Position, Rooms};
 use crate::time::Millis;
 
 /// What a connection is. Once it is open, its subject is the name of the first topic that it is subscribed to, and the
@@ -41,7 +43,7 @@ pub(super) enum Passport {
     Anonymous(Arc<Permissions>),
     /// The client's TLS certificate says who it is; `None` where nobody asks for tokens.
     Certificate { user: String, permissions: Option<Arc<Permissions>> },
-    /// Its token says who it is.
+    /// Its token says who it is, or the backend.
     Token(auth::Grant),
 }
 
@@ -57,7 +59,7 @@ pub(super) enum Grant {
 /// A connection without a token takes no more than its rate.
 const _: () = assert!(size_of::<Grant>() == size_of::<Rate>());
 
-/// What a token allows, and for how long.
+/// What a token allows, or the backend, and for how long.
 #[derive(Debug)]
 pub(super) struct Authority {
     pub(super) permissions: Arc<Permissions>,
@@ -65,8 +67,10 @@ pub(super) struct Authority {
     pub(super) expiry: Option<Expiry>,
     /// Whether it may speak in its raw room; `true` where it is in none.
     pub(super) may_speak: bool,
-    /// The `refresh` that is not answered yet: none of its later commands is looked at before.
-    pub(super) refreshing: Option<Box<Refreshing>>,
+    /// What was decided about publishing into rooms that it has joined, in place of its permissions.
+    pub(super) publish: Option<Box<HashMap<Box<str>, bool>>>,
+    /// The command that waits for others: none of its later commands is looked at before it is answered.
+    pub(super) pending: Option<Box<Pending>>,
 }
 
 /// When a token ends. Times are Unix milliseconds.
@@ -79,15 +83,38 @@ pub(super) struct Expiry {
     pub(super) told: bool,
 }
 
-/// How far a `refresh` is, with the command's id as JSON text.
+/// How far a `refresh` or a join is, with the command's id as JSON text.
+///
+/// ```text
+///   refresh ─► Waiting ─► Verifying ─┬─► Deciding ─┬─► Leaving ─► answered
+///                                    └─────────────┴────────────► answered
+///   join ────► Joining ─► answered
+/// ```
 #[derive(Debug)]
-pub(super) enum Refreshing {
-    /// The token waits until it can be looked at elsewhere.
+pub(super) enum Pending {
+    /// The token waits until it can be looked at elsewhere, or until newer keys are here.
     Waiting { id: Option<Box<str>>, token: Token },
     /// It is looked at elsewhere.
     Verifying { id: Option<Box<str>> },
+    /// The backend decides about it.
+    Deciding { id: Option<Box<str>> },
     /// It is in force, and the rooms that it does not allow are being left.
     Leaving { id: Box<str>, expires_unix_ms: Option<u64> },
+    /// The backend decides about these rooms.
+    Joining { id: Option<Box<str>>, rooms: Rooms<'static>, position: Option<Position<'static>> },
+}
+
+impl Pending {
+    /// Whether it waits for a thread that is no reactor.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        match self {
+            Pending::Waiting { .. }
+            | Pending::Verifying { .. }
+            | Pending::Deciding { .. }
+            | Pending::Joining { .. } => true,
+            Pending::Leaving { .. } => false,
+        }
+    }
 }
 
 /// What a connection may still send.
@@ -108,8 +135,8 @@ pub(super) struct Rates {
 }
 
 impl Passport {
-    /// The user that a token or a certificate names.
-    fn user(&self) -> Option<&str> {
+    /// The user that a token or a certificate names, or the backend.
+    pub(super) fn user(&self) -> Option<&str> {
         match self {
             Passport::Token(grant) => Some(&grant.user),
             Passport::Certificate { user, .. } => Some(user),
@@ -131,6 +158,7 @@ impl Passport {
 
 impl Identity {
     /// Whoever comes without a token is what the request says: a user by its own word, or else by the client id.
+    /// `may_publish` is what was decided about its raw room, in place of its permissions.
     pub(super) fn new(
         target: &Target,
         passport: Passport,
@@ -138,6 +166,7 @@ impl Identity {
         rates: Rates,
         now: Millis,
         jitter: impl FnOnce(u64) -> u64,
+        may_publish: Option<bool>,
     ) -> Identity {
         let subject = match (target, passport.user()) {
             (Target::Json { .. }, Some(user)) => Subject::User(user.to_owned()),
@@ -149,7 +178,9 @@ impl Identity {
             Target::Raw { room, .. } => Some(raw_room(room)),
             Target::Json { .. } => None,
         };
-        let may_speak = |permissions: &Permissions| raw_room.is_none_or(|room| permissions.may_publish(&room));
+        let may_speak = |permissions: &Permissions| {
+            may_publish.unwrap_or_else(|| raw_room.is_none_or(|room| permissions.may_publish(&room)))
+        };
         let grant = match passport {
             Passport::Guest | Passport::Certificate { permissions: None, .. } => {
                 Rate::new(rates.messages, rates.bytes, now).map(Grant::Guest)
@@ -209,7 +240,13 @@ impl Authority {
     ) -> Authority {
         let messages = permissions.messages_per_second().unwrap_or(rates.messages);
         let rate = Rate::new(messages, rates.bytes, now);
-        Authority { permissions, rate, expiry, may_speak, refreshing: None }
+        Authority { permissions, rate, expiry, may_speak, publish: None, pending: None }
+    }
+
+    /// Whether it may publish into a room, as a member.
+    pub(super) fn may_publish(&self, room: &str) -> bool {
+        let decided = self.publish.as_ref().and_then(|publish| publish.get(room));
+        decided.copied().unwrap_or_else(|| self.permissions.may_publish(room))
     }
 
     /// Another token takes the place of the one before. What was sent counts on.

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 
 use super::connection::{Connection, Phase};
 use super::driver::{Driver, SlotKey};
-use super::identity::Refreshing;
+use super::identity::Pending;
 use super::worker::Worker;
 use crate::limits::RESUMED_BYTES_PER_TURN;
 use crate::protocol::{Command, Request, Rooms};
@@ -65,8 +65,8 @@ enum Until {
     Drained,
     /// It stands in the list of those that go on.
     Turn,
-    /// The token of its `refresh` was not looked at yet.
-    Judged,
+    /// Its command waits for a thread that is no reactor.
+    Elsewhere,
 }
 
 /// How far a connection's input was decoded.
@@ -150,7 +150,7 @@ impl Intake {
                 paused.until = Until::Answered(reactors - 1);
                 false
             }
-            Until::Drained | Until::Turn | Until::Judged => false,
+            Until::Drained | Until::Turn | Until::Elsewhere => false,
         }
     }
 }
@@ -204,14 +204,14 @@ impl<D: Driver> Worker<D> {
         let id = self.connections.id(slot);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let owed_bytes = connection.intake.owed_bytes();
-        let refreshing = connection.authority().and_then(|authority| authority.refreshing.as_deref());
-        let awaits_verdict = matches!(refreshing, Some(Refreshing::Waiting { .. } | Refreshing::Verifying { .. }));
-        let fences = match owed_bytes > self.settings.intake_bytes_max && !awaits_verdict {
+        let pending = connection.authority().and_then(|authority| authority.pending.as_deref());
+        let is_elsewhere = pending.is_some_and(Pending::is_elsewhere);
+        let fences = match owed_bytes > self.settings.intake_bytes_max && !is_elsewhere {
             true => self.router.fence(id, &mut self.connections),
             false => 0,
         };
         let (until, owed_bytes) = match fences {
-            0 if awaits_verdict => (Until::Judged, 0),
+            0 if is_elsewhere => (Until::Elsewhere, 0),
             0 => (Until::Drained, owed_bytes as u32),
             fences => (Until::Answered(fences), 0),
         };
@@ -241,16 +241,20 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The token of its `refresh` was looked at: it goes on, once it has left the rooms that it may not be in any more.
-    pub(super) fn resume_refreshed(&mut self, slot: SlotKey) {
+    /// Its command is answered, or has to wait for no other thread but reactors: it goes on, once it has left the rooms that
+    /// it may not be in any more.
+    pub(super) fn resume_held_up(&mut self, slot: SlotKey) {
         let id = self.connections.id(slot);
         let Some(connection) = self.connections.get(slot) else { return };
-        let is_leaving = connection.authority().is_some_and(|authority| authority.refreshing.is_some());
+        let is_leaving = connection.authority().is_some_and(|authority| authority.pending.is_some());
         let fences = if is_leaving { self.router.fence(id, &mut self.connections) } else { 0 };
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let Intake::Paused(paused) = &mut connection.intake else { return };
-        paused.owed_bytes = 0;
-        if paused.until == Until::Judged {
+        if is_leaving {
+            // Its fences go behind all that is owed.
+            paused.owed_bytes = 0;
+        }
+        if paused.until == Until::Elsewhere {
             match fences {
                 0 => self.resumable.admit(slot, paused),
                 fences => paused.until = Until::Answered(fences),

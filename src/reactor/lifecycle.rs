@@ -12,7 +12,7 @@ use super::intake::Decoded;
 use super::worker::{DeflateSettings, Settings, Worker};
 use crate::compress::{Agreement, Offer};
 use crate::conn::{
-    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, parse_head_named, write_refusal,
+    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, parse_head_forwarding, write_refusal,
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, EARLY_BYTES_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
@@ -98,8 +98,8 @@ impl<D: Driver> Worker<D> {
         match connection.phase() {
             Phase::Handshake(handshake) if handshake.until <= now => self.refuse(slot, HttpRefusal::Timeout),
             Phase::Authorizing(authorizing) if authorizing.until <= now => {
-                let refusal = self.at_capacity();
-                self.refuse(slot, refusal);
+                let retry_after_s = self.random.u32(1..=RETRY_AFTER_S_MAX);
+                self.refuse(slot, HttpRefusal::Undecided { retry_after_s });
             }
             Phase::Opening(opening) if opening.until <= now => {
                 let refusal = self.at_capacity();
@@ -255,7 +255,8 @@ impl<D: Driver> Worker<D> {
                 return self.refuse(slot, refusal);
             }
         };
-        let head = match parse_head_named(&bytes[..head_bytes], self.settings.head, self.settings.gate.naming()) {
+        let Settings { head, gate, .. } = &self.settings;
+        let head = match parse_head_forwarding(&bytes[..head_bytes], *head, gate.naming(), gate.forward()) {
             Ok(head) => head,
             Err(refusal) => {
                 tracing::debug!(reactor = self.me.0, ?provenance, "no good request");
@@ -272,7 +273,7 @@ impl<D: Driver> Worker<D> {
             }
             Head::Upgrade(_) if bytes.len() - head_bytes > EARLY_BYTES_MAX => self.refuse(slot, TOO_EARLY),
             Head::Upgrade(upgrade) => {
-                self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until);
+                self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until, provenance.remote);
                 self.connections.sessions.count_partial(slot);
             }
             Head::Http => {
@@ -300,6 +301,7 @@ impl<D: Driver> Worker<D> {
         early: Vec<u8>,
         until: Millis,
         passport: Passport,
+        may_publish: Option<bool>,
     ) {
         if !NodeMetrics::take_permit(&self.node.metrics.connections, self.settings.connections_max) {
             let refusal = self.at_capacity();
@@ -314,7 +316,8 @@ impl<D: Driver> Worker<D> {
         let rates = Rates { messages: messages_per_second, bytes: bytes_per_second };
         let (random, codec) = (&mut self.random, self.connections.codec());
         let jitter = |most_ms| random.u64(0..=most_ms);
-        let identity = Identity::new(&upgrade.target, passport, || codec.encode(id), rates, self.now, jitter);
+        let identity =
+            Identity::new(&upgrade.target, passport, || codec.encode(id), rates, self.now, jitter, may_publish);
         let subject = identity.subject.clone();
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let offer = upgrade.offer;

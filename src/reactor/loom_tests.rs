@@ -127,7 +127,7 @@ impl Reactor {
                     self.mailbox.give_back(mail);
                 }
                 Parcel::Order(Order::Drain) => self.drains += 1,
-                Parcel::Order(Order::Finish) | Parcel::Judged(_) => unreachable!("no test sends this"),
+                Parcel::Order(Order::Finish) | Parcel::News(_) => unreachable!("no test sends this"),
             }
         }
     }

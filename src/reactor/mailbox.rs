@@ -17,8 +17,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use super::backend::{Asker, Decided};
 use super::sync::{AtomicBool, Ordering, Receiver, Sender, TrySendError, bounded, fence};
 use super::verifier::Verdict;
+use crate::auth::{Auth, Decision};
 use crate::ids::{PeerId, ReactorId};
 use crate::limits::{MAILBOX_BYTES_MAX, MAILBOX_PARCELS, PARCEL_BYTES_MAX, PARCEL_MAIL_MAX};
 use crate::router::Mail;
@@ -45,13 +47,26 @@ pub enum Parcel {
     Mail(PeerId, Vec<Mail>),
     /// Of the server.
     Order(Order),
-    /// Of the thread that looks at tokens.
-    Judged(Box<Judged>),
+    /// For a reactor, of who decides who gets in.
+    News(Box<News>),
 }
 
-/// What became of a token that a reactor has sent away.
+/// What a reactor is told of tokens and keys.
 #[derive(Debug)]
-pub struct Judged(pub(super) Verdict);
+pub struct News(pub(super) Told);
+
+/// See [`News`].
+#[derive(Debug)]
+pub(super) enum Told {
+    /// What became of a token that it has sent away.
+    Judged(Verdict),
+    /// What the backend has decided.
+    Decided(Decided),
+    /// From now on tokens are checked so.
+    Keys(Arc<Auth>),
+    /// There are no newer keys to be had.
+    KeysSettled,
+}
 
 /// A parcel on its way, with the bytes of its mail.
 struct Posted {
@@ -94,9 +109,34 @@ pub struct PostOffice {
 impl PostOffice {
     /// Sends what became of a token to the reactor that has asked. It waits for room in the mailbox.
     pub(super) fn verdict(&self, to: ReactorId, verdict: Verdict) {
+        self.tell(to, Told::Judged(verdict));
+    }
+
+    /// Sends what the backend has decided to the reactor of the connection that waits for it. It waits for room in the
+    /// mailbox.
+    pub fn decided(&self, asker: Asker, decision: Decision) {
+        let Asker { reactor, slot } = asker;
+        self.tell(reactor, Told::Decided(Decided { slot, decision }));
+    }
+
+    /// Tells a reactor that has asked for newer keys that there are none beyond those that it was told of before.
+    pub fn keys_settled(&self, to: ReactorId) {
+        self.tell(to, Told::KeysSettled);
+    }
+
+    /// Tells all reactors how tokens are checked from now on. It waits for room in each mailbox.
+    pub(super) fn keys(&self, auth: &Arc<Auth>) {
+        for peer in self.peers.iter() {
+            if let PeerId::Reactor(reactor) = peer.id {
+                self.tell(reactor, Told::Keys(auth.clone()));
+            }
+        }
+    }
+
+    fn tell(&self, to: ReactorId, told: Told) {
         let peer = &self.peers[index_of(&self.peers, to.into())];
-        let parcel = Parcel::Judged(Box::new(Judged(verdict)));
-        // A reactor that has ended has nobody waiting.
+        let parcel = Parcel::News(Box::new(News(told)));
+        // A reactor that has ended has no connection that waits.
         let _ = peer.sender.send(Posted { parcel, bytes: 0 });
         peer.ring();
     }
@@ -286,7 +326,7 @@ impl Mailbox {
             // A peer that has ended, in a node that is going away.
             Err(
                 TrySendError::Disconnected(_)
-                | TrySendError::Full(Posted { parcel: Parcel::Order(_) | Parcel::Judged(_), .. }),
+                | TrySendError::Full(Posted { parcel: Parcel::Order(_) | Parcel::News(_), .. }),
             ) => true,
         }
     }
@@ -362,7 +402,7 @@ mod tests {
                     assert_eq!(from, PeerId::Reactor(ReactorId(1)));
                     Some(mail.iter().map(Mail::number).collect())
                 }
-                Parcel::Order(_) | Parcel::Judged(_) => None,
+                Parcel::Order(_) | Parcel::News(_) => None,
             }
         })
         .collect();

@@ -13,9 +13,11 @@
 
 mod addresses;
 mod authority;
+mod backend;
 mod commands;
 mod connection;
 mod connections;
+mod decisions;
 mod delivery;
 mod driver;
 mod egress;
@@ -39,11 +41,12 @@ mod verifier;
 mod worker;
 
 pub use addresses::{AddressLimits, AddressRef, Addresses};
+pub use backend::{Asker, Backend, BackendAccess, Inquiry, Keyring, Token};
 pub use driver::{
     Accepted, Completion, Detach, Driver, ListenerId, Provenance, Release, RemoteAddr, Sent, Shortfall, SlotKey,
 };
 pub use gate::Gate;
-pub use mailbox::{Mailbox, Order, Parcel, PostOffice, Wake, Wakers, post_office};
+pub use mailbox::{Mailbox, News, Order, Parcel, PostOffice, Wake, Wakers, post_office};
 pub use proxied::{Behind, Proxied};
 pub use tls::Tls;
 pub use verifier::{Jobs, Verifier, verifier};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::backend::Token;
 use super::driver::SlotKey;
 use super::mailbox::PostOffice;
 use crate::auth::{Auth, Grant, TokenError, When};
@@ -30,7 +31,7 @@ pub struct Jobs(Receiver<Job>);
 pub(super) struct Job {
     pub(super) reactor: ReactorId,
     pub(super) slot: SlotKey,
-    pub(super) token: String,
+    pub(super) token: Token,
     pub(super) unix_ms: u64,
     pub(super) when: When,
     pub(super) auth: Arc<Auth>,
@@ -40,6 +41,8 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) slot: SlotKey,
+    /// It goes on to the backend, where there is one.
+    pub(super) token: Token,
     pub(super) outcome: Result<Grant, TokenError>,
 }
 
@@ -74,5 +77,6 @@ impl Jobs {
 
 fn judge(job: Job, post: &PostOffice) {
     let Job { reactor, slot, token, unix_ms, when, auth } = job;
-    post.verdict(reactor, Verdict { slot, outcome: auth.verify(&token, unix_ms, when) });
+    let outcome = auth.verify(&token.0, unix_ms, when);
+    post.verdict(reactor, Verdict { slot, token, outcome });
 }

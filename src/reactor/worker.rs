@@ -11,7 +11,7 @@ use super::driver::{Completion, Driver, Provenance, SlotKey};
 use super::flush::Flush;
 use super::gate::{Asked, Gate};
 use super::intake::Resumable;
-use super::mailbox::{Mailbox, Order, Parcel};
+use super::mailbox::{Mailbox, Order, Parcel, Told};
 use crate::compress::{Deflater, Inflaters, WindowBits};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, ReactorId};
@@ -138,7 +138,7 @@ pub struct Worker<D: Driver> {
     expired: VecDeque<SlotKey>,
     /// Paused connections that go on in the next turn.
     pub(super) resumable: Resumable,
-    /// Tokens that other threads look at.
+    /// Tokens that wait for other threads.
     pub(super) asked: Asked,
     /// Whether mail is left that found no room.
     pub(super) spilled: bool,
@@ -273,7 +273,7 @@ impl<D: Driver> Worker<D> {
                 None => break,
                 // A reactor has ended by then.
                 Some(Parcel::Order(Order::Finish)) => {}
-                Some(Parcel::Judged(judged)) => self.judged(judged.0),
+                Some(Parcel::News(news)) => self.told(news.0),
                 Some(Parcel::Order(Order::Drain)) => {
                     self.driver.stop_accepting();
                     self.draining.get_or_insert(self.now);
@@ -290,6 +290,15 @@ impl<D: Driver> Worker<D> {
                 }
             }
             self.settle();
+        }
+    }
+
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Judged(verdict) => self.judged(verdict),
+            Told::Decided(decided) => self.decided(decided),
+            Told::Keys(auth) => self.settings.gate.auth = Some(auth),
+            Told::KeysSettled => self.keys_settled(),
         }
     }
 

@@ -1,11 +1,17 @@
 //! Keys of tokens and of programs, and settings for tokens, as the configuration names them: the files are read here.
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::{Alg, Allowance, ApiGrant, ApiKeys, Auth, Key, Origins, Settings, SigningKey, key_set};
-use crate::config::{self, AuthKey, KeyMaterial, SecretPlace, one_line, read_at_most};
+use crate::backend::{self, Authorities, Desk};
+use crate::config::{self, AuthKey, Config, KeyMaterial, SecretPlace, one_line, read_at_most};
 use crate::control::{Minter, Tokens};
 use crate::limits::KEY_SET_BYTES_MAX;
+use crate::metrics::BackendMetrics;
+use crate::reactor::{AddressLimits, Addresses, Gate, Jobs, Keyring, ListenerId, PostOffice, verifier};
 
 /// Largest file with a key, in bytes. A larger one is refused.
 const KEY_FILE_BYTES_MAX: usize = 64 * 1024;
@@ -28,16 +34,106 @@ impl std::error::Error for AuthError {}
 ///
 /// A file that cannot be read, or a key that is none, is weak, or is for another `alg`.
 pub fn load(config: &config::Auth) -> Result<Option<Auth>, AuthError> {
-    if !config.is_on() {
-        return Ok(None);
+    match config.is_on() {
+        true => Ok(Some(Auth::new(settings(config), keys(config)?))),
+        false => Ok(None),
     }
+}
+
+/// The keys of the configuration, from the files that it names.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn keys(config: &config::Auth) -> Result<Vec<Key>, AuthError> {
     let mut keys = config.key.iter().map(key).collect::<Result<Vec<_>, _>>()?;
     if !config.jwks_file.is_empty() {
         let what = |what: String| AuthError(format!("auth.jwks_file: {:?}: {what}", config.jwks_file));
         let document = read_at_most(&config.jwks_file, KEY_SET_BYTES_MAX).map_err(what)?;
         keys.extend(key_set(&document).map_err(|error| what(error.to_string()))?.keys);
     }
-    Ok(Some(Auth::new(settings(config), keys)))
+    Ok(keys)
+}
+
+/// Who gets in, and what works beside the reactors for that.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub(super) gate: Gate,
+    /// What the backend's thread counts.
+    pub(super) metrics: Option<Arc<BackendMetrics>>,
+    /// The keys of the node, where tokens are asked for.
+    pub(super) keyring: Option<Keyring>,
+    jobs: Option<Jobs>,
+    desk: Option<Desk>,
+}
+
+impl Entrance {
+    /// For a node of so many reactors.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`], and a file with certificate authorities that is none.
+    pub(super) fn new(config: &Config, reactors: usize) -> Result<Entrance, AuthError> {
+        let mut gate = gate(config);
+        let config = &config.auth;
+        let origins = origins(config).map(Arc::new);
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        (gate.origins, gate.expiring_before_ms) = (origins, ms(config.expiring_before));
+        if !config.is_on() {
+            return Ok(Entrance { gate, metrics: None, keyring: None, jobs: None, desk: None });
+        }
+        let keys = keys(config)?;
+        let auth = Arc::new(Auth::new(settings(config), keys.clone()));
+        let keyring = Some(Keyring::new(auth.clone(), keys));
+        let (verifier, jobs) = verifier(reactors);
+        (gate.auth, gate.verifier) = (Some(auth), Some(verifier));
+        let metrics = Arc::<BackendMetrics>::default();
+        let (backend, desk) = backend::prepare(config, authorities(config)?, metrics.clone()).unzip();
+        let metrics = backend.is_some().then_some(metrics);
+        gate.backend = backend;
+        Ok(Entrance { gate, metrics, keyring, jobs: Some(jobs), desk })
+    }
+
+    /// Starts the threads that check tokens and that ask the backend.
+    ///
+    /// # Errors
+    ///
+    /// The operating system gives no thread.
+    pub(super) fn start(&mut self, post: &PostOffice) -> io::Result<()> {
+        if let Some(jobs) = self.jobs.take() {
+            let post = post.clone();
+            std::thread::Builder::new().name("auth".into()).spawn(move || jobs.run(&post))?;
+        }
+        match (self.desk.take(), &self.keyring) {
+            (Some(desk), Some(keyring)) => desk.start(post.clone(), keyring.clone()),
+            (_, _) => Ok(()),
+        }
+    }
+}
+
+/// What is asked of everybody, with tokens or without.
+fn gate(config: &Config) -> Gate {
+    let pages_only = config.listeners.iter().enumerate().filter(|(_, listener)| listener.admin);
+    Gate {
+        pages_only: pages_only.map(|(at, _)| ListenerId(at as u16)).collect(),
+        addresses: Some(Arc::new(Addresses::new(AddressLimits {
+            connections_max: config.address.connections_max,
+            handshakes_per_second: config.address.handshakes_per_second,
+            half_open_max: config.address.half_open_max,
+            exempt: config.address.exempt.clone(),
+        }))),
+        trusted: Arc::new(config.proxy.trusted.clone()),
+        proxied_listeners: config.listeners.iter().map(|listener| listener.proxy_protocol).collect(),
+        ..Gate::default()
+    }
+}
+
+fn authorities(config: &config::Auth) -> Result<Authorities, AuthError> {
+    match &*config.url_ca {
+        _ if !config.has_tls_url() => Ok(Authorities::none()),
+        "" => Ok(Authorities::of_system()),
+        path => Authorities::from_file(path).map_err(|what| AuthError(format!("auth.url_ca: {path:?} {what}"))),
+    }
 }
 
 /// The keys of programs.

@@ -8,6 +8,7 @@ mod cores;
 mod listen;
 mod log;
 mod memory;
+mod reload;
 mod signals;
 mod tls;
 mod unix;
@@ -20,14 +21,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use auth::AuthError;
+use auth::{AuthError, Entrance};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use listen::Listeners;
+use reload::Reloads;
 use signals::Request;
 use socket2::Socket;
 use tls::TlsError;
 use unix::UnixSocket;
 
+use crate::backend;
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{self, Config, HistoryBounds};
@@ -39,8 +42,7 @@ use crate::limits::CLUSTER_FINISH_MS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    AddressLimits, Addresses, Assignment, DeflateSettings, Gate, Jobs, ListenerId, NodeState, Order, PostOffice,
-    Proxied, Settings, Tls, Wake, Worker, post_office, verifier,
+    Assignment, DeflateSettings, Gate, NodeState, Order, PostOffice, Proxied, Settings, Tls, Wake, Worker, post_office,
 };
 use crate::router::{
     HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings, UserConnections,
@@ -127,7 +129,7 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
     move |error| ServeError::Io { what, error }
 }
 
-/// Serves until a signal ends it: SIGTERM, SIGINT or SIGHUP drains, a second one leaves at once.
+/// Serves until a signal ends it: SIGTERM or SIGINT drains, a second one leaves at once. SIGHUP has files read again.
 ///
 /// # Errors
 /// [`ServeError`]: nothing was served then, or a reactor failed.
@@ -140,7 +142,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 fn serve(config: Config) -> Result<(), ServeError> {
     let cores = cores::assign(&config)?;
     let (descriptors, raised) = memory::raise_descriptor_limit();
-    let own = descriptors::own(cores.len() as u64, config.listeners.len() as u64);
+    let own = descriptors::own(cores.len() as u64, config.listeners.len() as u64) + backend::sockets_max(&config.auth);
     let connections_max = config.limits.connections_max as u64;
     let wanted = descriptors::wanted(connections_max, own);
     // Before the first thread: with one thread the process waits for no lock.
@@ -155,9 +157,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
         return Err(ServeError::Descriptors { limit: descriptors, wanted });
     }
     let requests = signals::catch()?;
-    let (gate, jobs) = gate(&config, cores.len())?;
-    let mut node = Node::new(&config, cores.len(), shares, gate)?;
-    node.jobs = jobs;
+    let entrance = Entrance::new(&config, cores.len()).map_err(ServeError::Auth)?;
+    let mut node = Node::new(&config, cores.len(), shares, entrance)?;
     node.acceptors = tls::load(&config.listeners).map_err(ServeError::Tls)?;
     let keys = auth::api_keys(&config.api).map_err(ServeError::Auth)?;
     let tokens = auth::tokens(&config.auth).map_err(ServeError::Auth)?;
@@ -194,7 +195,16 @@ fn serve(config: Config) -> Result<(), ServeError> {
         );
     }
     announce(&addresses)?;
-    wait(&requests, &reactors, &node.ready, unix, config.drain.timeout)
+    let ready = node.ready;
+    let reloads = Reloads {
+        auth: config.auth,
+        keyring: node.entrance.keyring.take(),
+        post: reactors.post.clone(),
+        listeners: config.listeners,
+        acceptors: node.acceptors,
+    };
+    wait_for_signal(&requests, &reactors, &reloads)?;
+    drain(&requests, &reactors, &ready, unix, config.drain.timeout)
 }
 
 /// Says on stdout where the node listens, in a thread that ends with it: a reader that does not read stops nothing.
@@ -224,8 +234,7 @@ struct Node {
     jitter_seed: u64,
     started: Instant,
     ready: Arc<AtomicBool>,
-    /// Tokens that are looked at beside the reactors, where tokens are asked for.
-    jobs: Option<Jobs>,
+    entrance: Entrance,
     /// What TLS sessions begin with, by listener.
     acceptors: Vec<Option<Arc<Acceptor>>>,
 }
@@ -239,7 +248,7 @@ struct Reactors {
 }
 
 impl Node {
-    fn new(config: &Config, reactors: usize, shares: Shares, gate: Gate) -> Result<Node, ServeError> {
+    fn new(config: &Config, reactors: usize, shares: Shares, entrance: Entrance) -> Result<Node, ServeError> {
         let mut secrets = [0; 42];
         getrandom::fill(&mut secrets).map_err(|error| ServeError::Io {
             what: "cannot get random bytes from the operating system",
@@ -250,10 +259,13 @@ impl Node {
         let (run, rest) = rest.split_first_chunk::<8>().expect("18 bytes hold 8");
         let (jitter_seed, node) = rest.split_first_chunk::<8>().expect("10 bytes hold 8");
         let state = NodeState {
-            metrics: Arc::new(match config.redis.url.address() {
-                None => NodeMetrics::new(reactors),
-                Some(_) => NodeMetrics::new(reactors).in_cluster(),
-            }),
+            metrics: Arc::new(
+                match config.redis.url.address() {
+                    None => NodeMetrics::new(reactors),
+                    Some(_) => NodeMetrics::new(reactors).in_cluster(),
+                }
+                .with_backend(entrance.metrics.clone()),
+            ),
             codec: ClientIdCodec::new(*key, u16::from_ne_bytes([node[0], node[1]])),
             seed: u64::from_ne_bytes(*seed),
             run: u64::from_ne_bytes(*run),
@@ -271,7 +283,7 @@ impl Node {
         });
         let ready = Arc::new(AtomicBool::new(false));
         let jitter_seed = u64::from_ne_bytes(*jitter_seed);
-        let settings = settings(config, shares, gate);
+        let settings = settings(config, shares, entrance.gate.clone());
         Ok(Node {
             settings,
             shares,
@@ -280,7 +292,7 @@ impl Node {
             jitter_seed,
             started: Instant::now(),
             ready,
-            jobs: None,
+            entrance,
             acceptors: Vec::new(),
         })
     }
@@ -313,13 +325,7 @@ impl Node {
         let cluster_waker = self.cluster.as_ref().map(|_| Arc::new(ClusterWaker::default()));
         wakers.extend(cluster_waker.clone().map(|waker| (PeerId::Cluster, waker as Arc<dyn Wake>)));
         let (post, mut mailboxes) = post_office(wakers);
-        if let Some(jobs) = self.jobs.take() {
-            let post = post.clone();
-            std::thread::Builder::new()
-                .name("auth".into())
-                .spawn(move || jobs.run(&post))
-                .map_err(io_error("cannot start the thread that checks tokens"))?;
-        }
+        self.entrance.start(&post).map_err(io_error("cannot start the threads that find out who may connect"))?;
         let mut cluster_finished = None;
         if let (Some(settings), Some(waker)) = (self.cluster.take(), cluster_waker) {
             let mailbox = mailboxes.pop().expect("the last is the cluster's");
@@ -377,30 +383,6 @@ impl Node {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Who gets in, and what another thread looks at for that.
-fn gate(config: &Config, reactors: usize) -> Result<(Gate, Option<Jobs>), ServeError> {
-    let pages_only = config.listeners.iter().enumerate().filter(|(_, listener)| listener.admin);
-    let pages_only = pages_only.map(|(at, _)| ListenerId(at as u16)).collect();
-    let auth = auth::load(&config.auth).map_err(ServeError::Auth)?;
-    let (verifier, jobs) = auth.as_ref().map(|_| verifier(reactors)).unzip();
-    let gate = Gate {
-        auth: auth.map(Arc::new),
-        origins: auth::origins(&config.auth).map(Arc::new),
-        expiring_before_ms: ms(config.auth.expiring_before),
-        verifier,
-        pages_only,
-        addresses: Some(Arc::new(Addresses::new(AddressLimits {
-            connections_max: config.address.connections_max,
-            handshakes_per_second: config.address.handshakes_per_second,
-            half_open_max: config.address.half_open_max,
-            exempt: config.address.exempt.clone(),
-        }))),
-        trusted: Arc::new(config.proxy.trusted.clone()),
-        proxied_listeners: config.listeners.iter().map(|listener| listener.proxy_protocol).collect(),
-    };
-    Ok((gate, jobs))
 }
 
 fn settings(config: &Config, shares: Shares, gate: Gate) -> Settings {
@@ -469,20 +451,27 @@ fn history(config: &Config) -> HistorySettings {
     }
 }
 
-/// Waits for a signal or for a reactor that fails; then for all to have drained, for the time to be up, or for a
-/// second signal.
-fn wait(
+/// Waits for the signal that ends the node, or for a reactor that fails. What another signal has read again is read here.
+fn wait_for_signal(requests: &Receiver<Request>, reactors: &Reactors, reloads: &Reloads) -> Result<(), ServeError> {
+    loop {
+        select! {
+            recv(requests) -> request => match request {
+                Ok(Request::Reload) => reloads.run(),
+                Ok(Request::Drain | Request::Leave) | Err(_) => return Ok(()),
+            },
+            recv(reactors.ended) -> ended => return ended.unwrap_or(Ok(())).map_err(io_error("a reactor failed")),
+        }
+    }
+}
+
+/// Waits for all reactors to have drained, for the time to be up, or for a second signal.
+fn drain(
     requests: &Receiver<Request>,
     reactors: &Reactors,
     ready: &AtomicBool,
     unix: Vec<UnixSocket>,
     drain_max: Duration,
 ) -> Result<(), ServeError> {
-    let failed = io_error("a reactor failed");
-    select! {
-        recv(requests) -> _ => {}
-        recv(reactors.ended) -> ended => return ended.unwrap_or(Ok(())).map_err(failed),
-    }
     ready.store(false, Ordering::Relaxed);
     tracing::info!(timeout_ms = drain_max.as_millis() as u64, "draining: a second signal leaves at once");
     // From here on their paths are the next process's.
@@ -529,7 +518,7 @@ pub fn end_process_if_a_reactor_panics() {
             _ => String::new(),
         };
         let line = format!("fanfare: {name} panicked at {place}: {what}\n{trace}");
-        if name.starts_with("reactor-") || name == "cluster" || name == "auth" {
+        if name.starts_with("reactor-") || name == "cluster" || name == "auth" || name == "backend" {
             tracing::error!(thread = name, place, what, "a reactor panicked: the process ends");
             last_words(line.as_bytes());
             std::process::abort();

@@ -3,7 +3,7 @@
 //! | signal | what it does |
 //! | --- | --- |
 //! | SIGTERM, SIGINT | the first drains, the next leaves at once |
-//! | SIGHUP | drains; nothing where a drain has begun, or where the parent had it ignored (`nohup`) |
+//! | SIGHUP | has files read again; nothing where a drain has begun, or where the parent had it ignored (`nohup`) |
 //! | SIGUSR1, SIGUSR2 | nothing but a log line |
 
 use std::fs;
@@ -18,13 +18,16 @@ use super::{ServeError, io_error};
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
+    /// To read files again that may have changed.
+    Reload,
     /// To go away as the clients like it best.
     Drain,
     /// To end without waiting for them.
     Leave,
 }
 
-/// Starts the thread that takes the signals from now on. Each request comes once at most, and none is lost.
+/// Starts the thread that takes the signals from now on. None is lost: a request to reload that comes while another one waits
+/// is the same one.
 ///
 /// # Errors
 /// Where there is no thread, or the kernel refuses.
@@ -34,15 +37,21 @@ pub(super) fn catch() -> Result<Receiver<Request>, ServeError> {
         caught.push(SIGHUP);
     }
     let mut signals = Signals::new(caught).map_err(io_error("cannot catch signals"))?;
-    // Room for all there will ever be.
-    let (sender, receiver) = bounded(2);
+    // Room for one reload and all others that there will ever be.
+    let (sender, receiver) = bounded(3);
     let take = move || {
         let mut last = None;
         for signal in signals.forever() {
             let next = next(last, signal);
             let name = signal_name(signal).unwrap_or("a signal");
             match next {
-                Some(request) => {
+                Some(Request::Reload) => {
+                    tracing::info!(signal = name, "signal");
+                    if sender.is_empty() {
+                        let _ = sender.try_send(Request::Reload);
+                    }
+                }
+                Some(request @ (Request::Drain | Request::Leave)) => {
                     tracing::info!(signal = name, "signal");
                     // The main thread has ended by itself where it does not listen any more.
                     let _ = sender.try_send(request);
@@ -59,13 +68,14 @@ pub(super) fn catch() -> Result<Receiver<Request>, ServeError> {
     Ok(receiver)
 }
 
-/// What a signal asks for behind the last request; `None` where it asks for nothing more.
+/// What a signal asks for behind the last request to end; `None` where it asks for nothing more.
 fn next(last: Option<Request>, signal: i32) -> Option<Request> {
     match (signal, last) {
-        (SIGTERM | SIGINT | SIGHUP, None) => Some(Request::Drain),
+        (SIGHUP, None) => Some(Request::Reload),
+        (SIGTERM | SIGINT, None) => Some(Request::Drain),
         (SIGTERM | SIGINT, Some(Request::Drain)) => Some(Request::Leave),
-        // A terminal that goes away sends it once by itself and once through its shell: that is no second wish. Others
-        // mean nothing here, and their default would end the process without a word to its clients.
+        // Others mean nothing here, and their default would end the process without a word to its clients. Who goes away
+        // reads nothing again.
         _ => None,
     }
 }
@@ -81,16 +91,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_signal_drains_and_only_a_second_wish_cuts_it_short() {
+    fn the_first_signal_drains_a_second_one_cuts_it_short_and_others_end_nothing() {
         let ask = |signals: &[i32]| {
             let mut last = None;
-            signals.iter().filter_map(|signal| next(last, *signal).inspect(|request| last = Some(*request))).collect()
+            let ends = |request: &Request| *request != Request::Reload;
+            let take = |signal: &i32| {
+                let request = next(last, *signal);
+                last = request.filter(ends).or(last);
+                request
+            };
+            signals.iter().filter_map(take).collect()
         };
         let cases: [(&[i32], &[Request]); 6] = [
             (&[SIGTERM], &[Request::Drain]),
             (&[SIGINT, SIGTERM, SIGTERM], &[Request::Drain, Request::Leave]),
-            (&[SIGHUP, SIGHUP, SIGHUP], &[Request::Drain]),
-            (&[SIGHUP, SIGHUP, SIGINT], &[Request::Drain, Request::Leave]),
+            (&[SIGHUP, SIGHUP], &[Request::Reload, Request::Reload]),
+            (&[SIGHUP, SIGINT, SIGINT], &[Request::Reload, Request::Drain, Request::Leave]),
             (&[SIGTERM, SIGHUP], &[Request::Drain]),
             (&[SIGUSR1, SIGUSR2], &[]),
         ];

@@ -1,0 +1,133 @@
+//! One question to the backend, from the cache or by a request, within its time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Request, Uri, header};
+use tokio::sync::Semaphore;
+
+use super::cache::{Cache, QuestionKey, key_of};
+use super::client::{Client, place};
+use crate::auth::{Decision, Denial, Question};
+use crate::config;
+use crate::limits::DECISION_KEPT_BYTES_MAX;
+use crate::metrics::{About, Answered, BackendMetrics};
+use crate::reactor::{Inquiry, PostOffice};
+
+/// Asks questions. Clones share what is kept and how much may be under way.
+#[derive(Clone)]
+pub(super) struct Asking(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    connect_url: Option<Uri>,
+    join_url: Option<Uri>,
+    under_way: Semaphore,
+    cache: Mutex<Cache>,
+    post: PostOffice,
+    metrics: Arc<BackendMetrics>,
+}
+
+impl Asking {
+    pub(super) fn new(
+        client: Client,
+        settings: &config::Auth,
+        post: PostOffice,
+        metrics: Arc<BackendMetrics>,
+    ) -> Asking {
+        Asking(Arc::new(Shared {
+            client,
+            connect_url: settings.connect_url.uri().cloned(),
+            join_url: settings.join_url.uri().cloned(),
+            under_way: Semaphore::new(settings.url_concurrency),
+            cache: Mutex::new(Cache::new(settings.url_cache)),
+            post,
+            metrics,
+        }))
+    }
+
+    /// Finds the decision and sends it to who waits for it. It takes `auth.url_timeout` at most, the wait for others
+    /// included.
+    pub(super) async fn answer(&self, inquiry: Inquiry) {
+        let shared = &*self.0;
+        let asker = inquiry.asker;
+        let (about, setting, url) = match &inquiry.question {
+            Question::Connect(_) => (About::Connect, "auth.connect_url", &shared.connect_url),
+            Question::Join { .. } => (About::Join, "auth.join_url", &shared.join_url),
+        };
+        let decided = match url {
+            Some(url) => self.decide(about, url, inquiry).await,
+            None => Err("it is not configured".to_owned()),
+        };
+        let decision = decided.unwrap_or_else(|error| {
+            let url = url.as_ref().map(place);
+            tracing::warn!(url, error, "{setting} has decided nothing: who asked is refused");
+            shared.metrics.count_answer(about, Answered::Unavailable);
+            Decision::Denied(Denial::Unavailable)
+        });
+        shared.post.decided(asker, decision);
+    }
+
+    async fn decide(&self, about: About, url: &Uri, inquiry: Inquiry) -> Result<Decision, String> {
+        let shared = &*self.0;
+        let body = inquiry.question.body();
+        let key = key_of_inquiry(url, &inquiry, &body);
+        if let Some(decision) = self.with_cache(|cache, now| cache.find(&key, now)) {
+            shared.metrics.count_answer(about, Answered::Cached);
+            return Ok(decision);
+        }
+        let Inquiry { question, token, forwarded, auth, asker: _ } = inquiry;
+        let mut request = Request::post(url.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json");
+        let fields = request.headers_mut().ok_or("the request cannot be made")?;
+        for (name, value) in &forwarded.0 {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
+            fields.append(name, secret(value)?);
+        }
+        if let Some(token) = &token {
+            fields.insert(header::AUTHORIZATION, secret(format!("Bearer {}", token.0).as_bytes())?);
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
+        let bytes_max = question.answer_bytes_max();
+        let answered = async {
+            let _permit = shared.under_way.acquire().await.map_err(|error| error.to_string())?;
+            shared.client.send(request, bytes_max).await.map_err(|error| error.to_string())
+        };
+        let timeout: Duration = shared.client.timeout();
+        let answer = tokio::time::timeout(timeout, answered).await;
+        let answer = answer.map_err(|_| "there was no decision within auth.url_timeout".to_owned())??;
+        let decision = question.read(&auth, answer.status, &answer.body).map_err(|fault| fault.to_string())?;
+        if answer.body.len() <= DECISION_KEPT_BYTES_MAX {
+            self.with_cache(|cache, now| cache.keep(key, &decision, now));
+        }
+        let is_allowed = match &decision {
+            Decision::Grant(_) => true,
+            Decision::Rooms(rooms) => rooms.iter().all(|room| room.allow),
+            Decision::Denied(_) => false,
+        };
+        shared.metrics.count_answer(about, if is_allowed { Answered::Allowed } else { Answered::Refused });
+        Ok(decision)
+    }
+
+    fn with_cache<T>(&self, with: impl FnOnce(&mut Cache, Instant) -> T) -> T {
+        with(&mut self.0.cache.lock().unwrap_or_else(PoisonError::into_inner), Instant::now())
+    }
+}
+
+fn key_of_inquiry(url: &Uri, inquiry: &Inquiry, body: &[u8]) -> QuestionKey {
+    let url = url.to_string();
+    let token = inquiry.token.as_ref().map_or("", |token| &token.0);
+    let fields = inquiry.forwarded.0.iter().flat_map(|(name, value)| [name.as_bytes(), value]);
+    key_of([url.as_bytes(), body, token.as_bytes()].into_iter().chain(fields))
+}
+
+/// A field's value that no log shows.
+fn secret(value: &[u8]) -> Result<HeaderValue, String> {
+    let mut value = HeaderValue::from_bytes(value).map_err(|_| "a header field cannot be passed on".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}

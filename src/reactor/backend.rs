@@ -1,0 +1,119 @@
+//! The seam to the team's backend, which is asked by another thread: questions go there, decisions come by mail.
+//!
+//! ```text
+//!   reactors ── Inquiry ──► Backend, a thread of the server's ── decision, or new keys ──► the reactors' mailboxes
+//! ```
+//!
+//! A connection has one question at a time under way, however much it sends: it waits in its handshake, or its commands
+//! wait. So the questions of a node are bounded by its connections, and by [`limits::QUESTIONS_MAX`](crate::limits::QUESTIONS_MAX).
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::driver::SlotKey;
+use super::mailbox::PostOffice;
+use crate::auth::{Auth, Decision, Key, Question};
+use crate::conn::Forwarded;
+use crate::ids::ReactorId;
+
+/// Asks the backend, and fetches keys, without making a reactor wait.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// Takes a question, whose decision comes by [`PostOffice::decided`] within `auth.url_timeout`; `false` where too many
+    /// are under way.
+    fn ask(&self, inquiry: Inquiry) -> bool;
+
+    /// A reactor has a token whose key is not here. It is told by [`PostOffice::keys_settled`] when there are no newer keys
+    /// to be had; keys that came before that come by [`Keyring::fetched`].
+    fn want_keys(&self, reactor: ReactorId);
+}
+
+/// What reactors ask for, and of whom.
+#[derive(Clone, Debug)]
+pub struct BackendAccess {
+    /// Who asks in their place.
+    pub backend: Arc<dyn Backend>,
+    /// Whether it decides about connections.
+    pub decides_connects: bool,
+    /// Whether it decides about joins.
+    pub decides_joins: bool,
+    /// Whether there are keys to be fetched.
+    pub has_keys: bool,
+    /// Names of the header fields that go with a question about a connection, in lower case.
+    pub forward: Arc<[String]>,
+}
+
+/// A question of a reactor.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// Who gets the decision.
+    pub asker: Asker,
+    /// What is asked.
+    pub question: Question,
+    /// The token that goes with it.
+    pub token: Option<Token>,
+    /// Header fields that go with it.
+    pub forwarded: Forwarded,
+    /// By which the answer is read.
+    pub auth: Arc<Auth>,
+}
+
+/// The connection that waits for a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub(super) reactor: ReactorId,
+    pub(super) slot: SlotKey,
+}
+
+/// A token, which is a secret: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// A decision on its way to the connection that waits for it.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) slot: SlotKey,
+    pub(super) decision: Decision,
+}
+
+/// The keys of a node, of both sources: the configuration's, which are read again when the operator says so, and those that
+/// are fetched. Whenever one of the two has changed, all reactors are told. Clones are the same keyring.
+#[derive(Clone, Debug)]
+pub struct Keyring(Arc<Mutex<Keys>>);
+
+#[derive(Debug)]
+struct Keys {
+    auth: Arc<Auth>,
+    configured: Vec<Key>,
+    fetched: Vec<Key>,
+}
+
+impl Keyring {
+    /// With the configuration's keys, and none fetched. `auth` gives the settings.
+    pub fn new(auth: Arc<Auth>, configured: Vec<Key>) -> Keyring {
+        Keyring(Arc::new(Mutex::new(Keys { auth, configured, fetched: Vec::new() })))
+    }
+
+    /// Other keys take the place of the configuration's.
+    pub fn configured(&self, keys: Vec<Key>, post: &PostOffice) {
+        self.replace(post, |all| all.configured = keys);
+    }
+
+    /// Other keys take the place of those that were fetched.
+    pub fn fetched(&self, keys: Vec<Key>, post: &PostOffice) {
+        self.replace(post, |all| all.fetched = keys);
+    }
+
+    /// The reactors are told before the next change, so that all end with the same.
+    fn replace(&self, post: &PostOffice, change: impl FnOnce(&mut Keys)) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut all);
+        all.auth = Arc::new(all.auth.with_keys(all.configured.iter().chain(&all.fetched).cloned().collect()));
+        post.keys(&all.auth);
+    }
+}

@@ -1,0 +1,55 @@
+//! What SIGHUP has the server read again: files that the configuration names, each from the same path as at the start. The
+//! configuration itself is not read again.
+//!
+//! Each kind of file is taken as a whole or not at all: a fault leaves what was in force, and one line says which file and
+//! why. Open connections keep what they have.
+
+use std::sync::Arc;
+
+use super::{auth, tls};
+use crate::config;
+use crate::reactor::{Keyring, PostOffice};
+use crate::tls::Acceptor;
+
+/// What is read again, and who is told.
+pub(super) struct Reloads {
+    pub(super) auth: config::Auth,
+    /// Where tokens are asked for.
+    pub(super) keyring: Option<Keyring>,
+    pub(super) post: PostOffice,
+    pub(super) listeners: Vec<config::Listener>,
+    /// What TLS sessions begin with, by listener.
+    pub(super) acceptors: Vec<Option<Arc<Acceptor>>>,
+}
+
+impl Reloads {
+    /// Reads everything again.
+    pub(super) fn run(&self) {
+        self.keys();
+        self.certificates();
+    }
+
+    fn keys(&self) {
+        let Some(keyring) = &self.keyring else { return };
+        match auth::keys(&self.auth) {
+            Ok(keys) => {
+                tracing::info!(keys = keys.len(), "read the keys for tokens again");
+                keyring.configured(keys, &self.post);
+            }
+            Err(error) => tracing::error!(%error, "cannot read the keys for tokens again: the ones before stay"),
+        }
+    }
+
+    fn certificates(&self) {
+        let secured = self.acceptors.iter().flatten().count();
+        if secured == 0 {
+            return;
+        }
+        match tls::reload(&self.listeners, &self.acceptors) {
+            Ok(()) => {
+                tracing::info!(listeners = secured, "read the certificates again: new connections are shown them")
+            }
+            Err(error) => tracing::error!(%error, "cannot read the certificates again: the ones before stay"),
+        }
+    }
+}
