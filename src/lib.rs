@@ -11,7 +11,7 @@
 //! doctor      → config, cgroup, descriptors
 //! server      → backend, cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup, limits
 //! control     → auth, tls, config, loopback, reactor, router, metrics, ids, limits
-//! backend     → config, reactor, auth, metrics, ids, limits
+//! backend     → config, reactor, auth, metrics, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
 //! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, network, limits
 //! auth        → config, limits

@@ -44,14 +44,14 @@ impl KeyRefresh {
 
     /// A token asks for a key that is not there.
     pub fn want(&mut self, now_ms: u64) -> Want {
-        let rests = self.wanted_at.is_some_and(|at| now_ms.saturating_sub(at) < KEYS_WANTED_MS_MIN);
-        if rests && self.due_at > now_ms {
+        if self.due_at <= now_ms {
+            return Want::Wait;
+        }
+        if self.wanted_at.is_some_and(|at| now_ms.saturating_sub(at) < KEYS_WANTED_MS_MIN) {
             return Want::Settled;
         }
-        if !rests {
-            self.wanted_at = Some(now_ms);
-        }
-        self.due_at = self.due_at.min(now_ms);
+        self.wanted_at = Some(now_ms);
+        self.due_at = now_ms;
         Want::Wait
     }
 
@@ -144,5 +144,9 @@ mod tests {
         refresh.ended(2, true, middle);
         assert_eq!(refresh.want(3), Want::Settled);
         assert_eq!(refresh.want(2 + EVERY_MS), Want::Wait);
+        refresh.ended(3 + EVERY_MS, true, middle);
+        assert_eq!(refresh.want(4 + EVERY_MS), Want::Wait, "that one was due anyway");
+        refresh.ended(5 + EVERY_MS, true, middle);
+        assert_eq!(refresh.want(6 + EVERY_MS), Want::Settled);
     }
 }

@@ -106,23 +106,25 @@ pub struct Auth {
     settings: Arc<Settings>,
     keys: Vec<Key>,
     compiled: Arc<Compiled>,
+    generation: u64,
 }
 
 impl Auth {
     /// From keys as they stand in the settings and in key sets, all together.
     pub fn new(settings: Settings, keys: Vec<Key>) -> Auth {
         let compiled = Arc::new(Compiled::new(settings.default.clone()));
-        Auth { settings: Arc::new(settings), keys, compiled }
+        Auth { settings: Arc::new(settings), keys, compiled, generation: 0 }
     }
 
-    /// The same with other keys.
+    /// The same with other keys, of the next generation.
     pub fn with_keys(&self, keys: Vec<Key>) -> Auth {
-        Auth { settings: self.settings.clone(), keys, compiled: self.compiled.clone() }
+        let (settings, compiled) = (self.settings.clone(), self.compiled.clone());
+        Auth { settings, keys, compiled, generation: self.generation + 1 }
     }
 
-    /// How many keys there are.
-    pub fn keys_count(&self) -> usize {
-        self.keys.len()
+    /// How often the keys have changed.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Whether a token is good, and what it says.

@@ -10,10 +10,9 @@ use tokio::sync::mpsc;
 
 use super::client::{Client, place};
 use crate::auth::{Key, KeyRefresh, Want, key_set};
-use crate::ids::ReactorId;
 use crate::limits::KEY_SET_BYTES_MAX;
 use crate::metrics::{BackendMetrics, Fetch};
-use crate::reactor::{Keyring, PostOffice};
+use crate::reactor::{Keyring, KeysWanted, PostOffice};
 
 pub(super) struct KeySource {
     pub(super) client: Client,
@@ -26,7 +25,7 @@ pub(super) struct KeySource {
 
 impl KeySource {
     /// Fetches until the last reactor is gone. `wants` tells of reactors with a token whose key is not here.
-    pub(super) async fn run(self, mut wants: mpsc::UnboundedReceiver<ReactorId>) {
+    pub(super) async fn run(self, mut wants: mpsc::UnboundedReceiver<KeysWanted>) {
         let started = Instant::now();
         let now_ms = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let every_ms = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
@@ -38,15 +37,19 @@ impl KeySource {
                 let is_good = self.fetch_and_keep().await;
                 refresh.ended(now_ms(), is_good, |most| fastrand::u64(0..=most));
                 // Those who came meanwhile have waited for the same.
-                waiting.extend(std::iter::from_fn(|| wants.try_recv().ok()));
+                waiting.extend(std::iter::from_fn(|| wants.try_recv().ok()).map(|wanted| wanted.reactor));
                 waiting.drain(..).for_each(|reactor| self.post.keys_settled(reactor));
                 continue;
             }
             let due = Duration::from_millis(refresh.due_at() - now);
             match tokio::time::timeout(due, wants.recv()).await {
-                Ok(Some(reactor)) => match refresh.want(now_ms()) {
-                    Want::Wait => waiting.push(reactor),
-                    Want::Settled => self.post.keys_settled(reactor),
+                // Newer ones than it knew of are on their way to it.
+                Ok(Some(wanted)) if wanted.generation < self.keyring.generation() => {
+                    self.post.keys_settled(wanted.reactor);
+                }
+                Ok(Some(wanted)) => match refresh.want(now_ms()) {
+                    Want::Wait => waiting.push(wanted.reactor),
+                    Want::Settled => self.post.keys_settled(wanted.reactor),
                 },
                 Ok(None) => return,
                 Err(_) => {}

@@ -11,7 +11,7 @@
 //!   reactors ─ want_keys ─► one loop: due? ─► GET ─► keyring ─► mailboxes
 //! ```
 //!
-//! May import `config`, `reactor`, `auth`, `metrics`, `ids`, `limits`.
+//! May import `config`, `reactor`, `auth`, `metrics`, `limits`.
 
 mod asking;
 mod cache;
@@ -31,10 +31,9 @@ use keys::KeySource;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::config;
-use crate::ids::ReactorId;
 use crate::limits::QUESTIONS_MAX;
 use crate::metrics::BackendMetrics;
-use crate::reactor::{Backend, BackendAccess, Inquiry, Keyring, PostOffice};
+use crate::reactor::{Backend, BackendAccess, Inquiry, Keyring, KeysWanted, PostOffice};
 
 /// Threads that look up the addresses of hosts.
 const LOOKUPS_MAX: usize = 2;
@@ -43,7 +42,7 @@ const LOOKUPS_MAX: usize = 2;
 #[derive(Debug)]
 pub struct Desk {
     questions: mpsc::UnboundedReceiver<Asked>,
-    wants: mpsc::UnboundedReceiver<ReactorId>,
+    wants: mpsc::UnboundedReceiver<KeysWanted>,
     client: Client,
     settings: config::Auth,
     metrics: Arc<BackendMetrics>,
@@ -62,7 +61,7 @@ struct Handle {
     // As many wait in it as there are places.
     questions: mpsc::UnboundedSender<Asked>,
     // Each reactor has one in it at most.
-    wants: mpsc::UnboundedSender<ReactorId>,
+    wants: mpsc::UnboundedSender<KeysWanted>,
     metrics: Arc<BackendMetrics>,
 }
 
@@ -75,9 +74,9 @@ impl Backend for Handle {
         self.questions.send(Asked { inquiry, place }).is_ok()
     }
 
-    fn want_keys(&self, reactor: ReactorId) {
+    fn want_keys(&self, wanted: KeysWanted) {
         // The thread ends with the process alone.
-        let _ = self.wants.send(reactor);
+        let _ = self.wants.send(wanted);
     }
 }
 

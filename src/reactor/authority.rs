@@ -8,8 +8,9 @@ use std::borrow::Cow;
 
 use super::backend::Token;
 use super::connection::Phase;
+use super::decisions::undecided;
 use super::driver::{Driver, SlotKey};
-use super::gate::what_is_wrong;
+use super::gate::{Way, what_is_wrong};
 use super::identity::{Expiry, Pending, RAW_PREFIX, Rates};
 use super::worker::{Settings, Worker};
 use crate::auth::{Grant, Permissions, TokenError, When};
@@ -92,13 +93,24 @@ impl<D: Driver> Worker<D> {
             return Err(Rejection { id, code: ErrorCode::MissingField, message });
         };
         let Some(auth) = &self.settings.gate.auth else { return Err(Rejection::unknown_type(id)) };
-        if !self.settings.gate.waits(auth, &token) {
-            let outcome = auth.verify(&token, self.unix_ms, When::Refresh);
-            return self.replace_token(slot, outcome, id);
+        match self.settings.gate.way(auth, &token) {
+            Way::Here => {
+                let outcome = auth.verify(&token, self.unix_ms, When::Refresh);
+                let grant = match outcome {
+                    Ok(grant) if self.settings.gate.decides_connects() => grant,
+                    outcome => return self.replace_token(slot, outcome, id),
+                };
+                if !self.ask_about_token(slot, Token(token.into_owned()), grant) {
+                    return Err(undecided(id));
+                }
+                self.hold_up(slot, Pending::Deciding { id: id.map(Into::into) });
+            }
+            Way::Verifier | Way::NewerKeys => {
+                let waiting = Pending::Waiting { id: id.map(Into::into), token: Token(token.into_owned()) };
+                self.hold_up(slot, waiting);
+                self.look_at_token(slot);
+            }
         }
-        let waiting = Pending::Waiting { id: id.map(Into::into), token: Token(token.into_owned()) };
-        self.hold_up(slot, waiting);
-        self.look_at_token(slot);
         Ok(())
     }
 

@@ -22,9 +22,18 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// are under way.
     fn ask(&self, inquiry: Inquiry) -> bool;
 
-    /// A reactor has a token whose key is not here. It is told by [`PostOffice::keys_settled`] when there are no newer keys
+    /// A reactor has a token whose key is not among those of this [`Auth::generation`]. It is told by [`PostOffice::keys_settled`] when there are no newer keys
     /// to be had; keys that came before that come by [`Keyring::fetched`].
-    fn want_keys(&self, reactor: ReactorId);
+    fn want_keys(&self, wanted: KeysWanted);
+}
+
+/// A reactor's wish for newer keys.
+#[derive(Clone, Copy, Debug)]
+pub struct KeysWanted {
+    /// Who is told.
+    pub reactor: ReactorId,
+    /// Newer ones than those of this [`Auth::generation`].
+    pub generation: u64,
 }
 
 /// What reactors ask for, and of whom.
@@ -107,6 +116,11 @@ impl Keyring {
     /// Other keys take the place of those that were fetched.
     pub fn fetched(&self, keys: Vec<Key>, post: &PostOffice) {
         self.replace(post, |all| all.fetched = keys);
+    }
+
+    /// The [`Auth::generation`] that all reactors have, or are about to get.
+    pub fn generation(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).auth.generation()
     }
 
     /// The reactors are told before the next change, so that all end with the same.

@@ -16,40 +16,40 @@ use crate::limits::RETRY_AFTER_S_MAX;
 use crate::protocol::{self, Command, ErrorCode, Position, Rejection, Request, Rooms};
 
 impl<D: Driver> Worker<D> {
-    /// Asks who a client is that connects, or that shows another token in `refresh`. What it has shown is good.
-    pub(super) fn ask_about(&mut self, slot: SlotKey, shown: Option<(Token, Grant)>) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let (token, says) = shown
-            .map(|(token, grant)| {
-                let Grant { user, expires_unix_ms, issued_unix_s, permissions: _ } = grant;
-                (token, TokenSays { user, expires_unix_ms, issued_unix_s })
-            })
-            .unzip();
-        let (visitor, forwarded) = match connection.authorizing_mut() {
-            Some(Authorizing { upgrade, remote, origin, forwarded, .. }) => {
-                let protocol = match upgrade.as_ref().map(|upgrade| &upgrade.target) {
-                    Some(Target::Raw { room, .. }) => Protocol::Raw(room.clone()),
-                    Some(Target::Json { .. }) | None => Protocol::Json,
-                };
-                let address = match remote {
-                    RemoteAddr::Tcp(addr) => Some(addr.ip().to_canonical().to_string()),
-                    RemoteAddr::Unix => None,
-                };
-                let visitor = Visitor { protocol, address, origin: origin.take(), token: says, is_open: false };
-                (visitor, std::mem::take(forwarded))
-            }
-            None => {
-                let pending = connection.authority_mut().and_then(|authority| authority.pending.as_deref_mut());
-                let Some(pending @ Pending::Verifying { .. }) = pending else { return };
-                if let Pending::Verifying { id } = pending {
-                    *pending = Pending::Deciding { id: id.take() };
-                }
-                let protocol = Protocol::Json;
-                let visitor = Visitor { protocol, address: None, origin: None, token: says, is_open: true };
-                (visitor, Forwarded::default())
-            }
+    /// Asks who a client is whose request waits. What it has shown is good.
+    pub(super) fn ask_about_request(&mut self, slot: SlotKey, shown: Option<(Token, Grant)>) {
+        let authorizing = self.connections.get_mut(slot).and_then(|connection| connection.authorizing_mut());
+        let Some(Authorizing { upgrade, remote, origin, forwarded, .. }) = authorizing else { return };
+        let protocol = match upgrade.as_ref().map(|upgrade| &upgrade.target) {
+            Some(Target::Raw { room, .. }) => Protocol::Raw(room.clone()),
+            Some(Target::Json { .. }) | None => Protocol::Json,
         };
+        let address = match remote {
+            RemoteAddr::Tcp(addr) => Some(addr.ip().to_canonical().to_string()),
+            RemoteAddr::Unix => None,
+        };
+        let (origin, forwarded) = (origin.take(), std::mem::take(forwarded));
+        let (token, says) = shown.map(|(token, grant)| (token, says(grant))).unzip();
+        let visitor = Visitor { protocol, address, origin, token: says, is_open: false };
         if !self.ask(slot, Question::Connect(visitor), token, forwarded) {
+            self.decided(Decided { slot, decision: Decision::Denied(Denial::Unavailable) });
+        }
+    }
+
+    /// Asks about another token of an open connection, which is good; whether the question is under way.
+    pub(super) fn ask_about_token(&self, slot: SlotKey, token: Token, grant: Grant) -> bool {
+        let (protocol, token_says) = (Protocol::Json, Some(says(grant)));
+        let visitor = Visitor { protocol, address: None, origin: None, token: token_says, is_open: true };
+        self.ask(slot, Question::Connect(visitor), Some(token), Forwarded::default())
+    }
+
+    /// The token of a `refresh` has waited, and is good.
+    pub(super) fn ask_about_refresh(&mut self, slot: SlotKey, token: Token, grant: Grant) {
+        let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
+        let Some(pending) = authority.and_then(|authority| authority.pending.as_deref_mut()) else { return };
+        let Pending::Verifying { id } = pending else { return };
+        *pending = Pending::Deciding { id: id.take() };
+        if !self.ask_about_token(slot, token, grant) {
             self.decided(Decided { slot, decision: Decision::Denied(Denial::Unavailable) });
         }
     }
@@ -234,7 +234,13 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-fn undecided<'a>(id: Option<&'a str>) -> Rejection<'a> {
+/// What of a good token the backend's answer builds on.
+fn says(grant: Grant) -> TokenSays {
+    let Grant { user, expires_unix_ms, issued_unix_s, permissions: _ } = grant;
+    TokenSays { user, expires_unix_ms, issued_unix_s }
+}
+
+pub(super) fn undecided<'a>(id: Option<&'a str>) -> Rejection<'a> {
     let message = Cow::Borrowed("it cannot be found out now whether this is allowed: try again later");
     Rejection { id, code: ErrorCode::Unavailable, message }
 }

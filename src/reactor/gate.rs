@@ -2,7 +2,7 @@
 //! Whoever is refused at one step learns nothing about the next.
 //!
 //! ```text
-//!   admit ─┬─► look_at_token ─┬─► (verifier's thread) ─► judge ─┬─► ask_about ─► (backend) ─► decided ─┬─► pass ─► enter
+//!   admit ─┬─► look_at_token ─┬─► (verifier's thread) ─► judge ─┬─► ask_about_request ─► (backend) ─► decided ─┬─► pass ─► enter
 //!          │                  └─► (newer keys are fetched) ─┘   └──────────────────────────────────────┘
 //!          └── no token ──────────────────────────────────────────► the same
 //! ```
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
-use super::backend::{BackendAccess, Token};
+use super::backend::{BackendAccess, KeysWanted, Token};
 use super::connection::{Authorizing, Phase};
 use super::driver::{Driver, ListenerId, RemoteAddr, SlotKey};
 use super::identity::{Passport, Pending, raw_room};
@@ -91,26 +91,18 @@ impl Gate {
     }
 
     /// Where a token is looked at.
-    fn way(&self, auth: &Auth, token: &str) -> Way {
+    pub(super) fn way(&self, auth: &Auth, token: &str) -> Way {
         match auth.cost(token) {
             Cost::Slow if self.verifier.is_some() => Way::Verifier,
             Cost::KeyMissing if self.backend.as_ref().is_some_and(|access| access.has_keys) => Way::NewerKeys,
             Cost::Inline | Cost::Slow | Cost::KeyMissing => Way::Here,
         }
     }
-
-    /// Whether a token has to wait for another thread.
-    pub(super) fn waits(&self, auth: &Auth, token: &str) -> bool {
-        match self.way(auth, token) {
-            Way::Here => self.decides_connects(),
-            Way::Verifier | Way::NewerKeys => true,
-        }
-    }
 }
 
 /// Where a token is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// On the reactor.
     Here,
     /// By the thread that checks signatures by public keys.
@@ -179,7 +171,7 @@ impl<D: Driver> Worker<D> {
         match passport {
             Some(passport) => self.pass(slot, passport),
             None if has_token => self.look_at_token(slot),
-            None => self.ask_about(slot, None),
+            None => self.ask_about_request(slot, None),
         }
     }
 
@@ -196,7 +188,7 @@ impl<D: Driver> Worker<D> {
                 let was_asked = !self.asked.keyless.is_empty();
                 self.asked.keyless.push(slot);
                 if let (false, Some(access)) = (was_asked, &self.settings.gate.backend) {
-                    access.backend.want_keys(self.me);
+                    access.backend.want_keys(KeysWanted { reactor: self.me, generation: auth.generation() });
                 }
             }
             Way::Here => self.judge_here(slot, &auth),
@@ -280,8 +272,11 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match (connection.phase(), outcome) {
             (Phase::Authorizing(_), Err(error)) => self.refuse(slot, refusal_of(error)),
-            (Phase::Authorizing(_) | Phase::Json, Ok(grant)) if self.settings.gate.decides_connects() => {
-                self.ask_about(slot, Some((token, grant)));
+            (Phase::Authorizing(_), Ok(grant)) if self.settings.gate.decides_connects() => {
+                self.ask_about_request(slot, Some((token, grant)));
+            }
+            (Phase::Json, Ok(grant)) if self.settings.gate.decides_connects() => {
+                self.ask_about_refresh(slot, token, grant);
             }
             (Phase::Authorizing(_), Ok(grant)) => self.pass(slot, Passport::Token(grant)),
             (Phase::Json, outcome) => self.refresh_judged(slot, outcome),

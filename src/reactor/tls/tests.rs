@@ -75,7 +75,10 @@ impl Echo {
                 }
                 Completion::Writable(slot) => drop(self.has_room.insert(slot, true)),
                 Completion::Ended(slot) => self.ended.push(slot),
-                Completion::Detached(..) | Completion::Released(_) => panic!("nothing is given up here"),
+                Completion::Detached(..)
+                | Completion::Released(_)
+                | Completion::Proxied(..)
+                | Completion::NotProxied(_) => panic!("nothing is given up here, and no proxy is there"),
             }
         }
         self.flush();
