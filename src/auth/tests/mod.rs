@@ -1,5 +1,6 @@
 //! Tokens, good and bad.
 
+mod backend_tests;
 mod vectors;
 
 use data_encoding::BASE64URL_NOPAD;
