@@ -28,6 +28,9 @@ use fanfare::router::{
 };
 use fanfare::time::{Millis, wheel::Wheel};
 use ring::rand::SystemRandom;
+use ring::signature::{self, KeyPair, UnparsedPublicKey, VerificationAlgorithm};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tungstenite::protocol::frame::FrameHeader;
@@ -635,7 +638,8 @@ fn permissions(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A whole token, from its text to what it grants, by the way it is signed.
+/// A whole token, from its text to what it grants, by the way it is signed; `bare` is the signature alone, as the library
+/// checks it.
 fn tokens(criterion: &mut Criterion) {
     let random = SystemRandom::new();
     let secret = b"0123456789abcdef0123456789abcdef";
@@ -670,7 +674,25 @@ fn tokens(criterion: &mut Criterion) {
         let token = signer.sign(None, claims, &random).expect("there is randomness");
         row(alg.as_str(), Key::public_pem(alg, None, public.as_bytes()).expect("a key"), token);
     }
+    let ecdsa = &signature::ECDSA_P256_SHA256_FIXED_SIGNING;
+    let p256 = signature::EcdsaKeyPair::from_pkcs8(ecdsa, &der(P256_PRIVATE), &random).expect("a key");
+    let ed25519 = signature::Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(ED25519_PRIVATE)).expect("a key");
+    let p256_signature = p256.sign(&random, claims.as_bytes()).expect("there is randomness");
+    let (p256, ed25519_signature) = (p256.public_key().as_ref(), ed25519.sign(claims.as_bytes()));
+    let mut bare = |alg: Alg, verification: &'static dyn VerificationAlgorithm, key: &[u8], signature: &[u8]| {
+        let key = UnparsedPublicKey::new(verification, key);
+        group.bench_function(BenchmarkId::new("bare", alg.as_str()), |bencher| {
+            bencher.iter(|| key.verify(black_box(claims.as_bytes()), signature).expect("it is good"));
+        });
+    };
+    bare(Alg::Es256, &signature::ECDSA_P256_SHA256_FIXED, p256, p256_signature.as_ref());
+    bare(Alg::EdDsa, &signature::ED25519, ed25519.public_key().as_ref(), ed25519_signature.as_ref());
     group.finish();
+}
+
+/// What stands in a private key's PEM.
+fn der(pem: &str) -> Vec<u8> {
+    PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).expect("a key").secret_pkcs8_der().to_vec()
 }
 
 /// The keys of the tests, which were made for them.

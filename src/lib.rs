@@ -6,10 +6,11 @@
 //! ```text
 //! main        → cli
 //! cli         → bench, client, cluster, config, doctor, server, auth, limits
-//! bench       → auth, client, config, frame
+//! bench       → auth, client, config, frame, niceness
 //! client      → config
 //! doctor      → config, cgroup, descriptors
-//! server      → backend, cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup, limits
+//! server      → backend, cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup,
+//!               niceness, limits
 //! control     → auth, tls, config, loopback, reactor, router, metrics, ids, limits
 //! backend     → config, reactor, auth, metrics, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
@@ -30,6 +31,7 @@
 //! descriptors → limits
 //! cgroup      →
 //! network     →
+//! niceness    →
 //! limits      →
 //! ```
 //!
@@ -64,6 +66,7 @@ pub mod limits;
 pub mod loopback;
 pub mod metrics;
 pub mod network;
+mod niceness;
 pub mod protocol;
 pub mod reactor;
 pub mod router;

@@ -27,6 +27,10 @@ pub const EXPIRY_JITTER_MS_MAX: u64 = 4_000;
 /// their connections.
 pub const VERIFICATIONS_UNDER_WAY: usize = 64;
 
+/// By how much the thread that checks signatures by public keys stands back where it shares a core with a reactor
+/// (nice(2)): deliveries go first, and logins get what is left, a quarter of a core at least.
+pub const VERIFIER_NICENESS: i32 = 5;
+
 /// Keys that check tokens, of the settings and of a key set each. One more in the settings is refused, in a key set the
 /// whole set.
 pub const TOKEN_KEYS_MAX: usize = 100;
@@ -149,8 +153,10 @@ pub const CONSOLE_TOKEN_S: u64 = 600;
 /// Readiness events taken from the kernel in one turn; the rest come in the next.
 pub const EVENTS_PER_TURN: usize = 1024;
 
-/// Connections accepted from one listener in one turn; the rest wait in the backlog for the next.
-pub const ACCEPTS_PER_TURN: usize = 256;
+/// Connections accepted in one turn; the rest wait in the backlog for the next. Behind each stands a handshake, perhaps a
+/// token and a first join, some 50 µs: clients that come all at once lengthen a turn by a millisecond or two, and not by
+/// what their number is.
+pub const ACCEPTS_PER_TURN: usize = 32;
 
 /// Connections answered 503 in one go while descriptors have run out; then accepting pauses.
 pub const REFUSALS_PER_PAUSE: usize = 64;

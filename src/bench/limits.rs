@@ -131,7 +131,7 @@ pub(super) const TOKEN_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
 pub(super) const LOGINS_PER_ROOM: usize = 10;
 
 /// By how much the thread of those who log in stands back where it shares a core with the measuring one (nice(2)).
-pub(super) const LOGINS_NICENESS: i32 = 19;
+pub(super) const LOGINS_NICENESS: i32 = 5;
 
 /// Descriptors beside the connections: standard streams, poll, timer, files of `/proc`.
 pub(super) const DESCRIPTORS_SPARE: u64 = 32;

@@ -7,8 +7,6 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::setpriority_process;
-
 use super::connect::Watch;
 use super::crowd::{Crowd, Seat};
 use super::halves::{Half, Twice};
@@ -21,6 +19,7 @@ use super::runner::Runner;
 use super::schedule::Schedule;
 use super::times::Times;
 use super::{BenchError, Options};
+use crate::niceness::stand_back;
 
 /// Runs the scenario.
 pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, BenchError> {
@@ -89,8 +88,7 @@ struct LoginTally {
 impl LoginStorm {
     fn start(mut crowd: Crowd, count: usize) -> Result<LoginStorm, BenchError> {
         let log_in = move || {
-            // Where the kernel does not allow it, the figures have the generator's own doing in them.
-            let _ = setpriority_process(None, LOGINS_NICENESS);
+            stand_back(LOGINS_NICENESS);
             let (start, mut watch) = (Instant::now(), Watch::default());
             crowd.open(count, &mut watch, &mut Progress::hidden())?;
             Ok(LoginTally { crowd, took: start.elapsed(), faults: watch.faults })

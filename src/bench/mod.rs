@@ -8,7 +8,7 @@
 //! about the server's process only what `/proc` tells anyone.
 //!
 //! Imports `client` (for URLs, TLS and tokens), `auth` (to make tokens), `config` (for the forms in which numbers, sizes and
-//! durations are written) and nothing else of this crate.
+//! durations are written), `niceness`, and nothing else of this crate.
 //!
 //! ```text
 //! options ─► scenario (load, private, idle, connect, storm, hostile, logins) ─► report ─► table or JSON

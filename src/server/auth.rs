@@ -9,8 +9,9 @@ use crate::auth::{Alg, Allowance, ApiGrant, ApiKeys, Auth, Key, Origins, Setting
 use crate::backend::{self, Authorities, Desk};
 use crate::config::{self, AuthKey, Config, KeyMaterial, SecretPlace, one_line, read_at_most};
 use crate::control::{Minter, Tokens};
-use crate::limits::KEY_SET_BYTES_MAX;
+use crate::limits::{KEY_SET_BYTES_MAX, VERIFIER_NICENESS};
 use crate::metrics::BackendMetrics;
+use crate::niceness::stand_back;
 use crate::reactor::{AddressLimits, Addresses, Gate, Jobs, Keyring, ListenerId, PostOffice, verifier};
 
 /// Largest file with a key, in bytes. A larger one is refused.
@@ -102,7 +103,10 @@ impl Entrance {
     pub(super) fn start(&mut self, post: &PostOffice) -> io::Result<()> {
         if let Some(jobs) = self.jobs.take() {
             let post = post.clone();
-            std::thread::Builder::new().name("auth".into()).spawn(move || jobs.run(&post))?;
+            std::thread::Builder::new().name("auth".into()).spawn(move || {
+                stand_back(VERIFIER_NICENESS);
+                jobs.run(&post);
+            })?;
         }
         match (self.desk.take(), &self.keyring) {
             (Some(desk), Some(keyring)) => desk.start(post.clone(), keyring.clone()),

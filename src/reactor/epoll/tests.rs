@@ -13,6 +13,15 @@ fn one() -> (Epoll, UnixStream) {
     (driver, peer)
 }
 
+/// A listener on a free port.
+fn listener() -> Socket {
+    let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a port");
+    socket.listen(64).expect("a backlog");
+    socket.set_nonblocking(true).expect("a socket that does not block");
+    socket
+}
+
 /// Sends what the socket has room for.
 fn fill(peer: &mut UnixStream) {
     while let Ok(1..) = peer.write(&[0; 4096]) {}
@@ -90,13 +99,6 @@ fn a_paused_socket_tells_that_it_broke() {
 
 #[test]
 fn listeners_take_turns() {
-    let listener = || {
-        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a port");
-        socket.listen(64).expect("a backlog");
-        socket.set_nonblocking(true).expect("a socket that does not block");
-        socket
-    };
     let listeners = [listener(), listener()];
     let addresses = listeners.each_ref().map(|socket| socket.local_addr().expect("an address"));
     let ports = addresses.each_ref().map(|address| address.as_socket().expect("TCP").port());
@@ -112,4 +114,20 @@ fn listeners_take_turns() {
         accepted.push(listener.0);
     }
     assert_eq!(accepted, [0, 1, 0, 1, 0, 0]);
+}
+
+/// However many clients come at once, those who are connected already wait for a few of them only.
+#[test]
+fn a_turn_accepts_so_many_and_the_rest_wait_for_the_next() {
+    let listener = listener();
+    let port = listener.local_addr().expect("an address").as_socket().expect("TCP").port();
+    let (mut driver, _) = Epoll::new(vec![listener], Instant::now()).expect("an epoll");
+    let connect = |_| std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    let _clients: Vec<_> = (0..ACCEPTS_PER_TURN + 5).map(connect).collect();
+    for accepted in [ACCEPTS_PER_TURN, 5, 0] {
+        driver.wait(Some(0)).expect("a wait");
+        let of_this_turn: Vec<_> = std::iter::from_fn(|| driver.next()).collect();
+        assert!(of_this_turn.iter().all(|completion| matches!(completion, Completion::Accepted(_))));
+        assert_eq!(of_this_turn.len(), accepted);
+    }
 }
