@@ -150,8 +150,9 @@ impl Server {
         let mut server = Server { child, settings: settings_kept, listeners: Vec::new(), log, log_reader };
         let listeners: Vec<&str> =
             settings.windows(2).filter(|pair| pair[0] == "--listen").map(|pair| pair[1]).collect();
+        let for_operator = settings.iter().filter(|setting| **setting == "--admin.listen").count();
         match lines {
-            Some(lines) => server.await_listeners(&lines, listeners.len().max(1)),
+            Some(lines) => server.await_listeners(&lines, listeners.len().max(1) + for_operator),
             None => {
                 server.listeners = listeners.iter().map(|addr| format!("http://{addr}/")).collect();
                 eventually("the server accepts", || TcpStream::connect(server.addr()).is_ok());
@@ -345,17 +346,26 @@ pub struct HttpAnswer {
 
 /// `GET target` over a connection of its own, read until the server closes it.
 pub fn http_get(server: &dyn Entrance, target: &str) -> HttpAnswer {
-    use std::io::Write;
     let addr = server.next_addr();
-    let mut stream = TcpStream::connect(addr).expect("the server should accept");
+    http_ask(&addr, &format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"))
+}
+
+/// The answer to a whole request over a connection of its own, read until the server closes it.
+pub fn http_ask(server: &dyn Entrance, request: &str) -> HttpAnswer {
+    let stream = TcpStream::connect(server.next_addr()).expect("the server should accept");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-    let request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    http_ask_over(stream, request)
+}
+
+/// The same over a connection of any kind.
+pub fn http_ask_over(mut stream: impl Read + std::io::Write, request: &str) -> HttpAnswer {
+    let line = request.lines().next().unwrap_or_default();
     stream.write_all(request.as_bytes()).expect("the request should be taken");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("GET {target}: {error}"));
+    stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("{line}: {error}"));
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) =
-        answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("GET {target}: no complete head in {answer:?}"));
+        answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{line}: no complete head in {answer:?}"));
     HttpAnswer { status: raw::status_of(head), head: head.to_owned(), body: body.to_owned() }
 }
 

@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use super::{Entrance, eventually, free_addr, temporary_path};
 
 /// An `nginx`, killed when dropped. At `/` it does what it does by itself, which is to pass on requests without their
-/// upgrade; at `/push/` it does what `examples/cluster/nginx.conf` says.
+/// upgrade; at `/push/` it does what `examples/cluster/nginx.conf` says. At `/upgrade/` it leaves no mark but what it writes
+/// into `Connection`, at `/unmarked/` none at all; at `/forwarded/` and `/forwarded-upgrade/` it says whom it asks for.
 pub struct Nginx {
     process: Child,
     addr: SocketAddr,
@@ -82,6 +83,28 @@ http {{
       proxy_set_header Connection $connection_header;
       proxy_set_header Host $host;
       proxy_buffering off;
+    }}
+    location /upgrade/ {{
+      proxy_pass http://{server}/;
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection upgrade;
+    }}
+    location /forwarded/ {{
+      proxy_pass http://{server}/;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }}
+    location /forwarded-upgrade/ {{
+      proxy_pass http://{server}/;
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_header;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }}
+    location /unmarked/ {{
+      proxy_pass http://{server}/;
+      proxy_http_version 1.1;
+      proxy_set_header Connection '';
     }}
   }}
 }}
