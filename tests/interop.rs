@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use fanfare_testing::nginx::Nginx;
-use fanfare_testing::{Client, PATIENCE, Server, Signal, await_metric, metric};
+use fanfare_testing::{Client, PATIENCE, Server, Signal, await_metric, http_ask, metric, temporary_path};
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
@@ -37,6 +37,7 @@ suite! {
     chromium_console,
     chromium_console_behind_a_path_of_nginx,
     chromium_console_on_narrow_screens,
+    chromium_console_with_tokens,
     example_node,
     example_python,
     example_rust,
@@ -124,6 +125,35 @@ fn chromium_console_on_narrow_screens(reactors: usize) {
     let server = Server::with_reactors(reactors, &[]);
     let counts = run(node_script("console_narrow.mjs").arg(format!("http://{}", server.addr())));
     assert_eq!(counts, json!({"widths": 9, "cut": 0}));
+}
+
+/// On the machine itself the page gets its tokens from the server; behind a proxy a person pastes one, and an API key.
+fn chromium_console_with_tokens(reactors: usize) {
+    const API_KEY: &str = "a-key-of-the-tests-that-is-good-for-reading";
+    let _alone = one_browser_at_a_time();
+    let files = ["a secret of the tests, of more than 32 bytes", API_KEY].map(|text| {
+        let path = temporary_path("secret");
+        std::fs::write(&path, text).expect("a file");
+        path
+    });
+    let auth_key = format!("alg=HS256,secret_file={}", files[0].display());
+    let api_key = format!("name=a,verbs=read,secret_file={}", files[1].display());
+    let server = Server::with_reactors(reactors, &["--auth.key", &auth_key, "--api.key", &api_key]);
+    files.iter().for_each(|path| std::fs::remove_file(path).expect("it is there"));
+    let counts = run(node_script("console_tokens.mjs").arg(format!("http://{}", server.addr())).arg("made"));
+    assert_eq!(counts, json!({"online": 2, "said": 2, "refused": 0, "counters": 1}));
+    await_metric(&server, "fanfare_connections", 0);
+    let addr = server.addr();
+    let request = format!(
+        "POST /console/token HTTP/1.1\r\nHost: {addr}\r\nX-Fanfare-Console: 1\r\nContent-Type: application/json\r\n\
+         Content-Length: 15\r\n\r\n{{\"sub\":\"alice\"}}"
+    );
+    let answer: Value = serde_json::from_str(&http_ask(&addr, &request).body).expect("a token");
+    let nginx = Nginx::before(&server);
+    let mut script = node_script("console_tokens.mjs");
+    script.arg(format!("http://{}/push", nginx.addr())).arg("asked");
+    let counts = run(script.arg(answer["token"].as_str().expect("a token")).arg(API_KEY));
+    assert_eq!(counts, json!({"online": 2, "said": 2, "refused": 7, "counters": 1}));
 }
 
 fn example_node(reactors: usize) {

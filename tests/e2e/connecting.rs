@@ -142,7 +142,7 @@ pub fn http_is_served_on_the_same_port(way: Way) {
         assert_eq!(answer.status, 426, "GET {target}: {}", answer.head);
         assert!(answer.head.to_ascii_lowercase().contains("upgrade: websocket"), "{}", answer.head);
     }
-    for target in ["https://x/health/live", "ws://x:80", "HTTP://x?a/ws", "hTTp://x/stats"] {
+    for target in ["https://x/health/live", "ws://x:80", "HTTP://x?a/ws", "hTTp://x/console/tokens"] {
         assert_eq!(http_get(&server, target).status, 200, "GET {target}");
     }
     alice.barrier();
