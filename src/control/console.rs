@@ -38,7 +38,7 @@ pub enum Tokens {
     /// With one that is made elsewhere.
     Asked,
     /// With one, and the server has a secret that it could be made with.
-    Made(Minter),
+    Made(Box<Minter>),
 }
 
 /// What tokens of the console are made with.
@@ -223,7 +223,7 @@ mod tests {
         }
         for field in GOOD {
             let twice = [&GOOD[..], &[field]].concat();
-            assert_eq!(is_of_the_page(&headers(&twice)), false, "{} twice", field.0);
+            assert!(!is_of_the_page(&headers(&twice)), "{} twice", field.0);
         }
     }
 

@@ -181,12 +181,12 @@ pub fn tokens(config: &config::Auth) -> Result<Tokens, AuthError> {
     let signing = SigningKey::secret(alg, &material(key)?);
     let signing = signing.map_err(|error| AuthError(format!("{}: auth.key: {error}", key.place)))?;
     let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    Ok(Tokens::Made(Minter {
+    Ok(Tokens::Made(Box::new(Minter {
         key: signing,
         kid: key.kid.clone(),
         issuer: text(&config.issuer),
         audience: text(&config.audience),
-    }))
+    })))
 }
 
 /// Which web pages may connect; `None` where that is not asked.
