@@ -1,8 +1,8 @@
 //! The wire contract, end to end: the built binary against tungstenite's client, with compression beneath it where that
-//! is what a case is about. One process with one reactor, one with two, and two processes with a Redis between them to
-//! which the clients of a case connect in turn.
+//! is what a case is about. One process with one reactor, one with two, one that is spoken to over TLS, and two processes
+//! with a Redis between them to which the clients of a case connect in turn.
 //!
-//! Every case is a function of the way it is served; the list at the end makes three tests of each. What is by nature
+//! Every case is a function of the way it is served; the list at the end makes four tests of each. What is by nature
 //! about one process is a function of its reactors, and stands in a list of its own with the reason.
 
 mod compression;
@@ -33,6 +33,9 @@ macro_rules! suite {
         mod two_reactors {
             $($(#[test] fn $case() { super::$module::$case(super::Way::Reactors(2)); })*)*
             $($(#[doc = $reason] #[test] fn $own_case() { super::$own::$own_case(2); })*)*
+        }
+        mod secured {
+            $($(#[test] fn $case() { super::$module::$case(super::Way::Secured); })*)*
         }
         mod two_nodes {
             $($(#[test] fn $case() { super::$module::$case(super::Way::TwoNodes); })*)*

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::temporary_path;
 
-/// A certificate authority, and a certificate of it for 127.0.0.1.
+/// A certificate authority, and certificates of it: one for 127.0.0.1, and others as they are made.
 pub struct Certificates {
     folder: PathBuf,
 }
@@ -26,12 +26,30 @@ impl Certificates {
         let name = format!("/CN={}", certificates.folder.file_name().unwrap_or_default().display());
         let root = ["req", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", &name, "-days", "2"];
         certificates.openssl(&[&root, &key[..]].concat());
-        let request = ["req", "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server"];
-        certificates.openssl(&[&request, &key[..]].concat());
-        fs::write(certificates.folder.join("extensions"), "subjectAltName=IP:127.0.0.1\n").expect("a file of our own");
-        let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-        certificates.openssl(&[&sign, &["-extfile", "extensions", "-days", "1", "-out", "server.pem"][..]].concat());
+        certificates.sign("server", "/CN=server", "IP:127.0.0.1");
         certificates
+    }
+
+    /// Makes a certificate of the authority, `NAME.pem`, and its key, `NAME.key`: with this subject, and these alternative
+    /// names if there are any, both as openssl writes them.
+    ///
+    /// # Panics
+    ///
+    /// Where openssl is not there, or does not take them.
+    #[track_caller]
+    pub fn sign(&self, name: &str, subject: &str, alternative_names: &str) {
+        let file = |kind: &str| format!("{name}.{kind}");
+        let (key, request, certificate, extensions) = (file("key"), file("csr"), file("pem"), file("extensions"));
+        let kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+        self.openssl(&[&["req", "-utf8", "-keyout", &key, "-out", &request, "-subj", subject], &kind[..]].concat());
+        // Without any extension it would be of a version that is not taken.
+        let lines = match alternative_names {
+            "" => "basicConstraints=CA:FALSE\n".to_owned(),
+            names => format!("subjectAltName={names}\n"),
+        };
+        fs::write(self.folder.join(&extensions), lines).expect("a file of our own");
+        let sign = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        self.openssl(&[&sign, &["-extfile", &extensions, "-days", "1", "-out", &certificate][..]].concat());
     }
 
     #[track_caller]
@@ -41,7 +59,7 @@ impl Certificates {
         assert!(run.status.success(), "openssl {words:?}: {}", String::from_utf8_lossy(&run.stderr));
     }
 
-    /// The path of `ca.pem`, `server.pem` or `server.key`.
+    /// The path of `ca.pem`, `server.pem`, `server.key`, or a file of another certificate.
     pub fn path(&self, name: &str) -> String {
         self.folder.join(name).to_str().expect("a name of ours").to_owned()
     }

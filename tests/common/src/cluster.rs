@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::{Client, Entrance, Redis, Server, Signal, eventually, free_addr, http_get};
+use super::{Certificates, Client, Entrance, Redis, Server, Signal, TlsTunnel, eventually, free_addr, http_get};
 
 /// How a case's clients are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// By one process with so many reactors.
     Reactors(usize),
+    /// By one process with two reactors, over TLS.
+    Secured,
     /// By two processes with a Redis between them, in turn.
     TwoNodes,
 }
@@ -22,6 +24,7 @@ impl Way {
     pub fn start(self, settings: &[&str]) -> Cluster {
         match self {
             Way::Reactors(count) => Cluster::alone(count, settings),
+            Way::Secured => Cluster::secured(2, settings),
             Way::TwoNodes => Cluster::start(2, settings),
         }
     }
@@ -31,6 +34,8 @@ impl Way {
 pub struct Cluster {
     nodes: Vec<Server>,
     redis: Option<Redis>,
+    /// The way to a single node that speaks TLS.
+    tunnel: Option<TlsTunnel>,
     next: AtomicUsize,
 }
 
@@ -40,7 +45,18 @@ impl Cluster {
     pub fn alone(reactors: usize, settings: &[&str]) -> Cluster {
         let addr = free_addr().to_string();
         let node = Server::with_reactors(reactors, &[&["--listen", &addr], settings].concat());
-        Cluster { nodes: vec![node], redis: None, next: AtomicUsize::new(0) }
+        Cluster { nodes: vec![node], redis: None, tunnel: None, next: AtomicUsize::new(0) }
+    }
+
+    /// A single node that speaks TLS, and a way to it for clients that do not.
+    #[track_caller]
+    pub fn secured(reactors: usize, settings: &[&str]) -> Cluster {
+        let certificates = Certificates::make();
+        let (certificate, key) = (certificates.path("server.pem"), certificates.path("server.key"));
+        let tls = ["--tls.certificate", &certificate, "--tls.key", &key];
+        let cluster = Cluster::alone(reactors, &[&tls, settings].concat());
+        let tunnel = TlsTunnel::to(cluster.nodes[0].addr(), &certificates);
+        Cluster { tunnel: Some(tunnel), ..cluster }
     }
 
     /// So many nodes around a Redis of their own that keeps nothing on disk. Returns once all are ready.
@@ -67,7 +83,7 @@ impl Cluster {
             // Nodes need not be alike: every second one has two reactors.
             Server::with_reactors(1 + at % 2, &[&own, settings].concat())
         });
-        Cluster { nodes: nodes.collect(), redis: None, next: AtomicUsize::new(0) }
+        Cluster { nodes: nodes.collect(), redis: None, tunnel: None, next: AtomicUsize::new(0) }
     }
 
     /// How many nodes there are.
@@ -77,7 +93,7 @@ impl Cluster {
 
     /// The address of one node.
     pub fn at(&self, node: usize) -> SocketAddr {
-        self.nodes[node].addr()
+        self.tunnel.as_ref().map_or_else(|| self.nodes[node].addr(), TlsTunnel::addr)
     }
 
     /// The URL of a request target at the next node.
@@ -175,6 +191,6 @@ impl Entrance for Cluster {
     }
 
     fn addrs(&self) -> Vec<SocketAddr> {
-        self.nodes.iter().map(Server::addr).collect()
+        (0..self.nodes.len()).map(|node| self.at(node)).collect()
     }
 }

@@ -13,6 +13,8 @@ pub mod nginx;
 pub mod raw;
 pub mod redis;
 pub mod tls_front;
+mod tls_pump;
+pub mod tls_tunnel;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -30,6 +32,7 @@ pub use cluster::{Cluster, Way};
 pub use redis::{Data, Redis};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit, setrlimit};
 pub use tls_front::TlsFront;
+pub use tls_tunnel::TlsTunnel;
 
 pub use rustix::process::Signal;
 
@@ -152,7 +155,10 @@ impl Server {
             settings.windows(2).filter(|pair| pair[0] == "--listen").map(|pair| pair[1]).collect();
         let for_operator = settings.iter().filter(|setting| **setting == "--admin.listen").count();
         match lines {
-            Some(lines) => server.await_listeners(&lines, listeners.len().max(1) + for_operator),
+            Some(lines) => {
+                let entries = settings.iter().filter(|setting| **setting == "--listener").count();
+                server.await_listeners(&lines, listeners.len().max(1) + for_operator + entries);
+            }
             None => {
                 server.listeners = listeners.iter().map(|addr| format!("http://{addr}/")).collect();
                 eventually("the server accepts", || TcpStream::connect(server.addr()).is_ok());
@@ -171,8 +177,7 @@ impl Server {
 
     /// The address of the first TCP listener.
     pub fn addr(&self) -> SocketAddr {
-        let listener =
-            self.listeners.iter().find_map(|listener| listener.strip_prefix("http://")).expect("a TCP listener");
+        let listener = self.listeners.iter().find_map(|listener| listener.split_once("://")).expect("a TCP listener").1;
         listener.trim_end_matches('/').parse().unwrap_or_else(|error| panic!("`{listener}` is no address: {error}"))
     }
 

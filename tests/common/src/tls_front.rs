@@ -1,8 +1,7 @@
 //! TLS in front of a server that has none, so that a client's side of it can be tested by itself.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
 use rustls::crypto::ring;
@@ -11,9 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::Certificates;
-
-/// Bytes that are passed on at once.
-const PIECE_BYTES: usize = 16 * 1024;
+use crate::tls_pump::pump;
 
 /// Speaks TLS with clients and passes on what is in it, for as long as the process lives.
 pub struct TlsFront {
@@ -41,7 +38,12 @@ impl TlsFront {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let config = Arc::clone(&config);
-                thread::spawn(move || serve(&client, server, config));
+                thread::spawn(move || {
+                    let (Ok(server), Ok(session)) = (TcpStream::connect(server), ServerConnection::new(config)) else {
+                        return;
+                    };
+                    pump(&server, &client, session.into());
+                });
             }
         });
         TlsFront { address }
@@ -56,66 +58,4 @@ impl TlsFront {
     pub fn url(&self, path_and_query: &str) -> String {
         format!("wss://{}{path_and_query}", self.address)
     }
-}
-
-/// An error is an end, whichever side it is on.
-fn serve(client: &TcpStream, server: SocketAddr, config: Arc<ServerConfig>) {
-    let (Ok(server), Ok(session)) = (TcpStream::connect(server), ServerConnection::new(config)) else { return };
-    let session = Mutex::new(session);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let _ = inward(client, &server, &session);
-            let _ = server.shutdown(Shutdown::Both);
-        });
-        let _ = outward(client, &server, &session);
-        let _ = client.shutdown(Shutdown::Both);
-        let _ = server.shutdown(Shutdown::Both);
-    });
-}
-
-fn inward(mut client: &TcpStream, mut server: &TcpStream, session: &Mutex<ServerConnection>) -> io::Result<()> {
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        let filled = client.read(&mut piece)?;
-        let mut bytes = &piece[..filled];
-        let mut plain = Vec::new();
-        {
-            let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-            while !bytes.is_empty() {
-                session.read_tls(&mut bytes)?;
-                let outcome = session.process_new_packets();
-                // An alert, where something is wrong.
-                flush(&mut session, client)?;
-                let held = outcome.map_err(io::Error::other)?.plaintext_bytes_to_read();
-                let before = plain.len();
-                plain.resize(before + held, 0);
-                session.reader().read_exact(&mut plain[before..])?;
-            }
-        }
-        if filled == 0 {
-            return Ok(());
-        }
-        server.write_all(&plain)?;
-    }
-}
-
-fn outward(client: &TcpStream, mut server: &TcpStream, session: &Mutex<ServerConnection>) -> io::Result<()> {
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        let filled = server.read(&mut piece)?;
-        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-        if filled == 0 {
-            session.send_close_notify();
-            return flush(&mut session, client);
-        }
-        session.writer().write_all(&piece[..filled])?;
-        flush(&mut session, client)?;
-    }
-}
-
-fn flush(session: &mut ServerConnection, mut client: &TcpStream) -> io::Result<()> {
-    while session.wants_write() {
-        session.write_tls(&mut client)?;
-    }
-    Ok(())
 }

@@ -1,0 +1,61 @@
+//! A way through TLS for clients that have none, so that every test can be run against a server that has it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use crate::Certificates;
+use crate::tls_pump::pump;
+
+/// Listens for clients without TLS and passes on what they say within it, for as long as the process lives.
+pub struct TlsTunnel {
+    address: SocketAddr,
+}
+
+impl TlsTunnel {
+    /// To this server.
+    ///
+    /// # Panics
+    ///
+    /// Where the certificates cannot be read.
+    pub fn to(server: SocketAddr, certificates: &Certificates) -> TlsTunnel {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(certificates.path("ca.pem")).expect("PEM")).expect("an authority");
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions that there are")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let config = Arc::clone(&config);
+                // A client whose server is not there finds its connection closed.
+                thread::spawn(move || serve(&client, server, config));
+            }
+        });
+        TlsTunnel { address }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn serve(client: &TcpStream, server: SocketAddr, config: Arc<ClientConfig>) -> io::Result<()> {
+    let server_stream = TcpStream::connect(server)?;
+    server_stream.set_nodelay(true)?;
+    client.set_nodelay(true)?;
+    let session = ClientConnection::new(config, server.ip().into()).map_err(io::Error::other)?;
+    pump(client, &server_stream, session.into());
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! Which certificate a client is shown, and whom its own names.
+
+use fanfare_testing::{Certificates, Client, Server};
+use rustls::version::TLS13;
+
+use super::peers::{Secured, said};
+
+pub fn the_name_asked_for_chooses_the_certificate(reactors: usize) {
+    let certificates = Certificates::make();
+    certificates.sign("chat", "/CN=chat", "DNS:chat.example");
+    certificates.sign("wild", "/CN=wild", "DNS:*.wild.example,DNS:wild.example");
+    let files =
+        |kind: &str| ["server", "chat", "wild"].map(|name| certificates.path(&format!("{name}.{kind}"))).join(",");
+    let (chains, keys) = (files("pem"), files("key"));
+    let server = Server::with_reactors(reactors, &["--tls.certificate", &chains, "--tls.key", &keys]);
+    let secured = Secured { server, certificates };
+    for (name, subject) in [
+        ("chat.example", "CN = chat"),
+        ("a.wild.example", "CN = wild"),
+        ("wild.example", "CN = wild"),
+        ("other.example", "CN = server"),
+    ] {
+        let shown = said(&secured.openssl(&["-servername", name], ""));
+        assert!(shown.contains(&format!("subject={subject}")), "{name}: {shown}");
+    }
+    assert!(said(&secured.openssl(&["-noservername"], "")).contains("subject=CN = server"));
+}
+
+/// Settings under which clients show a certificate of the server's own authority.
+fn asking<'a>(ca: &'a str, how: &'a str) -> [&'a str; 4] {
+    ["--tls.client_ca", ca, "--tls.client_certificates", how]
+}
+
+fn with_clients() -> (Certificates, String) {
+    let certificates = Certificates::make();
+    certificates.sign("alice", "/CN=alice", "");
+    certificates.sign("nobody", "/O=nobody in particular", "");
+    let ca = certificates.path("ca.pem");
+    (certificates, ca)
+}
+
+pub fn a_client_certificate_is_its_user(reactors: usize) {
+    let (certificates, ca) = with_clients();
+    let secured = Secured::with(certificates, reactors, &asking(&ca, "optional"));
+    let user = |mut client: Client| {
+        client.take_welcome();
+        client.user_id().to_owned()
+    };
+    assert_eq!(user(secured.open(secured.certified("alice"), "/?userId=bob")), "alice", "whatever it says itself");
+    assert_eq!(user(secured.open(secured.config(&TLS13), "/?userId=bob")), "bob");
+    assert_eq!(user(secured.open(secured.certified("nobody"), "/?userId=bob")), "bob", "a subject without a name");
+}
+
+pub fn who_has_to_have_a_certificate_does_not_get_in_without(reactors: usize) {
+    let (certificates, ca) = with_clients();
+    let secured = Secured::with(certificates, reactors, &asking(&ca, "required"));
+    let mut client = secured.open(secured.certified("alice"), "/");
+    client.take_welcome();
+    assert_eq!(client.user_id(), "alice");
+    let output = secured.openssl(&["-quiet", "-ign_eof"], "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(!said(&output).contains("HTTP/1.1 200"), "{}", said(&output));
+    let strangers = Certificates::make();
+    strangers.sign("alice", "/CN=alice", "");
+    let (certificate, key) = (strangers.path("alice.pem"), strangers.path("alice.key"));
+    let output =
+        secured.openssl(&["-cert", &certificate, "-key", &key, "-quiet", "-ign_eof"], "GET / HTTP/1.1\r\n\r\n");
+    assert!(!said(&output).contains("HTTP/1.1"), "{}", said(&output));
+}
+
+pub fn a_certificate_gets_in_where_tokens_are_asked_for(reactors: usize) {
+    let (certificates, ca) = with_clients();
+    let config = certificates.path("keys.toml");
+    std::fs::write(
+        &config,
+        "[[auth.key]]\nalg = \"HS256\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n[auth.default]\njoin = [\"den\"]\n",
+    )
+    .expect("a file of our own");
+    let secured =
+        Secured::with(certificates, reactors, &[&asking(&ca, "optional")[..], &["--config", &config]].concat());
+    let mut alice = secured.open(secured.certified("alice"), "/");
+    alice.take_welcome();
+    assert_eq!(alice.user_id(), "alice");
+    alice.join("den");
+    let refused = alice.request(serde_json::json!({ "type": "join_room", "roomId": "other" }));
+    assert_eq!(refused["code"], "forbidden", "auth.default says what it may do");
+    let rejection = secured.try_open(secured.config(&TLS13), "/").err().expect("no certificate and no token");
+    assert_eq!(rejection.status, 401);
+    let rejection = secured.try_open(secured.certified("alice"), "/?token=x").err().expect("a token that is none");
+    assert_eq!(rejection.status, 401, "a bad token is not made good by a certificate");
+}
