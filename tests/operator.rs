@@ -282,6 +282,10 @@ fn nobody_else_gets_a_token_of_the_console() {
     let body = r#"{"sub":"alice"}"#;
     let strict = server_with_secret(&["--admin.loopback", "false"]);
     let open = Server::start(&[]);
+    let anonymous = server_with_secret(&["--auth.anonymous"]);
+    let answer = ask(anonymous.addr(), "GET /console/tokens HTTP/1.1", "push.example.com", &[], "");
+    let answer: Value = serde_json::from_str(&answer.body).expect("it is JSON");
+    assert_eq!(answer, json!({"tokens": "asked", "required": false}));
     for (server, how) in [(&strict, "asked"), (&open, "none")] {
         let addr = server.addr();
         assert_eq!(how_tokens_come(addr, &addr.to_string()), how);

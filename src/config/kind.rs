@@ -75,7 +75,7 @@ pub enum Kind {
     },
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// A list of some of these words, which may be empty: a TOML array, or text with spaces between them.
+    /// A list of some of these words, which may be empty: a TOML array, or text with blanks or commas between them.
     Words(&'static [&'static str]),
     /// An address to listen on.
     Address,
@@ -190,7 +190,10 @@ impl Kind {
             },
             Kind::Address => text.trim().parse().map(Value::Address),
             Kind::Paths => self.paths(text.split(',').map(str::trim).filter(|text| !text.is_empty()).collect()),
-            Kind::Words(_) => self.words(text.split_whitespace()).map(Value::Words),
+            Kind::Words(_) => {
+                let words = text.split(|letter: char| letter == ',' || letter.is_whitespace());
+                self.words(words.filter(|word| !word.is_empty())).map(Value::Words)
+            }
             Kind::Addresses { min: 0 } if text.trim().is_empty() => Ok(Value::Addresses(Vec::new())),
             Kind::Addresses { .. } => {
                 let addresses = text.split(',').map(|address| address.trim().parse()).collect::<Result<_, _>>()?;
@@ -607,6 +610,7 @@ mod tests {
         assert_eq!(choice.parse(" json"), Ok(Value::Word("json")));
         assert_eq!(refused(choice, "JSON"), "\"JSON\" is no choice; write auto, human or json");
         let words = Kind::Words(&["read", "kick", "publish"]);
+        assert_eq!(words.parse("kick,read"), words.parse(" kick  read"));
         assert_eq!(words.parse(" kick  read"), Ok(Value::Words(vec!["kick", "read"])));
         assert_eq!(words.parse(""), Ok(Value::Words(Vec::new())));
         assert_eq!(refused(words, "reed"), "\"reed\" is no choice; write some of read, kick and publish");

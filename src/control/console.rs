@@ -31,14 +31,14 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inl
 const PAGE_FIELD: &str = "x-fanfare-console";
 
 /// How clients of the node get in.
-#[derive(Debug)]
-pub enum Tokens {
-    /// Without a token.
-    None,
-    /// With one that is made elsewhere.
-    Asked,
-    /// With one, and the server has a secret that it could be made with.
-    Made(Box<Minter>),
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// Whether tokens mean anything.
+    pub asked: bool,
+    /// Whether nobody gets in without one.
+    pub required: bool,
+    /// What tokens of the console are made with, where the server has a secret for it.
+    pub minter: Option<Minter>,
 }
 
 /// What tokens of the console are made with.
@@ -90,12 +90,13 @@ pub(super) async fn page() -> impl IntoResponse {
 
 /// Whether the page needs tokens, and where they come from.
 pub(super) async fn tokens(State(node): State<Node>, Loopback(loopback): Loopback) -> Response {
-    let tokens = match &*node.tokens {
-        Tokens::None => "none",
-        Tokens::Made(_) if loopback => "made",
-        Tokens::Made(_) | Tokens::Asked => "asked",
+    let Tokens { asked, required, minter } = &*node.tokens;
+    let tokens = match (asked, minter) {
+        (false, _) => "none",
+        (true, Some(_)) if loopback => "made",
+        (true, _) => "asked",
     };
-    answer(StatusCode::OK, &json!({ "tokens": tokens }))
+    answer(StatusCode::OK, &json!({ "tokens": tokens, "required": required }))
 }
 
 /// What the page asks for.
@@ -111,7 +112,7 @@ pub(super) async fn token(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let Tokens::Made(minter) = &*node.tokens else {
+    let Some(minter) = &node.tokens.minter else {
         return refuse(
             StatusCode::FORBIDDEN,
             "this server makes no tokens: it asks for none, or has no secret for them",

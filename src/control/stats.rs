@@ -61,7 +61,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Instant;
 
-    use super::super::{Access, Tokens};
+    use super::super::Access;
     use super::*;
     use crate::auth::ApiKeys;
     use crate::metrics::NodeMetrics;
@@ -79,7 +79,7 @@ mod tests {
             started: Instant::now(),
             ready: Arc::new(AtomicBool::new(true)),
             access: Arc::new(access),
-            tokens: Arc::new(Tokens::None),
+            tokens: Arc::default(),
         };
         let stats: serde_json::Value = serde_json::from_str(&json(&node)).unwrap();
         assert_eq!(stats["connections"], 3);

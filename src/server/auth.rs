@@ -172,21 +172,19 @@ pub fn api_keys(config: &config::Api) -> Result<ApiKeys, AuthError> {
 /// As [`load`].
 pub fn tokens(config: &config::Auth) -> Result<Tokens, AuthError> {
     if !config.is_on() {
-        return Ok(Tokens::None);
+        return Ok(Tokens::default());
     }
+    let tokens = Tokens { asked: true, required: !config.anonymous, minter: None };
     let alg_of = |key: &AuthKey| Alg::find(key.alg).filter(|alg| alg.is_hmac());
     let Some((key, alg)) = config.key.iter().find_map(|key| Some((key, alg_of(key)?))) else {
-        return Ok(Tokens::Asked);
+        return Ok(tokens);
     };
     let signing = SigningKey::secret(alg, &material(key)?);
     let signing = signing.map_err(|error| AuthError(format!("{}: auth.key: {error}", key.place)))?;
     let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    Ok(Tokens::Made(Box::new(Minter {
-        key: signing,
-        kid: key.kid.clone(),
-        issuer: text(&config.issuer),
-        audience: text(&config.audience),
-    })))
+    let minter =
+        Minter { key: signing, kid: key.kid.clone(), issuer: text(&config.issuer), audience: text(&config.audience) };
+    Ok(Tokens { minter: Some(minter), ..tokens })
 }
 
 /// Which web pages may connect; `None` where that is not asked.
