@@ -205,7 +205,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket push server: rooms, private messages, broadcast and presence")
         .subcommand_required(true)
-        .subcommand(configurable(SERVE).about("Serve until SIGTERM, SIGINT or SIGHUP"))
+        .subcommand(configurable(SERVE).about("Serve until SIGTERM or SIGINT; SIGHUP has keys read again"))
         .subcommand(
             configurable(CONFIG).about("Print the effective configuration as TOML, with the source of each value"),
         )

@@ -25,6 +25,12 @@ fn the_readme_shows_the_examples_as_they_are() {
 }
 
 #[test]
+fn the_backend_document_shows_the_example_as_it_is() {
+    let block = format!("\n```python\n{}```\n", read("examples/backend.py"));
+    assert!(read("docs/backend.md").contains(&block), "docs/backend.md shows another text than examples/backend.py");
+}
+
+#[test]
 fn the_wire_document_lists_every_error_code_and_no_other() {
     let listed: BTreeSet<String> = first_cells(section(&read("docs/wire.md"), "## Errors"))
         .into_iter()

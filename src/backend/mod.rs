@@ -92,7 +92,7 @@ pub fn prepare(
     authorities: Authorities,
     metrics: Arc<BackendMetrics>,
 ) -> Option<(BackendAccess, Desk)> {
-    if !has_urls(config) {
+    if !config.has_urls() {
         return None;
     }
     let (questions, asked) = mpsc::unbounded_channel();
@@ -107,20 +107,6 @@ pub fn prepare(
     };
     let client = Client::new(authorities, config.url_concurrency, config.url_timeout);
     Some((access, Desk { questions: asked, wants: wanted, client, settings: config.clone(), metrics }))
-}
-
-/// Whether any service is configured.
-pub fn has_urls(config: &config::Auth) -> bool {
-    config.connect_url.is_set() || config.join_url.is_set() || config.jwks_url.is_set()
-}
-
-/// Sockets that requests to services may have open at once.
-pub fn sockets_max(config: &config::Auth) -> u64 {
-    match has_urls(config) {
-        // Those in use, those kept for the next request, and the key set's.
-        true => 2 * config.url_concurrency as u64 + 1,
-        false => 0,
-    }
 }
 
 impl Desk {

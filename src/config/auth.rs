@@ -131,6 +131,20 @@ impl Auth {
         !self.key.is_empty() || !self.jwks_file.is_empty() || self.jwks_url.is_set() || self.connect_url.is_set()
     }
 
+    /// Whether a service is asked.
+    pub fn has_urls(&self) -> bool {
+        self.jwks_url.is_set() || self.connect_url.is_set() || self.join_url.is_set()
+    }
+
+    /// Sockets that requests to services may have open at once.
+    pub fn url_sockets_max(&self) -> u64 {
+        match self.has_urls() {
+            // Those in use, those kept for the next request, and the key set's.
+            true => 2 * self.url_concurrency as u64 + 1,
+            false => 0,
+        }
+    }
+
     /// Whether a service is asked over TLS.
     pub fn has_tls_url(&self) -> bool {
         [&self.jwks_url, &self.connect_url, &self.join_url].into_iter().any(HttpUrl::is_tls)

@@ -32,7 +32,7 @@ pub enum ErrorCode {
     Forbidden,
     /// What is needed for it cannot be reached now.
     Unavailable,
-    /// The token of a `refresh` is not valid.
+    /// The token of a `refresh` is not valid, or the backend refuses it.
     Unauthorized,
 }
 
@@ -64,15 +64,15 @@ pub const ERROR_CODES: &[(ErrorCode, &str)] = &[
     (ErrorCode::BadKey, "`key` is not a string of 1 to 64 bytes."),
     (
         ErrorCode::Forbidden,
-        "The history of a room is for its members, and the connection is none; or the connection's token does not allow the command. Nothing has happened.",
+        "The history of a room is for its members, and the connection is none; or the connection's token, or the backend, does not allow the command. Nothing has happened.",
     ),
     (
         ErrorCode::Unavailable,
-        "It needs Redis, which keeps history, or other nodes, and they do not answer in time. A publish may have been stored all the same: send it again with the same `key` later.",
+        "It needs Redis, which keeps history, other nodes, or the backend that decides about it, and they do not answer in time. A publish may have been stored all the same: send it again with the same `key` later.",
     ),
     (
         ErrorCode::Unauthorized,
-        "The token of a `refresh` is not valid; the message says why. The one before stays in force to its end.",
+        "The token of a `refresh` is not valid, or the backend refuses it; the message says why. The one before stays in force to its end.",
     ),
 ];
 

@@ -13,6 +13,9 @@
 //!     └────────── its turn comes ── Turn ◄───┘
 //! ```
 //!
+//! Where a command waits for a thread that is no reactor, its connection is paused until `Elsewhere` has answered, then for
+//! its turn.
+//!
 //! The bound: for each connection that sends commands, its answers that wait are at most
 //! `limits::INTAKE_BYTES_MAX` and the largest single answer, or the few answers that may be under way by mail.
 

@@ -30,7 +30,6 @@ use socket2::Socket;
 use tls::TlsError;
 use unix::UnixSocket;
 
-use crate::backend;
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{self, Config, HistoryBounds};
@@ -142,7 +141,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 fn serve(config: Config) -> Result<(), ServeError> {
     let cores = cores::assign(&config)?;
     let (descriptors, raised) = memory::raise_descriptor_limit();
-    let own = descriptors::own(cores.len() as u64, config.listeners.len() as u64) + backend::sockets_max(&config.auth);
+    let own = descriptors::own(cores.len() as u64, config.listeners.len() as u64) + config.auth.url_sockets_max();
     let connections_max = config.limits.connections_max as u64;
     let wanted = descriptors::wanted(connections_max, own);
     // Before the first thread: with one thread the process waits for no lock.

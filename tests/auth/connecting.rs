@@ -1,10 +1,11 @@
 //! The backend decides who a connection is.
 
 use std::collections::HashSet;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
 use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
-use fanfare_testing::{Client, Server, metric};
+use fanfare_testing::{Client, Server, eventually, free_addr, metric};
 use serde_json::{Value, json};
 
 use super::service::{Reply, Seen, Service};
@@ -239,6 +240,59 @@ pub fn a_decision_holds_for_a_while_for_the_same_question(reactors: usize) {
         assert_eq!(status(&server, "/", &[("Cookie", "user=alice")]), 101);
     }
     assert_eq!(service.count(), 6, "what was no answer is asked again");
+}
+
+pub fn a_backend_that_hangs_delays_nobody_who_is_open(reactors: usize) {
+    let service = Service::start(|seen| match by_cookie(seen) {
+        Reply::Json(200, body) => Reply::Json(200, body),
+        _ => Reply::Silence,
+    });
+    let server = decided_by(&service, reactors, &["--auth.url_timeout", "1m", "--limits.handshake_timeout", "1m"]);
+    let mut open: Vec<RawConn> = ["user=alice", "user=bob"].map(|user| knock(&server, "/", &[("Cookie", user)])).into();
+    open.iter_mut().for_each(|conn| drop(welcomed(conn)));
+    let waiting: Vec<RawConn> = (0..50).map(|_| knock(&server, "/", &[])).collect();
+    eventually("the backend hangs", || service.count() > 2);
+    for conn in &mut open {
+        conn.send_frame(0x81, br#"{"type":"join_room","roomId":"chat.a","id":1}"#);
+        while !conn.read_text().contains("\"joined\"") {}
+    }
+    for content in 0..20 {
+        let message = json!({"type": "room_msg", "roomId": "chat.a", "content": content});
+        open[0].send_frame(0x81, message.to_string().as_bytes());
+        while !open[1].read_text().contains(&format!("\"content\":{content}")) {}
+    }
+    drop(waiting);
+}
+
+/// The one of the documents.
+pub fn the_example_decides(reactors: usize) {
+    let addr = free_addr();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/backend.py");
+    let mut example = Command::new("python3");
+    example.args([script, &addr.port().to_string()]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut example = example.spawn().expect("python3 is there");
+    eventually("the example listens", || TcpStream::connect(addr).is_ok());
+    let (connect, join) = (format!("http://{addr}/connect"), format!("http://{addr}/join"));
+    let server = Server::with_reactors(reactors, &["--auth.connect_url", &connect, "--auth.join_url", &join]);
+    assert_eq!(status(&server, "/", &[]), 401);
+    assert_eq!(status(&server, "/", &[("Cookie", "session=s-mallory")]), 401);
+    let mut bob = knock(&server, "/", &[("Cookie", "theme=dark; session=s-bob")]);
+    assert_eq!(welcomed(&mut bob)["userId"], "bob");
+    let mut ask = |command: Value, reply: &str| {
+        bob.send_frame(0x81, command.to_string().as_bytes());
+        loop {
+            let said: Value = serde_json::from_str(&bob.read_text()).unwrap();
+            if said["id"] == command["id"] {
+                return assert!(said["type"] == reply || said["code"] == reply, "{command}: {said}");
+            }
+        }
+    };
+    ask(json!({"type": "join_room", "roomId": "board", "id": 1}), "forbidden");
+    ask(json!({"type": "join_room", "roomId": "team", "id": 2}), "joined");
+    ask(json!({"type": "room_msg", "roomId": "team", "content": 1, "id": 3}), "ack");
+    ask(json!({"type": "join_room", "roomIds": ["board"], "id": 4}), "forbidden");
+    example.kill().unwrap();
+    example.wait().unwrap();
 }
 
 pub fn a_connection_ends_when_the_backend_says(reactors: usize) {

@@ -43,6 +43,8 @@ fanfare_testing::suite! {
         no_more_is_asked_at_once_than_is_allowed_and_the_others_wait,
         those_who_wait_too_long_for_their_turn_are_refused,
         a_decision_holds_for_a_while_for_the_same_question,
+        a_backend_that_hangs_delays_nobody_who_is_open,
+        the_example_decides,
         a_connection_ends_when_the_backend_says,
         the_backend_decides_about_another_token;
     joining:

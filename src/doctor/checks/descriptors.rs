@@ -14,7 +14,7 @@ fn wanted(node: &Node<'_>) -> u64 {
 }
 
 fn own(node: &Node<'_>) -> u64 {
-    shares::own(node.reactors, node.config.listeners.len() as u64)
+    shares::own(node.reactors, node.config.listeners.len() as u64) + node.config.auth.url_sockets_max()
 }
 
 /// How many connections so many descriptors allow.
