@@ -223,14 +223,9 @@ impl<D: Driver> Worker<D> {
         let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
         let Some(authority) = authority else { return };
         for (room, publish) in allowed {
-            match publish {
-                Some(publish) => _ = authority.publish.get_or_insert_default().insert(room.into(), publish),
-                None => _ = authority.publish.as_mut().and_then(|publish| publish.remove(&*room)),
-            }
+            authority.note_publish(&room, publish);
         }
-        if let Some(publish) = authority.publish.as_mut().filter(|publish| publish.len() > rooms_max) {
-            publish.retain(|room, _| self.router.is_member(me, room));
-        }
+        authority.forget_publish(rooms_max, |room| self.router.is_member(me, room));
     }
 }
 

@@ -68,10 +68,14 @@ pub(super) struct Authority {
     /// Whether it may speak in its raw room; `true` where it is in none.
     pub(super) may_speak: bool,
     /// What was decided about publishing into rooms that it has joined, in place of its permissions.
-    pub(super) publish: Option<Box<HashMap<Box<str>, bool>>>,
+    publish: Option<Box<PublishDecisions>>,
     /// The command that waits for others: none of its later commands is looked at before it is answered.
     pub(super) pending: Option<Box<Pending>>,
 }
+
+/// By room.
+#[derive(Debug, Default)]
+struct PublishDecisions(HashMap<Box<str>, bool>);
 
 /// When a token ends. Times are Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,8 +249,23 @@ impl Authority {
 
     /// Whether it may publish into a room, as a member.
     pub(super) fn may_publish(&self, room: &str) -> bool {
-        let decided = self.publish.as_ref().and_then(|publish| publish.get(room));
+        let decided = self.publish.as_ref().and_then(|decided| decided.0.get(room));
         decided.copied().unwrap_or_else(|| self.permissions.may_publish(room))
+    }
+
+    /// Notes what was decided about publishing into a room; `None` leaves it to the permissions.
+    pub(super) fn note_publish(&mut self, room: &str, publish: Option<bool>) {
+        match publish {
+            Some(publish) => _ = self.publish.get_or_insert_default().0.insert(room.into(), publish),
+            None => _ = self.publish.as_mut().and_then(|decided| decided.0.remove(room)),
+        }
+    }
+
+    /// Where more than `rooms_max` of these are noted, those are forgotten that `is_member` does not name.
+    pub(super) fn forget_publish(&mut self, rooms_max: usize, mut is_member: impl FnMut(&str) -> bool) {
+        if let Some(decided) = self.publish.as_mut().filter(|decided| decided.0.len() > rooms_max) {
+            decided.0.retain(|room, _| is_member(room));
+        }
     }
 
     /// Another token takes the place of the one before. What was sent counts on.
