@@ -17,6 +17,8 @@ LABELS = {
     "fanfare-es256": "fanfare, ES256",
     "fanfare-eddsa": "fanfare, EdDSA",
     "centrifugo": "Centrifugo, HS256",
+    "fanfare-tls": "fanfare, TLS",
+    "nginx-tls": "nginx with TLS, fanfare behind it",
 }
 COLOURS = {
     "floor-message": "#9aa0a6",
@@ -44,6 +46,7 @@ class Workload:
     less_is_better: bool = False
     deflate: bool = False
     login: bool = False
+    tls: bool = False
 
 
 def write(folder, facts, workloads, results):
@@ -96,6 +99,8 @@ def markdown(facts, workloads, results):
                 lines += deflate_table(workload, figure, by_server, results.get(workload.name + PLAIN, {}), arguments)
             elif workload.login:
                 lines += login_table(workload, by_server, arguments)
+            elif workload.tls:
+                lines += tls_table(workload, figure, by_server, arguments)
             else:
                 lines += table(workload, figure, by_server, arguments)
     return "\n".join(lines) + "\n"
@@ -150,6 +155,24 @@ def login_table(workload, by_server, arguments):
         cells += [middle(runs, figure) for figure in ["connections_per_s", "server_busy_percent",
                                                       "generator_busy_percent", "server_waited_percent"]]
         label = "fanfare, without tokens" if server == "fanfare" else named(server, runs)
+        lines.append(f"| {label} | " + " | ".join(number(cell) for cell in cells) + " |")
+    return lines + doubts(by_server)
+
+
+def tls_table(workload, figure, by_server, arguments):
+    """TLS beside the same without, and beside nginx's. The CPU of nginx's row is nginx's alone."""
+    heads = [figure, "× without TLS", "× nginx", "CPU µs", "user µs", "server busy %", "generator busy %", "waited %"]
+    lines = ["", f"## {workload.title[0].upper()}{workload.title[1:]}", "",
+             f"`fanfare bench {arguments}`; nginx and the fanfare behind it share the server's core, and the CPU in its row "
+             "is nginx's alone.", "", "| server | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for server in [name for name in LABELS if name in by_server]:
+        runs = by_server[server]
+        cells = [middle(runs, figure)]
+        for reference in ["fanfare", "nginx-tls"]:
+            cells.append(ratio(runs, by_server.get(reference, []), figure, workload.less_is_better))
+        cells += [middle(runs, cpu) for cpu in ["server_cpu_us_each", "server_user_us_each", "server_busy_percent",
+                                                "generator_busy_percent", "server_waited_percent"]]
+        label = "fanfare, without TLS" if server == "fanfare" else named(server, runs)
         lines.append(f"| {label} | " + " | ".join(number(cell) for cell in cells) + " |")
     return lines + doubts(by_server)
 

@@ -174,7 +174,8 @@ pub fn tokens(config: &config::Auth) -> Result<Tokens, AuthError> {
     if !config.is_on() {
         return Ok(Tokens::default());
     }
-    let tokens = Tokens { asked: true, required: !config.anonymous, minter: None };
+    let required = !config.anonymous && !config.connect_url.is_set();
+    let tokens = Tokens { asked: true, required, minter: None };
     let alg_of = |key: &AuthKey| Alg::find(key.alg).filter(|alg| alg.is_hmac());
     let Some((key, alg)) = config.key.iter().find_map(|key| Some((key, alg_of(key)?))) else {
         return Ok(tokens);

@@ -1,6 +1,6 @@
 //! Which certificate a client is shown, and whom its own names.
 
-use fanfare_testing::{Certificates, Client, Server};
+use fanfare_testing::{Certificates, Client, Server, Signal, eventually};
 use rustls::version::TLS13;
 
 use super::peers::{Secured, said};
@@ -87,4 +87,28 @@ pub fn a_certificate_gets_in_where_tokens_are_asked_for(reactors: usize) {
     assert_eq!(rejection.status, 401);
     let rejection = secured.try_open(secured.certified("alice"), "/?token=x").err().expect("a token that is none");
     assert_eq!(rejection.status, 401, "a bad token is not made good by a certificate");
+}
+
+pub fn a_reload_shows_new_certificates_and_drops_nobody(reactors: usize) {
+    let secured = Secured::start(reactors, &[]);
+    let mut before = secured.open(secured.config(&TLS13), "/?userId=alice");
+    before.take_welcome();
+    before.join("den");
+    let shows = |name: &str| said(&secured.openssl(&[], "")).contains(&format!("subject=CN = {name}"));
+    assert!(shows("server"));
+    secured.certificates.sign("server", "/CN=renewed", "IP:127.0.0.1");
+    assert!(shows("server"), "files are read when that is asked for");
+    secured.server.signal(Signal::HUP);
+    eventually("the new certificate is shown", || shows("renewed"));
+    std::fs::write(secured.certificates.path("server.key"), "no key").expect("a file of our own");
+    secured.server.signal(Signal::HUP);
+    eventually("the fault is told", || {
+        secured.server.log().contains("cannot read the certificates again: the ones before stay")
+    });
+    assert!(shows("renewed"));
+    let mut behind = secured.open(secured.config(&TLS13), "/?userId=bob");
+    behind.take_welcome();
+    behind.join("den");
+    behind.publish(serde_json::json!({ "type": "room_msg", "roomId": "den", "content": 7 }));
+    assert_eq!(before.expect_type("room_msg")["content"], 7, "who was connected is connected");
 }

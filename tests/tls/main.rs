@@ -18,7 +18,8 @@ fanfare_testing::suite! {
         the_name_asked_for_chooses_the_certificate,
         a_client_certificate_is_its_user,
         who_has_to_have_a_certificate_does_not_get_in_without,
-        a_certificate_gets_in_where_tokens_are_asked_for;
+        a_certificate_gets_in_where_tokens_are_asked_for,
+        a_reload_shows_new_certificates_and_drops_nobody;
     refusing:
         a_client_without_tls_is_told_so,
         a_handshake_has_its_time,
