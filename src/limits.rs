@@ -109,8 +109,14 @@ pub const ADDRESSES_IDLE_MAX: usize = 64 * 1024;
 /// Shards of the table of addresses: reactors that take clients at the same time seldom meet in one.
 pub const ADDRESS_SHARDS: usize = 64;
 
-/// Bytes that a client may send behind its request before that is answered, against RFC 6455 §4.1. More are answered 400.
+/// Bytes that a client may have sent behind its request while another thread looks at its token: whoever it is, it is not
+/// let in yet. More are answered 400. Behind that it is [`READ_BYTES`] until the handshake is answered, although RFC 6455
+/// §4.1 asks clients to wait.
 pub const EARLY_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of a request that count as part of the socket, which is bounded by number; from more on they count against the
+/// node's budget, and over that their connection is refused before others are closed.
+pub const REQUEST_BYTES_FREE: usize = 2 * 1024;
 
 /// Descriptors a node needs for itself beside its reactors': standard streams, signals, its other threads, Redis. How those
 /// beyond are divided stands in `descriptors`.
@@ -400,7 +406,7 @@ pub const RATE_STRIKES_MAX: u32 = 100;
 
 /// Control frames of one connection that are handled in a second, whatever its rate is. More are not answered; with
 /// [`RATE_STRIKES_MAX`] beyond in the same second the connection is closed with 1008.
-pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 100;
+pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 1_000;
 
 /// How long a connection must keep within its rate for earlier excesses to be forgotten, in milliseconds.
 pub const RATE_FORGIVEN_MS: u64 = 1_000;
@@ -444,6 +450,7 @@ pub const LOG_FLUSH_MS_MAX: u64 = 500;
 /// Bytes the hot part of a connection may take.
 pub const CONNECTION_BYTES_MAX: usize = 128;
 
+const _: () = assert!(REQUEST_BYTES_FREE < EARLY_BYTES_MAX && EARLY_BYTES_MAX <= READ_BYTES);
 const _: () = assert!(CONTROL_BYTES_MAX < 126, "a control frame has the short length form");
 const _: () = assert!(PARCEL_BYTES_MAX < MAILBOX_BYTES_MAX);
 const _: () = assert!(PARCEL_MAIL_MAX > 0 && MAILBOX_PARCELS > 0 && PARCELS_PER_TURN > 0);

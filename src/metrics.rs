@@ -125,7 +125,7 @@ pub enum Refusal {
     NoProxyHeader,
     /// It was the oldest without a request when a new one found no place: closed.
     Displaced,
-    /// The node's memory for messages was full, and it held some of it before it was a connection: closed.
+    /// The node's memory for messages was full, and it held some of it before it was a connection: 503.
     Shed,
 }
 

@@ -25,7 +25,7 @@ use super::identity::{Authority, Grant, Identity, Passport};
 use super::intake::Intake;
 use crate::compress::Agreement;
 use crate::conn::{ControlFrames, Decoder, Forwarded, HeadReader, Outbox, PeerError, Target, Upgrade};
-use crate::limits::CONNECTION_BYTES_MAX;
+use crate::limits::{CONNECTION_BYTES_MAX, EARLY_BYTES_MAX, READ_BYTES, REQUEST_BYTES_FREE};
 use crate::time::Millis;
 
 /// No batch of this turn.
@@ -444,9 +444,26 @@ impl Connection {
         }
     }
 
-    /// Bytes that it holds of what it has sent, before it is open.
-    pub(super) fn beginning_bytes(&self) -> usize {
+    /// Bytes that it may have sent behind its request: fewer before its token was looked at. `None` where it has said none
+    /// yet, or it is answered.
+    pub(super) fn early_bytes_max(&self) -> Option<usize> {
         match &self.phase {
+            Phase::Authorizing(_) => Some(EARLY_BYTES_MAX),
+            Phase::Opening(_) => Some(READ_BYTES),
+            Phase::Handshake(_)
+            | Phase::Json
+            | Phase::Raw { .. }
+            | Phase::Quiescing(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => None,
+        }
+    }
+
+    /// Bytes that it holds of what it has sent, before it is open, where they are more than a usual request.
+    pub(super) fn beginning_bytes(&self) -> usize {
+        let bytes = match &self.phase {
             Phase::Handshake(handshake) => handshake.reader.held_bytes(),
             Phase::Authorizing(authorizing) => {
                 authorizing.early.capacity() + authorizing.token.as_ref().map_or(0, |token| token.0.len())
@@ -459,7 +476,8 @@ impl Connection {
             | Phase::Leaving { .. }
             | Phase::Lingering { .. }
             | Phase::Terminating(_) => 0,
-        }
+        };
+        if bytes > REQUEST_BYTES_FREE { bytes } else { 0 }
     }
 
     /// Whether its request is not answered yet.

@@ -15,11 +15,12 @@ use super::backend::{BackendAccess, KeysWanted, Token};
 use super::connection::{Authorizing, Phase};
 use super::driver::{Driver, ListenerId, RemoteAddr, SlotKey};
 use super::identity::{Passport, Pending, raw_room};
+use super::lifecycle::TOO_EARLY;
 use super::verifier::{Job, Verdict, Verifier};
 use super::worker::Worker;
 use crate::auth::{Auth, Cost, Grant, Origins, TokenError, When};
 use crate::conn::{Credentials, HttpRefusal, Naming, Presented, Target, Unauthorized, Upgrade};
-use crate::limits::VERIFICATIONS_UNDER_WAY;
+use crate::limits::{EARLY_BYTES_MAX, VERIFICATIONS_UNDER_WAY};
 use crate::network::Networks;
 use crate::time::Millis;
 
@@ -90,6 +91,14 @@ impl Gate {
         }
     }
 
+    /// Whether whoever brings this token waits for another thread.
+    fn waits(&self, auth: &Auth, token: &Token) -> bool {
+        match self.way(auth, &token.0) {
+            Way::Here => self.decides_connects(),
+            Way::Verifier | Way::NewerKeys => true,
+        }
+    }
+
     /// Where a token is looked at.
     pub(super) fn way(&self, auth: &Auth, token: &str) -> Way {
         match auth.cost(token) {
@@ -156,6 +165,13 @@ impl<D: Driver> Worker<D> {
             },
         };
         let has_token = token.is_some();
+        let waits = match &token {
+            Some(token) => self.settings.gate.waits(&auth, token),
+            None => passport.is_none(),
+        };
+        if waits && early.len() > EARLY_BYTES_MAX {
+            return self.refuse(slot, TOO_EARLY);
+        }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let upgrade = Some(upgrade);
         connection.begin_authorizing(Authorizing {

@@ -15,12 +15,12 @@ use crate::conn::{
     CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, parse_head_forwarding, write_refusal,
 };
 use crate::frame::Opcode;
-use crate::limits::{CLOSE_MS_MAX, EARLY_BYTES_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
+use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
 use crate::metrics::{Ending, NodeMetrics};
 use crate::time::Millis;
 
 /// RFC 6455 §4.1: a client waits for the answer before it sends frames.
-const TOO_EARLY: HttpRefusal = HttpRefusal::Bad("frames were sent before the handshake was complete");
+pub(super) const TOO_EARLY: HttpRefusal = HttpRefusal::Bad("frames were sent before the handshake was complete");
 
 impl<D: Driver> Worker<D> {
     /// A client has connected; its request is awaited.
@@ -72,7 +72,7 @@ impl<D: Driver> Worker<D> {
         let Some(kept) = connection.kept_mut() else { return };
         kept.extend_from_slice(bytes);
         let kept_bytes = kept.len();
-        if matches!(connection.phase(), Phase::Authorizing(_) | Phase::Opening(_)) && kept_bytes > EARLY_BYTES_MAX {
+        if connection.early_bytes_max().is_some_and(|bytes_max| kept_bytes > bytes_max) {
             return self.refuse(slot, TOO_EARLY);
         }
         self.connections.sessions.count_partial(slot);
@@ -271,7 +271,6 @@ impl<D: Driver> Worker<D> {
             Head::Upgrade(_) if self.settings.gate.pages_only.contains(&provenance.listener) => {
                 self.refuse(slot, HttpRefusal::NotFound);
             }
-            Head::Upgrade(_) if bytes.len() - head_bytes > EARLY_BYTES_MAX => self.refuse(slot, TOO_EARLY),
             Head::Upgrade(upgrade) => {
                 self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until, provenance.remote);
                 self.connections.sessions.count_partial(slot);
@@ -543,7 +542,7 @@ impl<D: Driver> Worker<D> {
         HttpRefusal::TooMany { retry_after_s: self.random.u32(1..=RETRY_AFTER_S_MAX) }
     }
 
-    fn at_capacity(&mut self) -> HttpRefusal {
+    pub(super) fn at_capacity(&mut self) -> HttpRefusal {
         HttpRefusal::AtCapacity { retry_after_s: self.random.u32(1..=RETRY_AFTER_S_MAX) }
     }
 }

@@ -158,7 +158,8 @@ impl<D: Driver> Worker<D> {
         Err(self.too_many())
     }
 
-    /// The node is over its budget: whoever is no connection yet gives back first what it holds, the oldest before others.
+    /// The node is over its budget: whoever is no connection yet and holds more than a usual request is
+    /// refused first, the oldest before others.
     pub(super) fn shed_beginning(&mut self, budget_bytes: u64) {
         let held = |(slot, connection): (SlotKey, &Connection)| {
             let until = match connection.phase() {
@@ -183,7 +184,9 @@ impl<D: Driver> Worker<D> {
                 break;
             }
             self.connections.counts.refusals.count(Refusal::Shed);
-            self.release(slot);
+            tracing::debug!(reactor = self.me.0, slot = slot.slot(), "shed: the node's memory for messages is full");
+            let refusal = self.at_capacity();
+            self.refuse(slot, refusal);
         }
     }
 

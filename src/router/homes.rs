@@ -35,17 +35,30 @@ pub(super) enum HomeState {
 pub(super) struct Home {
     /// Members on each reactor that has any.
     interest: SmallVec<[(ReactorId, u32); 2]>,
-    /// Who they are, where presence is kept.
-    users: Users,
-    /// Of a user's inbox, the connections that count for `user_connections`, oldest first; a member that was refused or
-    /// replaced is not among them, and leaves.
-    connections: Vec<ConnId>,
+    /// Who they are, where that is kept.
+    present: Present,
     pub(super) policy: TopicPolicy,
     /// What is kept of its messages.
     pub(super) history: Option<Box<History>>,
     /// How it stands with the cluster, where there is one.
     pub(super) subscription: ClusterSubscription<HomeMail>,
 }
+
+/// Who the members of a topic are.
+#[derive(Debug)]
+enum Present {
+    /// Of a room, its users; of other topics nobody.
+    Users(Users),
+    /// Of a user's inbox, the connections that count for `user_connections`.
+    Connections(Box<Connections>),
+}
+
+/// There is one in each home, and most are of rooms.
+const _: () = assert!(size_of::<Present>() == size_of::<Users>());
+
+/// A user's connections, oldest first. A member that was refused or replaced is not among them, and leaves.
+#[derive(Debug, Default)]
+struct Connections(Vec<ConnId>);
 
 impl Home {
     /// Bytes that it takes among the homes, of which a fifth may be empty.
@@ -54,8 +67,7 @@ impl Home {
     fn new(policy: TopicPolicy) -> Home {
         Home {
             interest: SmallVec::new(),
-            users: Users::default(),
-            connections: Vec::new(),
+            present: Present::Users(Users::default()),
             policy,
             history: None,
             subscription: ClusterSubscription::Detached,
@@ -76,12 +88,31 @@ impl Home {
 
     /// The users in the room, in no order, each once and to be shared.
     pub(super) fn users(&self) -> impl Iterator<Item = &ArcStr> + Clone {
-        self.users.iter()
+        match &self.present {
+            Present::Users(users) => Some(users),
+            Present::Connections(_) => None,
+        }
+        .into_iter()
+        .flat_map(Users::iter)
     }
 
     /// How many users are in the room, each once.
     pub(super) fn users_count(&self) -> usize {
-        self.users.count()
+        match &self.present {
+            Present::Users(users) => users.count(),
+            Present::Connections(_) => 0,
+        }
+    }
+
+    /// The connections that count for the user whose inbox it is.
+    fn connections(&mut self) -> &mut Vec<ConnId> {
+        if let Present::Users(_) = self.present {
+            self.present = Present::Connections(Box::default());
+        }
+        match &mut self.present {
+            Present::Connections(connections) => &mut connections.0,
+            Present::Users(_) => unreachable!("they have just been put in the users' place"),
+        }
     }
 
     fn add(&mut self, reactor: ReactorId, user: Option<&ArcStr>, seed: u64) {
@@ -92,8 +123,8 @@ impl Home {
                 self.interest.push((reactor, 1));
             }
         }
-        if let Some(user) = user {
-            self.users.add(user, seed);
+        if let (Some(user), Present::Users(users)) = (user, &mut self.present) {
+            users.add(user, seed);
         }
     }
 
@@ -103,8 +134,8 @@ impl Home {
         if self.interest[at].1 == 0 {
             self.interest.swap_remove(at);
         }
-        if let Some(user) = user {
-            self.users.remove(user);
+        if let (Some(user), Present::Users(users)) = (user, &mut self.present) {
+            users.remove(user);
         }
     }
 }
@@ -219,19 +250,20 @@ impl Homes {
             return Admittance::Granted;
         };
         let home = self.get_mut(topic).expect("the home of an inbox is open where connections are counted");
-        let admittance = match (home.connections.len() < max, policy) {
+        let connections = home.connections();
+        let admittance = match (connections.len() < max, policy) {
             (true, _) => Admittance::Granted,
             (false, UserConnectionsPolicy::Refuse) => return Admittance::Refused,
-            (false, UserConnectionsPolicy::Replace) => Admittance::Replaces(home.connections.remove(0)),
+            (false, UserConnectionsPolicy::Replace) => Admittance::Replaces(connections.remove(0)),
         };
-        home.connections.push(member);
+        connections.push(member);
         admittance
     }
 
     /// A connection has left its user's inbox, whether it counted or not.
     pub(super) fn dismiss(&mut self, topic: &Topic, member: ConnId) {
-        if let Some(home) = self.get_mut(topic) {
-            home.connections.retain(|conn| *conn != member);
+        if let Some(Home { present: Present::Connections(connections), .. }) = self.get_mut(topic) {
+            connections.0.retain(|conn| *conn != member);
         }
     }
 
@@ -327,7 +359,12 @@ impl Homes {
     pub(super) fn rebuild(&mut self) {
         self.policies.rebuild();
         let seed = self.seed;
-        self.homes.iter_mut().for_each(|(_, home)| home.users.rebuild(seed));
+        for (_, home) in &mut self.homes {
+            match &mut home.present {
+                Present::Users(users) => users.rebuild(seed),
+                Present::Connections(_) => {}
+            }
+        }
     }
 
     /// Checks that each home has a topic, and is of use; for tests.
@@ -338,7 +375,10 @@ impl Homes {
             let Some(home) = self.get(topic) else { continue };
             open += 1;
             assert!(!home.is_unused(), "the home of {:?} is unused", topic.key);
-            let connections = home.connections.len();
+            let connections = match &home.present {
+                Present::Users(_) => 0,
+                Present::Connections(connections) => connections.0.len(),
+            };
             assert!(connections as u64 <= self.members(topic), "who counts for {:?} is a member", topic.key);
             assert!(self.user_connections.is_none_or(|bound| connections <= bound.max), "{:?} has too many", topic.key);
             assert_eq!(home.policy, self.policies.resolve(topic.key.hashed()), "the policy of {:?}", topic.key);

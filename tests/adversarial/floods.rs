@@ -101,8 +101,8 @@ pub fn a_slow_consumer_delays_nobody(reactors: usize) {
 pub fn a_slow_consumer_is_never_cut_inside_a_frame(reactors: usize) {
     let settings = ["--outbox.bytes_max", "1KiB", "--tcp.send_buffer", "1KiB"];
     let server = Server::with_reactors(reactors, &settings);
-    // Together below 8 KiB: what comes before the handshake is answered is held, but not more of it.
-    for pings in [1, 3, 6, 10] {
+    // Together below 64 KiB: what comes before the handshake is answered is held, but not more of it.
+    for pings in [1, 10, 60, 80] {
         let mut slow = RawConn::connect(&server);
         let mut request = upgrade_request("/?userId=slow", &[]).into_bytes();
         for at in 0..pings {

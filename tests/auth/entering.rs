@@ -1,6 +1,6 @@
 //! Who gets in.
 
-use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
+use fanfare_testing::raw::{RawConn, TEXT, header_of, masked, status_of, upgrade_request};
 use fanfare_testing::{Client, Server};
 use serde_json::json;
 
@@ -140,4 +140,25 @@ pub fn a_token_of_a_public_key_that_is_not_good(reactors: usize) {
     assert_eq!(status_of(&conn.read_head()), 101);
     assert!(conn.read_text().contains("welcome"));
     assert_eq!(conn.read_text(), r#"{"type":"pong","id":1}"#);
+}
+
+/// Until its token was looked at, which another thread does, a client may send little behind its request.
+pub fn little_may_come_before_a_token_was_looked_at(reactors: usize) {
+    let ping = masked(TEXT, json!({"type": "ping", "id": "x".repeat(980)}).to_string().as_bytes());
+    for (guarded, cases) in [
+        (Guarded::with_public_key(reactors, &[]), [(1, 101), (8, 101), (9, 400), (60, 400)]),
+        (Guarded::start(reactors, &[]), [(1, 101), (8, 101), (9, 101), (60, 101)]),
+    ] {
+        let token = guarded.token("alice", json!({}));
+        for (pings, status) in cases {
+            let mut conn = RawConn::connect(&guarded.server);
+            let request = upgrade_request(&format!("/?token={token}"), &[]);
+            conn.send(&[request.as_bytes(), &ping.repeat(pings)].concat());
+            assert_eq!(status_of(&conn.read_head()), status, "{pings} pings of {} bytes", ping.len());
+            if status == 101 {
+                // The welcome, and what it has asked.
+                (0..=pings).for_each(|_| drop(conn.read_text()));
+            }
+        }
+    }
 }

@@ -19,7 +19,8 @@ fanfare_testing::suite! {
         anonymous_lets_in_who_has_no_token_and_nobody_with_a_bad_one,
         a_page_from_elsewhere_is_refused_before_its_token_is_looked_at,
         many_tokens_of_a_public_key_at_once,
-        a_token_of_a_public_key_that_is_not_good;
+        a_token_of_a_public_key_that_is_not_good,
+        little_may_come_before_a_token_was_looked_at;
     permissions:
         each_command_is_asked_for,
         of_many_rooms_those_that_are_forbidden_are_told_and_the_others_joined,

@@ -14,9 +14,6 @@ use super::run::{Guest, Phase, Role, Run};
 /// Commands a hasty guest says without having had their replies.
 const OWED_MAX: usize = 8;
 
-/// Bytes of payload after which a hasty guest waits for the answer to its request: the server takes 8 KiB before it.
-const EARLY_BYTES_MAX: usize = 4_000;
-
 /// Questions a greedy guest asks in one go.
 const GREED_MAX: usize = 600;
 
@@ -110,7 +107,6 @@ impl Run {
             reads: true,
             answers: true,
             is_wide,
-            early_bytes: 0,
             replies: Replies::default(),
             rooms: BTreeSet::new(),
             pings: VecDeque::new(),
@@ -139,8 +135,7 @@ impl Run {
 
     fn speak(&mut self, at: GuestAt) {
         let guest = &self.guests[at];
-        let is_asking = guest.phase == Phase::Asking;
-        let early = self.plan.hasty && is_asking && guest.user.is_some() && guest.early_bytes < EARLY_BYTES_MAX;
+        let early = self.plan.hasty && guest.phase == Phase::Asking && guest.user.is_some();
         let owed_max = if self.plan.hasty { OWED_MAX } else { 0 };
         if !(guest.phase == Phase::Open || early) || guest.replies.len() > owed_max {
             return;
@@ -149,7 +144,7 @@ impl Run {
         match role {
             Role::Http(_) => {}
             Role::Raw { room, echo } => self.say_raw(at, room, echo),
-            Role::Json if self.plan.greedy && !is_asking && self.one_in(40) => self.ask_greedily(at),
+            Role::Json if self.plan.greedy && self.one_in(40) => self.ask_greedily(at),
             Role::Json if self.plan.history.is_some() && self.one_in(8) => match self.random.bool() {
                 true => {
                     let room = room_name(self.random.usize(0..self.plan.rooms));
@@ -462,9 +457,6 @@ impl Run {
         let fragments = if self.one_in(4) { self.random.usize(2..5) } else { 1 };
         let ping = (fragments > 1 && self.random.bool()).then(|| payload.len().to_string().into_bytes());
         let guest = &mut self.guests[at];
-        if guest.phase == Phase::Asking {
-            guest.early_bytes += payload.len();
-        }
         guest.end.say(opcode, payload, fragments, ping.as_deref(), &mut self.random);
         guest.pings.extend(ping);
     }

@@ -41,8 +41,6 @@ pub struct Guest {
     pub answers: bool,
     /// Whether its way takes everything at once.
     pub is_wide: bool,
-    /// Bytes of payload that it has said before it had an answer to its request.
-    pub early_bytes: usize,
     pub replies: Replies<OpAt>,
     /// The rooms it is in once all that it said is done.
     pub rooms: BTreeSet<String>,

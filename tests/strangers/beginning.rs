@@ -6,21 +6,6 @@ use serde_json::json;
 
 use crate::refused;
 
-pub fn little_may_come_before_the_answer(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
-    let ping = json!({"type": "ping", "id": "x".repeat(980)}).to_string();
-    for (pings, status) in [(0, 101), (1, 101), (8, 101), (9, 400), (60, 400)] {
-        let mut conn = RawConn::connect(&server);
-        let frames = masked(TEXT, ping.as_bytes()).repeat(pings);
-        conn.send(&[upgrade_request("/?userId=hasty", &[]).as_bytes(), &frames].concat());
-        assert_eq!(status_of(&conn.read_head()), status, "{pings} pings in {} bytes", frames.len());
-        if status == 101 {
-            // The welcome, and what it has asked.
-            (0..=pings).for_each(|_| drop(conn.read_text()));
-        }
-    }
-}
-
 pub fn the_oldest_without_a_request_makes_room(reactors: usize) {
     let settings = ["--limits.connections_max", "10", "--limits.handshake_timeout", "5m"];
     let server = Server::with_reactors(reactors, &settings);

@@ -23,6 +23,7 @@ fanfare_testing::suite! {
     proxies:
         a_trusted_proxy_names_the_client,
         what_others_say_about_the_client_is_not_heard,
+        nginx_names_the_client,
         a_proxy_behind_a_unix_socket_is_trusted_by_name;
     proxy_protocol:
         a_header_names_the_client,
@@ -42,7 +43,6 @@ fanfare_testing::suite! {
         control_frames_take_from_the_rate,
         who_answers_our_pings_pays_nothing;
     beginning:
-        little_may_come_before_the_answer,
         the_oldest_without_a_request_makes_room,
         whoever_is_no_connection_yet_is_shed_first;
 }
@@ -54,9 +54,15 @@ const BOB: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 /// The status that a request for a connection gets, and the connection.
 #[track_caller]
 fn ask(source: Ipv4Addr, addr: SocketAddr, before: &[u8], fields: &[(&str, &str)]) -> (u16, RawConn) {
+    ask_for("/", source, addr, before, fields)
+}
+
+/// The same for another target.
+#[track_caller]
+fn ask_for(target: &str, source: Ipv4Addr, addr: SocketAddr, before: &[u8], fields: &[(&str, &str)]) -> (u16, RawConn) {
     let mut conn = RawConn::connect_from(source, addr);
     conn.send(before);
-    conn.send(upgrade_request("/", fields).as_bytes());
+    conn.send(upgrade_request(target, fields).as_bytes());
     let head = conn.read_head();
     let status = status_of(&head);
     if status == 429 {

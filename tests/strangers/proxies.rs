@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use fanfare_testing::nginx::Nginx;
 use fanfare_testing::raw::upgrade_request;
 use fanfare_testing::{PATIENCE, Server, remove_socket, socket_path};
 
-use crate::{ALICE, BOB, ask};
+use crate::{ALICE, BOB, ask, ask_for};
 
 const FIELD: &str = "X-Forwarded-For";
 
@@ -50,6 +51,16 @@ pub fn what_others_say_about_the_client_is_not_heard(reactors: usize) {
         assert_eq!(status, expected, "{client}");
         open.push(conn);
     }
+}
+
+pub fn nginx_names_the_client(reactors: usize) {
+    let server = Server::with_reactors(reactors, &settings("127.0.0.1"));
+    let nginx = Nginx::before(&server);
+    let by_nginx = |source, said: &str| ask_for("/push/", source, nginx.addr(), b"", &[(FIELD, said)]);
+    let open = [by_nginx(ALICE, "192.0.2.1"), by_nginx(ALICE, "192.0.2.2")];
+    assert!(open.iter().all(|(status, _)| *status == 101));
+    assert_eq!(by_nginx(ALICE, "192.0.2.3").0, 429, "what a client says it is counts for nothing");
+    assert_eq!(by_nginx(BOB, "127.0.0.2").0, 101);
 }
 
 pub fn a_proxy_behind_a_unix_socket_is_trusted_by_name(reactors: usize) {

@@ -9,9 +9,8 @@ use super::Run;
 use super::guest::{Change, Phase, Role, room_name, user_name};
 use super::model::{Body, GuestAt, Serial, Topic};
 
-/// Bytes a client sends without having had the answer to its request; the server takes 8 KiB, and no
-/// large message.
-const EARLY_BYTES_MAX: usize = 4_000;
+/// Bytes a client sends without having had the answer to its request; the server takes 64 KiB.
+const EARLY_BYTES_MAX: usize = 40_000;
 
 /// From this size on, a message is large.
 pub const LARGE_SIZE: u8 = 254;
@@ -23,8 +22,7 @@ impl Run {
     /// A client says one of [`WORDS`]; in a raw room a message, whatever the word.
     pub fn say(&mut self, at: GuestAt, word: u8, about: u8, size: u8) {
         let guest = &self.guests[at];
-        let is_small = guest.early_bytes < EARLY_BYTES_MAX && size < LARGE_SIZE;
-        let is_early = guest.phase == Phase::Asking && is_small;
+        let is_early = guest.phase == Phase::Asking && guest.early_bytes < EARLY_BYTES_MAX;
         // An anonymous one must know its own name first: it stands in what it says.
         let is_known = guest.user.is_some() || guest.role != Role::Json;
         if !is_known || !(guest.phase == Phase::Open || is_early) {
