@@ -95,7 +95,9 @@ fn read_binary(bytes: &[u8]) -> Outcome {
     let (is_local, family, told, length) = match bytes {
         [] => return Ok(None),
         [command, ..] if *command >> 4 != 2 || *command & 15 > 1 => return Err(NoProxyHeader),
-        [command, family, high, low, told @ ..] => (command & 15 == 0, *family, told, usize::from(*high) << 8 | usize::from(*low)),
+        [command, family, high, low, told @ ..] => {
+            (command & 15 == 0, *family, told, usize::from(*high) << 8 | usize::from(*low))
+        }
         _ => return Ok(None),
     };
     if length > 2_048 {
@@ -113,7 +115,8 @@ fn read_binary(bytes: &[u8]) -> Outcome {
             Some(SocketAddr::new(ip.into(), u16::from(told[8]) << 8 | u16::from(told[9])))
         }
         (2, 1) if length >= 36 => {
-            let words = told[..16].chunks(2).fold(0_u128, |ip, word| ip << 16 | u128::from(word[0]) << 8 | u128::from(word[1]));
+            let words =
+                told[..16].chunks(2).fold(0_u128, |ip, word| ip << 16 | u128::from(word[0]) << 8 | u128::from(word[1]));
             Some(SocketAddr::new(Ipv6Addr::from(words).into(), u16::from(told[32]) << 8 | u16::from(told[33])))
         }
         _ => return Err(NoProxyHeader),

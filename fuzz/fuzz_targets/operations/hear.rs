@@ -77,7 +77,7 @@ impl Run {
                 }
                 return;
             }
-            503 => self.hard.few_places || self.draining || self.hard.jumpy,
+            503 => self.hard.few_places || self.hard.tight_node || self.draining || self.hard.jumpy,
             408 => self.hard.jumpy,
             400 | 404 | 426 | 431 => false,
             other => panic!("client {at}: no response has the status {other}"),
