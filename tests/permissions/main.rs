@@ -4,12 +4,15 @@
 //! Clients say some commands at once, then everything comes to rest and is judged. What a connection may do follows from
 //! its own commands in their order, so each of them has exactly one right answer; who hears a message is certain where
 //! the hearer has neither joined nor left its room meanwhile. In half of the runs tokens are signed by a public key, and
-//! looked at elsewhere, whenever the dice want it so.
+//! looked at elsewhere, whenever the dice want it so. In others a backend decides about connections, or about joins as well,
+//! as late as the dice want.
 
+mod backend;
 mod model;
 
 use std::sync::Arc;
 
+use backend::SimBackend;
 use data_encoding::BASE64;
 use fanfare::auth::{Alg, Settings as AuthSettings};
 use fanfare::auth::{Allowance, Auth, Key, Origins, SigningKey};
@@ -17,7 +20,7 @@ use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{World, post_office_of, wakers};
-use fanfare::reactor::{Gate, Jobs, NodeState, PostOffice, Settings, verifier};
+use fanfare::reactor::{BackendAccess, Gate, Jobs, NodeState, PostOffice, Settings, verifier};
 use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
 use fanfare_simulated::seats::Seats;
 use fanfare_simulated::seeds::{Outcome, sweep};
@@ -32,7 +35,7 @@ const SECRET: &[u8] = b"a secret of the simulation, long enough";
 /// So long before its end a client is told of it.
 pub const EXPIRING_BEFORE_MS: u64 = 5_000;
 
-const EXPECTED: [&str; 16] = [
+const EXPECTED: [&str; 18] = [
     "a message had to come",
     "a message had to stay away",
     "a message was refused",
@@ -49,6 +52,8 @@ const EXPECTED: [&str; 16] = [
     "a token's end was told",
     "a token's end closed a connection",
     "a token was looked at elsewhere",
+    "a connection was decided about",
+    "a join was decided about",
 ];
 
 #[test]
@@ -59,9 +64,24 @@ fn nothing_reaches_who_is_not_allowed_and_everything_else_arrives() {
 fn run(seed: u64, _in_words: bool) -> Outcome {
     let mut tally = Tally::new(&EXPECTED);
     let reactors = [1, 2, 3][seed as usize % 3];
-    let mut node = Node::new(seed, reactors, if seed.is_multiple_of(2) { Alg::Hs256 } else { Alg::EdDsa });
+    let alg = if seed.is_multiple_of(2) { Alg::Hs256 } else { Alg::EdDsa };
+    let decider =
+        [Decider::Token, Decider::Backend { joins: false }, Decider::Backend { joins: true }][seed as usize / 6 % 3];
+    let mut node = Node::new(seed, reactors, alg, decider);
     Run::new(&mut node, seed, &mut tally).go();
     Outcome { hash: 0, tally }
+}
+
+/// Who says what a connection may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decider {
+    /// Its token.
+    Token,
+    /// The backend.
+    Backend {
+        /// About joins, too.
+        joins: bool,
+    },
 }
 
 /// The node, and what makes tokens for it.
@@ -72,12 +92,16 @@ pub struct Node {
     pub signer: SigningKey,
     /// Tokens that are to be looked at beside the reactors.
     pub jobs: Jobs,
+    /// Questions that the reactors have.
+    pub backend: SimBackend,
+    /// Who answers what.
+    pub decider: Decider,
     /// By which the reactors hear of those.
     pub office: PostOffice,
 }
 
 impl Node {
-    fn new(seed: u64, reactors: usize, alg: Alg) -> Node {
+    fn new(seed: u64, reactors: usize, alg: Alg, decider: Decider) -> Node {
         let world = World::new(reactors, seed);
         let (bells, wakes) = wakers(PeerId::reactors(reactors as u16));
         let (office, mailboxes) = post_office_of(wakes, 1_024);
@@ -100,15 +124,27 @@ impl Node {
             vec![key],
         );
         let (verifier, jobs) = verifier(reactors);
+        let backend = SimBackend::default();
+        let access = match decider {
+            Decider::Token => None,
+            Decider::Backend { joins } => Some(BackendAccess {
+                backend: Arc::new(backend.clone()),
+                decides_connects: true,
+                decides_joins: joins,
+                has_keys: false,
+                forward: Arc::new([]),
+            }),
+        };
         let gate = Gate {
             auth: Some(Arc::new(auth)),
             origins: Some(Arc::new(Origins::default())),
             expiring_before_ms: EXPIRING_BEFORE_MS,
             verifier: Some(verifier),
+            backend: access,
             ..Gate::default()
         };
         let seats = Seats::new(world, mailboxes, bells, &settings(gate), &state, seed);
-        Node { seats, signer, jobs, office }
+        Node { seats, signer, jobs, backend, decider, office }
     }
 }
 

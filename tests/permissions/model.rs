@@ -8,7 +8,8 @@ use fanfare_simulated::tally::Tally;
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
-use super::{EXPIRING_BEFORE_MS, Node};
+use super::backend::may_join;
+use super::{Decider, EXPIRING_BEFORE_MS, Node};
 
 const USERS: usize = 6;
 const ROOMS: usize = 5;
@@ -223,10 +224,11 @@ impl<'a> Run<'a> {
         let id = self.serial;
         let room = self.random.usize(..ROOMS);
         let name = format!("r{room}");
+        let by_rule = self.joins_by_rule();
         let guest = &mut self.guests[at];
         let mut to = To::Nobody;
         let (command, owed) = match self.random.u8(..16) {
-            0..3 => (json!({"type": "join_room", "roomId": name}), vec![guest.join(room, id)]),
+            0..3 => (json!({"type": "join_room", "roomId": name}), vec![guest.join(room, id, by_rule)]),
             3 => self.join_many(at, id),
             4 => {
                 guest.rooms.remove(&room);
@@ -261,7 +263,7 @@ impl<'a> Run<'a> {
                 (json!({"type": "presence", "roomId": name}), vec![allowed_or(allowed, "presence")])
             }
             12 => {
-                let allowed = guest.may.join.contains(&room) && guest.rooms.contains(&room);
+                let allowed = (by_rule || guest.may.join.contains(&room)) && guest.rooms.contains(&room);
                 (json!({"type": "history", "roomId": name}), vec![allowed_or(allowed, "history")])
             }
             13 => (json!({"type": "join_room", "roomId": format!("raw/{name}")}), vec![Owed::Error("bad_room_id")]),
@@ -271,10 +273,11 @@ impl<'a> Run<'a> {
     }
 
     fn join_many(&mut self, at: usize, id: u64) -> (Value, Vec<Owed>) {
+        let by_rule = self.joins_by_rule();
         let guest = &mut self.guests[at];
         let rooms: Vec<usize> = (0..ROOMS).filter(|_| self.random.bool()).collect();
         let names: Vec<String> = rooms.iter().map(|room| format!("r{room}")).collect();
-        let mut owed: Vec<Owed> = rooms.iter().map(|&room| guest.join(room, id)).collect();
+        let mut owed: Vec<Owed> = rooms.iter().map(|&room| guest.join(room, id, by_rule)).collect();
         for (owed, &room) in owed.iter_mut().zip(&rooms) {
             if let Owed::Error(_) = owed {
                 self.tally.count("some of many joins were refused");
@@ -315,8 +318,10 @@ impl<'a> Run<'a> {
             2 => ("a.b.c".to_owned(), Owed::Error("unauthorized")),
             _ => {
                 let token = self.token(user, &may, expires_ms);
+                // What the backend has allowed stays so.
+                let kept = if self.joins_by_rule() { (0..ROOMS).collect() } else { may.join.clone() };
                 let guest = &mut self.guests[at];
-                let gone: BTreeSet<usize> = guest.rooms.difference(&may.join).copied().collect();
+                let gone: BTreeSet<usize> = guest.rooms.difference(&kept).copied().collect();
                 let mut leaves = BTreeSet::new();
                 let mut maybe = BTreeSet::new();
                 for &room in &gone {
@@ -334,7 +339,7 @@ impl<'a> Run<'a> {
                         }
                     };
                 }
-                guest.rooms = guest.rooms.intersection(&may.join).copied().collect();
+                guest.rooms = guest.rooms.intersection(&kept).copied().collect();
                 guest.touched.extend(&gone);
                 (guest.may, guest.expires_ms, guest.told) = (may, expires_ms, false);
                 (token, Owed::Refreshed { expires_ms, leaves, maybe })
@@ -348,7 +353,23 @@ impl<'a> Run<'a> {
         (json!({"type": "refresh", "token": token}), vec![owed])
     }
 
+    /// Whether joins are not allowed by tokens, but by the backend's rule.
+    fn joins_by_rule(&self) -> bool {
+        self.node.decider == Decider::Backend { joins: true }
+    }
+
+    /// The backend answers one of its questions; whether there was one.
+    fn decide_one(&mut self) -> bool {
+        let random = &mut self.random;
+        let about = self.node.backend.answer_one(&self.node.office, |waiting| random.usize(..waiting));
+        about.into_iter().for_each(|about| self.tally.count(about));
+        about.is_some()
+    }
+
     fn some_turn(&mut self) {
+        if self.random.bool() {
+            self.decide_one();
+        }
         if self.random.bool() && self.node.jobs.run_one(&self.node.office) {
             self.tally.count("a token was looked at elsewhere");
         }
@@ -362,7 +383,7 @@ impl<'a> Run<'a> {
 
     /// Whether anything happened.
     fn all_turn(&mut self) -> bool {
-        let mut is_busy = false;
+        let mut is_busy = self.decide_one();
         if self.node.jobs.run_one(&self.node.office) {
             self.tally.count("a token was looked at elsewhere");
             is_busy = true;
@@ -522,8 +543,9 @@ impl<'a> Run<'a> {
 }
 
 impl Guest {
-    fn join(&mut self, room: usize, id: u64) -> Owed {
-        if !self.may.join.contains(&room) {
+    fn join(&mut self, room: usize, id: u64, by_rule: bool) -> Owed {
+        let allowed = if by_rule { may_join(self.user, room) } else { self.may.join.contains(&room) };
+        if !allowed {
             return Owed::Error("forbidden");
         }
         self.rooms.insert(room);
