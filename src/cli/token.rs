@@ -8,7 +8,7 @@ use ring::rand::SystemRandom;
 use serde_json::{Map, Value as Json, json};
 
 use super::{EXIT_FAULTS, Env, complain, file_flag, flag, list_flag, load, print, refuse};
-use crate::auth::{Alg, Auth, Mint, SigningKey, When, texts};
+use crate::auth::{Alg, Auth, Mint, SigningKey, TokenError, When, texts};
 use crate::config::{
     AUTH_KEY, AuthKey, Bounds, Config, Kind, SETTINGS, Setting, Value, nearest, one_line, read_at_most,
 };
@@ -99,7 +99,7 @@ pub(super) fn run(matches: &ArgMatches, env: Env, out: &mut dyn Write, err: &mut
         Some(_) if matches.contains_id(SUB) => {
             refuse(err, "say --sub to make a token or --inspect to explain one, not both")
         }
-        Some(token) => inspect(&auth, token, out, err),
+        Some(token) => inspect(&config, &auth, token, out, err),
         None => match make(matches, &config, now_ms()) {
             Ok(token) => give(&auth, &token, out, err),
             Err(what) => refuse(err, what),
@@ -203,7 +203,7 @@ fn signing_key<'a>(
 }
 
 /// Says what stands in a token, and whether the server would take it now.
-fn inspect(auth: &Auth, token: &str, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+fn inspect(config: &Config, auth: &Auth, token: &str, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let token = match token {
         "-" => {
             let mut text = String::new();
@@ -224,6 +224,9 @@ fn inspect(auth: &Auth, token: &str, out: &mut dyn Write, err: &mut dyn Write) -
     }
     let (verdict, code) = match auth.verify(token, now_ms, When::Handshake) {
         Ok(grant) => (format!("good     user {}\n", one_line(&grant.user)), 0),
+        Err(error @ TokenError::UnknownKey) if config.auth.jwks_url.is_set() => {
+            (format!("refused  {error}; the keys of auth.jwks_url are not fetched here\n"), EXIT_FAULTS)
+        }
         Err(error) => (format!("refused  {error}\n"), EXIT_FAULTS),
     };
     match print(out, err, text + &verdict) {

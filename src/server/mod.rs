@@ -202,7 +202,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
         listeners: config.listeners,
         acceptors: node.acceptors,
     };
-    wait_for_signal(&requests, &reactors, &reloads)?;
+    let reload = reloads.start().map_err(io_error("cannot start the thread that reads files again"))?;
+    wait_for_signal(&requests, &reactors, &reload)?;
     drain(&requests, &reactors, &ready, unix, config.drain.timeout)
 }
 
@@ -450,12 +451,13 @@ fn history(config: &Config) -> HistorySettings {
     }
 }
 
-/// Waits for the signal that ends the node, or for a reactor that fails. What another signal has read again is read here.
-fn wait_for_signal(requests: &Receiver<Request>, reactors: &Reactors, reloads: &Reloads) -> Result<(), ServeError> {
+/// Waits for the signal that ends the node, or for a reactor that fails. Others are passed on.
+fn wait_for_signal(requests: &Receiver<Request>, reactors: &Reactors, reload: &Sender<()>) -> Result<(), ServeError> {
     loop {
         select! {
             recv(requests) -> request => match request {
-                Ok(Request::Reload) => reloads.run(),
+                // Where a reload waits already, it will read the same.
+                Ok(Request::Reload) => drop(reload.try_send(())),
                 Ok(Request::Drain | Request::Leave) | Err(_) => return Ok(()),
             },
             recv(reactors.ended) -> ended => return ended.unwrap_or(Ok(())).map_err(io_error("a reactor failed")),

@@ -2,7 +2,12 @@
 //! configuration itself is not read again.
 //!
 //! Each kind of file is taken as a whole or not at all: a fault leaves what was in force, and one line says which file and
-//! why. Open connections keep what they have.
+//! why. Open connections keep what they have. A thread of its own reads: a disk that hangs keeps nobody from ending the
+//! server.
+
+use std::io;
+
+use crossbeam_channel::{Sender, bounded};
 
 use std::sync::Arc;
 
@@ -23,8 +28,19 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    /// Reads everything again.
-    pub(super) fn run(&self) {
+    /// Starts the thread, which reads once for each request that it gets. One may wait while it reads: with another it would
+    /// read the same twice.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub(super) fn start(self) -> io::Result<Sender<()>> {
+        let (sender, requests) = bounded(1);
+        let body = move || requests.iter().for_each(|()| self.read_all());
+        std::thread::Builder::new().name("reload".into()).spawn(body)?;
+        Ok(sender)
+    }
+
+    fn read_all(&self) {
         self.keys();
         self.certificates();
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_testing::raw::{RawConn, status_of, upgrade_request};
-use fanfare_testing::{Client, Server};
+use fanfare_testing::{Client, Server, await_metric};
 use serde_json::{Value, json};
 
 use super::service::{Reply, Seen, Service};
@@ -141,6 +141,7 @@ pub fn a_connection_may_go_while_its_join_is_decided(reactors: usize) {
     service.await_count(3);
     staying.barrier();
     service.let_go();
+    await_metric(&guarded.server, "fanfare_connections", 1);
     staying.join("ok.b");
     let present = staying.request(json!({"type": "presence", "roomId": "ok.a"}));
     assert_eq!(present["count"], 0, "{present}");

@@ -69,6 +69,7 @@ fanfare_testing::suite! {
     reload:
         other_keys_take_the_place_of_those_before,
         a_fault_leaves_all_keys_as_they_were,
+        a_file_that_hangs_keeps_nobody_from_ending_the_server,
         keys_of_a_url_stay_where_files_are_read_again;
     open_mode:
         without_keys_tokens_mean_nothing,

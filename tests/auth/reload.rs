@@ -120,6 +120,23 @@ pub fn a_fault_leaves_all_keys_as_they_were(reactors: usize) {
     assert_eq!(both(), [401, 101]);
 }
 
+pub fn a_file_that_hangs_keeps_nobody_from_ending_the_server(reactors: usize) {
+    let secret = KeyFile::new("the first secret, of at least 32 bytes");
+    let key = format!("alg=HS256,secret_file={}", secret.path());
+    let mut server = start(reactors, &["--auth.key", &key]);
+    fs::remove_file(secret.path()).unwrap();
+    // To open it waits for who writes into it.
+    assert!(Command::new("mkfifo").arg(secret.path()).status().unwrap().success());
+    for _ in 0..3 {
+        server.signal(Signal::HUP);
+    }
+    eventually("the signal is told of", || server.log().contains("SIGHUP"));
+    let token = sign_hs256("the first secret, of at least 32 bytes".as_bytes(), &claims());
+    assert_eq!(status(&server, &token), 101);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit().code(), Some(0));
+}
+
 pub fn keys_of_a_url_stay_where_files_are_read_again(reactors: usize) {
     let (fetched, filed) = (NamedKey::new(Some("fetched")), NamedKey::new(Some("filed")));
     let reply = json!({ "keys": [fetched.jwk()] });
