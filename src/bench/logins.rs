@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
 }
 
 /// The figures that stand in a report twice, and their two names.
-const TWICE: [Twice; 9] = [
+const TWICE: [Twice; 11] = [
     ("seconds", "calm_seconds", "storm_seconds"),
     ("deliveries_per_s", "calm_deliveries_per_s", "storm_deliveries_per_s"),
     ("p50_us", "calm_p50_us", "storm_p50_us"),
@@ -64,7 +64,9 @@ const TWICE: [Twice; 9] = [
     ("max_us", "calm_max_us", "storm_max_us"),
     ("sent_late_max_us", "calm_sent_late_max_us", "storm_sent_late_max_us"),
     ("generator_busy_percent", "calm_generator_busy_percent", "storm_generator_busy_percent"),
+    ("generator_waited_percent", "calm_generator_waited_percent", "storm_generator_waited_percent"),
     ("server_busy_percent", "calm_server_busy_percent", "storm_server_busy_percent"),
+    ("server_waited_percent", "calm_server_waited_percent", "storm_server_waited_percent"),
 ];
 
 /// Those who will log in, each into a room of a few that is not the measured one.
