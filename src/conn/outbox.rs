@@ -171,6 +171,8 @@ struct Queue {
     own_bytes: usize,
     sources: usize,
     progress_at: Millis,
+    /// The driver has sealed the byte at the front: a frame that begins there has begun.
+    is_begun: bool,
 }
 
 #[derive(Debug)]
@@ -183,7 +185,14 @@ const _: () = assert!(size_of::<Entry>() == 16);
 
 impl Queue {
     fn new(now: Millis) -> Box<Queue> {
-        Box::new(Queue { entries: VecDeque::with_capacity(4), bytes: 0, own_bytes: 0, sources: 0, progress_at: now })
+        Box::new(Queue {
+            entries: VecDeque::with_capacity(4),
+            bytes: 0,
+            own_bytes: 0,
+            sources: 0,
+            progress_at: now,
+            is_begun: false,
+        })
     }
 }
 
@@ -290,7 +299,7 @@ impl Outbox {
         {
             let slices = match entry {
                 Entry::Chunk(_) => 1,
-                Entry::Source(pull) => pull.pull(left),
+                Entry::Source(pull) => pull.pull(left, at == 0 && queue.is_begun),
             };
             if slices > 0 {
                 (at, left) = (at + 1, left - slices);
@@ -318,11 +327,20 @@ impl Outbox {
         slices.take(slices_max)
     }
 
+    /// The byte at the front is a part of what the peer gets next, whatever else happens: of a frame that begins with it the
+    /// rest stays.
+    pub fn begin_front(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.is_begun = true;
+        }
+    }
+
     /// The kernel took `sent` bytes from the front.
     pub fn advance(&mut self, mut sent: usize, now: Millis) {
         let Some(queue) = &mut self.queue else { return };
         if sent > 0 {
             queue.progress_at = now;
+            queue.is_begun = false;
         }
         while let Some(front) = queue.entries.front_mut() {
             match front {
@@ -370,11 +388,11 @@ impl Outbox {
         let Some(queue) = &mut self.queue else { return };
         let front = match queue.entries.pop_front() {
             Some(Entry::Chunk(mut front)) => {
-                let cut = front.segment.boundary(front.start as usize);
+                let cut = front.segment.boundary(front.start as usize + usize::from(queue.is_begun));
                 front.end = front.end.min(cut as u32);
                 Some(front).filter(|front| front.len() > 0)
             }
-            Some(Entry::Source(pull)) => pull.begun().map(|rest| {
+            Some(Entry::Source(pull)) => pull.begun(queue.is_begun).map(|rest| {
                 let segment = Segment::local(rest.to_vec(), Unit::Whole, Cause::Own, ledger);
                 Chunk::new(segment, 0, rest.len())
             }),

@@ -61,12 +61,13 @@ impl Pull {
     /// A source in front of its first frame; `None` where it has none.
     pub(super) fn new(source: Box<dyn FrameSource>) -> Option<Pull> {
         let mut pull = Pull { source, pulled: 0, sent_bytes: 0, behind: Behind::Unknown };
-        (pull.pull(1) > 0).then_some(pull)
+        (pull.pull(1, false) > 0).then_some(pull)
     }
 
-    /// Has the source decide the next frames; how many there are.
-    pub(super) fn pull(&mut self, frames_max: usize) -> usize {
-        let front = if self.sent_bytes > 0 { Front::Begun } else { Front::Open };
+    /// Has the source decide the next frames; how many there are. `is_begun` says that the first has begun, though nothing of
+    /// it was sent.
+    pub(super) fn pull(&mut self, frames_max: usize, is_begun: bool) -> usize {
+        let front = if self.sent_bytes > 0 || is_begun { Front::Begun } else { Front::Open };
         self.pulled = self.source.pull(front, frames_max);
         assert!(self.pulled > 0 || front == Front::Open, "a frame that was begun stays");
         self.behind = if self.pulled < frames_max { Behind::Nothing } else { Behind::Unknown };
@@ -104,9 +105,9 @@ impl Pull {
         self.pulled == 0 && self.behind == Behind::Nothing
     }
 
-    /// The rest of a frame of which a part was sent.
-    pub(super) fn begun(&self) -> Option<&[u8]> {
-        (self.sent_bytes > 0).then(|| &self.source.frame(0)[self.sent_bytes..])
+    /// The rest of a frame of which a part was sent, or that has begun all the same.
+    pub(super) fn begun(&self, is_begun: bool) -> Option<&[u8]> {
+        (self.sent_bytes > 0 || is_begun).then(|| &self.source.frame(0)[self.sent_bytes..])
     }
 
     pub(super) fn reference_bytes(&self) -> usize {

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use crate::ids::ConnId;
 use crate::metrics::TlsCounts;
 use crate::time::Millis;
+use crate::tls::ClientName;
 
 /// One connection's slot and which of the slot's connections it is: what a driver calls its socket, and how a reactor
 /// names its own connections. A late completion for an earlier connection in the same slot is told apart.
@@ -241,9 +242,15 @@ pub trait Driver {
         0
     }
 
-    /// The user that the client's certificate names, where it has shown one.
-    fn certified_user(&self, _slot: SlotKey) -> Option<String> {
-        None
+    /// Whether the first byte of what was not taken is on its way all the same: it cannot be withdrawn, and what it begins
+    /// has to follow.
+    fn is_ahead(&self, _slot: SlotKey) -> bool {
+        false
+    }
+
+    /// What the client's certificate says of who it is.
+    fn client_name(&self, _slot: SlotKey) -> ClientName {
+        ClientName::NotShown
     }
 
     /// What TLS has done.

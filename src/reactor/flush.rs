@@ -15,6 +15,7 @@ use std::io::IoSlice;
 use super::connection::{Connection, NO_BATCH, Phase, Room, Then};
 use super::connections::Connections;
 use super::driver::{Driver, Sent, Shortfall, SlotKey};
+use super::lifecycle::ending_of;
 use super::worker::Worker;
 use crate::conn::CloseReason;
 use crate::limits::{LINGER_MS_MAX, SEND_SLICES_MAX};
@@ -97,6 +98,7 @@ impl<D: Driver> Worker<D> {
         {
             return self.mailbox.nudge(reactor);
         }
+        self.shed_ending(budget_bytes);
         self.shed_beginning(budget_bytes);
         self.connections.copy_scraps();
         let driver = &self.driver;
@@ -112,10 +114,29 @@ impl<D: Driver> Worker<D> {
             if self.node_queue_bytes() <= budget_bytes {
                 break;
             }
-            self.close(slot, reason);
+            // What the driver holds is free only with its socket.
+            match self.driver.held_in(slot) {
+                0 => self.close(slot, reason),
+                _ => self.release_as(slot, ending_of(reason)),
+            }
         }
         self.flush_all();
         self.publish_counts();
+    }
+
+    /// Whoever is being closed waits no longer where the driver holds something of it.
+    fn shed_ending(&mut self, budget_bytes: u64) {
+        let held = |(slot, connection): (SlotKey, &Connection)| {
+            let is_ending = !connection.is_open() && !connection.is_beginning();
+            (is_ending && self.driver.held_in(slot) > 0).then_some(slot)
+        };
+        let ending: Vec<SlotKey> = self.connections.sessions.iter().filter_map(held).collect();
+        for slot in ending {
+            if self.node_queue_bytes() <= budget_bytes {
+                break;
+            }
+            self.release(slot);
+        }
     }
 
     /// Sends what one connection has, if it is still to be flushed. Nothing changes but its own queue and the list of
@@ -156,8 +177,12 @@ impl<D: Driver> Worker<D> {
     fn batch_fell_short(&mut self, slot: SlotKey, taken_bytes: usize) {
         self.connections.counts.bytes_out += taken_bytes as u64;
         self.connections.queue_batch(slot, taken_bytes);
+        let is_ahead = self.driver.is_ahead(slot);
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.room = Room::None;
+            if is_ahead {
+                connection.outbox.begin_front();
+            }
         }
         self.note_flushed(slot, Flushed::Waiting);
     }
@@ -199,6 +224,9 @@ impl<D: Driver> Worker<D> {
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.outbox.advance(taken_bytes, now);
             connection.room = if taken_bytes < given_bytes { Room::None } else { Room::Some };
+            if taken_bytes < given_bytes && self.driver.is_ahead(slot) {
+                connection.outbox.begin_front();
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use crate::conn::{Credentials, HttpRefusal, Naming, Presented, Target, Unauthori
 use crate::limits::{EARLY_BYTES_MAX, VERIFICATIONS_UNDER_WAY};
 use crate::network::Networks;
 use crate::time::Millis;
+use crate::tls::ClientName;
 
 /// Who gets in. The default: everybody.
 #[derive(Clone, Debug, Default)]
@@ -140,7 +141,13 @@ impl<D: Driver> Worker<D> {
         until: Millis,
         remote: RemoteAddr,
     ) {
-        let certified = self.driver.certified_user(slot);
+        let certified = match self.driver.client_name(slot) {
+            ClientName::NotShown => None,
+            ClientName::User(user) => Some(user),
+            ClientName::Nameless => {
+                return self.refuse(slot, HttpRefusal::Forbidden("the subject of your certificate names no user"));
+            }
+        };
         let Some(credentials) = upgrade.credentials.take() else {
             return self.upgrade(slot, upgrade, early, until, guest(certified), None);
         };

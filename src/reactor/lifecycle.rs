@@ -191,7 +191,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// As [`Worker::release`]; an open connection ends like this.
-    fn release_as(&mut self, slot: SlotKey, ending: Ending) {
+    pub(super) fn release_as(&mut self, slot: SlotKey, ending: Ending) {
         if self.connections.get(slot).is_none_or(|connection| matches!(connection.phase(), Phase::Terminating(_))) {
             return;
         }
@@ -548,7 +548,7 @@ impl<D: Driver> Worker<D> {
 }
 
 /// Under which word a close is counted.
-fn ending_of(reason: CloseReason) -> Ending {
+pub(super) fn ending_of(reason: CloseReason) -> Ending {
     match reason {
         CloseReason::GoingAway { .. } => Ending::GoingAway,
         CloseReason::AtCapacity => Ending::AtCapacity,

@@ -174,7 +174,7 @@ impl<D: Driver> Worker<D> {
                 | Phase::Lingering { .. }
                 | Phase::Terminating(_) => return None,
             };
-            (connection.partial_bytes > 0).then_some((until, slot))
+            (connection.partial_bytes > 0 || self.driver.held_in(slot) > 0).then_some((until, slot))
         };
         let mut beginning: Vec<_> = self.connections.sessions.iter().filter_map(held).collect();
         // All have the same time for their handshake: who has the least left came first.
@@ -185,8 +185,14 @@ impl<D: Driver> Worker<D> {
             }
             self.connections.counts.refusals.count(Refusal::Shed);
             tracing::debug!(reactor = self.me.0, slot = slot.slot(), "shed: the node's memory for messages is full");
-            let refusal = self.at_capacity();
-            self.refuse(slot, refusal);
+            // What the driver holds is free only with its socket.
+            match self.driver.held_in(slot) {
+                0 => {
+                    let refusal = self.at_capacity();
+                    self.refuse(slot, refusal);
+                }
+                _ => self.release(slot),
+            }
         }
     }
 

@@ -110,9 +110,25 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// The user that a client's certificate names: the common name of its subject (RFC 5280 §4.1.2.6). `None` where there is
-/// no such name, or more than one, or it is no user id.
-pub(super) fn user_of(certificate: &CertificateDer<'_>) -> Option<String> {
+/// What a client's certificate says of who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientName {
+    /// It has shown none.
+    NotShown,
+    /// A user: the common name of its subject.
+    User(String),
+    /// Nobody: its subject has no such name, or more than one, or it is no user id.
+    Nameless,
+}
+
+impl ClientName {
+    pub(super) fn of(certificate: &CertificateDer<'_>) -> ClientName {
+        user_of(certificate).map_or(ClientName::Nameless, ClientName::User)
+    }
+}
+
+/// The common name of the subject (RFC 5280 §4.1.2.6), where it is a user id.
+fn user_of(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
     let subject = certificate.tbs_certificate().subject();
     let mut names = subject.iter().filter(|attribute| attribute.oid == COMMON_NAME);

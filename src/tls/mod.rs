@@ -19,7 +19,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
-pub use certificates::{Certificate, CertificateError, Certificates, authorities};
+pub use certificates::{Certificate, CertificateError, Certificates, ClientName, authorities};
 pub use session::{Progress, Session, SessionError};
 pub use stream::{Acceptor, Layer, Secured, Stream};
 
@@ -37,8 +37,9 @@ pub enum ClientAuth {
     Required(Arc<RootCertStore>),
 }
 
-/// What the sessions of one listener have in common: TLS 1.2 and 1.3, tickets instead of kept sessions (their keys
-/// rotate every six hours, and are new with each configuration), `http/1.1` behind it.
+/// What the sessions of one listener have in common: TLS 1.2 and 1.3, `http/1.1` behind it, and tickets instead of kept
+/// sessions. Keys of tickets rotate every six hours, and are new with each configuration; where clients are asked for
+/// certificates there are no tickets, so that each shows its own each time.
 ///
 /// # Errors
 /// Where the operating system gives no random bytes for the keys of tickets, or an authority is of no use.
@@ -55,6 +56,7 @@ pub fn server_config(certificates: Certificates, clients: ClientAuth) -> Result<
         }
         ClientAuth::Required(roots) => Some(verifier(roots).build().map_err(|error| CertificateError::new(&error))?),
     };
+    let asks_clients = verifier.is_some();
     let builder = match verifier {
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -62,7 +64,10 @@ pub fn server_config(certificates: Certificates, clients: ClientAuth) -> Result<
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = ring::Ticketer::new().map_err(|error| CertificateError::new(&error))?;
+    // A session that is resumed has its client's certificate from the ticket, whatever became of it since.
+    if !asks_clients {
+        config.ticketer = ring::Ticketer::new().map_err(|error| CertificateError::new(&error))?;
+    }
     Ok(config)
 }
 

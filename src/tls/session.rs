@@ -9,11 +9,14 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
 
-use super::certificates::user_of;
+use super::certificates::ClientName;
 use crate::limits::{TLS_HANDSHAKE_BYTES_MAX, TLS_RECORD_BYTES_MAX};
 
 /// What rustls adds to a record at most: header, explicit nonce, content type and tag.
 const RECORD_OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
+
+/// What a peer's record may have beyond its application data: header and expansion (RFC 5246 §6.2.3, RFC 8446 §5.2).
+const EXPANSION_BYTES_MAX: usize = 5 + 2048;
 
 /// The answer to a client that speaks HTTP without TLS; browsers show it.
 const PLAIN_HTTP: &[u8] =
@@ -36,7 +39,7 @@ pub enum Progress {
 pub enum SessionError {
     /// The peer speaks no TLS, but HTTP.
     PlainHttp,
-    /// Before the handshake was over more than `limits::TLS_HANDSHAKE_BYTES_MAX` came in one message.
+    /// A message of the handshake is larger than `limits::TLS_HANDSHAKE_BYTES_MAX`, or one behind it than a record.
     TooLarge,
     /// What rustls says.
     Tls(rustls::Error),
@@ -46,7 +49,7 @@ impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SessionError::PlainHttp => f.write_str("the client speaks HTTP without TLS"),
-            SessionError::TooLarge => f.write_str("the client's handshake is too large"),
+            SessionError::TooLarge => f.write_str("a message of the client's handshake is too large"),
             SessionError::Tls(error) => error.fmt(f),
         }
     }
@@ -60,8 +63,18 @@ pub struct Session {
     /// The front of a record or of a handshake message whose rest has not come. At most a record, and
     /// `limits::TLS_HANDSHAKE_BYTES_MAX` before the handshake is over. Without an allocation where it is empty.
     partial: Vec<u8>,
-    /// Nothing goes on.
-    is_broken: bool,
+    state: State,
+}
+
+/// What a session takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The peer sends nothing more: whatever comes is no part of the session.
+    PeerClosed,
+    /// We have ended our side, and look at nothing more.
+    Closed,
+    Broken,
 }
 
 impl fmt::Debug for Session {
@@ -77,7 +90,7 @@ impl Session {
     /// Where rustls cannot begin with this configuration.
     pub fn new(config: Arc<ServerConfig>) -> Result<Session, SessionError> {
         let tls = UnbufferedServerConnection::new(config).map_err(SessionError::Tls)?;
-        Ok(Session { tls, partial: Vec::new(), is_broken: false })
+        Ok(Session { tls, partial: Vec::new(), state: State::Open })
     }
 
     /// Whether nothing may be sealed yet.
@@ -92,15 +105,22 @@ impl Session {
         self.partial.len()
     }
 
+    /// Whether the next step of the handshake may be the one with the signature.
+    #[inline]
+    pub fn awaits_hello(&self) -> bool {
+        self.tls.handshake_kind().is_none()
+    }
+
     /// Whether an earlier session's ticket spared the signature. `None` before the handshake is over.
     pub fn is_resumed(&self) -> Option<bool> {
-        let kind = self.tls.handshake_kind()?;
+        let kind = self.tls.handshake_kind().filter(|_| !self.is_handshaking())?;
         Some(kind == rustls::HandshakeKind::Resumed)
     }
 
-    /// The user that the client's certificate names, if it has shown one.
-    pub fn user(&self) -> Option<String> {
-        user_of(self.tls.peer_certificates()?.first()?)
+    /// What the client's certificate says of who it is.
+    pub fn client_name(&self) -> ClientName {
+        let certificate = self.tls.peer_certificates().and_then(<[_]>::first);
+        certificate.map_or(ClientName::NotShown, ClientName::of)
     }
 
     /// Keeps bytes for later, without a look at them.
@@ -118,8 +138,11 @@ impl Session {
     /// Takes what came, puts what it says behind `plain` and what is to be sent because of it behind `out`. What is put
     /// behind `plain` is never more than came, this time and before.
     pub fn receive(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>, out: &mut Vec<u8>) -> Progress {
-        if self.is_broken {
-            return Progress::Failed(SessionError::Tls(rustls::Error::HandshakeNotComplete));
+        match self.state {
+            State::Open => {}
+            State::Closed => return Progress::Open,
+            State::PeerClosed => return Progress::PeerClosed,
+            State::Broken => return Progress::Failed(SessionError::Tls(rustls::Error::HandshakeNotComplete)),
         }
         let progress = match self.partial.is_empty() {
             true => {
@@ -136,14 +159,20 @@ impl Session {
                 progress
             }
         };
-        let progress = match self.is_handshaking() && self.partial.len() > TLS_HANDSHAKE_BYTES_MAX {
-            true => Progress::Failed(SessionError::TooLarge),
-            false => progress,
+        let partial_bytes_max = match self.is_handshaking() {
+            true => TLS_HANDSHAKE_BYTES_MAX,
+            false => TLS_RECORD_BYTES_MAX + EXPANSION_BYTES_MAX,
         };
-        if let Progress::Failed(_) = progress {
-            self.is_broken = true;
-            self.partial = Vec::new();
+        let progress = match progress {
+            Progress::Open if self.partial.len() > partial_bytes_max => Progress::Failed(SessionError::TooLarge),
+            progress => progress,
+        };
+        match progress {
+            Progress::Open => return progress,
+            Progress::PeerClosed => self.state = State::PeerClosed,
+            Progress::Failed(_) => self.state = State::Broken,
         }
+        self.partial = Vec::new();
         progress
     }
 
@@ -210,10 +239,17 @@ impl Session {
         self.write(out, guess, |traffic, room| traffic.encrypt(plain, room))
     }
 
-    /// Puts the end of our side behind `out` (`close_notify`).
+    /// Puts the end of our side behind `out` (`close_notify`, RFC 8446 §6.1), once; what comes from then on is not looked at.
     pub fn close(&mut self, out: &mut Vec<u8>) {
+        if self.state == State::Closed {
+            return;
+        }
         // Without keys there is nothing that an end could be told of.
         let _ = self.write(out, RECORD_OVERHEAD_BYTES + 2, |traffic, room| traffic.queue_close_notify(room));
+        if self.state != State::Broken {
+            self.state = State::Closed;
+        }
+        self.partial = Vec::new();
     }
 
     fn write(
@@ -222,7 +258,7 @@ impl Session {
         guess: usize,
         mut write: impl FnMut(&mut WriteTraffic<'_, ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), SessionError> {
-        if self.is_broken || self.is_handshaking() {
+        if matches!(self.state, State::Broken | State::Closed) || self.is_handshaking() {
             return Err(SessionError::Tls(rustls::Error::HandshakeNotComplete));
         }
         loop {

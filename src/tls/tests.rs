@@ -83,8 +83,44 @@ fn the_end_is_told_both_ways() {
     client.tls().send_close_notify();
     let (mut heard, mut none) = (Vec::new(), Vec::new());
     let progress = session.receive(&mut client.say(b""), &mut heard, &mut none);
-    assert_eq!(progress, Progress::PeerClosed);
-    assert!(heard.is_empty());
+    assert_eq!(progress, Progress::Open, "our side has ended: nothing more is looked at");
+    assert!(heard.is_empty() && session.partial_bytes() == 0);
+}
+
+#[test]
+fn what_comes_behind_the_peers_end_is_dropped() {
+    let authority = Authority::new();
+    let (mut session, mut client) =
+        open(authority.config(&[NAME], ClientAuth::None), Client::config(authority.roots(), &TLS13)).expect("open");
+    client.tls().send_close_notify();
+    let (mut heard, mut out) = (Vec::new(), Vec::new());
+    assert_eq!(session.receive(&mut client.say(b""), &mut heard, &mut out), Progress::PeerClosed);
+    for _ in 0..100 {
+        assert_eq!(session.receive(&mut [23; 10_000], &mut heard, &mut out), Progress::PeerClosed);
+    }
+    assert!(heard.is_empty() && session.partial_bytes() == 0);
+    session.seal(b"good bye", &mut out).expect("our side goes on");
+    assert_eq!(client.input(&out).expect("good records"), b"good bye");
+}
+
+#[test]
+fn a_message_behind_the_handshake_holds_no_more_than_a_record() {
+    let authority = Authority::new();
+    for version in [&TLS12, &TLS13] {
+        let (mut session, mut client) =
+            open(authority.config(&[NAME], ClientAuth::None), Client::config(authority.roots(), version))
+                .expect("open");
+        // Records that say to be handshake messages are refused by their keys; those of application data, as long as they
+        // can be, in pieces.
+        let record = client.say(&[7; 0x4000]);
+        let (mut heard, mut out) = (Vec::new(), Vec::new());
+        for byte in &record[..record.len() - 1] {
+            assert_eq!(session.receive(&mut [*byte], &mut heard, &mut out), Progress::Open);
+        }
+        assert!(session.partial_bytes() < record.len() && heard.is_empty());
+        assert_eq!(session.receive(&mut [record[record.len() - 1]], &mut heard, &mut out), Progress::Open);
+        assert_eq!(heard, [7; 0x4000]);
+    }
 }
 
 #[test]
@@ -127,19 +163,27 @@ fn a_client_certificate_names_its_user_and_is_asked_for_as_configured() {
     let certified = |pair| Client::certified(authority.roots(), &pair);
     let required = || authority.config(&[NAME], ClientAuth::Required(clients.roots()));
     let optional = || authority.config(&[NAME], ClientAuth::Optional(clients.roots()));
-    let user = |config, client| open(config, client).map(|(session, _)| session.user());
-    assert_eq!(user(required(), certified(clients.client(&["alice"]))), Ok(Some("alice".to_owned())));
-    assert_eq!(user(optional(), certified(clients.client(&["Zoë"]))), Ok(Some("Zoë".to_owned())));
-    assert_eq!(user(optional(), plain()), Ok(None));
-    assert_eq!(user(authority.config(&[NAME], ClientAuth::None), certified(clients.client(&["alice"]))), Ok(None));
+    let user = |config, client| open(config, client).map(|(session, _)| session.client_name());
+    let named = |name: &str| Ok(ClientName::User(name.to_owned()));
+    assert_eq!(user(required(), certified(clients.client(&["alice"]))), named("alice"));
+    assert_eq!(user(optional(), certified(clients.client(&["Zoë"]))), named("Zoë"));
+    assert_eq!(user(optional(), plain()), Ok(ClientName::NotShown));
+    let unasked = authority.config(&[NAME], ClientAuth::None);
+    assert_eq!(user(unasked, certified(clients.client(&["alice"]))), Ok(ClientName::NotShown));
     assert!(user(required(), plain()).is_err());
     for config in [required(), optional()] {
         let refused = user(config, certified(strangers.client(&["alice"]))).expect_err("another authority's");
         assert!(refused.contains("invalid peer certificate"), "{refused}");
     }
-    // No name, an empty one, one that is no user id: nobody's in particular.
     for names in [&[][..], &[""], &["a".repeat(129).as_str()]] {
-        assert_eq!(user(optional(), certified(clients.client(names))), Ok(None), "{names:?}");
+        assert_eq!(user(optional(), certified(clients.client(names))), Ok(ClientName::Nameless), "{names:?}");
+    }
+    // Each shows its certificate each time: a ticket would spare it that.
+    let (config, client) = (Arc::new(optional()), Arc::new(certified(clients.client(&["alice"]))));
+    for _ in 0..2 {
+        let mut session = Session::new(config.clone()).expect("a session");
+        converse(&mut session, &mut Client::new(&client, NAME), usize::MAX).expect("a handshake");
+        assert_eq!(session.is_resumed(), Some(false));
     }
 }
 

@@ -28,7 +28,7 @@ use super::driver::{Accepted, Completion, Detach, Driver, Release, Sent, Shortfa
 use crate::limits::{TLS_HANDSHAKES_PER_TURN, TLS_RECORD_BYTES_MAX};
 use crate::metrics::TlsCounts;
 use crate::time::Millis;
-use crate::tls::{Acceptor, Layer, Progress, Secured, Stream};
+use crate::tls::{Acceptor, ClientName, Layer, Progress, Secured, Stream};
 
 /// Received bytes, lent: the inner driver's, or opened ones.
 #[derive(Debug)]
@@ -64,10 +64,26 @@ struct SecuredSlot {
     is_owing: bool,
     /// No more will be sent once nothing is owed.
     is_finishing: bool,
-    /// Nothing more is taken from the peer.
-    is_over: bool,
+    /// The worker takes no bytes of it.
+    is_paused: bool,
+    /// It is to be released or detached, and the inner driver has something of it under way: nothing is sent any more.
+    is_going: bool,
     /// Whether its handshake was counted.
     is_counted: bool,
+    input: Input,
+}
+
+/// Whether something more comes from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Open,
+    /// The peer has ended its side, or broken it behind its handshake: the worker is told when it has had the bytes before
+    /// that, and takes more.
+    Ending,
+    /// The handshake failed. The peer is told why, and ends the connection, or its time does.
+    Refused,
+    /// The worker was told.
+    Ended,
 }
 
 impl SecuredSlot {
@@ -93,6 +109,8 @@ pub struct Tls<D: Driver> {
     handshakes_left: usize,
     /// Connections that owe something. An entry may be outdated.
     owing: Vec<SlotKey>,
+    /// Connections whose end is told in the next turn: the one of the bytes before it may use them first.
+    ending: Vec<SlotKey>,
     reading: bool,
     held_bytes: usize,
     counts: TlsCounts,
@@ -112,6 +130,7 @@ impl<D: Driver> Tls<D> {
             waiting: VecDeque::new(),
             handshakes_left: TLS_HANDSHAKES_PER_TURN,
             owing: Vec::new(),
+            ending: Vec::new(),
             reading: true,
             held_bytes: 0,
             counts: TlsCounts::default(),
@@ -121,6 +140,11 @@ impl<D: Driver> Tls<D> {
     #[inline]
     fn get_mut(&mut self, slot: SlotKey) -> Option<&mut SecuredSlot> {
         let found = self.slots.get_mut(slot.index())?.as_deref_mut()?;
+        (found.generation == slot.generation()).then_some(found)
+    }
+
+    fn get(&self, slot: SlotKey) -> Option<&SecuredSlot> {
+        let found = self.slots.get(slot.index())?.as_deref()?;
         (found.generation == slot.generation()).then_some(found)
     }
 
@@ -154,9 +178,10 @@ impl<D: Driver> Tls<D> {
         let Some(found) = self.get_mut(slot) else {
             return Some(Completion::Received(slot, Buffer::Lent(buffer)));
         };
-        let is_handshaking = found.secured.session.is_handshaking();
+        // Whose signature was made goes on: it would be wasted on a client whose time is over.
+        let awaits_hello = found.secured.session.awaits_hello();
         let waits = found.is_waiting || !reading || handshakes_left == 0;
-        let completion = match is_handshaking && waits {
+        let completion = match awaits_hello && waits {
             true => self.wait_for_turn(slot, buffer.as_mut()),
             false => self.open(slot, buffer.as_mut()),
         };
@@ -168,8 +193,8 @@ impl<D: Driver> Tls<D> {
     fn wait_for_turn(&mut self, slot: SlotKey, bytes: &[u8]) -> Received<D> {
         let kept = self.change(slot, |found| found.secured.session.keep(bytes))?;
         if kept.is_err() {
-            self.counts.failed += 1;
-            return self.end(slot);
+            self.fail(slot);
+            return None;
         }
         let found = self.get_mut(slot)?;
         if !std::mem::replace(&mut found.is_waiting, true) {
@@ -195,53 +220,83 @@ impl<D: Driver> Tls<D> {
     fn open(&mut self, slot: SlotKey, bytes: &mut [u8]) -> Received<D> {
         let mut opened = std::mem::take(&mut self.opened);
         opened.clear();
-        let progress = self.change(slot, |found| {
-            if found.is_over {
+        let outcome = self.change(slot, |found| {
+            if found.input != Input::Open {
                 return (Progress::Open, false, None);
             }
             let Secured { session, owed } = &mut *found.secured;
-            let was_handshaking = session.is_handshaking();
+            let awaited_hello = session.awaits_hello();
             let progress = session.receive(bytes, &mut opened, owed);
             let kind = if found.is_counted { None } else { session.is_resumed() };
             found.is_counted |= kind.is_some();
-            (progress, was_handshaking, kind)
+            (progress, awaited_hello, kind)
         });
-        let (progress, was_handshaking, kind) = progress?;
-        self.handshakes_left -= usize::from(was_handshaking);
+        let (progress, awaited_hello, kind) = outcome?;
+        self.handshakes_left -= usize::from(awaited_hello && self.handshakes_left > 0);
         match kind {
             Some(true) => self.counts.resumed += 1,
             Some(false) => self.counts.full += 1,
             None => {}
         }
         self.note_owing(slot);
-        let end = match progress {
-            Progress::Open => None,
+        match progress {
+            Progress::Open => {}
             Progress::PeerClosed => self.end(slot),
             Progress::Failed(error) => {
                 tracing::debug!(slot = slot.slot(), %error, "TLS failed");
-                self.counts.failed += 1;
-                // It is released next, and the peer may learn why.
-                self.send_owed();
-                self.end(slot)
+                self.fail(slot);
             }
-        };
+        }
         if opened.is_empty() {
             self.opened = opened;
-            return end;
+            return None;
         }
-        self.ready.extend(end);
         Some(Completion::Received(slot, Buffer::Opened(opened)))
     }
 
-    fn end(&mut self, slot: SlotKey) -> Received<D> {
-        let found = self.get_mut(slot)?;
-        (!std::mem::replace(&mut found.is_over, true)).then_some(Completion::Ended(slot))
+    /// A session has failed, and owes the alert that says so. Behind its handshake the connection ends. Before that the peer
+    /// has time to read the alert: closing at once would make a reset of it where more came than was read.
+    fn fail(&mut self, slot: SlotKey) {
+        self.counts.failed += 1;
+        let Some(found) = self.get_mut(slot) else { return };
+        if found.secured.session.is_handshaking() {
+            (found.input, found.is_finishing) = (Input::Refused, true);
+            self.note_owing(slot);
+        } else {
+            self.end(slot);
+        }
+    }
+
+    /// Nothing more comes from the peer: the worker is told in the next turn.
+    fn end(&mut self, slot: SlotKey) {
+        let Some(found) = self.get_mut(slot) else { return };
+        if found.input == Input::Open {
+            found.input = Input::Ending;
+            self.ending.push(slot);
+        }
+    }
+
+    /// The ends that are due: not those of paused connections, whose earlier bytes the worker has not used yet.
+    fn tell_ends(&mut self) {
+        if !self.reading {
+            return;
+        }
+        for slot in std::mem::take(&mut self.ending) {
+            match self.get_mut(slot) {
+                Some(found) if found.input == Input::Ending && !found.is_paused => {
+                    found.input = Input::Ended;
+                    self.ready.push_back(Completion::Ended(slot));
+                }
+                // It comes again with `resume`.
+                Some(_) | None => {}
+            }
+        }
     }
 
     fn note_owing(&mut self, slot: SlotKey) {
         let Some(found) = self.get_mut(slot) else { return };
         let owes = !found.secured.owed.is_empty() || found.is_finishing;
-        if owes && !found.is_blocked && !std::mem::replace(&mut found.is_owing, true) {
+        if owes && !found.is_blocked && !found.is_going && !std::mem::replace(&mut found.is_owing, true) {
             self.owing.push(slot);
         }
     }
@@ -252,7 +307,7 @@ impl<D: Driver> Tls<D> {
         for slot in owing.drain(..) {
             let Some(found) = self.get_mut(slot) else { continue };
             found.is_owing = false;
-            if found.is_blocked {
+            if found.is_blocked || found.is_going {
                 continue;
             }
             let Some(record) = self.change(slot, |found| std::mem::take(&mut found.secured.owed)) else { continue };
@@ -292,8 +347,7 @@ impl<D: Driver> Tls<D> {
 
     fn broken(&mut self, slot: SlotKey, record: Vec<u8>) {
         self.records.give_back(record);
-        let end = self.end(slot);
-        self.ready.extend(end);
+        self.end(slot);
     }
 
     /// So much of what was owed was taken.
@@ -303,7 +357,7 @@ impl<D: Driver> Tls<D> {
                 found.is_blocked = true;
                 found.secured.owed = record[taken_bytes..].to_vec();
             }
-            found.is_finishing && found.secured.owed.is_empty()
+            found.secured.owed.is_empty() && std::mem::take(&mut found.is_finishing)
         });
         self.records.give_back(record);
         if finishes == Some(true) {
@@ -316,7 +370,10 @@ impl<D: Driver> Tls<D> {
         let given_bytes: usize = slices.clone().map(<[u8]>::len).sum();
         let mut taken_bytes = 0;
         while taken_bytes < given_bytes {
-            let plain = self.records.gather(slices.clone(), taken_bytes, TLS_RECORD_BYTES_MAX);
+            // What is owed and the next record take no more than one record does.
+            let owed_bytes = self.get(slot).map_or(0, |found| found.secured.owed.len());
+            let bytes_max = TLS_RECORD_BYTES_MAX.saturating_sub(owed_bytes).max(1);
+            let plain = self.records.gather(slices.clone(), taken_bytes, bytes_max);
             let plain_bytes = plain.len();
             let mut record = self.records.take();
             let sealed = self.change(slot, |found| {
@@ -404,6 +461,12 @@ impl<D: Driver> Tls<D> {
         None
     }
 
+    fn go(&mut self, slot: SlotKey) {
+        if let Some(found) = self.get_mut(slot) {
+            found.is_going = true;
+        }
+    }
+
     fn detached(&mut self, slot: SlotKey, socket: D::Stream) -> Stream<D::Stream> {
         let layer = self.forget(slot).map_or(Layer::Plain, |found| Layer::Open(found.secured));
         Stream { socket, layer }
@@ -420,6 +483,7 @@ impl<D: Driver> Driver for Tls<D> {
 
     fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
         self.send_owed();
+        self.tell_ends();
         self.records.shrink();
         let has_more = !self.ready.is_empty() || (self.reading && !self.waiting.is_empty());
         self.inner.wait(if has_more { Some(0) } else { timeout_ms })?;
@@ -487,7 +551,9 @@ impl<D: Driver> Driver for Tls<D> {
             is_waiting: false,
             is_owing: false,
             is_finishing: false,
-            is_over: false,
+            is_paused: false,
+            is_going: false,
+            input: Input::Open,
         };
         self.held_bytes += found.held_bytes();
         self.counts.sessions += 1;
@@ -543,10 +609,21 @@ impl<D: Driver> Driver for Tls<D> {
     }
 
     fn release(&mut self, slot: SlotKey) -> Release {
+        let is_open = self.change(slot, |found| {
+            let Secured { session, owed } = &mut *found.secured;
+            if !found.is_blocked && found.input != Input::Refused {
+                session.close(owed);
+            }
+            found.is_finishing = false;
+        });
+        if is_open.is_some() {
+            self.note_owing(slot);
+            self.send_owed();
+        }
         let release = self.inner.release(slot);
         match release {
             Release::Done => drop(self.forget(slot)),
-            Release::Later => {}
+            Release::Later => self.go(slot),
         }
         release
     }
@@ -554,7 +631,10 @@ impl<D: Driver> Driver for Tls<D> {
     fn detach(&mut self, slot: SlotKey) -> Detach<Self::Stream> {
         match self.inner.detach(slot) {
             Detach::Done(socket) => Detach::Done(self.detached(slot, socket)),
-            Detach::Later => Detach::Later,
+            Detach::Later => {
+                self.go(slot);
+                Detach::Later
+            }
             Detach::Lost => {
                 self.forget(slot);
                 Detach::Lost
@@ -568,10 +648,19 @@ impl<D: Driver> Driver for Tls<D> {
     }
 
     fn pause(&mut self, slot: SlotKey) {
+        if let Some(found) = self.get_mut(slot) {
+            found.is_paused = true;
+        }
         self.inner.pause(slot);
     }
 
     fn resume(&mut self, slot: SlotKey) {
+        if let Some(found) = self.get_mut(slot) {
+            found.is_paused = false;
+            if found.input == Input::Ending {
+                self.ending.push(slot);
+            }
+        }
         self.inner.resume(slot);
     }
 
@@ -584,13 +673,15 @@ impl<D: Driver> Driver for Tls<D> {
     }
 
     fn held_in(&self, slot: SlotKey) -> usize {
-        let found = self.slots.get(slot.index()).and_then(Option::as_deref);
-        found.filter(|found| found.generation == slot.generation()).map_or(0, SecuredSlot::held_bytes)
+        self.get(slot).map_or(0, SecuredSlot::held_bytes)
     }
 
-    fn certified_user(&self, slot: SlotKey) -> Option<String> {
-        let found = self.slots.get(slot.index())?.as_deref()?;
-        (found.generation == slot.generation()).then(|| found.secured.session.user())?
+    fn is_ahead(&self, slot: SlotKey) -> bool {
+        self.get(slot).is_some_and(|found| found.is_first_byte_sealed)
+    }
+
+    fn client_name(&self, slot: SlotKey) -> ClientName {
+        self.get(slot).map_or(ClientName::NotShown, |found| found.secured.session.client_name())
     }
 
     fn tls_counts(&self) -> TlsCounts {

@@ -39,9 +39,11 @@ impl Records {
 
     /// A record's buffer is free again.
     pub(super) fn give_back(&mut self, mut record: Vec<u8>) {
-        record.clear();
-        self.spare_bytes += record.capacity();
-        self.spare.push(record);
+        if record.capacity() > 0 {
+            record.clear();
+            self.spare_bytes += record.capacity();
+            self.spare.push(record);
+        }
     }
 
     /// Puts together what stands in `slices` from `from` on, at most so many bytes. It is given back by
