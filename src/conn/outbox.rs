@@ -429,6 +429,29 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_whose_first_byte_is_on_its_way_is_not_dropped() {
+        let ledger = Ledger::default();
+        let segment = Segment::local(frames(&[10, 20, 30]), Unit::Frames, Cause::Others, &ledger);
+        for (is_begun, left) in [(false, 0), (true, 22)] {
+            let mut outbox = Outbox::default();
+            outbox.push(Chunk::new(segment.clone(), 0, 66), Millis(0));
+            outbox.advance(12, Millis(0));
+            if is_begun {
+                outbox.begin_front();
+            }
+            outbox.truncate_to_frame(&ledger);
+            assert_eq!(outbox.bytes(), left, "the first frame was sent whole");
+            if is_begun {
+                // Once bytes of it are sent it is as any other.
+                outbox.push(Chunk::new(segment.clone(), 0, 66), Millis(0));
+                outbox.advance(22 + 12, Millis(0));
+                outbox.truncate_to_frame(&ledger);
+                assert_eq!(outbox.bytes(), 0);
+            }
+        }
+    }
+
+    #[test]
     fn bytes_are_counted_once_however_many_refer_to_them() {
         let ledger = Ledger::default();
         let segment = Segment::local(frames(&[100]), Unit::Frames, Cause::Others, &ledger);

@@ -214,3 +214,92 @@ fn a_turn_takes_its_share_of_handshakes_and_others_wait() {
     }
     assert_eq!(answered, count, "and none is forgotten");
 }
+
+/// A driver with one client whose handshake is over, and the client.
+fn one_client(seed: u64) -> (World, Tls<SimDriver>, Wire, Client) {
+    let authority = Authority::new();
+    let world = World::new(1, seed);
+    let acceptor = Arc::new(Acceptor::new(authority.config(&[NAME], ClientAuth::None)));
+    let mut driver = Tls::new(world.driver(0), vec![Some(acceptor.clone()), Some(acceptor)]);
+    let link =
+        Link { socket_bytes_max: 1 << 20, read_bytes_max: 1 << 16, send_bytes_max: 1 << 20, short_writes: false };
+    let (wire, mut client) =
+        (world.connect(0, link), Client::new(&Arc::new(Client::config(authority.roots(), &TLS13)), NAME));
+    for _ in 0..1_000 {
+        world.send(wire, &client.output());
+        let bytes = world.receive(wire, usize::MAX);
+        client.input(&bytes).expect("good records");
+        driver.wait(Some(0)).expect("the simulation waits");
+        while let Some(completion) = driver.next() {
+            if let Completion::Accepted(Accepted { stream, .. }) = completion {
+                driver.attach(SLOT, stream).expect("attached");
+            }
+        }
+    }
+    assert!(!client.tls().is_handshaking());
+    (world, driver, wire, client)
+}
+
+const SLOT: SlotKey = SlotKey::new(0, 3);
+
+/// What a driver tells in one turn: opened bytes, and whether the peer's end was told.
+fn told(driver: &mut Tls<SimDriver>) -> (Vec<u8>, bool) {
+    let (mut bytes, mut has_ended) = (Vec::new(), false);
+    driver.wait(Some(0)).expect("the simulation waits");
+    while let Some(completion) = driver.next() {
+        match completion {
+            Completion::Received(_, mut buffer) => {
+                assert!(!has_ended, "bytes come before the end");
+                bytes.extend_from_slice(buffer.as_mut());
+                driver.give_back(buffer);
+            }
+            Completion::Ended(_) => has_ended = true,
+            _ => {}
+        }
+    }
+    (bytes, has_ended)
+}
+
+#[test]
+fn an_end_is_told_behind_the_turn_of_the_bytes_before_it_and_not_while_paused() {
+    for pauses in [false, true] {
+        let (world, mut driver, wire, mut client) = one_client(1);
+        let mut records = client.say(b"the last words");
+        client.tls().send_close_notify();
+        records.extend(client.output());
+        world.send(wire, &records);
+        let mut heard = Vec::new();
+        let mut ended_at = None;
+        for turn in 0..200 {
+            let (bytes, has_ended) = told(&mut driver);
+            if pauses && !bytes.is_empty() {
+                driver.pause(SLOT);
+            }
+            assert!(!has_ended || bytes.is_empty(), "what was said can be answered first");
+            heard.extend(bytes);
+            if has_ended {
+                ended_at.get_or_insert(turn);
+            }
+            if turn == 100 {
+                assert_eq!(heard, b"the last words");
+                assert_eq!(ended_at.is_none(), pauses);
+                driver.resume(SLOT);
+            }
+        }
+        assert!(ended_at.is_some());
+    }
+}
+
+#[test]
+fn what_is_released_says_so() {
+    let (world, mut driver, wire, mut client) = one_client(2);
+    assert_eq!(driver.held_bytes(), 0);
+    driver.release(SLOT);
+    let bytes = world.receive(wire, usize::MAX);
+    assert_eq!(client.input(&bytes), Ok(Vec::new()));
+    client.tls().process_new_packets().map(|state| assert!(state.peer_has_closed())).expect("good records");
+    for _ in 0..100 {
+        told(&mut driver);
+    }
+    assert_eq!((driver.held_bytes(), driver.tls_counts().sessions), (0, 0));
+}
