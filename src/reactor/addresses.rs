@@ -322,58 +322,69 @@ mod tests {
         addresses.leave(stays, Admission::WebSocket);
     }
 
+    const MAX: (u32, u32, u32) = (3, 8, 4);
+
+    /// Who is there, as what, and how many came in each second.
+    #[derive(Default)]
+    struct Model {
+        there: Vec<(u8, AddressRef, Admission)>,
+        came: BTreeMap<(u8, u64), u32>,
+    }
+
+    impl Model {
+        fn count(&self, who: u8, admission: Admission) -> u32 {
+            self.there.iter().filter(|(from, _, as_what)| (*from, *as_what) == (who, admission)).count() as u32
+        }
+
+        fn arrive(&mut self, addresses: &Addresses, who: u8, now: Millis) {
+            let half_open = self.count(who, Admission::Socket);
+            let handshakes = self.came.entry((who, now.0 / 1_000)).or_default();
+            let found = addresses.arrive(IpAddr::from([192, 0, 2, who]), now);
+            match (half_open >= MAX.2, *handshakes >= MAX.1) {
+                (true, _) => assert_eq!(found, Err(Refusal::AddressHalfOpen)),
+                (false, true) => assert_eq!(found, Err(Refusal::AddressHandshakes)),
+                (false, false) => {
+                    *handshakes += 1;
+                    let socket = found.expect("within its limits").expect("not exempt");
+                    self.there.push((who, socket, Admission::Socket));
+                }
+            }
+        }
+
+        fn admit(&mut self, addresses: &Addresses, at: usize) {
+            let (who, socket, admission) = self.there[at];
+            if admission == Admission::Socket {
+                let has_room = self.count(who, Admission::WebSocket) < MAX.0;
+                assert_eq!(addresses.admit(socket), has_room);
+                if has_room {
+                    self.there[at].2 = Admission::WebSocket;
+                }
+            }
+        }
+
+        fn leave(&mut self, addresses: &Addresses, at: usize) {
+            let (_, socket, admission) = self.there.swap_remove(at);
+            addresses.leave(socket, admission);
+        }
+    }
+
     proptest! {
         #[test]
         fn counts_equal_a_naive_model(
             steps in proptest::collection::vec((0_u8..6, 0_u8..4, 0_usize..100, 0_u64..400), 0..300),
         ) {
-            const MAX: (u32, u32, u32) = (3, 8, 4);
             let addresses = addresses(MAX.0, MAX.1, MAX.2);
-            let (mut now, mut there) = (Millis(0), Vec::new());
-            let mut came: BTreeMap<(u8, u64), u32> = BTreeMap::new();
+            let (mut now, mut model) = (Millis(0), Model::default());
             for (who, step, which, passed_ms) in steps {
-                let second = now.0 / 1_000;
-                let of = |there: &[(u8, AddressRef, Admission)], admission| {
-                    there.iter().filter(|(from, _, as_what)| *from == who && *as_what == admission).count() as u32
-                };
-                match step {
-                    0 | 1 => {
-                        let half_open = of(&there, Admission::Socket);
-                        let handshakes = came.entry((who, second)).or_default();
-                        let expected = match (half_open >= MAX.2, *handshakes >= MAX.1) {
-                            (true, _) => Err(Refusal::AddressHalfOpen),
-                            (false, true) => Err(Refusal::AddressHandshakes),
-                            (false, false) => Ok(()),
-                        };
-                        let found = addresses.arrive(IpAddr::from([192, 0, 2, who]), now);
-                        prop_assert_eq!(found.map(|_| ()), expected);
-                        if let Ok(Some(socket)) = found {
-                            *handshakes += 1;
-                            there.push((who, socket, Admission::Socket));
-                        }
+                let at = which.checked_rem(model.there.len());
+                match (step, at) {
+                    (0 | 1, _) => model.arrive(&addresses, who, now),
+                    (2, Some(at)) => model.admit(&addresses, at),
+                    (_, Some(at)) => {
+                        model.leave(&addresses, at);
+                        now = now.saturating_add(passed_ms);
                     }
-                    2 if !there.is_empty() => {
-                        let at = which % there.len();
-                        let (from, socket, admission) = there[at];
-                        if admission == Admission::Socket {
-                            let connections = there
-                                .iter()
-                                .filter(|(other, _, as_what)| *other == from && *as_what == Admission::WebSocket)
-                                .count() as u32;
-                            prop_assert_eq!(addresses.admit(socket), connections < MAX.0);
-                            if connections < MAX.0 {
-                                there[at].2 = Admission::WebSocket;
-                            }
-                        }
-                    }
-                    3 if !there.is_empty() => {
-                        let (_, socket, admission) = there.swap_remove(which % there.len());
-                        addresses.leave(socket, admission);
-                    }
-                    _ => {}
-                }
-                if step == 3 {
-                    now = now.saturating_add(passed_ms);
+                    (_, None) => {}
                 }
                 addresses.entries_count();
             }

@@ -25,7 +25,7 @@ use super::identity::{Authority, Grant, Identity, Passport};
 use super::intake::Intake;
 use crate::compress::Agreement;
 use crate::conn::{ControlFrames, Decoder, Forwarded, HeadReader, Outbox, PeerError, Target, Upgrade};
-use crate::limits::{CONNECTION_BYTES_MAX, EARLY_BYTES_MAX, READ_BYTES, REQUEST_BYTES_FREE};
+use crate::limits::{CONNECTION_BYTES_MAX, EARLY_BYTES_MAX, OPENING_BYTES_FREE, READ_BYTES, REQUEST_BYTES_FREE};
 use crate::time::Millis;
 
 /// No batch of this turn.
@@ -461,23 +461,25 @@ impl Connection {
         }
     }
 
-    /// Bytes that it holds of what it has sent, before it is open, where they are more than a usual request.
+    /// Bytes that it holds of what it has sent, before it is open, where they are more than is usual: before it is let in, a
+    /// request; behind that, what may have come early.
     pub(super) fn beginning_bytes(&self) -> usize {
-        let bytes = match &self.phase {
-            Phase::Handshake(handshake) => handshake.reader.held_bytes(),
+        let (bytes, free_bytes) = match &self.phase {
+            Phase::Handshake(handshake) => (handshake.reader.held_bytes(), REQUEST_BYTES_FREE),
             Phase::Authorizing(authorizing) => {
-                authorizing.early.capacity() + authorizing.token.as_ref().map_or(0, |token| token.0.len())
+                let token_bytes = authorizing.token.as_ref().map_or(0, |token| token.0.len());
+                (authorizing.early.capacity() + token_bytes, REQUEST_BYTES_FREE)
             }
-            Phase::Opening(opening) => opening.early.capacity(),
+            Phase::Opening(opening) => (opening.early.capacity(), OPENING_BYTES_FREE),
             Phase::Json
             | Phase::Raw { .. }
             | Phase::Quiescing(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
             | Phase::Lingering { .. }
-            | Phase::Terminating(_) => 0,
+            | Phase::Terminating(_) => (0, 0),
         };
-        if bytes > REQUEST_BYTES_FREE { bytes } else { 0 }
+        if bytes > free_bytes { bytes } else { 0 }
     }
 
     /// Whether its request is not answered yet.

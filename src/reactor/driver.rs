@@ -82,9 +82,9 @@ pub enum RemoteAddr {
 pub struct Provenance {
     /// The listener that it came through.
     pub listener: ListenerId,
-    /// The client, as the socket or what stands in front of its bytes names it.
+    /// The client, as the socket names it, or a proxy: in front of its bytes, or in its request (then with port 0).
     pub remote: RemoteAddr,
-    /// Whether a PROXY header has named the client: the socket is a proxy's.
+    /// Whether the socket is a proxy's.
     pub proxied: bool,
 }
 

@@ -253,3 +253,32 @@ impl Sessions {
         self.dismissed.pop()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::HeadReader;
+    use crate::reactor::driver::{ListenerId, Provenance, RemoteAddr};
+
+    fn come(sessions: &mut Sessions) -> SlotKey {
+        let provenance = Provenance { listener: ListenerId(0), remote: RemoteAddr::Unix, proxied: false };
+        let handshake = Handshake { reader: HeadReader::default(), provenance, until: Millis(1) };
+        sessions.insert(handshake, Millis::ZERO, None)
+    }
+
+    #[test]
+    fn the_oldest_whose_request_is_awaited_is_found_however_many_have_come_and_gone() {
+        let mut sessions = Sessions::new(ReactorId(0));
+        let (first, second) = (come(&mut sessions), come(&mut sessions));
+        for _ in 0..10_000 {
+            let passing = come(&mut sessions);
+            sessions.remove(passing);
+            assert!(sessions.awaited.len() <= 2 * sessions.len() + AWAITED_SPARE + 1, "outdated entries are bounded");
+            assert_eq!(sessions.oldest_awaited(), Some(first));
+        }
+        sessions.remove(first);
+        assert_eq!(sessions.oldest_awaited(), Some(second));
+        sessions.terminate(second, Terminating::Released);
+        assert_eq!(sessions.oldest_awaited(), None);
+    }
+}

@@ -80,7 +80,7 @@ impl Run {
                 }
             }
             503 => {
-                let is_full = self.plan.connections_max < PLACES_ENOUGH || self.plan.tight_node_budget;
+                let is_full = self.plan.connections_max < PLACES_ENOUGH;
                 assert!(is_full || self.draining || self.plan.jumpy, "guest {at} is turned away for no reason");
                 self.tally.count("refused: at capacity");
                 self.refused(at);

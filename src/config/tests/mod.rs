@@ -200,16 +200,7 @@ fn the_defaults_are_these() {
             headers_max: 64,
             handshake_timeout: 5 * second,
         },
-        address: Address {
-            connections_max: 10_000,
-            handshakes_per_second: 1_000,
-            half_open_max: 512,
-            exempt: Networks::new(
-                ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1", "fc00::/7"]
-                    .map(|text| text.parse().expect(text))
-                    .to_vec(),
-            ),
-        },
+        address: default_address(),
         proxy: Proxy { trusted: Networks::default() },
         deflate: Deflate {
             enabled: true,
@@ -237,6 +228,16 @@ fn the_defaults_are_these() {
     };
     assert_eq!(config, expected);
     assert_eq!(loaded(&Sources::default()), expected);
+}
+
+fn default_address() -> Address {
+    let exempt = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1", "fc00::/7"];
+    Address {
+        connections_max: 10_000,
+        handshakes_per_second: 1_000,
+        half_open_max: 512,
+        exempt: Networks::new(exempt.map(|text| text.parse().expect(text)).to_vec()),
+    }
 }
 
 #[test]
