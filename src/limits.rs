@@ -118,9 +118,6 @@ pub const EARLY_BYTES_MAX: usize = 8 * 1024;
 /// node's budget, and over that their connection is refused before others are closed.
 pub const REQUEST_BYTES_FREE: usize = 2 * 1024;
 
-/// The same for what a client that is let in has sent before its handshake is answered, in the time of a hop by mail.
-pub const OPENING_BYTES_FREE: usize = 32 * 1024;
-
 /// Descriptors a node needs for itself beside its reactors': standard streams, signals, its other threads, Redis. How those
 /// beyond are divided stands in `descriptors`.
 pub const OWN_DESCRIPTORS: u64 = 64;
@@ -454,7 +451,6 @@ pub const LOG_FLUSH_MS_MAX: u64 = 500;
 pub const CONNECTION_BYTES_MAX: usize = 128;
 
 const _: () = assert!(REQUEST_BYTES_FREE < EARLY_BYTES_MAX && EARLY_BYTES_MAX <= READ_BYTES);
-const _: () = assert!(OPENING_BYTES_FREE < READ_BYTES);
 const _: () = assert!(CONTROL_BYTES_MAX < 126, "a control frame has the short length form");
 const _: () = assert!(PARCEL_BYTES_MAX < MAILBOX_BYTES_MAX);
 const _: () = assert!(PARCEL_MAIL_MAX > 0 && MAILBOX_PARCELS > 0 && PARCELS_PER_TURN > 0);

@@ -25,7 +25,7 @@ use super::identity::{Authority, Grant, Identity, Passport};
 use super::intake::Intake;
 use crate::compress::Agreement;
 use crate::conn::{ControlFrames, Decoder, Forwarded, HeadReader, Outbox, PeerError, Target, Upgrade};
-use crate::limits::{CONNECTION_BYTES_MAX, EARLY_BYTES_MAX, OPENING_BYTES_FREE, READ_BYTES, REQUEST_BYTES_FREE};
+use crate::limits::{CONNECTION_BYTES_MAX, EARLY_BYTES_MAX, READ_BYTES, REQUEST_BYTES_FREE};
 use crate::time::Millis;
 
 /// No batch of this turn.
@@ -461,25 +461,23 @@ impl Connection {
         }
     }
 
-    /// Bytes that it holds of what it has sent, before it is open, where they are more than is usual: before it is let in, a
-    /// request; behind that, what may have come early.
-    pub(super) fn beginning_bytes(&self) -> usize {
-        let (bytes, free_bytes) = match &self.phase {
-            Phase::Handshake(handshake) => (handshake.reader.held_bytes(), REQUEST_BYTES_FREE),
+    /// Bytes that it holds of what it has sent, before it is let in, where they are more than a usual request.
+    pub(super) fn stranger_bytes(&self) -> usize {
+        let bytes = match &self.phase {
+            Phase::Handshake(handshake) => handshake.reader.held_bytes(),
             Phase::Authorizing(authorizing) => {
-                let token_bytes = authorizing.token.as_ref().map_or(0, |token| token.0.len());
-                (authorizing.early.capacity() + token_bytes, REQUEST_BYTES_FREE)
+                authorizing.early.capacity() + authorizing.token.as_ref().map_or(0, |token| token.0.len())
             }
-            Phase::Opening(opening) => (opening.early.capacity(), OPENING_BYTES_FREE),
-            Phase::Json
+            Phase::Opening(_)
+            | Phase::Json
             | Phase::Raw { .. }
             | Phase::Quiescing(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
             | Phase::Lingering { .. }
-            | Phase::Terminating(_) => (0, 0),
+            | Phase::Terminating(_) => 0,
         };
-        if bytes > free_bytes { bytes } else { 0 }
+        if bytes > REQUEST_BYTES_FREE { bytes } else { 0 }
     }
 
     /// Whether its request is not answered yet.

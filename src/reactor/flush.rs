@@ -99,7 +99,7 @@ impl<D: Driver> Worker<D> {
             return self.mailbox.nudge(reactor);
         }
         self.shed_ending(budget_bytes);
-        self.shed_beginning(budget_bytes);
+        self.shed_strangers(budget_bytes);
         self.connections.copy_scraps();
         let driver = &self.driver;
         let sizes = |(slot, connection): (SlotKey, &Connection)| {

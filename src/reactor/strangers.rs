@@ -158,15 +158,15 @@ impl<D: Driver> Worker<D> {
         Err(self.too_many())
     }
 
-    /// The node is over its budget: whoever is no connection yet and holds more than a usual request is
+    /// The node is over its budget: whoever is not let in yet and holds more than a usual request is
     /// refused first, the oldest before others.
-    pub(super) fn shed_beginning(&mut self, budget_bytes: u64) {
+    pub(super) fn shed_strangers(&mut self, budget_bytes: u64) {
         let held = |(slot, connection): (SlotKey, &Connection)| {
             let until = match connection.phase() {
                 Phase::Handshake(handshake) => handshake.until,
                 Phase::Authorizing(authorizing) => authorizing.until,
-                Phase::Opening(opening) => opening.until,
-                Phase::Json
+                Phase::Opening(_)
+                | Phase::Json
                 | Phase::Raw { .. }
                 | Phase::Quiescing(_)
                 | Phase::Closing { .. }
@@ -176,10 +176,10 @@ impl<D: Driver> Worker<D> {
             };
             (connection.partial_bytes > 0 || self.driver.held_in(slot) > 0).then_some((until, slot))
         };
-        let mut beginning: Vec<_> = self.connections.sessions.iter().filter_map(held).collect();
+        let mut strangers: Vec<_> = self.connections.sessions.iter().filter_map(held).collect();
         // All have the same time for their handshake: who has the least left came first.
-        beginning.sort_unstable();
-        for (_, slot) in beginning {
+        strangers.sort_unstable();
+        for (_, slot) in strangers {
             if self.node_queue_bytes() <= budget_bytes {
                 break;
             }
