@@ -1,7 +1,7 @@
 //! Clients with tokens: how they are given, what is sent, and what is said where a server does not take them.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use fanfare_testing::{Server, temporary_path};
@@ -76,6 +76,34 @@ fn a_token_says_who_it_is_however_it_is_given() {
         assert_eq!(other.line(), format!("* {user} joined"));
     }
     fs::remove_file(file).expect("it is there");
+}
+
+/// Only members publish where tokens are asked for: what was refused because of that is sent again, before what is new.
+#[test]
+fn lines_are_published_once_and_in_order_by_who_was_no_member() {
+    const LINES: usize = 200;
+    let guarded = Guarded::start(&[]);
+    let url = guarded.url();
+    let (listener, alice) = (guarded.token("bob", "1h"), guarded.token("alice", "1h"));
+    let listening = ["sub", "den", "--messages-only", "--url", &url];
+    let sub = Running::start_in(&[("FANFARE_TOKEN", &listener)], &listening);
+    sub.note("joined den");
+    let mut publishing = Running::start_in(&[("FANFARE_TOKEN", &alice)], &["pub", "den", "-", "--url", &url]);
+    let lines: String = (0..LINES).map(|at| format!("line {at}\n")).collect();
+    publishing.stdin().write_all(lines.as_bytes()).expect("it reads");
+    let ran = publishing.end();
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    for at in 0..LINES {
+        let line = sub.line();
+        assert!(line.ends_with(&format!(" alice: line {at}")), "{at}: {line}");
+    }
+    // Who may not join is told what is forbidden, once for each line.
+    let may = ["--publish", "den"];
+    let made = fanfare(&[&["token", "--auth.key", &guarded.key, "--sub", "eve"], &may[..]].concat());
+    let mut publishing = Running::start_in(&[("FANFARE_TOKEN", made.out.trim())], &["pub", "den", "-", "--url", &url]);
+    publishing.stdin().write_all(b"one\ntwo\n").expect("it reads");
+    let ran = publishing.end();
+    assert_eq!((ran.code, ran.err.matches("forbidden").count()), (Some(1), 2), "{}", ran.err);
 }
 
 #[test]
