@@ -51,6 +51,14 @@ impl Secured {
         child.wait_with_output().expect("it ends with its input")
     }
 
+    /// A page of the server, with its head, as a program on this machine gets it.
+    #[track_caller]
+    pub fn page(&self, path: &str) -> String {
+        let address = self.server.addr();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        said(&self.openssl(&["-quiet", "-ign_eof"], &request))
+    }
+
     /// A socket to the server, its handshake still to come.
     #[track_caller]
     pub fn dial(&self, config: ClientConfig) -> TlsStream {

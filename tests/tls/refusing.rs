@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use fanfare_testing::raw::RawConn;
-use fanfare_testing::{Certificates, Client, PATIENCE, TlsTunnel, http_get, refused_start, temporary_path};
+use fanfare_testing::{Certificates, Client, PATIENCE, TlsTunnel, refused_start, temporary_path};
 use rustls::version::TLS13;
 use serde_json::json;
 
@@ -48,7 +48,7 @@ pub fn a_stalled_reader_is_a_slow_consumer_and_others_are_not_held_up(reactors: 
         speaker.publish(json!({ "type": "room_msg", "roomId": "den", "content": [number, content] }));
         assert_eq!(reader.expect_type("room_msg")["content"][0], number);
         told += 1;
-        if number % 50 == 49 && http_get(&way.addr(), "/stats").body.contains("\"slow_consumers\":1") {
+        if number % 50 == 49 && secured.page("/stats").contains("\"slow_consumers\":1") {
             break;
         }
     }

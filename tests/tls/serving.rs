@@ -52,8 +52,8 @@ pub fn a_ticket_resumes_a_session(reactors: usize) {
         let second = said(&secured.openssl(&[option, "-sess_in", &kept, "-ign_eof"], REQUEST));
         assert!(second.contains("Reused, TLSv1"), "{second}");
     }
-    let metrics = said(&secured.openssl(&["-quiet", "-ign_eof"], &REQUEST.replace("/health/live", "/stats")));
-    let stats = metrics.lines().find(|line| line.starts_with('{')).expect("statistics");
+    let page = secured.page("/stats");
+    let stats = page.lines().find(|line| line.starts_with('{')).expect("statistics");
     let stats: serde_json::Value = serde_json::from_str(stats).expect("JSON");
     let sum = |name: &str| -> u64 {
         let reactors = stats["reactors"].as_array().expect("a list");
