@@ -12,7 +12,7 @@ mod users;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
-use fanfare_testing::{Server, http_get};
+use fanfare_testing::{Server, eventually, http_get};
 
 fanfare_testing::suite! {
     addresses:
@@ -78,4 +78,11 @@ fn refused(server: &Server, reason: &str) -> u64 {
     let label = format!("reason=\"{reason}\"");
     let samples = page.lines().filter(|line| line.starts_with("fanfare_refused_total{") && line.contains(&label));
     samples.map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a count")).sum()
+}
+
+/// Waits until so many were refused for a reason: a reactor publishes its counters at the end of a turn.
+#[track_caller]
+fn await_refused(server: &Server, reason: &str, expected: u64) {
+    eventually(&format!("{expected} refused as {reason}"), || refused(server, reason) >= expected);
+    assert_eq!(refused(server, reason), expected, "{reason}");
 }

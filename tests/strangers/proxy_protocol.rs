@@ -6,7 +6,7 @@ use std::time::Duration;
 use fanfare_testing::raw::{RawConn, status_of, upgrade_request};
 use fanfare_testing::{Server, http_get};
 
-use crate::{ALICE, BOB, ask, refused};
+use crate::{ALICE, BOB, ask, await_refused};
 
 /// A server with a plain listener, and one for proxies on another address.
 pub struct Behind {
@@ -54,7 +54,7 @@ pub fn a_header_names_the_client(reactors: usize) {
         assert_eq!(status, expected, "{}", header.escape_ascii());
         open.push(conn);
     }
-    assert_eq!(refused(&server, "address_connections"), 3);
+    await_refused(&server, "address_connections", 3);
 }
 
 pub fn a_header_may_come_in_pieces_and_with_everything_behind_it(reactors: usize) {
@@ -92,7 +92,7 @@ pub fn what_is_no_header_ends_the_connection(reactors: usize) {
         conn.send(bytes);
         assert_eq!(conn.read_until_it_breaks(), 0, "{}", bytes[..16].escape_ascii());
     }
-    assert_eq!(refused(&server, "no_proxy_header"), cases.len() as u64);
+    await_refused(&server, "no_proxy_header", cases.len() as u64);
     // Whoever says half a header and goes is no more than gone.
     let mut conn = RawConn::connect_from(ALICE, proxied);
     conn.send(b"PROXY TCP4 192.0");
@@ -115,7 +115,7 @@ pub fn only_trusted_proxies_may_connect_where_some_are(reactors: usize) {
         conn.try_send(&text("192.0.2.7"));
         assert_eq!(conn.read_until_it_breaks(), 0);
     }
-    assert_eq!(refused(&server, "untrusted_proxy"), 3);
+    await_refused(&server, "untrusted_proxy", 3);
     assert_eq!(ask(BOB, server.addr(), b"", &[]).0, 101, "the other listener is for all");
 }
 
