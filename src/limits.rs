@@ -153,6 +153,9 @@ pub const API_KEY_BYTES_MAX: usize = 4096;
 /// Bytes of a request for a token of the console; a larger one is answered 413.
 pub const CONSOLE_REQUEST_BYTES_MAX: usize = 1024;
 
+/// How long such a request may take to come behind its head, in milliseconds; then it is answered 408.
+pub const CONSOLE_BODY_MS_MAX: u64 = 2_000;
+
 /// How long a token of the console is good, in seconds. The page gets another before that.
 pub const CONSOLE_TOKEN_S: u64 = 600;
 
@@ -419,6 +422,10 @@ pub const HTTP_CONNECTIONS_MAX: usize = 256;
 /// again holds for sockets for which the node had no place: they are read to see whether they ask about health. When one
 /// more comes of either, the one that has been there for longest is answered 503.
 pub const HEALTH_CONNECTIONS_MAX: usize = 32;
+
+/// Plain HTTP connections of the operator's own listeners that the control thread serves at once, health aside: no other
+/// client takes these places. One more is answered 503. Kept back where there are such listeners.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 
 /// How long one of these may live, in milliseconds.
 pub const HEALTH_MS_MAX: u64 = 2_000;

@@ -200,6 +200,74 @@ fn a_listener_of_the_operator_shows_counters_to_all_and_serves_no_websocket() {
     drop(Client::greeted(&public, "/ws?userId=alice"));
 }
 
+/// As many as strangers may hold at once (`HTTP_CONNECTIONS_MAX`), and some more.
+const STRANGERS: usize = 256 + 8;
+
+#[test]
+fn a_stranger_whose_body_does_not_come_holds_no_place() {
+    let admin = free_addr().to_string();
+    let server = server_with_secret(&["--admin.listen", &admin]);
+    let addr = server.addr();
+    let fields = "Host: push.example.com\r\nContent-Type: application/json\r\n";
+    let body =
+        ["Content-Length: 9\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\nContent-Length: 9\r\n"];
+    let mut strangers = Vec::new();
+    for at in 0..STRANGERS {
+        let mut stranger = RawConn::connect(&addr);
+        stranger.send(format!("POST /console/token HTTP/1.1\r\n{fields}{}\r\n", body[at % body.len()]).as_bytes());
+        assert_eq!(status_of(&stranger.read_head()), 403, "{at}");
+        strangers.push(stranger);
+    }
+    for (line, status) in [
+        ("GET / HTTP/1.1", 200),
+        ("POST / HTTP/1.1", 405),
+        ("OPTIONS * HTTP/1.1", 200),
+        ("GET /console/tokens HTTP/1.1", 200),
+        ("PUT /ws HTTP/1.1", 405),
+        ("GET /metrics HTTP/1.1", 401),
+        ("POST /nowhere HTTP/1.1", 404),
+        ("POST /health/live HTTP/1.1", 405),
+    ] {
+        let answer = http_ask(&addr, &format!("{line}\r\n{fields}{}\r\n", body[0]));
+        assert_eq!(answer.status, status, "{line}: its answer waits for no body");
+    }
+    drop(strangers);
+}
+
+#[test]
+fn the_console_sends_its_body_in_time_or_not_at_all() {
+    let server = server_with_secret(&[]);
+    let addr = server.addr();
+    let head = format!(
+        "POST /console/token HTTP/1.1\r\nHost: {addr}\r\nOrigin: http://{addr}\r\nX-Fanfare-Console: 1\r\n\
+         Content-Type: application/json\r\nContent-Length: 15\r\n\r\n"
+    );
+    assert_eq!(http_ask(&addr, &head).status, 408);
+    assert_eq!(http_ask(&addr, &format!("{head}{{\"sub\":\"alice\"}}")).status, 200);
+}
+
+#[test]
+fn strangers_do_not_take_the_places_of_the_operator() {
+    let (public, admin) = (free_addr(), free_addr());
+    let listen = [public, admin].map(|addr| addr.to_string());
+    let server = Server::start(&["--listen", &listen[0], "--admin.listen", &listen[1], "--tcp.send_buffer", "4KiB"]);
+    // They ask for the console and do not read it.
+    let mut strangers: Vec<RawConn> = (0..STRANGERS)
+        .map(|_| {
+            let mut stranger = RawConn::narrow(&public, 2_048);
+            stranger.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            stranger
+        })
+        .collect();
+    for stranger in &mut strangers {
+        assert!([200, 503].contains(&status_of(&stranger.read_head())));
+    }
+    for target in COUNTERS {
+        assert_eq!(get(admin, target, &[]).status, 200, "{target}");
+    }
+    drop((strangers, server));
+}
+
 /// Asks for a token as the console does, with other fields in place of its own.
 fn ask_for_token(addr: SocketAddr, host: &str, others: &[(&str, &str)], body: &str) -> HttpAnswer {
     let origin = format!("http://{addr}");

@@ -56,10 +56,14 @@ impl Access {
         self.listeners.get(usize::from(provenance.listener.0))
     }
 
+    /// Whether something came through a listener of the operator's own.
+    pub(super) fn is_admin(&self, provenance: &Provenance) -> bool {
+        self.listener(provenance).is_some_and(|listener| listener.admin)
+    }
+
     /// Whether a request may read the node's counters.
     fn check_reader(&self, parts: &Parts) -> Result<(), Refusal> {
-        let provenance = parts.extensions.get::<Provenance>();
-        if provenance.and_then(|provenance| self.listener(provenance)).is_some_and(|listener| listener.admin) {
+        if parts.extensions.get::<Provenance>().is_some_and(|provenance| self.is_admin(provenance)) {
             return Ok(());
         }
         let shown = bearer(&parts.headers);

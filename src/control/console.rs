@@ -5,10 +5,12 @@
 //! field that is asked for, and its browser says where it comes from.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use ring::rand::SystemRandom;
@@ -18,7 +20,7 @@ use serde_json::json;
 use super::Node;
 use super::access::Loopback;
 use crate::auth::SigningKey;
-use crate::limits::{CONSOLE_TOKEN_S, USER_ID_BYTES_MAX};
+use crate::limits::{CONSOLE_BODY_MS_MAX, CONSOLE_TOKEN_S, USER_ID_BYTES_MAX};
 
 pub(super) const PAGE: &str = include_str!("console.html");
 
@@ -38,7 +40,7 @@ pub struct Tokens {
     /// Whether nobody gets in without one.
     pub required: bool,
     /// What tokens of the console are made with, where the server has a secret for it.
-    pub minter: Option<Minter>,
+    pub minter: Option<Arc<Minter>>,
 }
 
 /// What tokens of the console are made with.
@@ -105,26 +107,51 @@ struct Wanted {
     sub: String,
 }
 
-/// A token for the page.
-pub(super) async fn token(
-    State(node): State<Node>,
-    Loopback(loopback): Loopback,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let Some(minter) = &node.tokens.minter else {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "this server makes no tokens: it asks for none, or has no secret for them",
-        );
-    };
-    if !loopback || !is_of_the_page(&headers) {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "tokens are made for the console alone, on this machine, at the address that the server listens on: make one \
-             with fanfare token",
-        );
+/// The console itself asks, on this machine, and the server has a secret for its tokens. It stands in front of the body:
+/// whoever is refused has none read, and holds no place meanwhile.
+pub(super) struct OfThePage(Arc<Minter>);
+
+impl FromRequestParts<Node> for OfThePage {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, node: &Node) -> Result<OfThePage, Response> {
+        let Some(minter) = &node.tokens.minter else {
+            return Err(refuse(
+                StatusCode::FORBIDDEN,
+                "this server makes no tokens: it asks for none, or has no secret for them",
+            ));
+        };
+        if !node.access.is_loopback(parts) || !is_of_the_page(&parts.headers) {
+            return Err(refuse(
+                StatusCode::FORBIDDEN,
+                "tokens are made for the console alone, on this machine, at the address that the server listens on: make \
+                 one with fanfare token",
+            ));
+        }
+        Ok(OfThePage(minter.clone()))
     }
+}
+
+/// A body that has come in time; only for whom [`OfThePage`] has let through.
+pub(super) struct PromptBody(Bytes);
+
+impl FromRequest<Node> for PromptBody {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, node: &Node) -> Result<PromptBody, Response> {
+        let body = Bytes::from_request(request, node);
+        match tokio::time::timeout(Duration::from_millis(CONSOLE_BODY_MS_MAX), body).await {
+            Ok(Ok(body)) => Ok(PromptBody(body)),
+            Ok(Err(rejection)) => Err(rejection.into_response()),
+            Err(_) => {
+                Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time: send it with the request"))
+            }
+        }
+    }
+}
+
+/// A token for the page.
+pub(super) async fn token(OfThePage(minter): OfThePage, PromptBody(body): PromptBody) -> Response {
     let wanted = serde_json::from_slice::<Wanted>(&body).ok();
     let Some(Wanted { sub }) = wanted.filter(|wanted| (1..=USER_ID_BYTES_MAX).contains(&wanted.sub.len())) else {
         return refuse(StatusCode::BAD_REQUEST, "send {\"sub\":\"USER\"} with a user id of 1 to 128 bytes");

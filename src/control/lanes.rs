@@ -1,14 +1,18 @@
-//! Who waits for whom: a request for health waits for no other client.
+//! Who waits for whom: a request for health waits for no other client, and the operator for no stranger.
 //!
 //! ```text
 //!                 ┌─ /health/… ─────────────────► newest ─┐
 //!  reactor ─ give ┼─ unread: no place for it ───► newest ─┴─► thread `health`: 32 + 32, 2 s each
-//!                 └─ everything else ───────────► places ───► thread `control`: 256
+//!                 ├─ through admin.listen ──────► places ─┐
+//!                 └─ everything else ───────────► places ─┴─► thread `control`: 16 + 256
 //! ```
 //!
 //! A descriptor is kept back for each (`descriptors`). A page that finds no place is refused. Of health the newest is
 //! served, and the oldest makes room for it: nothing tells those who will ask about health from those who will say
 //! nothing, and who is not served at once will not be.
+//!
+//! A place for a page is held while its answer is taken: the head is whole, and no body is waited for, but that of the
+//! console itself. Its client's address is not counted meanwhile, since what bounds the time are the places.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -21,7 +25,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::AddExtension;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use futures_util::future::{Either, join, select};
+use futures_util::future::{Either, join, join3, select};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -31,6 +35,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_io_timeout::TimeoutWriter;
 use tower_layer::Layer;
 
+use super::access::Access;
 use super::secured::SecuredStream;
 use super::{Node, Requests};
 use crate::limits::{HEALTH_MS_MAX, HTTP_MS_MAX, HTTP_STALL_MS_MAX, RETRY_AFTER_S_MAX};
@@ -43,6 +48,8 @@ use crate::tls::Secured;
 pub struct Places {
     /// All that is not about health.
     pub pages: usize,
+    /// The same through listeners of the operator's own.
+    pub admin: usize,
     /// Health; as many that came when the node had no place for another socket; and as many of both that wait.
     pub health: usize,
 }
@@ -51,8 +58,10 @@ pub struct Places {
 #[derive(Clone, Debug)]
 pub struct Handoff {
     pages: Lane,
+    admin: Lane,
     health: Arc<Newest>,
     late: Arc<Newest>,
+    access: Arc<Access>,
 }
 
 impl Handoff {
@@ -64,6 +73,7 @@ impl Handoff {
         match of_health {
             None => self.late.give(guest),
             Some(true) => self.health.give(guest),
+            Some(false) if self.access.is_admin(&provenance) => self.admin.give(guest),
             Some(false) => self.pages.give(guest),
         }
     }
@@ -190,10 +200,12 @@ fn refuse(stream: tls::Stream<Socket>) {
 /// # Errors
 /// Where a thread or its event loop cannot be made.
 pub fn start(node: Node, places: Places, requests: Requests) -> io::Result<Handoff> {
+    let access = node.access.clone();
     let (pages, page_guests) = Lane::new(places.pages);
+    let (admin, admin_guests) = Lane::new(places.admin);
     let routes = super::pages(node.clone());
     spawn("control", async move {
-        join(serve(routes, page_guests), requests.run()).await;
+        join3(serve(routes.clone(), page_guests), serve(routes, admin_guests), requests.run()).await;
     })?;
     let (health, late) = (Newest::new(places.health), Newest::new(places.health));
     let routes = super::health(node);
@@ -202,7 +214,7 @@ pub fn start(node: Node, places: Places, requests: Requests) -> io::Result<Hando
     spawn("health", async move {
         join(serve_newest(routes, &of_health), serve_newest(late_routes, &of_late)).await;
     })?;
-    Ok(Handoff { pages, health, late })
+    Ok(Handoff { pages, admin, health, late, access })
 }
 
 fn spawn(name: &str, task: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {

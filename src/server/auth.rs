@@ -185,7 +185,7 @@ pub fn tokens(config: &config::Auth) -> Result<Tokens, AuthError> {
     let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let minter =
         Minter { key: signing, kid: key.kid.clone(), issuer: text(&config.issuer), audience: text(&config.audience) };
-    Ok(Tokens { minter: Some(minter), ..tokens })
+    Ok(Tokens { minter: Some(Arc::new(minter)), ..tokens })
 }
 
 /// Which web pages may connect; `None` where that is not asked.

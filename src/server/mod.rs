@@ -37,7 +37,7 @@ use crate::conn::{HeadLimits, MessageLimits};
 use crate::control::{self, Access, ControlWaker, Requests, Tokens};
 use crate::descriptors::{self, Shares};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
-use crate::limits::CLUSTER_FINISH_MS_MAX;
+use crate::limits::{ADMIN_CONNECTIONS_MAX, CLUSTER_FINISH_MS_MAX};
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
@@ -141,7 +141,9 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 fn serve(config: Config) -> Result<(), ServeError> {
     let cores = cores::assign(&config)?;
     let (descriptors, raised) = memory::raise_descriptor_limit();
-    let own = descriptors::own(cores.len() as u64, config.listeners.len() as u64) + config.auth.url_sockets_max();
+    let has_admin = config.listeners.iter().any(|listener| listener.admin);
+    let own =
+        descriptors::own(cores.len() as u64, config.listeners.len() as u64, has_admin) + config.auth.url_sockets_max();
     let connections_max = config.limits.connections_max as u64;
     let wanted = descriptors::wanted(connections_max, own);
     // Before the first thread: with one thread the process waits for no lock.
@@ -335,8 +337,9 @@ impl Node {
         }
         let mailbox = mailboxes.pop().expect("the last behind the reactors' is the control thread's");
         let requests = Requests::new(mailbox, control_waker, Homeward::new(self.state.seed, reactors));
-        let http = control::start(node, control::Places { pages: pages as usize, health: health as usize }, requests)
-            .map_err(io_error("cannot start the threads of plain HTTP"))?;
+        let places = control::Places { pages: pages as usize, admin: ADMIN_CONNECTIONS_MAX, health: health as usize };
+        let http =
+            control::start(node, places, requests).map_err(io_error("cannot start the threads of plain HTTP"))?;
         let (end, ended) = bounded(cores.len());
         let count = cores.len();
         for (at, ((driver, mailbox), core)) in drivers.into_iter().zip(mailboxes).zip(cores).enumerate() {

@@ -14,7 +14,9 @@ fn wanted(node: &Node<'_>) -> u64 {
 }
 
 fn own(node: &Node<'_>) -> u64 {
-    shares::own(node.reactors, node.config.listeners.len() as u64) + node.config.auth.url_sockets_max()
+    let listeners = &node.config.listeners;
+    let has_admin = listeners.iter().any(|listener| listener.admin);
+    shares::own(node.reactors, listeners.len() as u64, has_admin) + node.config.auth.url_sockets_max()
 }
 
 /// How many connections so many descriptors allow.
