@@ -190,6 +190,7 @@ mod tests {
         fn answer(&mut self, to: ConnId, _: Answer<'_>) {
             panic!("{to:?} is not there");
         }
+        fn disconnect(&mut self, _: &str) {}
     }
 
     /// The routers of a node, each with its mailbox, and the control thread.

@@ -293,6 +293,23 @@ impl Connection {
         self.grant.as_mut()?.authority_mut()
     }
 
+    /// Whose it is, where it is a raw room's member, or about to be, and a token, the backend or a certificate has said so.
+    pub(super) fn raw_user(&self) -> Option<&str> {
+        let grant = match &self.phase {
+            Phase::Raw { .. } => &self.grant,
+            Phase::Opening(opening) => &opening.identity.grant,
+            Phase::Handshake(_)
+            | Phase::Authorizing(_)
+            | Phase::Json
+            | Phase::Quiescing(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => &None,
+        };
+        grant.as_ref()?.raw_user()
+    }
+
     /// The request is good, and the node has room: the first topic is joined next.
     pub(super) fn begin_opening(&mut self, opening: Opening) {
         assert!(matches!(self.phase, Phase::Handshake(_) | Phase::Authorizing(_)), "a connection begins once");

@@ -173,6 +173,10 @@ impl Sink for Connections {
             | Answer::Replaced => {}
         }
     }
+
+    fn disconnect(&mut self, user: &str) {
+        self.sessions.dismiss_raw(user, CloseReason::Disconnected);
+    }
 }
 
 impl Connections {

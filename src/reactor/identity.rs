@@ -52,12 +52,21 @@ pub(super) enum Passport {
 pub(super) enum Grant {
     /// Anything, at this rate.
     Guest(Rate),
+    /// Anything, in a raw room, as the user of a certificate.
+    Certified(Box<Certified>),
     /// What its token says.
     Token(Box<Authority>),
 }
 
 /// A connection without a token takes no more than its rate.
 const _: () = assert!(size_of::<Grant>() == size_of::<Rate>());
+
+/// A raw room's member where nobody asks for tokens.
+#[derive(Debug)]
+pub(super) struct Certified {
+    user: Box<str>,
+    rate: Option<Rate>,
+}
 
 /// What a token allows, or the backend, and for how long.
 #[derive(Debug)]
@@ -67,6 +76,8 @@ pub(super) struct Authority {
     pub(super) expiry: Option<Expiry>,
     /// Whether it may speak in its raw room; `true` where it is in none.
     pub(super) may_speak: bool,
+    /// Whose it is, where it is a raw room's member and somebody has named it: the others are found by their inbox.
+    raw_user: Option<Box<str>>,
     /// What was decided about publishing into rooms that it has joined, in place of its permissions.
     publish: Option<Box<PublishDecisions>>,
     /// The command that waits for others: none of its later commands is looked at before it is answered.
@@ -185,18 +196,28 @@ impl Identity {
         let may_speak = |permissions: &Permissions| {
             may_publish.unwrap_or_else(|| raw_room.is_none_or(|room| permissions.may_publish(&room)))
         };
+        let raw_user = match target {
+            Target::Raw { .. } => passport.user().map(Box::from),
+            Target::Json { .. } => None,
+        };
+        let authority = |permissions: Arc<Permissions>, expiry, raw_user| {
+            let may_speak = may_speak(&permissions);
+            Grant::Token(Box::new(Authority { raw_user, may_speak, ..Authority::new(permissions, expiry, rates, now) }))
+        };
         let grant = match passport {
-            Passport::Guest | Passport::Certificate { permissions: None, .. } => {
-                Rate::new(rates.messages, rates.bytes, now).map(Grant::Guest)
+            Passport::Guest => Rate::new(rates.messages, rates.bytes, now).map(Grant::Guest),
+            Passport::Certificate { permissions: None, .. } => {
+                let rate = Rate::new(rates.messages, rates.bytes, now);
+                match raw_user {
+                    Some(user) => Some(Grant::Certified(Box::new(Certified { user, rate }))),
+                    None => rate.map(Grant::Guest),
+                }
             }
             Passport::Anonymous(permissions) | Passport::Certificate { permissions: Some(permissions), .. } => {
-                let may_speak = may_speak(&permissions);
-                Some(Grant::Token(Box::new(Authority::new(permissions, None, may_speak, rates, now))))
+                Some(authority(permissions, None, raw_user))
             }
             Passport::Token(auth::Grant { permissions, expires_unix_ms, .. }) => {
-                let expiry = expires_unix_ms.map(|ends| Expiry::new(ends, jitter));
-                let may_speak = may_speak(&permissions);
-                Some(Grant::Token(Box::new(Authority::new(permissions, expiry, may_speak, rates, now))))
+                Some(authority(permissions, expires_unix_ms.map(|ends| Expiry::new(ends, jitter)), raw_user))
             }
         };
         Identity { subject, grant: grant.map(Box::new) }
@@ -215,36 +236,40 @@ impl Grant {
     pub(super) fn rate_mut(&mut self) -> Option<&mut Rate> {
         match self {
             Grant::Guest(rate) => Some(rate),
+            Grant::Certified(certified) => certified.rate.as_mut(),
             Grant::Token(authority) => authority.rate.as_mut(),
+        }
+    }
+
+    /// Whose it is, where it is a raw room's member and has been named.
+    pub(super) fn raw_user(&self) -> Option<&str> {
+        match self {
+            Grant::Guest(_) => None,
+            Grant::Certified(certified) => Some(&certified.user),
+            Grant::Token(authority) => authority.raw_user.as_deref(),
         }
     }
 
     pub(super) fn authority(&self) -> Option<&Authority> {
         match self {
-            Grant::Guest(_) => None,
+            Grant::Guest(_) | Grant::Certified(_) => None,
             Grant::Token(authority) => Some(authority),
         }
     }
 
     pub(super) fn authority_mut(&mut self) -> Option<&mut Authority> {
         match self {
-            Grant::Guest(_) => None,
+            Grant::Guest(_) | Grant::Certified(_) => None,
             Grant::Token(authority) => Some(authority),
         }
     }
 }
 
 impl Authority {
-    fn new(
-        permissions: Arc<Permissions>,
-        expiry: Option<Expiry>,
-        may_speak: bool,
-        rates: Rates,
-        now: Millis,
-    ) -> Authority {
+    fn new(permissions: Arc<Permissions>, expiry: Option<Expiry>, rates: Rates, now: Millis) -> Authority {
         let messages = permissions.messages_per_second().unwrap_or(rates.messages);
         let rate = Rate::new(messages, rates.bytes, now);
-        Authority { permissions, rate, expiry, may_speak, publish: None, pending: None }
+        Authority { permissions, rate, expiry, may_speak: true, raw_user: None, publish: None, pending: None }
     }
 
     /// Whether it may publish into a room, as a member.

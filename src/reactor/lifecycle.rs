@@ -163,6 +163,22 @@ impl<D: Driver> Worker<D> {
         self.arm(slot);
     }
 
+    /// A connection is ended from elsewhere. The order may come twice, or to one that is about to end by itself.
+    pub(super) fn dismissed(&mut self, slot: SlotKey, reason: CloseReason) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        match connection.phase() {
+            Phase::Json | Phase::Raw { .. } => self.close(slot, reason),
+            Phase::Opening(_) => self.refuse(slot, HttpRefusal::Forbidden("disconnected by an operator")),
+            Phase::Handshake(_)
+            | Phase::Authorizing(_)
+            | Phase::Quiescing(_)
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => {}
+        }
+    }
+
     /// The node is going away: the client is told when to come back.
     pub(super) fn go_away(&mut self, slot: SlotKey) {
         let Some(connection) = self.connections.get(slot) else { return };

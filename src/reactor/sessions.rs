@@ -248,6 +248,14 @@ impl Sessions {
         self.dismissed.push((slot, reason));
     }
 
+    /// All of a user's connections to raw rooms are ended from elsewhere. Takes time linear in the connections here: it is
+    /// for an operator's order alone, and a raw room has no table of users.
+    pub(super) fn dismiss_raw(&mut self, user: &str, reason: CloseReason) {
+        let Sessions { slab, dismissed, .. } = self;
+        let theirs = slab.iter().filter(|(_, connection)| connection.raw_user() == Some(user));
+        dismissed.extend(theirs.map(|(at, connection)| (SlotKey::new(at as u32, connection.generation), reason)));
+    }
+
     /// A connection that is ended from elsewhere.
     pub(super) fn next_dismissed(&mut self) -> Option<(SlotKey, CloseReason)> {
         self.dismissed.pop()

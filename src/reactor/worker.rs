@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::{Admission, Connection, Phase};
+use super::connection::{Admission, Connection};
 use super::connections::Connections;
 use super::driver::{Completion, Driver, Provenance, SlotKey};
 use super::flush::Flush;
@@ -323,12 +323,7 @@ impl<D: Driver> Worker<D> {
             self.quiesced(slot);
         }
         while let Some((slot, reason)) = self.connections.sessions.next_dismissed() {
-            // The order may come twice, or to one that is about to end by itself.
-            let is_open =
-                self.connections.get(slot).is_some_and(|connection| matches!(connection.phase(), Phase::Json));
-            if is_open {
-                self.close(slot, reason);
-            }
+            self.dismissed(slot, reason);
         }
         self.router.compress_from(self.connections.compress_from_bytes());
         self.gather_mail();

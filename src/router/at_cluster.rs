@@ -265,6 +265,7 @@ impl Router {
             FromCluster::Expel { topic, user, reason } => {
                 self.home_expel(&Expulsion { topic, user, reason }, sink);
             }
+            FromCluster::Disconnect { user } => sink.disconnect(&user),
         }
     }
 

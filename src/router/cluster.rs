@@ -289,6 +289,11 @@ pub enum FromCluster {
         /// Told to those who are removed from a room.
         reason: Box<str>,
     },
+    /// An operator's order: those connections of a user end that have no inbox; to every reactor.
+    Disconnect {
+        /// Whose.
+        user: ArcStr,
+    },
     /// Whether Redis can be reached; to every reactor.
     Reachable(bool),
 }
@@ -331,6 +336,7 @@ impl FromCluster {
             | FromCluster::Asked { .. }
             | FromCluster::Fenced { .. }
             | FromCluster::Expel { .. }
+            | FromCluster::Disconnect { .. }
             | FromCluster::Reachable(_) => 0,
         }
     }

@@ -58,6 +58,7 @@ impl Sink for Told {
             | Answer::Unavailable { .. } => {}
         }
     }
+    fn disconnect(&mut self, _: &str) {}
 }
 
 const TTL_MS: u64 = 100;

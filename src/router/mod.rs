@@ -105,6 +105,9 @@ pub trait Sink {
 
     /// A connection gets an answer, if it is still there.
     fn answer(&mut self, to: ConnId, answer: Answer<'_>);
+
+    /// The connections of a user here end that have no inbox, by which the others are found.
+    fn disconnect(&mut self, user: &str);
 }
 
 /// What a connection is told.

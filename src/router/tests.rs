@@ -94,6 +94,9 @@ impl Sink for Told {
             Answer::Unavailable { id } => self.tell(to.slot.0, format!("unavailable {}", id.unwrap_or("-"))),
         }
     }
+    fn disconnect(&mut self, user: &str) {
+        panic!("no order was given, and yet {user} is to go");
+    }
 }
 
 /// A node whose mail waits until the test carries it.

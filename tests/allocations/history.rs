@@ -48,6 +48,7 @@ impl Sink for &Told {
             self.places.set(self.places.get() + 1);
         }
     }
+    fn disconnect(&mut self, _: &str) {}
 }
 
 const ALICE: ConnId = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };

@@ -17,6 +17,7 @@ impl Sink for Silence {
     fn reply(&mut self, _: ConnId, _: &[u8]) {}
     fn direct(&mut self, _: ConnId, _: &[u8]) {}
     fn answer(&mut self, _: ConnId, _: Answer<'_>) {}
+    fn disconnect(&mut self, _: &str) {}
 }
 
 /// Carries mail until there is none.

@@ -1,6 +1,9 @@
 //! An operator's orders, given by a command beside the nodes.
 
-use fanfare_testing::{Client, Cluster, Redis, free_addr, run_fanfare};
+use std::fs;
+
+use fanfare_testing::raw::RawConn;
+use fanfare_testing::{Client, Cluster, Redis, free_addr, run_fanfare, temporary_path};
 use serde_json::json;
 
 use crate::{PLAIN, room_msg};
@@ -24,6 +27,41 @@ fn a_user_is_disconnected_on_all_nodes() {
     bobs[2].publish(json!({"type": "private_msg", "toUser": "alice", "content": "again?"}));
     assert_eq!(back.recv_type("private_msg")["content"], "again?");
     bobs.iter_mut().for_each(|bob| bob.nothing_for(20));
+}
+
+/// A raw room has no table of users, and its members no inbox: who is locked out is locked out of it all the same, on every
+/// reactor of every node, where a token has named the user.
+#[test]
+fn a_user_is_disconnected_from_raw_rooms_on_all_nodes() {
+    let secret = temporary_path("secret");
+    fs::write(&secret, "a secret of the tests, of more than 32 bytes").unwrap();
+    let key = format!("alg=HS256,secret_file={}", secret.display());
+    let cluster = Cluster::start(2, &[PLAIN, &["--auth.key", &key, "--auth.anonymous"]].concat());
+    let token = |user: &str| {
+        let made = run_fanfare(&["token", "--sub", user, "--join", "*", "--publish", "*", "--auth.key", &key], &[]);
+        assert_eq!((made.0, made.2.as_str()), (Some(0), ""));
+        made.1.trim_end().to_owned()
+    };
+    let (alice, bob) = (token("alice"), token("bob"));
+    fs::remove_file(&secret).unwrap();
+    let raw = |node: usize, token: &str| RawConn::upgrade(&cluster.at(node), &format!("/raw/den?token={token}"));
+    // More than one on each reactor, however the kernel spreads them.
+    let nodes: Vec<usize> = (0..16).map(|at| at % 2).collect();
+    let alices: Vec<RawConn> = nodes.iter().map(|node| raw(*node, &alice)).collect();
+    let mut bobs: Vec<RawConn> = nodes.iter().map(|node| raw(*node, &bob)).collect();
+    let mut json = Client::greeted(&cluster.at(0), &format!("/ws?token={alice}"));
+    let ran = run_fanfare(&["disconnect", "alice", "--redis", &cluster.redis().url()], &[]);
+    assert_eq!(ran, (Some(0), "2 nodes have heard it\n".to_owned(), String::new()));
+    for mut alice in alices {
+        alice.expect_close(1008, "disconnected by an operator");
+    }
+    assert_eq!(json.close_frame(), (1008, "disconnected by an operator".to_owned()));
+    bobs[0].send_frame(0x82, b"who is left?");
+    for bob in &mut bobs[1..] {
+        let frame = bob.read_frame().expect("it is open");
+        assert_eq!((frame.first, &frame.payload[..]), (0x82, &b"who is left?"[..]));
+    }
+    bobs.iter_mut().for_each(RawConn::nothing_more);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 use super::super::follower::{Follower, LiveMessage, Reason, Step, StreamRead};
 use super::super::record::{Entry, Kept, Record};
 use super::attachment::{Attached, Attachment};
@@ -403,6 +405,8 @@ impl Core {
             }
             Record::Hello { node, key, asks } if is_everyone => self.heard_hello(run, node, key, asks),
             Record::Disconnect { user } if is_everyone => {
+                let everywhere = ArcStr::from(user);
+                self.notify_all(|| FromCluster::Disconnect { user: everywhere.clone() });
                 if let Some(at) = self.feed(TopicRef { kind: Kind::Inbox, name: user }) {
                     let (home, topic) = (self.feeds[at].home, self.feeds[at].topic.clone());
                     let (user, reason) = (topic.name.clone(), "".into());

@@ -459,6 +459,13 @@ impl Core {
         self.mail.push((home.into(), Mail::from_cluster(news)));
     }
 
+    /// Tells every reactor.
+    fn notify_all(&mut self, news: impl Fn() -> FromCluster) {
+        for reactor in (0..self.me.reactors).map(ReactorId) {
+            self.notify(reactor, news());
+        }
+    }
+
     fn commands_down(&mut self) {
         self.commands_up = false;
         self.see_whether_reachable();
@@ -502,9 +509,7 @@ impl Core {
             return;
         }
         self.reachable = reachable;
-        for reactor in (0..self.me.reactors).map(ReactorId) {
-            self.notify(reactor, FromCluster::Reachable(reachable));
-        }
+        self.notify_all(|| FromCluster::Reachable(reachable));
         match reachable {
             true => {
                 self.publish_hello(true);
