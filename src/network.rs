@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::fmt;
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// How the clients of Unix sockets are named among networks: they have no address.
 const UNIX: &str = "unix";
@@ -12,7 +12,8 @@ const UNIX: &str = "unix";
 /// A block of addresses, or the clients of Unix sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// All addresses with this prefix. An IPv4 address is the same where it comes as IPv6 (`::ffff:a.b.c.d`).
+    /// All addresses with this prefix. An IPv4 address is the same where it comes as IPv6 (`::ffff:a.b.c.d`), and so is a
+    /// network of them (`::ffff:a.b.c.d/104`).
     Block(IpNet),
     /// Whoever connects through a Unix socket.
     Unix,
@@ -63,10 +64,21 @@ impl FromStr for Network {
                 format!("{text:?} is no network; write it as 10.0.0.0/8, 2001:db8::/32, 192.0.2.7 or unix")
             }),
         }?;
+        let block = to_canonical(block);
         match block.trunc() == block {
             true => Ok(Network::Block(block)),
             false => Err(format!("{block} has bits behind its prefix; write {}", block.trunc())),
         }
+    }
+}
+
+/// The IPv4 network that an IPv6 one of mapped addresses is (RFC 4291 §2.5.5.2); any other as it is.
+fn to_canonical(block: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = block else { return block };
+    let prefix = mapped.prefix_len().checked_sub(128 - 32);
+    match (mapped.addr().to_ipv4_mapped(), prefix) {
+        (Some(address), Some(prefix)) => Ipv4Net::new(address, prefix).map_or(block, IpNet::V4),
+        (_, _) => block,
     }
 }
 
@@ -98,6 +110,25 @@ mod tests {
         }
         assert!(some.contain_unix() && !networks(&["0.0.0.0/0", "::/0"]).contain_unix());
         assert!(networks(&["0.0.0.0/0"]).contain(IpAddr::from([1, 2, 3, 4])) && !Networks::default().contain_unix());
+    }
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_the_ipv4_network() {
+        for (mapped, plain) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7/128", "192.0.2.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(mapped.parse::<Network>().expect(mapped).to_string(), plain);
+        }
+        let some = networks(&["::ffff:10.0.0.0/104"]);
+        for inside in ["10.1.2.3", "::ffff:10.1.2.3"] {
+            assert!(some.contain(inside.parse().expect(inside)), "{inside}");
+        }
+        assert!(!some.contain(IpAddr::from([11, 0, 0, 0])));
+        let told = "::ffff:10.1.0.0/104".parse::<Network>().expect_err("bits behind the prefix");
+        assert_eq!(told, "10.1.0.0/8 has bits behind its prefix; write 10.0.0.0/8");
     }
 
     #[test]
