@@ -94,7 +94,7 @@ impl Addresses {
         let hash = self.hasher.hash_one(site);
         let shard_index = (hash >> 32) as usize % ADDRESS_SHARDS;
         let mut shard = self.shard(shard_index);
-        let second = (now.0 / 1_000) as u16;
+        let second = second_of(now);
         shard.forget_idle(second, &self.hasher);
         let index = shard.find_or_insert(site, hash, second, &self.hasher);
         let entry = &mut shard.entries[index as usize];
@@ -133,7 +133,7 @@ impl Addresses {
     }
 
     /// The socket is gone, as which it was admitted so far.
-    pub(super) fn leave(&self, address: AddressRef, admission: Admission) {
+    pub(super) fn leave(&self, address: AddressRef, admission: Admission, now: Millis) {
         let (shard_index, index) = address.place();
         let mut shard = self.shard(shard_index);
         let entry = &mut shard.entries[index as usize];
@@ -143,15 +143,19 @@ impl Addresses {
         }
         if entry.is_idle() && !entry.is_queued {
             entry.is_queued = true;
-            let second = entry.second;
             shard.idle.push_back(index);
-            shard.forget_idle(second, &self.hasher);
+            shard.forget_idle(second_of(now), &self.hasher);
         }
     }
 
     fn shard(&self, index: usize) -> MutexGuard<'_, Shard> {
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As an entry notes it.
+fn second_of(now: Millis) -> u16 {
+    (now.0 / 1_000) as u16
 }
 
 /// Without the addresses: they are people's.
@@ -308,7 +312,7 @@ mod tests {
         for at in 0..200_000_u32 {
             let from = IpAddr::from((0x0A00_0000 + at).to_be_bytes());
             let socket = addresses.arrive(from, Millis(0)).expect("within").expect("not exempt");
-            addresses.leave(socket, Admission::Socket);
+            addresses.leave(socket, Admission::Socket, Millis(0));
         }
         let count = addresses.entries_count();
         assert!(count <= ADDRESSES_IDLE_MAX + 1, "{count} entries");
@@ -319,14 +323,34 @@ mod tests {
         }
         assert_eq!(addresses.entries_count(), 1 + 10_000, "none is left of the second before");
         assert!(addresses.admit(stays));
-        addresses.leave(stays, Admission::WebSocket);
+        addresses.leave(stays, Admission::WebSocket, Millis(1_000));
     }
 
-    const MAX: (u32, u32, u32) = (3, 8, 4);
+    /// So many addresses of one shard: what happens to one of them may touch the others.
+    fn neighbours(addresses: &Addresses, count: usize) -> Vec<IpAddr> {
+        let shard = |from: IpAddr| (addresses.hasher.hash_one(Site::of(from)) >> 32) as usize % ADDRESS_SHARDS;
+        let all = (0x0A00_0000_u32..).map(|bits| IpAddr::from(bits.to_be_bytes()));
+        all.filter(|from| shard(*from) == 0).take(count).collect()
+    }
+
+    #[test]
+    fn whoever_leaves_takes_no_count_of_this_second_along() {
+        let addresses = addresses(0, 1, 0);
+        let from = neighbours(&addresses, 2);
+        let early = addresses.arrive(from[0], Millis(0)).expect("within").expect("not exempt");
+        let late = addresses.arrive(from[1], Millis(1_000)).expect("within").expect("not exempt");
+        addresses.leave(late, Admission::Socket, Millis(1_100));
+        addresses.leave(early, Admission::Socket, Millis(1_200));
+        assert_eq!(addresses.arrive(from[1], Millis(1_300)), Err(Refusal::AddressHandshakes));
+    }
+
+    const MAX: (u32, u32, u32) = (3, 3, 4);
 
     /// Who is there, as what, and how many came in each second.
     #[derive(Default)]
     struct Model {
+        /// Their addresses, all of one shard.
+        from: Vec<IpAddr>,
         there: Vec<(u8, AddressRef, Admission)>,
         came: BTreeMap<(u8, u64), u32>,
     }
@@ -339,7 +363,7 @@ mod tests {
         fn arrive(&mut self, addresses: &Addresses, who: u8, now: Millis) {
             let half_open = self.count(who, Admission::Socket);
             let handshakes = self.came.entry((who, now.0 / 1_000)).or_default();
-            let found = addresses.arrive(IpAddr::from([192, 0, 2, who]), now);
+            let found = addresses.arrive(self.from[usize::from(who)], now);
             match (half_open >= MAX.2, *handshakes >= MAX.1) {
                 (true, _) => assert_eq!(found, Err(Refusal::AddressHalfOpen)),
                 (false, true) => assert_eq!(found, Err(Refusal::AddressHandshakes)),
@@ -362,29 +386,28 @@ mod tests {
             }
         }
 
-        fn leave(&mut self, addresses: &Addresses, at: usize) {
+        fn leave(&mut self, addresses: &Addresses, at: usize, now: Millis) {
             let (_, socket, admission) = self.there.swap_remove(at);
-            addresses.leave(socket, admission);
+            addresses.leave(socket, admission, now);
         }
     }
 
     proptest! {
         #[test]
         fn counts_equal_a_naive_model(
-            steps in proptest::collection::vec((0_u8..6, 0_u8..4, 0_usize..100, 0_u64..400), 0..300),
+            steps in proptest::collection::vec((0_u8..6, 0_u8..6, 0_usize..100, 0_u64..400), 0..300),
         ) {
             let addresses = addresses(MAX.0, MAX.1, MAX.2);
-            let (mut now, mut model) = (Millis(0), Model::default());
+            let mut model = Model { from: neighbours(&addresses, 6), ..Model::default() };
+            let mut now = Millis(0);
             for (who, step, which, passed_ms) in steps {
                 let at = which.checked_rem(model.there.len());
                 match (step, at) {
                     (0 | 1, _) => model.arrive(&addresses, who, now),
                     (2, Some(at)) => model.admit(&addresses, at),
-                    (_, Some(at)) => {
-                        model.leave(&addresses, at);
-                        now = now.saturating_add(passed_ms);
-                    }
-                    (_, None) => {}
+                    (3, Some(at)) => model.leave(&addresses, at, now),
+                    (4, _) => now = now.saturating_add(passed_ms),
+                    (_, _) => {}
                 }
                 addresses.entries_count();
             }

@@ -44,7 +44,7 @@ impl<D: Driver> Worker<D> {
     /// A socket is gone, and with it what it was counted as.
     pub(super) fn leave_address(&self, address: Option<AddressRef>, admission: Admission) {
         if let (Some(addresses), Some(address)) = (&self.settings.gate.addresses, address) {
-            addresses.leave(address, admission);
+            addresses.leave(address, admission, self.now);
         }
     }
 
