@@ -175,10 +175,10 @@ impl Compiled {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= PERMISSIONS_KEPT_MAX {
             kept.retain(|_, permissions| permissions.strong_count() > 0);
-        }
-        // Still many: looking through them again and again would cost more than it saves.
-        if kept.len() >= PERMISSIONS_KEPT_MAX / 2 {
-            kept.clear();
+            // Still many: looking through them again and again would cost more than it saves.
+            if kept.len() >= PERMISSIONS_KEPT_MAX / 2 {
+                kept.clear();
+            }
         }
         kept.insert(claim.into(), Arc::downgrade(permissions));
     }
@@ -188,4 +188,34 @@ fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Pat
     let texts = Vec::<String>::deserialize(deserializer)?;
     let patterns = texts.iter().map(|text| text.parse()).collect::<Result<_, String>>();
     patterns.map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(number: usize) -> String {
+        format!("{{\"join\":[\"room-{number}\"]}}")
+    }
+
+    #[test]
+    fn as_many_claims_are_found_again_as_the_bound_says() {
+        let compiled = Compiled::new(Allowance::default());
+        let permissions = |number| compiled.permissions(Some(&claim(number))).expect("a good claim");
+        let kept = || compiled.kept.lock().expect("no panic").len();
+        let held: Vec<_> = (0..PERMISSIONS_KEPT_MAX).map(permissions).collect();
+        assert_eq!(kept(), PERMISSIONS_KEPT_MAX);
+        assert!(held.iter().enumerate().all(|(number, held)| Arc::ptr_eq(held, &permissions(number))));
+        // All are in use: they begin anew.
+        let _one_more = permissions(PERMISSIONS_KEPT_MAX);
+        assert_eq!(kept(), 1);
+        drop(held);
+        let some: Vec<_> = (0..100).map(permissions).collect();
+        (100..PERMISSIONS_KEPT_MAX - 1).for_each(|number| drop(permissions(number)));
+        assert_eq!(kept(), PERMISSIONS_KEPT_MAX);
+        // Few are in use: those stay.
+        let _another = permissions(PERMISSIONS_KEPT_MAX + 1);
+        assert_eq!(kept(), some.len() + 2);
+        assert!(some.iter().enumerate().all(|(number, some)| Arc::ptr_eq(some, &permissions(number))));
+    }
 }
