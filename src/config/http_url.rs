@@ -1,12 +1,11 @@
-//! Where a service of the team's own is asked: a fixed URL, which no client has a word in.
+//! Where a service of the team's own is asked: a fixed URL, which no client has a word in. What stands behind its host may be
+//! a secret, and is never shown.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use hyper::Uri;
-
-use super::error::shown;
 
 /// Longest URL, in bytes.
 const URL_BYTES_MAX: usize = 4096;
@@ -15,7 +14,7 @@ const URL_BYTES_MAX: usize = 4096;
 pub(super) const FORMS: &str = "https://HOST/PATH, or http:// for a host of this machine";
 
 /// The URL of a service over HTTP, or of none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct HttpUrl(Option<Uri>);
 
 impl HttpUrl {
@@ -38,6 +37,7 @@ impl HttpUrl {
 impl FromStr for HttpUrl {
     type Err = String;
 
+    /// The text itself is never part of the error: it may hold a secret.
     fn from_str(text: &str) -> Result<HttpUrl, String> {
         let text = text.trim();
         if text.is_empty() {
@@ -46,11 +46,10 @@ impl FromStr for HttpUrl {
         if text.len() > URL_BYTES_MAX {
             return Err(format!("the URL has {} bytes; write at most {URL_BYTES_MAX}", text.len()));
         }
-        let no_url = || format!("{} is no URL; write {FORMS}", shown(text));
+        let no_url = || format!("this is no URL of a service; write {FORMS}");
         let uri: Uri = text.parse().map_err(|_| no_url())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(no_url()) };
         if authority.as_str().contains('@') {
-            // It is not repeated: it may hold a password.
             return Err(
                 "the URL holds a user's name or a password; leave it out, and let the service know this server \
                         by its address or by the certificate"
@@ -65,9 +64,8 @@ impl FromStr for HttpUrl {
             "http" if is_of_this_machine(authority.host()) => {}
             "http" => {
                 return Err(format!(
-                    "{} is not encrypted, so that whoever is on the way could answer in its place; write https://, \
-                     or http:// for a host of this machine alone, such as 127.0.0.1",
-                    shown(text)
+                    "http://{authority} is not encrypted, so that whoever is on the way could answer in its place; write \
+                     https://, or http:// for a host of this machine alone, such as 127.0.0.1"
                 ));
             }
             _ => return Err(no_url()),
@@ -76,9 +74,19 @@ impl FromStr for HttpUrl {
     }
 }
 
+/// The URL with `***` in place of what stands behind the host.
 impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |uri| uri.fmt(f))
+        let Some(uri) = &self.0 else { return Ok(()) };
+        let (scheme, authority) = (uri.scheme_str(), uri.authority());
+        let hidden = if uri.path() == "/" && uri.query().is_none() { "" } else { "***" };
+        write!(f, "{}://{}/{hidden}", scheme.unwrap_or_default(), authority.map_or("", |authority| authority.as_str()))
+    }
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpUrl({self})")
     }
 }
 
@@ -93,16 +101,19 @@ mod tests {
 
     #[test]
     fn urls_are_fixed_encrypted_and_without_passwords() {
-        for text in [
-            "https://id.example.com/.well-known/jwks.json",
-            "https://id.example.com:8443/keys?set=1",
-            "https://[2001:db8::1]/",
-            "http://127.0.0.1:3000/connect",
-            "http://[::1]:3000/connect",
-            "http://localhost/x",
+        for (text, shown) in [
+            ("https://id.example.com/.well-known/jwks.json", "https://id.example.com/***"),
+            ("https://id.example.com:8443/keys?set=1", "https://id.example.com:8443/***"),
+            ("https://id.example.com?set=1", "https://id.example.com/***"),
+            ("https://[2001:db8::1]/", "https://[2001:db8::1]/"),
+            ("http://127.0.0.1:3000/connect", "http://127.0.0.1:3000/***"),
+            ("http://[::1]:3000/connect", "http://[::1]:3000/***"),
+            ("http://localhost/x", "http://localhost/***"),
         ] {
             let url: HttpUrl = text.parse().expect(text);
-            assert_eq!((url.to_string(), url.is_set()), (text.to_owned(), true));
+            let uri = url.uri().map(Uri::to_string).expect(text);
+            assert_eq!((uri.replace("/?", "?"), url.to_string()), (text.to_owned(), shown.to_owned()));
+            assert_eq!(format!("{url:?}"), format!("HttpUrl({shown})"));
         }
         assert_eq!(" ".parse(), Ok(HttpUrl::default()));
         for text in [
@@ -116,7 +127,7 @@ mod tests {
             "http://a b/",
         ] {
             let told = text.parse::<HttpUrl>().expect_err(text);
-            assert_eq!(told, format!("{text:?} is no URL; write {FORMS}"));
+            assert_eq!(told, format!("this is no URL of a service; write {FORMS}"));
         }
         for text in [
             "http://id.example.com/",
@@ -126,6 +137,10 @@ mod tests {
         ] {
             let told = text.parse::<HttpUrl>().expect_err(text);
             assert!(told.contains("is not encrypted"), "{told}");
+        }
+        for text in ["http://id.example.com/hunter2", "https://h/hunter2 x", "https://h/?k=hunter2#x", "hunter2"] {
+            let told = text.parse::<HttpUrl>().expect_err(text);
+            assert!(!told.contains("hunter2"), "{told}");
         }
         let told = "https://me:hunter2@id.example.com/".parse::<HttpUrl>().expect_err("a password");
         assert!(told.contains("password") && !told.contains("hunter2"), "{told}");

@@ -127,7 +127,7 @@ impl SourceFile {
     pub(super) fn may_tell_a_secret(&self, offset_bytes: usize) -> bool {
         let start = self.line_starts[self.line_at(offset_bytes) - 1];
         let line = self.text[start..].lines().next().unwrap_or_default();
-        line.split_once('=').is_some_and(|(name, _)| name.contains("secret"))
+        line.split_once('=').is_some_and(|(name, _)| ["secret", "url"].iter().any(|telling| name.contains(telling)))
     }
 
     /// The place of the byte at this offset; beyond the text, its end.

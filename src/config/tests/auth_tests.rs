@@ -211,3 +211,25 @@ fn patterns_are_an_array_or_a_text() {
         ["f.toml:2:10: auth.leeway: \"31s\" is out of bounds; write 0s to 30s"]
     );
 }
+
+#[test]
+fn what_stands_behind_a_urls_host_is_shown_to_nobody() {
+    let url = "https://id.example.com/hunter2?key=hunter2";
+    let settings = file(&format!("[auth]\njwks_url = \"{url}\"\nconnect_url = \"{url}\"\njoin_url = \"{url}\"\n"));
+    let (config, effective) = Config::load(&settings).expect("they are good");
+    let effective = effective.to_string();
+    assert_eq!(effective.matches("\"https://id.example.com/***\"").count(), 3, "{effective}");
+    assert!(!format!("{config:?}{effective}").contains("hunter2"), "{effective}");
+    for wrong in [
+        "\"http://id.example.com/hunter2\"",
+        "\"hunter2\"",
+        "https://h/hunter2",
+        "\"https://h/hunter2",
+        "[\"hunter2\"]",
+    ] {
+        for section in ["[auth]\njoin_url", "[redis]\nurl"] {
+            let told = problems(&file(&format!("{section} = {wrong}\n")));
+            assert!(!told.is_empty() && told.iter().all(|told| !told.contains("hunter2")), "{wrong}: {told:?}");
+        }
+    }
+}
