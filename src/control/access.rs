@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Node;
+use super::{Current, Node};
 use crate::auth::ApiKeys;
 use crate::config::Verb;
 use crate::loopback::{Ends, RequestLine, is_loopback};
@@ -20,7 +20,7 @@ pub struct Access {
     /// Each listener, by its [`ListenerId`](crate::reactor::ListenerId).
     pub listeners: Vec<BoundListener>,
     /// Keys of programs.
-    pub keys: ApiKeys,
+    pub keys: Current<ApiKeys>,
     /// Whether what counts as loopback needs none.
     pub loopback: bool,
 }
@@ -67,7 +67,8 @@ impl Access {
             return Ok(());
         }
         let shown = bearer(&parts.headers);
-        let grant = shown.and_then(|shown| self.keys.find(shown));
+        let keys = self.keys.get();
+        let grant = shown.and_then(|shown| keys.find(shown));
         match grant {
             Some(grant) if grant.may(Verb::Read) => Ok(()),
             _ if self.is_loopback(parts) => Ok(()),

@@ -92,7 +92,8 @@ pub(super) async fn page() -> impl IntoResponse {
 
 /// Whether the page needs tokens, and where they come from.
 pub(super) async fn tokens(State(node): State<Node>, Loopback(loopback): Loopback) -> Response {
-    let Tokens { asked, required, minter } = &*node.tokens;
+    let current = node.tokens.get();
+    let Tokens { asked, required, minter } = &*current;
     let tokens = match (asked, minter) {
         (false, _) => "none",
         (true, Some(_)) if loopback => "made",
@@ -115,7 +116,7 @@ impl FromRequestParts<Node> for OfThePage {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, node: &Node) -> Result<OfThePage, Response> {
-        let Some(minter) = &node.tokens.minter else {
+        let Some(minter) = node.tokens.get().minter.clone() else {
             return Err(refuse(
                 StatusCode::FORBIDDEN,
                 "this server makes no tokens: it asks for none, or has no secret for them",
@@ -128,7 +129,7 @@ impl FromRequestParts<Node> for OfThePage {
                  one with fanfare token",
             ));
         }
-        Ok(OfThePage(minter.clone()))
+        Ok(OfThePage(minter))
     }
 }
 

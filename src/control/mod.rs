@@ -9,6 +9,7 @@
 
 mod access;
 mod console;
+mod current;
 mod lanes;
 mod metrics;
 mod requests;
@@ -27,6 +28,7 @@ use axum::routing::{MethodRouter, get, post};
 
 pub use access::{Access, BoundListener};
 pub use console::{Minter, Tokens};
+pub use current::Current;
 pub use lanes::{Handoff, Places, start};
 pub use requests::{Busy, ControlWaker, Requests};
 
@@ -47,7 +49,7 @@ pub struct Node {
     /// Who is shown what is not for everybody.
     pub access: Arc<Access>,
     /// How clients get in.
-    pub tokens: Arc<Tokens>,
+    pub tokens: Current<Tokens>,
 }
 
 /// Everything but what is about health.

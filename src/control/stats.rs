@@ -61,7 +61,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Instant;
 
-    use super::super::Access;
+    use super::super::{Access, Current};
     use super::*;
     use crate::auth::ApiKeys;
     use crate::metrics::NodeMetrics;
@@ -73,13 +73,13 @@ mod tests {
         counts.endings.count(Ending::SlowConsumer);
         counts.endings.count(Ending::Lost);
         metrics.reactors[1].publish(&counts);
-        let access = Access { listeners: Vec::new(), keys: ApiKeys::new(&[0; 32]), loopback: false };
+        let access = Access { listeners: Vec::new(), keys: Current::new(ApiKeys::new(&[0; 32])), loopback: false };
         let node = Node {
             metrics,
             started: Instant::now(),
             ready: Arc::new(AtomicBool::new(true)),
             access: Arc::new(access),
-            tokens: Arc::default(),
+            tokens: Current::default(),
         };
         let stats: serde_json::Value = serde_json::from_str(&json(&node)).unwrap();
         assert_eq!(stats["connections"], 3);

@@ -34,7 +34,7 @@ use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{self, Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
-use crate::control::{self, Access, ControlWaker, Requests, Tokens};
+use crate::control::{self, Access, ControlWaker, Current, Requests, Tokens};
 use crate::descriptors::{self, Shares};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, CLUSTER_FINISH_MS_MAX};
@@ -161,12 +161,12 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let entrance = Entrance::new(&config, cores.len()).map_err(ServeError::Auth)?;
     let mut node = Node::new(&config, cores.len(), shares, entrance)?;
     node.acceptors = tls::load(&config.listeners).map_err(ServeError::Tls)?;
-    let keys = auth::api_keys(&config.api).map_err(ServeError::Auth)?;
-    let tokens = auth::tokens(&config.auth).map_err(ServeError::Auth)?;
+    let keys = Current::new(auth::api_keys(&config.api).map_err(ServeError::Auth)?);
+    let tokens = Current::new(auth::tokens(&config.auth).map_err(ServeError::Auth)?);
     let Listeners { sockets, addresses, bound, unix } =
         listen::bind(&config.listeners, cores.len(), &config.tcp, &config.unix)?;
-    let access = Access { listeners: bound, keys, loopback: config.admin.loopback };
-    let reactors = node.spawn(sockets, cores, access, tokens)?;
+    let access = Access { listeners: bound, keys: keys.clone(), loopback: config.admin.loopback };
+    let reactors = node.spawn(sockets, cores, access, tokens.clone())?;
     node.ready.store(true, Ordering::Relaxed);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -200,6 +200,9 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let reloads = Reloads {
         auth: config.auth,
         keyring: node.entrance.keyring.take(),
+        tokens,
+        api: config.api,
+        api_keys: keys,
         post: reactors.post.clone(),
         listeners: config.listeners,
         acceptors: node.acceptors,
@@ -304,14 +307,14 @@ impl Node {
         listeners: Vec<Vec<Socket>>,
         cores: Vec<Option<core_affinity::CoreId>>,
         access: Access,
-        tokens: Tokens,
+        tokens: Current<Tokens>,
     ) -> Result<Reactors, ServeError> {
         let node = control::Node {
             metrics: self.state.metrics.clone(),
             started: self.started,
             ready: self.ready.clone(),
             access: Arc::new(access),
-            tokens: Arc::new(tokens),
+            tokens,
         };
         let Shares { pages, health, .. } = self.shares;
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());

@@ -12,7 +12,9 @@ use crossbeam_channel::{Sender, bounded};
 use std::sync::Arc;
 
 use super::{auth, tls};
+use crate::auth::ApiKeys;
 use crate::config;
+use crate::control::{Current, Tokens};
 use crate::reactor::{Keyring, PostOffice};
 use crate::tls::Acceptor;
 
@@ -21,6 +23,10 @@ pub(super) struct Reloads {
     pub(super) auth: config::Auth,
     /// Where tokens are asked for.
     pub(super) keyring: Option<Keyring>,
+    /// What tokens of the console are made with.
+    pub(super) tokens: Current<Tokens>,
+    pub(super) api: config::Api,
+    pub(super) api_keys: Current<ApiKeys>,
     pub(super) post: PostOffice,
     pub(super) listeners: Vec<config::Listener>,
     /// What TLS sessions begin with, by listener.
@@ -42,17 +48,32 @@ impl Reloads {
 
     fn read_all(&self) {
         self.keys();
+        self.api_keys();
         self.certificates();
     }
 
     fn keys(&self) {
         let Some(keyring) = &self.keyring else { return };
-        match auth::keys(&self.auth) {
-            Ok(keys) => {
+        match auth::keys(&self.auth).and_then(|keys| Ok((keys, auth::tokens(&self.auth)?))) {
+            Ok((keys, tokens)) => {
                 tracing::info!(keys = keys.len(), "read the keys for tokens again");
                 keyring.configured(keys, &self.post);
+                self.tokens.replace(tokens);
             }
             Err(error) => tracing::error!(%error, "cannot read the keys for tokens again: the ones before stay"),
+        }
+    }
+
+    fn api_keys(&self) {
+        if self.api.key.is_empty() {
+            return;
+        }
+        match auth::api_keys(&self.api) {
+            Ok(keys) => {
+                tracing::info!(keys = self.api.key.len(), "read the keys of programs again");
+                self.api_keys.replace(keys);
+            }
+            Err(error) => tracing::error!(%error, "cannot read the keys of programs again: the ones before stay"),
         }
     }
 

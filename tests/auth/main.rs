@@ -70,7 +70,9 @@ fanfare_testing::suite! {
         other_keys_take_the_place_of_those_before,
         a_fault_leaves_all_keys_as_they_were,
         a_file_that_hangs_keeps_nobody_from_ending_the_server,
-        keys_of_a_url_stay_where_files_are_read_again;
+        keys_of_a_url_stay_where_files_are_read_again,
+        keys_of_programs_are_read_again,
+        the_console_makes_tokens_with_the_new_secret;
     open_mode:
         without_keys_tokens_mean_nothing,
         origins_are_asked_without_keys_where_they_are_set;

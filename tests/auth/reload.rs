@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fanfare_testing::raw::{RawConn, status_of, upgrade_request};
-use fanfare_testing::{Client, Server, Signal, eventually, temporary_path};
+use fanfare_testing::{Client, Server, Signal, eventually, http_ask, temporary_path};
 use serde_json::{Value, json};
 
 use super::service::{Reply, Service};
@@ -148,4 +148,48 @@ pub fn keys_of_a_url_stay_where_files_are_read_again(reactors: usize) {
     reload(&server, READ);
     assert_eq!(status(&server, &filed.sign(&claims())), 101);
     assert_eq!(status(&server, &fetched.sign(&claims())), 101);
+}
+
+pub fn keys_of_programs_are_read_again(reactors: usize) {
+    let keys = ["the-first-key-which-has-32-bytes-or-more", "the-second-one-which-has-32-bytes-and-more"];
+    let file = KeyFile::new(keys[0]);
+    let key = format!("name=monitor,secret_file={},verbs=read", file.path());
+    let server = start(reactors, &["--admin.loopback", "false", "--api.key", &key]);
+    let statuses = || {
+        keys.map(|key| {
+            let request = format!("GET /stats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n");
+            http_ask(&server, &request).status
+        })
+    };
+    assert_eq!(statuses(), [200, 401]);
+    file.write(keys[1]);
+    assert_eq!(statuses(), [200, 401], "nothing is read by itself");
+    reload(&server, "read the keys of programs again");
+    assert_eq!(statuses(), [401, 200]);
+    file.write("short");
+    reload(&server, "cannot read the keys of programs again");
+    assert_eq!(statuses(), [401, 200], "a fault changes nothing");
+    assert!(keys.iter().all(|key| !server.log().contains(key)), "{}", server.log());
+}
+
+pub fn the_console_makes_tokens_with_the_new_secret(reactors: usize) {
+    let secret = KeyFile::new("the first secret, of at least 32 bytes");
+    let server = start(reactors, &["--auth.key", &format!("alg=HS256,secret_file={}", secret.path())]);
+    let made = || {
+        let (addr, body) = (server.addr(), json!({"sub": "alice"}).to_string());
+        let request = format!(
+            "POST /console/token HTTP/1.1\r\nHost: {addr}\r\nX-Fanfare-Console: 1\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = http_ask(&server, &request);
+        let body: Value = serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{answer:?}"));
+        body["token"].as_str().expect("a token").to_owned()
+    };
+    let old = made();
+    assert_eq!(status(&server, &old), 101);
+    secret.write("the second one, which has 32 bytes and more");
+    reload(&server, READ);
+    assert_eq!(status(&server, &old), 401);
+    assert_eq!(status(&server, &made()), 101);
 }
