@@ -430,11 +430,14 @@ pub enum Answered {
     Cached,
     /// Not at all, or not in a way that is understood.
     Unavailable,
+    /// Not asked: the connection was gone before its turn came.
+    Withdrawn,
 }
 
 impl Answered {
     /// All of them, each at its own index.
-    pub const ALL: [Answered; 4] = [Answered::Allowed, Answered::Refused, Answered::Cached, Answered::Unavailable];
+    pub const ALL: [Answered; 5] =
+        [Answered::Allowed, Answered::Refused, Answered::Cached, Answered::Unavailable, Answered::Withdrawn];
 
     /// A stable word for metrics.
     pub fn name(self) -> &'static str {
@@ -443,6 +446,7 @@ impl Answered {
             Answered::Refused => "refused",
             Answered::Cached => "cached",
             Answered::Unavailable => "unavailable",
+            Answered::Withdrawn => "withdrawn",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -25,7 +26,7 @@ pub enum Question {
         /// Its client id.
         client_id: String,
         /// The rooms, raw ones as `raw/ROOM`.
-        rooms: Vec<String>,
+        rooms: Arc<[String]>,
         /// Whether they are asked for as a list: a single one is asked for by its name.
         is_list: bool,
     },
@@ -40,6 +41,8 @@ pub struct Visitor {
     pub address: Option<String>,
     /// The page that asks, as its browser says.
     pub origin: Option<String>,
+    /// The user that its TLS certificate names, where it has shown one.
+    pub certificate_user: Option<String>,
     /// What its token says, where it has shown one, which is good.
     pub token: Option<TokenSays>,
     /// Whether its connection is open already, and the token comes in `refresh`.
@@ -125,6 +128,8 @@ struct ConnectBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'a str>,
@@ -179,6 +184,7 @@ impl Question {
                     protocol,
                     room,
                     user: visitor.token.as_ref().map(|token| &*token.user),
+                    certificate_user: visitor.certificate_user.as_deref(),
                     address: visitor.address.as_deref(),
                     origin: visitor.origin.as_deref(),
                     refresh: visitor.is_open,
@@ -190,6 +196,14 @@ impl Question {
             }
         };
         written.expect("texts have a form in JSON")
+    }
+
+    /// Bytes of what the client has sent that it holds.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Question::Connect(visitor) => visitor.origin.as_ref().map_or(0, String::len),
+            Question::Join { rooms, .. } => rooms.iter().map(|room| room.len() + size_of::<String>()).sum(),
+        }
     }
 
     /// Bytes of its answer that are read; a longer one counts as none.

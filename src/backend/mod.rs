@@ -17,7 +17,9 @@ mod asking;
 mod cache;
 mod client;
 mod keys;
+mod places;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -28,12 +30,13 @@ pub use client::Authorities;
 use client::Client;
 use futures_util::future::join;
 use keys::KeySource;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use places::{Place, Places};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config;
 use crate::limits::QUESTIONS_MAX;
 use crate::metrics::BackendMetrics;
-use crate::reactor::{Backend, BackendAccess, Inquiry, Keyring, KeysWanted, PostOffice};
+use crate::reactor::{Backend, BackendAccess, Inquiry, Keyring, KeysWanted, PostOffice, Ticket};
 
 /// Threads that look up the addresses of hosts.
 const LOOKUPS_MAX: usize = 2;
@@ -52,12 +55,16 @@ pub struct Desk {
 #[derive(Debug)]
 struct Asked {
     inquiry: Inquiry,
-    place: OwnedSemaphorePermit,
+    place: Place,
+    withdrawn: Withdrawn,
 }
+
+/// Ends when the connection has dropped its [`Ticket`].
+type Withdrawn = oneshot::Receiver<Infallible>;
 
 /// The reactors' end.
 struct Handle {
-    places: Arc<Semaphore>,
+    places: Places,
     // As many wait in it as there are places.
     questions: mpsc::UnboundedSender<Asked>,
     // Each reactor has one in it at most.
@@ -66,12 +73,14 @@ struct Handle {
 }
 
 impl Backend for Handle {
-    fn ask(&self, inquiry: Inquiry) -> bool {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
+    fn ask(&self, inquiry: Inquiry) -> Option<Ticket> {
+        let Some(place) = self.places.try_take(inquiry.is_open) else {
             self.metrics.count_crowded();
-            return false;
+            return None;
         };
-        self.questions.send(Asked { inquiry, place }).is_ok()
+        let (held, withdrawn) = oneshot::channel();
+        self.questions.send(Asked { inquiry, place, withdrawn }).ok()?;
+        Some(Ticket::new(held))
     }
 
     fn want_keys(&self, wanted: KeysWanted) {
@@ -97,7 +106,7 @@ pub fn prepare(
     }
     let (questions, asked) = mpsc::unbounded_channel();
     let (wants, wanted) = mpsc::unbounded_channel();
-    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let places = Places::new(QUESTIONS_MAX);
     let access = BackendAccess {
         backend: Arc::new(Handle { places, questions, wants, metrics: metrics.clone() }),
         decides_connects: config.connect_url.is_set(),
@@ -125,10 +134,10 @@ impl Desk {
         let Desk { mut questions, wants, client, settings, metrics } = self;
         let asking = Asking::new(client.clone(), &settings, post.clone(), metrics.clone());
         let answer = async move {
-            while let Some(Asked { inquiry, place }) = questions.recv().await {
+            while let Some(Asked { inquiry, place, withdrawn }) = questions.recv().await {
                 let asking = asking.clone();
                 tokio::spawn(async move {
-                    asking.answer(inquiry).await;
+                    asking.answer(inquiry, withdrawn).await;
                     drop(place);
                 });
             }

@@ -143,6 +143,13 @@ pub struct Credentials {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Forwarded(pub Vec<(String, Vec<u8>)>);
 
+impl Forwarded {
+    /// Bytes of names and values.
+    pub fn held_bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
 impl fmt::Debug for Forwarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Forwarded({})", self.0.len())

@@ -118,15 +118,6 @@ pub enum Rooms<'a> {
 }
 
 impl Rooms<'_> {
-    /// The same, which borrows nothing.
-    pub fn into_owned(self) -> Rooms<'static> {
-        let owned = |room: Cow<'_, str>| Cow::Owned(room.into_owned());
-        match self {
-            Rooms::One(room) => Rooms::One(owned(room)),
-            Rooms::Many(rooms) => Rooms::Many(rooms.into_iter().map(owned).collect()),
-        }
-    }
-
     /// Their names.
     pub fn names(&self) -> &[Cow<'_, str>] {
         match self {

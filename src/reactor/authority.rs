@@ -100,10 +100,9 @@ impl<D: Driver> Worker<D> {
                     Ok(grant) if self.settings.gate.decides_connects() => grant,
                     outcome => return self.replace_token(slot, outcome, id),
                 };
-                if !self.ask_about_token(slot, Token(token.into_owned()), grant) {
-                    return Err(undecided(id));
-                }
-                self.hold_up(slot, Pending::Deciding { id: id.map(Into::into) });
+                let ticket = self.ask_about_token(slot, Token(token.into_owned()), grant);
+                let ticket = ticket.ok_or_else(|| undecided(id))?;
+                self.hold_up(slot, Pending::Deciding { id: id.map(Into::into), ticket });
             }
             Way::Verifier | Way::NewerKeys => {
                 let waiting = Pending::Waiting { id: id.map(Into::into), token: Token(token.into_owned()) };
@@ -119,11 +118,26 @@ impl<D: Driver> Worker<D> {
         let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
         let Some(pending) = authority.and_then(|authority| authority.pending.take()) else { return };
         let (Pending::Verifying { id } | Pending::Waiting { id, .. }) = *pending else { return };
-        if let Err(rejection) = self.replace_token(slot, outcome, id.as_deref()) {
+        let outcome = self.replace_token(slot, outcome, id.as_deref());
+        self.answer_held_up(slot, outcome);
+    }
+
+    /// Whether the token of a `refresh` is good cannot be found out.
+    pub(super) fn refresh_undecided(&mut self, slot: SlotKey) {
+        let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
+        let Some(pending) = authority.and_then(|authority| authority.pending.take()) else { return };
+        let (Pending::Verifying { id } | Pending::Waiting { id, .. }) = *pending else { return };
+        self.answer_held_up(slot, Err(undecided(id.as_deref())));
+    }
+
+    /// The command that has held up the others is done, or refused.
+    pub(super) fn answer_held_up(&mut self, slot: SlotKey, outcome: Result<(), Rejection<'_>>) {
+        if let Err(rejection) = outcome {
             self.connections.message(slot, |out| {
                 protocol::error(out, rejection.id, rejection.code, &rejection.message);
             });
         }
+        self.connections.sessions.count_partial(slot);
         self.resume_held_up(slot);
     }
 
@@ -179,6 +193,7 @@ impl<D: Driver> Worker<D> {
         if let Some(authority) = connection.authority_mut() {
             authority.pending = Some(Box::new(pending));
         }
+        self.connections.sessions.count_partial(slot);
     }
 
     /// When something is to be done about the end of a connection's token.

@@ -18,12 +18,13 @@ use crate::ids::ReactorId;
 
 /// Asks the backend, and fetches keys, without making a reactor wait.
 pub trait Backend: Send + Sync + fmt::Debug {
-    /// Takes a question, whose decision comes by [`PostOffice::decided`] within `auth.url_timeout`; `false` where too many
-    /// are under way.
-    fn ask(&self, inquiry: Inquiry) -> bool;
+    /// Takes a question, whose decision comes by [`PostOffice::decided`] within `auth.url_timeout` while its ticket is held;
+    /// `None` where too many are under way.
+    fn ask(&self, inquiry: Inquiry) -> Option<Ticket>;
 
-    /// A reactor has a token whose key is not among those of this [`Auth::generation`]. It is told by [`PostOffice::keys_settled`] when there are no newer keys
-    /// to be had; keys that came before that come by [`Keyring::fetched`].
+    /// A reactor has a token whose key is not among those of this [`Auth::generation`]. It is told by
+    /// [`PostOffice::keys_settled`] when there are no newer keys to be had; keys that came before that come by
+    /// [`Keyring::fetched`].
     fn want_keys(&self, wanted: KeysWanted);
 }
 
@@ -64,6 +65,36 @@ pub struct Inquiry {
     pub forwarded: Forwarded,
     /// By which the answer is read.
     pub auth: Arc<Auth>,
+    /// Whether an open connection asks: it does not wait behind handshakes.
+    pub is_open: bool,
+}
+
+impl Inquiry {
+    /// Bytes that it holds of what the client has sent.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.question.held_bytes() + self.token.as_ref().map_or(0, |token| token.0.len()) + self.forwarded.held_bytes()
+    }
+}
+
+/// Held by the connection whose question is under way. Where it is dropped, the question is withdrawn: what was not sent
+/// yet is not sent, and takes no place of another.
+pub struct Ticket {
+    /// What its question holds of what the client has sent.
+    pub(super) bytes: usize,
+    _held: Box<dyn Send>,
+}
+
+impl Ticket {
+    /// For a question that notices when this is dropped.
+    pub fn new(held: impl Send + 'static) -> Ticket {
+        Ticket { bytes: 0, _held: Box::new(held) }
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket")
+    }
 }
 
 /// The connection that waits for a decision.

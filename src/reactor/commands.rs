@@ -184,10 +184,7 @@ impl<D: Driver> Worker<D> {
         position: Option<Position<'_>>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
-        let recover = position.map(|position| match position {
-            Position::Since { epoch, offset } => RecoverFrom::Since { epoch: epoch.into(), offset },
-            Position::Last(count) => RecoverFrom::Last(count),
-        });
+        let recover = position.map(recover_from);
         let joined = match rooms {
             Rooms::One(room) => {
                 let reply = match id.is_some() || recover.is_some() {
@@ -205,7 +202,27 @@ impl<D: Driver> Worker<D> {
                 self.router.join_many(me, &rooms, reply, &mut self.connections)
             }
         };
-        joined.map_err(|error| match error {
+        joined.map_err(|error| self.join_rejection(error, id))
+    }
+
+    /// Whether a connection may be in these rooms beside its own; nothing changes.
+    ///
+    /// # Errors
+    /// As of [`Worker::join`].
+    pub(super) fn check_join<'a>(
+        &mut self,
+        me: ConnId,
+        rooms: &Rooms<'_>,
+        position: Option<&Position<'_>>,
+        id: Option<&'a str>,
+    ) -> Result<(), Rejection<'a>> {
+        let recover = position.cloned().map(recover_from);
+        let checked = self.router.check_join(me, rooms.names(), recover.as_ref());
+        checked.map_err(|error| self.join_rejection(error, id))
+    }
+
+    fn join_rejection<'a>(&self, error: JoinError, id: Option<&'a str>) -> Rejection<'a> {
+        match error {
             JoinError::TooManyRooms => Rejection {
                 id,
                 code: ErrorCode::TooManyRooms,
@@ -217,6 +234,13 @@ impl<D: Driver> Worker<D> {
                 code: ErrorCode::AlreadyJoined,
                 message: Cow::Borrowed("already in this room: leave it before joining from a position"),
             },
-        })
+        }
+    }
+}
+
+fn recover_from(position: Position<'_>) -> RecoverFrom {
+    match position {
+        Position::Since { epoch, offset } => RecoverFrom::Since { epoch: epoch.into(), offset },
+        Position::Last(count) => RecoverFrom::Last(count),
     }
 }

@@ -19,9 +19,9 @@
 use std::num::NonZeroU64;
 
 use super::addresses::AddressRef;
-use super::backend::Token;
+use super::backend::{Ticket, Token};
 use super::driver::{Provenance, RemoteAddr};
-use super::identity::{Authority, Grant, Identity, Passport};
+use super::identity::{Authority, Grant, Identity, Passport, Pending};
 use super::intake::Intake;
 use crate::compress::Agreement;
 use crate::conn::{ControlFrames, Decoder, Forwarded, HeadReader, Outbox, PeerError, Target, Upgrade};
@@ -171,10 +171,14 @@ pub(super) struct Authorizing {
     pub(super) passport: Option<Passport>,
     /// Where it comes from.
     pub(super) remote: RemoteAddr,
+    /// The user that its certificate names.
+    pub(super) certified: Option<String>,
     /// The page that asks.
     pub(super) origin: Option<String>,
     /// What goes with a question to the backend.
     pub(super) forwarded: Forwarded,
+    /// Of its question to the backend, if one is under way.
+    pub(super) ticket: Option<Ticket>,
     /// Bytes that came behind the request head.
     pub(super) early: Vec<u8>,
     /// The handshake's deadline.
@@ -353,6 +357,7 @@ impl Connection {
     /// Our close frame is queued; the peer's is awaited.
     pub(super) fn close(&mut self, until: Millis) {
         assert!(self.is_open(), "an open connection is closed, once");
+        self.give_up_pending();
         self.phase = Phase::Closing { until };
     }
 
@@ -362,7 +367,15 @@ impl Connection {
             !matches!(self.phase, Phase::Leaving { .. } | Phase::Lingering { .. } | Phase::Terminating(_)),
             "a connection leaves once"
         );
+        self.give_up_pending();
         self.phase = Phase::Leaving { until, then };
+    }
+
+    /// Nothing that its command waits for is of use any more.
+    fn give_up_pending(&mut self) {
+        if let Some(authority) = self.authority_mut() {
+            authority.pending = None;
+        }
     }
 
     /// All is out, and our side has ended.
@@ -483,7 +496,10 @@ impl Connection {
         let bytes = match &self.phase {
             Phase::Handshake(handshake) => handshake.reader.held_bytes(),
             Phase::Authorizing(authorizing) => {
-                authorizing.early.capacity() + authorizing.token.as_ref().map_or(0, |token| token.0.len())
+                authorizing.early.capacity()
+                    + authorizing.token.as_ref().map_or(0, |token| token.0.len())
+                    + authorizing.forwarded.held_bytes()
+                    + authorizing.ticket.as_ref().map_or(0, |ticket| ticket.bytes)
             }
             Phase::Opening(_)
             | Phase::Json
@@ -495,6 +511,12 @@ impl Connection {
             | Phase::Terminating(_) => 0,
         };
         if bytes > REQUEST_BYTES_FREE { bytes } else { 0 }
+    }
+
+    /// Bytes of its command that waits for others.
+    pub(super) fn pending_bytes(&self) -> usize {
+        let pending = self.authority().and_then(|authority| authority.pending.as_deref());
+        pending.map_or(0, Pending::held_bytes)
     }
 
     /// Whether its request is not answered yet.

@@ -4,11 +4,12 @@
 //! `unavailable`, and nothing has happened.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use super::backend::{Decided, Inquiry, Token};
-use super::connection::{Authorizing, Phase};
+use super::backend::{Asker, Decided, Inquiry, Ticket, Token};
+use super::connection::{Authorizing, Connection, Phase};
 use super::driver::{Driver, RemoteAddr, SlotKey};
-use super::identity::{Passport, Pending};
+use super::identity::{AskedRooms, Passport, Pending};
 use super::worker::Worker;
 use crate::auth::{Decision, Denial, Grant, Protocol, Question, RoomDecision, TokenSays, Visitor};
 use crate::conn::{Forwarded, HttpRefusal, Target, Unauthorized};
@@ -19,7 +20,7 @@ impl<D: Driver> Worker<D> {
     /// Asks who a client is whose request waits. What it has shown is good.
     pub(super) fn ask_about_request(&mut self, slot: SlotKey, shown: Option<(Token, Grant)>) {
         let authorizing = self.connections.get_mut(slot).and_then(|connection| connection.authorizing_mut());
-        let Some(Authorizing { upgrade, remote, origin, forwarded, .. }) = authorizing else { return };
+        let Some(Authorizing { upgrade, remote, certified, origin, forwarded, .. }) = authorizing else { return };
         let protocol = match upgrade.as_ref().map(|upgrade| &upgrade.target) {
             Some(Target::Raw { room, .. }) => Protocol::Raw(room.clone()),
             Some(Target::Json { .. }) | None => Protocol::Json,
@@ -28,30 +29,46 @@ impl<D: Driver> Worker<D> {
             RemoteAddr::Tcp(addr) => Some(addr.ip().to_canonical().to_string()),
             RemoteAddr::Unix => None,
         };
-        let (origin, forwarded) = (origin.take(), std::mem::take(forwarded));
+        let (origin, certificate_user, forwarded) = (origin.take(), certified.take(), std::mem::take(forwarded));
         let (token, says) = shown.map(|(token, grant)| (token, says(grant))).unzip();
-        let visitor = Visitor { protocol, address, origin, token: says, is_open: false };
-        if !self.ask(slot, Question::Connect(visitor), token, forwarded) {
-            self.decided(Decided { slot, decision: Decision::Denied(Denial::Unavailable) });
-        }
+        let visitor = Visitor { protocol, address, origin, certificate_user, token: says, is_open: false };
+        let ticket = self.ask(slot, Question::Connect(visitor), token, forwarded);
+        self.await_decision(slot, ticket);
     }
 
-    /// Asks about another token of an open connection, which is good; whether the question is under way.
-    pub(super) fn ask_about_token(&self, slot: SlotKey, token: Token, grant: Grant) -> bool {
-        let (protocol, token_says) = (Protocol::Json, Some(says(grant)));
-        let visitor = Visitor { protocol, address: None, origin: None, token: token_says, is_open: true };
+    /// A request waits for the backend, if that could be asked.
+    fn await_decision(&mut self, slot: SlotKey, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else {
+            return self.decided(Decided { slot, decision: Decision::Denied(Denial::Unavailable) });
+        };
+        let authorizing = self.connections.get_mut(slot).and_then(|connection| connection.authorizing_mut());
+        if let Some(authorizing) = authorizing {
+            authorizing.ticket = Some(ticket);
+        }
+        self.connections.sessions.count_partial(slot);
+    }
+
+    /// Asks about another token of an open connection, which is good; `None` where it cannot be asked now.
+    pub(super) fn ask_about_token(&self, slot: SlotKey, token: Token, grant: Grant) -> Option<Ticket> {
+        let visitor = Visitor {
+            protocol: Protocol::Json,
+            address: None,
+            origin: None,
+            certificate_user: self.driver.certified_user(slot),
+            token: Some(says(grant)),
+            is_open: true,
+        };
         self.ask(slot, Question::Connect(visitor), Some(token), Forwarded::default())
     }
 
     /// The token of a `refresh` has waited, and is good.
     pub(super) fn ask_about_refresh(&mut self, slot: SlotKey, token: Token, grant: Grant) {
+        let Some(ticket) = self.ask_about_token(slot, token, grant) else { return self.refresh_undecided(slot) };
         let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
         let Some(pending) = authority.and_then(|authority| authority.pending.as_deref_mut()) else { return };
         let Pending::Verifying { id } = pending else { return };
-        *pending = Pending::Deciding { id: id.take() };
-        if !self.ask_about_token(slot, token, grant) {
-            self.decided(Decided { slot, decision: Decision::Denied(Denial::Unavailable) });
-        }
+        *pending = Pending::Deciding { id: id.take(), ticket };
+        self.connections.sessions.count_partial(slot);
     }
 
     /// Asks whether a raw room may be joined, which its connection waits for in its handshake.
@@ -61,13 +78,13 @@ impl<D: Driver> Worker<D> {
         let authorizing = self.connections.get_mut(slot).and_then(|connection| connection.authorizing_mut());
         let Some(authorizing) = authorizing else { return };
         authorizing.passport = Some(passport);
-        let question = Question::Join { user, client_id, rooms: vec![room], is_list: false };
-        if !self.ask(slot, question, None, Forwarded::default()) {
-            self.decided(Decided { slot, decision: Decision::Denied(Denial::Unavailable) });
-        }
+        let question = Question::Join { user, client_id, rooms: Arc::new([room]), is_list: false };
+        let ticket = self.ask(slot, question, None, Forwarded::default());
+        self.await_decision(slot, ticket);
     }
 
     /// Asks which of these rooms may be joined: one question, however many they are. It holds up the commands behind it.
+    /// What the connection's own rooms do not allow is not asked about.
     pub(super) fn ask_about_rooms<'a>(
         &mut self,
         slot: SlotKey,
@@ -79,26 +96,33 @@ impl<D: Driver> Worker<D> {
         if rooms.names().is_empty() {
             return self.join(me, rooms, position, id);
         }
-        let client_id = self.connections.codec().encode(me).to_string();
+        self.check_join(me, &rooms, position.as_ref(), id)?;
+        let rooms = match rooms {
+            Rooms::One(room) => AskedRooms { names: Arc::new([room.into_owned()]), is_list: false },
+            Rooms::Many(rooms) => AskedRooms { names: rooms.into_iter().map(Cow::into_owned).collect(), is_list: true },
+        };
         let question = Question::Join {
             user: self.router.name(me).map(ToString::to_string).unwrap_or_default(),
-            client_id,
-            rooms: rooms.names().iter().map(ToString::to_string).collect(),
-            is_list: matches!(rooms, Rooms::Many(_)),
+            client_id: self.connections.codec().encode(me).to_string(),
+            rooms: rooms.names.clone(),
+            is_list: rooms.is_list,
         };
-        if !self.ask(slot, question, None, Forwarded::default()) {
-            return Err(undecided(id));
-        }
-        let (rooms, position) = (rooms.into_owned(), position.map(Position::into_owned));
-        self.hold_up(slot, Pending::Joining { id: id.map(Into::into), rooms, position });
+        let ticket = self.ask(slot, question, None, Forwarded::default()).ok_or_else(|| undecided(id))?;
+        let position = position.map(Position::into_owned);
+        self.hold_up(slot, Pending::Joining { id: id.map(Into::into), rooms, position, ticket });
         Ok(())
     }
 
-    /// Whether the question is under way.
-    fn ask(&self, slot: SlotKey, question: Question, token: Option<Token>, forwarded: Forwarded) -> bool {
-        let (Some(access), Some(auth)) = (&self.settings.gate.backend, &self.settings.gate.auth) else { return false };
-        let asker = super::backend::Asker { reactor: self.me, slot };
-        access.backend.ask(Inquiry { asker, question, token, forwarded, auth: auth.clone() })
+    /// What a question that is under way is held by; `None` where it cannot be asked now.
+    fn ask(&self, slot: SlotKey, question: Question, token: Option<Token>, forwarded: Forwarded) -> Option<Ticket> {
+        let (access, auth) = (self.settings.gate.backend.as_ref()?, self.settings.gate.auth.clone()?);
+        let asker = Asker { reactor: self.me, slot };
+        let is_open = self.connections.get(slot).is_some_and(Connection::is_open);
+        let inquiry = Inquiry { asker, question, token, forwarded, auth, is_open };
+        let bytes = inquiry.held_bytes();
+        let mut ticket = access.backend.ask(inquiry)?;
+        ticket.bytes = bytes;
+        Some(ticket)
     }
 
     /// The backend has decided, or did not in time.
@@ -145,22 +169,17 @@ impl<D: Driver> Worker<D> {
         let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
         let Some(pending) = authority.and_then(|authority| authority.pending.take()) else { return };
         let id = match &*pending {
-            Pending::Deciding { id } | Pending::Joining { id, .. } => id.clone(),
+            Pending::Deciding { id, .. } | Pending::Joining { id, .. } => id.clone(),
             // Nothing of these waits for a decision.
             Pending::Waiting { .. } | Pending::Verifying { .. } | Pending::Leaving { .. } => None,
         };
         let id = id.as_deref();
         let outcome = match *pending {
             Pending::Deciding { .. } => self.refresh_decided(slot, decision, id),
-            Pending::Joining { rooms, position, .. } => self.join_decided(slot, rooms, position, decision, id),
+            Pending::Joining { rooms, position, .. } => self.join_decided(slot, &rooms, position, decision, id),
             Pending::Waiting { .. } | Pending::Verifying { .. } | Pending::Leaving { .. } => Ok(()),
         };
-        if let Err(rejection) = outcome {
-            self.connections.message(slot, |out| {
-                protocol::error(out, rejection.id, rejection.code, &rejection.message);
-            });
-        }
-        self.resume_held_up(slot);
+        self.answer_held_up(slot, outcome);
     }
 
     fn refresh_decided<'a>(
@@ -183,7 +202,7 @@ impl<D: Driver> Worker<D> {
     fn join_decided<'a>(
         &mut self,
         slot: SlotKey,
-        rooms: Rooms<'static>,
+        asked: &AskedRooms,
         position: Option<Position<'static>>,
         decision: Decision,
         id: Option<&'a str>,
@@ -191,39 +210,39 @@ impl<D: Driver> Worker<D> {
         let Decision::Rooms(decisions) = decision else { return Err(undecided(id)) };
         let decided = |at: usize| decisions.get(at).copied().unwrap_or(RoomDecision { allow: false, publish: None });
         let mut allowed = Vec::new();
-        for (at, room) in rooms.names().iter().enumerate() {
-            match (decided(at), &rooms) {
-                (RoomDecision { allow: true, publish }, _) => allowed.push((room.to_string(), publish)),
-                (RoomDecision { allow: false, .. }, Rooms::One(_)) => {
+        for (at, room) in asked.names.iter().enumerate() {
+            match (decided(at), asked.is_list) {
+                (RoomDecision { allow: true, publish }, _) => allowed.push((room.as_str(), publish)),
+                (RoomDecision { allow: false, .. }, false) => {
                     let message = Cow::Borrowed("the backend does not allow joining this room");
                     return Err(Rejection { id, code: ErrorCode::Forbidden, message });
                 }
-                (RoomDecision { allow: false, .. }, Rooms::Many(_)) => {
+                (RoomDecision { allow: false, .. }, true) => {
                     self.connections.message(slot, |out| protocol::forbidden_room(out, id, room));
                 }
             }
         }
-        let rooms = match rooms {
-            Rooms::One(room) => Rooms::One(room),
-            Rooms::Many(_) => Rooms::Many(allowed.iter().map(|(room, _)| Cow::Owned(room.clone())).collect()),
+        let rooms = match (asked.is_list, &allowed[..]) {
+            (false, [(room, _)]) => Rooms::One(Cow::Borrowed(*room)),
+            (_, allowed) => Rooms::Many(allowed.iter().map(|(room, _)| Cow::Borrowed(*room)).collect()),
         };
         let request = Request { id, command: Command::JoinRoom { rooms, position } };
         self.note_owed(slot, &request);
         if let Command::JoinRoom { rooms, position } = request.command {
             self.join(self.connections.id(slot), rooms, position, id)?;
         }
-        self.note_publish(slot, allowed);
+        self.note_publish(slot, &allowed);
         Ok(())
     }
 
     /// Keeps what was decided about publishing into rooms that are joined. What is kept about others is forgotten where it
     /// would be more than a connection may have rooms: they are decided about again before they are joined again.
-    fn note_publish(&mut self, slot: SlotKey, allowed: Vec<(String, Option<bool>)>) {
+    fn note_publish(&mut self, slot: SlotKey, allowed: &[(&str, Option<bool>)]) {
         let (me, rooms_max) = (self.connections.id(slot), self.settings.router.rooms_max);
         let authority = self.connections.get_mut(slot).and_then(|connection| connection.authority_mut());
         let Some(authority) = authority else { return };
         for (room, publish) in allowed {
-            authority.note_publish(&room, publish);
+            authority.note_publish(room, *publish);
         }
         authority.forget_publish(rooms_max, |room| self.router.is_member(me, room));
     }

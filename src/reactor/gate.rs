@@ -162,7 +162,7 @@ impl<D: Driver> Worker<D> {
             Presented::Several => return self.refuse(slot, HttpRefusal::Unauthorized(Unauthorized::Several)),
             Presented::Token(token) => (Some(Token(token)), None),
             Presented::Nothing if self.settings.gate.decides_connects() => (None, None),
-            Presented::Nothing => match (certified, auth.anonymous()) {
+            Presented::Nothing => match (certified.clone(), auth.anonymous()) {
                 (Some(user), _) => {
                     let permissions = Some(auth.default_permissions());
                     (None, Some(Passport::Certificate { user, permissions }))
@@ -186,8 +186,10 @@ impl<D: Driver> Worker<D> {
             token,
             passport: None,
             remote,
+            certified,
             origin,
             forwarded,
+            ticket: None,
             early,
             until,
         });

@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::backend::Token;
+use super::backend::{Ticket, Token};
 use crate::auth;
 use crate::auth::Permissions;
 use crate::conn::{PeerError, Target, TokenBucket};
 use crate::ids::ClientId;
 use crate::limits::{EXPIRY_JITTER_MS_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
-use crate::protocol::{Position, Rooms};
+use crate::protocol::Position;
 use crate::time::Millis;
 
 /// What a connection is. Once it is open, its subject is the name of the first topic that it is subscribed to, and the
@@ -112,14 +112,31 @@ pub(super) enum Pending {
     /// It is looked at elsewhere.
     Verifying { id: Option<Box<str>> },
     /// The backend decides about it.
-    Deciding { id: Option<Box<str>> },
+    Deciding { id: Option<Box<str>>, ticket: Ticket },
     /// It is in force, and the rooms that it does not allow are being left.
     Leaving { id: Box<str>, expires_unix_ms: Option<u64> },
     /// The backend decides about these rooms.
-    Joining { id: Option<Box<str>>, rooms: Rooms<'static>, position: Option<Position<'static>> },
+    Joining { id: Option<Box<str>>, rooms: AskedRooms, position: Option<Position<'static>>, ticket: Ticket },
+}
+
+/// Rooms that the backend is asked about, in the order of the command; its question has the same ones.
+#[derive(Clone, Debug)]
+pub(super) struct AskedRooms {
+    pub(super) names: Arc<[String]>,
+    /// Whether they stand in a list, be it of one.
+    pub(super) is_list: bool,
 }
 
 impl Pending {
+    /// Bytes that it holds of what its connection has sent.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Pending::Waiting { token, .. } => token.0.len(),
+            Pending::Deciding { ticket, .. } | Pending::Joining { ticket, .. } => ticket.bytes,
+            Pending::Verifying { .. } | Pending::Leaving { .. } => 0,
+        }
+    }
+
     /// Whether it waits for a thread that is no reactor.
     pub(super) fn is_elsewhere(&self) -> bool {
         match self {

@@ -140,8 +140,10 @@ impl Sessions {
     #[inline]
     pub(super) fn count_partial(&mut self, slot: SlotKey) {
         if let Some(connection) = self.get_mut(slot) {
-            let held_bytes =
-                connection.stranger_bytes() + connection.decoder.held_bytes() + connection.intake.held_bytes();
+            let held_bytes = connection.stranger_bytes()
+                + connection.decoder.held_bytes()
+                + connection.intake.held_bytes()
+                + connection.pending_bytes();
             let before_bytes = connection.partial_bytes as usize;
             if before_bytes != held_bytes {
                 connection.partial_bytes = u32::try_from(held_bytes)

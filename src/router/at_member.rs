@@ -3,7 +3,9 @@
 use arcstr::ArcStr;
 
 use super::history::StreamPosition;
-use super::mail::{Departure, Expulsion, HomeMail, Join, Joined, Leave, Left, Membership, Outcome, Resumed};
+use super::mail::{
+    Departure, Expulsion, HomeMail, Join, Joined, Leave, Left, Membership, Outcome, RecoverFrom, Resumed,
+};
 use super::retention::Recovery;
 use super::topic::{HashedTopic, Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, JoinError, JoinReply, Router, Sink};
@@ -76,8 +78,7 @@ impl Router {
         reply: JoinReply,
         sink: &mut impl Sink,
     ) -> Result<(), JoinError> {
-        let named = |room| self.topics.hashed(TopicRef { kind: Kind::Room, name: room });
-        let rooms: Vec<HashedTopic<'_>> = rooms.iter().map(|room| named(room.as_ref())).collect();
+        let rooms = self.hashed_rooms(rooms);
         self.members.check_join(&self.topics, conn, &rooms, reply.recover_from())?;
         if let (JoinReply::Many(many), []) = (&reply, &rooms[..]) {
             sink.answer(conn, Answer::Acked { id: &many.id, position: None });
@@ -86,6 +87,25 @@ impl Router {
             self.join_room(conn, room, reply.clone(), sink);
         }
         Ok(())
+    }
+
+    /// Whether these rooms may be joined as far as the connection's own are concerned, of which nothing is changed.
+    ///
+    /// # Errors
+    /// [`JoinError`], as of [`Router::join_many`].
+    pub fn check_join(
+        &mut self,
+        conn: ConnId,
+        rooms: &[impl AsRef<str>],
+        from: Option<&RecoverFrom>,
+    ) -> Result<(), JoinError> {
+        let rooms = self.hashed_rooms(rooms);
+        self.members.check_join(&self.topics, conn, &rooms, from)
+    }
+
+    fn hashed_rooms<'r>(&self, rooms: &'r [impl AsRef<str>]) -> Vec<HashedTopic<'r>> {
+        let hashed = |room: &'r _| self.topics.hashed(TopicRef { kind: Kind::Room, name: AsRef::<str>::as_ref(room) });
+        rooms.iter().map(hashed).collect()
     }
 
     fn join_room(&mut self, conn: ConnId, room: HashedTopic<'_>, reply: JoinReply, sink: &mut impl Sink) {

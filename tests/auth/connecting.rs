@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
-use fanfare_testing::{Client, Server, eventually, free_addr, metric};
+use fanfare_testing::{Client, Server, await_metric, eventually, free_addr, metric};
 use serde_json::{Value, json};
 
 use super::service::{Reply, Seen, Service};
@@ -211,15 +211,38 @@ pub fn no_more_is_asked_at_once_than_is_allowed_and_the_others_wait(reactors: us
     assert_eq!(service.count(), 8);
 }
 
-pub fn those_who_wait_too_long_for_their_turn_are_refused(reactors: usize) {
-    let service = Service::start(|_| Reply::Silence);
-    let settings = ["--auth.url_concurrency", "1", "--auth.url_timeout", "300ms"];
+pub fn those_who_wait_too_long_for_their_turn_take_no_time_from_who_is_asked_about(reactors: usize) {
+    let service = Service::start(|_| Reply::Held(200, json!({"user": "alice"})));
+    let settings = ["--auth.url_concurrency", "1", "--auth.url_timeout", "6s", "--limits.handshake_timeout", "1m"];
     let server = decided_by(&service, reactors, &settings);
-    let mut conns: Vec<RawConn> = (0..5).map(|_| knock(&server, "/", &[])).collect();
-    for conn in &mut conns {
+    let mut first = knock(&server, "/", &[]);
+    service.await_count(1);
+    let mut others: Vec<RawConn> = (0..5).map(|_| knock(&server, "/", &[])).collect();
+    for conn in &mut others {
         assert_eq!(status_of(&conn.read_head()), 503);
     }
-    assert!(service.count() <= 2, "the others' time was over before their turn: {}", service.count());
+    service.let_go();
+    assert_eq!(welcomed(&mut first)["userId"], "alice", "there was time left for its answer");
+    assert_eq!(service.count(), 1, "the others were not asked about when it was too late");
+}
+
+pub fn who_is_gone_is_not_asked_about(reactors: usize) {
+    const MANY: u64 = 50;
+    let service = Service::start(|_| Reply::Held(200, json!({"user": "alice"})));
+    let settings = ["--auth.url_concurrency", "1", "--auth.url_timeout", "1m", "--limits.handshake_timeout", "1m"];
+    let server = decided_by(&service, reactors, &settings);
+    let first = knock(&server, "/", &[]);
+    service.await_count(1);
+    let gone: Vec<RawConn> = (0..MANY).map(|at| knock(&server, "/", &[("Cookie", &format!("c={at}"))])).collect();
+    await_metric(&server, "fanfare_sockets", MANY + 1);
+    drop(gone);
+    let withdrawn = "fanfare_backend_questions_total{about=\"connect\",outcome=\"withdrawn\"}";
+    await_metric(&server, withdrawn, MANY);
+    drop(first);
+    await_metric(&server, "fanfare_sockets", 0);
+    service.let_go();
+    assert_eq!(Client::greeted(&server, "/").user_id(), "alice");
+    assert_eq!(service.count(), 2, "whom it was under way for, and who is there");
 }
 
 pub fn a_decision_holds_for_a_while_for_the_same_question(reactors: usize) {

@@ -225,3 +225,50 @@ pub fn both_decisions_meet_in_a_raw_room(reactors: usize) {
     conn.send(upgrade_request("/raw/no", &[]).as_bytes());
     assert_eq!(status_of(&conn.read_head()), 403);
 }
+
+pub fn joins_do_not_wait_behind_handshakes(reactors: usize) {
+    let service = Service::start(|seen| match &*seen.path {
+        "/connect" if seen.all("cookie").is_empty() => Reply::Silence,
+        "/connect" => Reply::Json(200, json!({"user": "alice"})),
+        _ => by_name(seen),
+    });
+    let (connect, join) = (service.url("/connect"), service.url("/join"));
+    let urls = ["--auth.connect_url", &connect, "--auth.join_url", &join];
+    let patient = ["--auth.url_concurrency", "4", "--auth.url_timeout", "1m", "--limits.handshake_timeout", "1m"];
+    let server = Server::with_reactors(reactors, &[&urls[..], &patient].concat());
+    let mut open = RawConn::connect(&server);
+    open.send(upgrade_request("/", &[("Cookie", "a=b")]).as_bytes());
+    assert_eq!(status_of(&open.read_head()), 101);
+    let strangers: Vec<RawConn> = (0..20)
+        .map(|_| {
+            let mut stranger = RawConn::connect(&server);
+            stranger.send(upgrade_request("/", &[]).as_bytes());
+            stranger
+        })
+        .collect();
+    service.await_count(1 + 3);
+    for id in 0..10 {
+        let room = format!("ok.{id}");
+        open.send_frame(0x81, json!({"type": "join_room", "roomId": room, "id": id}).to_string().as_bytes());
+        while !open.read_text().contains("\"joined\"") {}
+    }
+    assert_eq!(service.count(), 1 + 3 + 10);
+    drop(strangers);
+}
+
+pub fn more_rooms_than_there_may_be_are_not_asked_about(reactors: usize) {
+    let service = Service::start(by_name);
+    let guarded = decided_by(&service, reactors, &["--limits.rooms_max", "2"]);
+    let mut client = guarded.connect("alice", json!({}));
+    let rooms = json!({"type": "join_room", "roomIds": ["ok.a", "ok.b", "ok.c"]});
+    assert_eq!(client.request(rooms)["code"], "too_many_rooms");
+    assert_eq!(service.count(), 0);
+    client.join("ok.a");
+    client.join("ok.b");
+    assert_eq!(client.request(json!({"type": "join_room", "roomId": "ok.c"}))["code"], "too_many_rooms");
+    let again = json!({"type": "join_room", "roomId": "ok.a", "since": {"epoch": "e", "offset": 1}});
+    assert_eq!(client.request(again)["code"], "already_joined");
+    assert_eq!(service.count(), 2);
+    client.join("ok.a");
+    assert_eq!(service.count(), 3, "a room that it is in takes no other place");
+}

@@ -42,7 +42,8 @@ fanfare_testing::suite! {
         a_backend_that_is_down_lets_nobody_in_and_is_asked_again,
         the_handshakes_deadline_holds_while_the_backend_thinks,
         no_more_is_asked_at_once_than_is_allowed_and_the_others_wait,
-        those_who_wait_too_long_for_their_turn_are_refused,
+        those_who_wait_too_long_for_their_turn_take_no_time_from_who_is_asked_about,
+        who_is_gone_is_not_asked_about,
         a_decision_holds_for_a_while_for_the_same_question,
         a_backend_that_hangs_delays_nobody_who_is_open,
         the_example_decides,
@@ -56,7 +57,9 @@ fanfare_testing::suite! {
         a_connection_may_go_while_its_join_is_decided,
         without_an_answer_nothing_is_joined,
         raw_rooms_are_asked_about_by_their_name,
-        both_decisions_meet_in_a_raw_room;
+        both_decisions_meet_in_a_raw_room,
+        joins_do_not_wait_behind_handshakes,
+        more_rooms_than_there_may_be_are_not_asked_about;
     key_sets:
         tokens_are_checked_by_keys_of_the_url,
         a_new_key_is_known_at_its_first_token,

@@ -1,5 +1,8 @@
 //! Which certificate a client is shown, and whom its own names.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use fanfare_testing::{Certificates, Client, Server, Signal, eventually};
 use rustls::version::TLS13;
 
@@ -89,6 +92,44 @@ pub fn a_certificate_gets_in_where_tokens_are_asked_for(reactors: usize) {
     assert_eq!(rejection.status, 401);
     let rejection = secured.try_open(secured.certified("alice"), "/?token=x").err().expect("a token that is none");
     assert_eq!(rejection.status, 401, "a bad token is not made good by a certificate");
+}
+
+/// A backend that names a client after what it was asked about it, as `USER-of-us`; its URL.
+fn naming_backend() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut asked = Vec::new();
+            // The question is an object, and nothing stands behind it.
+            while !asked.ends_with(b"}") {
+                let mut bytes = [0; 1024];
+                let count = stream.read(&mut bytes).expect("a question");
+                asked.extend_from_slice(&bytes[..count]);
+            }
+            let asked = String::from_utf8(asked).expect("a question is UTF-8");
+            let (_, body) = asked.split_once("\r\n\r\n").expect("a body stands behind the head");
+            let question: serde_json::Value = serde_json::from_str(body).expect("JSON");
+            let user = format!("{}-of-us", question["certificate_user"].as_str().unwrap_or("nobody"));
+            let answer = serde_json::json!({ "user": user }).to_string();
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", answer.len());
+            stream.write_all((head + &answer).as_bytes()).expect("it reads the answer");
+        }
+    });
+    format!("http://{addr}/connect")
+}
+
+pub fn the_backend_is_told_whose_certificate_it_is(reactors: usize) {
+    let (certificates, ca) = with_clients();
+    let url = naming_backend();
+    let settings = [&asking(&ca, "optional")[..], &["--auth.connect_url", &url]].concat();
+    let secured = Secured::with(certificates, reactors, &settings);
+    let user = |mut client: Client| {
+        client.take_welcome();
+        client.user_id().to_owned()
+    };
+    assert_eq!(user(secured.open(secured.certified("alice"), "/")), "alice-of-us", "its answer counts");
+    assert_eq!(user(secured.open(secured.config(&TLS13), "/")), "nobody-of-us");
 }
 
 pub fn a_reload_shows_new_certificates_and_drops_nobody(reactors: usize) {

@@ -19,6 +19,7 @@ fanfare_testing::suite! {
         a_client_certificate_is_its_user,
         who_has_to_have_a_certificate_does_not_get_in_without,
         a_certificate_gets_in_where_tokens_are_asked_for,
+        the_backend_is_told_whose_certificate_it_is,
         a_reload_shows_new_certificates_and_drops_nobody;
     refusing:
         a_client_without_tls_is_told_so,

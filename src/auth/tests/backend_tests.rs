@@ -3,8 +3,8 @@
 use super::*;
 
 fn visitor(token: Option<TokenSays>) -> Question {
-    let (address, origin) = (Some("10.0.0.1".to_owned()), None);
-    Question::Connect(Visitor { protocol: Protocol::Json, address, origin, token, is_open: false })
+    let (address, origin, certificate_user) = (Some("10.0.0.1".to_owned()), None, None);
+    Question::Connect(Visitor { protocol: Protocol::Json, address, origin, certificate_user, token, is_open: false })
 }
 
 fn says() -> TokenSays {
@@ -46,12 +46,13 @@ fn a_question_says_what_is_known_and_no_more() {
         protocol: Protocol::Raw("r/\u{e9}\n".to_owned()),
         address: None,
         origin: Some("https://a.example".to_owned()),
+        certificate_user: Some("carol".to_owned()),
         token: Some(says()),
         is_open: true,
     });
     assert_eq!(
         body(&raw),
-        r#"{"protocol":"raw","roomId":"r/é\n","user":"a\"b","origin":"https://a.example","refresh":true}"#
+        r#"{"protocol":"raw","roomId":"r/é\n","user":"a\"b","certificate_user":"carol","origin":"https://a.example","refresh":true}"#
     );
     assert_eq!(body(&join(&["r"], false)), r#"{"user":"alice","clientId":"c","roomId":"r"}"#);
     assert_eq!(body(&join(&["r", "s"], true)), r#"{"user":"alice","clientId":"c","roomIds":["r","s"]}"#);
