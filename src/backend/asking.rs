@@ -92,6 +92,7 @@ impl Asking {
             shared.metrics.count_answer(about, Answered::Cached);
             return Ok(decision);
         }
+        let is_nameless = is_nameless(&inquiry);
         let Inquiry { question, token, forwarded, auth, is_open, asker: _ } = inquiry;
         let request = request(url, body, token.as_ref(), &forwarded.0)?;
         let until = Instant::now() + shared.client.timeout();
@@ -102,7 +103,8 @@ impl Asking {
         let answer = answer.map_err(|_| "there was no decision within auth.url_timeout".to_owned())?;
         let answer = answer.map_err(|error| error.to_string())?;
         let decision = question.read(&auth, answer.status, &answer.body).map_err(|fault| fault.to_string())?;
-        if answer.body.len() <= DECISION_KEPT_BYTES_MAX {
+        let is_shared = !(is_nameless && matches!(decision, Decision::Grant(_)));
+        if is_shared && answer.body.len() <= DECISION_KEPT_BYTES_MAX {
             self.with_cache(|cache, now| cache.keep(key, &decision, now));
         }
         let is_allowed = match &decision {
@@ -163,6 +165,17 @@ fn request(
         fields.insert(header::AUTHORIZATION, secret(format!("Bearer {}", token.0).as_bytes())?);
     }
     request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())
+}
+
+/// Whether nothing in a question tells one visitor from another: a grant is then this visitor's alone, such as a guest's
+/// fresh user id.
+fn is_nameless(inquiry: &Inquiry) -> bool {
+    match &inquiry.question {
+        Question::Connect(visitor) => {
+            visitor.certificate_user.is_none() && inquiry.token.is_none() && inquiry.forwarded.0.is_empty()
+        }
+        Question::Join { .. } => false,
+    }
 }
 
 fn key_of_inquiry(url: &Uri, inquiry: &Inquiry, body: &[u8]) -> QuestionKey {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fanfare_testing::raw::{RawConn, header_of, status_of, upgrade_request};
 use fanfare_testing::{Client, Server, await_metric, eventually, free_addr, metric};
@@ -263,6 +264,23 @@ pub fn a_decision_holds_for_a_while_for_the_same_question(reactors: usize) {
         assert_eq!(status(&server, "/", &[("Cookie", "user=alice")]), 101);
     }
     assert_eq!(service.count(), 6, "what was no answer is asked again");
+}
+
+pub fn visitors_of_whom_nothing_is_known_are_asked_about_one_by_one(reactors: usize) {
+    let guests = AtomicUsize::new(0);
+    let service = Service::start(move |_| {
+        let guest = guests.fetch_add(1, Ordering::Relaxed);
+        Reply::Json(200, json!({"user": format!("guest-{guest}")}))
+    });
+    let url = service.url("/connect");
+    let server = Server::with_reactors(reactors, &["--auth.connect_url", &url, "--auth.url_cache", "1m"]);
+    for visitor in 0..3 {
+        assert_eq!(Client::greeted(&server, "/").user_id(), format!("guest-{visitor}"), "nobody is another");
+    }
+    for _ in 0..2 {
+        assert_eq!(welcomed(&mut knock(&server, "/", &[("Cookie", "a=b")]))["userId"], "guest-3");
+    }
+    assert_eq!(service.count(), 4);
 }
 
 pub fn a_backend_that_hangs_delays_nobody_who_is_open(reactors: usize) {

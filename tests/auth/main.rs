@@ -45,6 +45,7 @@ fanfare_testing::suite! {
         those_who_wait_too_long_for_their_turn_take_no_time_from_who_is_asked_about,
         who_is_gone_is_not_asked_about,
         a_decision_holds_for_a_while_for_the_same_question,
+        visitors_of_whom_nothing_is_known_are_asked_about_one_by_one,
         a_backend_that_hangs_delays_nobody_who_is_open,
         the_example_decides,
         a_connection_ends_when_the_backend_says,
