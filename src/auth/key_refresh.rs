@@ -42,6 +42,11 @@ impl KeyRefresh {
         self.due_at
     }
 
+    /// Whether the last fetch brought a good set.
+    pub fn is_good(&self) -> bool {
+        self.failed == 0
+    }
+
     /// A token asks for a key that is not there.
     pub fn want(&mut self, now_ms: u64) -> Want {
         if self.due_at <= now_ms {
@@ -112,6 +117,9 @@ mod tests {
         refresh.ended(0, true, middle);
         refresh.ended(0, false, middle);
         assert_eq!(refresh.due_at(), KEYS_RETRY_MS_MIN, "a good one forgives");
+        assert!(!refresh.is_good());
+        refresh.ended(0, true, middle);
+        assert!(refresh.is_good());
         let mut often = KeyRefresh::new(10_000, 0);
         (0..80).for_each(|_| often.ended(0, false, middle));
         assert_eq!(often.due_at(), 10_000);

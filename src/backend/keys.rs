@@ -12,7 +12,7 @@ use super::client::{Client, place};
 use crate::auth::{Key, KeyRefresh, Want, key_set};
 use crate::limits::KEY_SET_BYTES_MAX;
 use crate::metrics::{BackendMetrics, Fetch};
-use crate::reactor::{Keyring, KeysWanted, PostOffice};
+use crate::reactor::{Keyring, KeysOutcome, KeysWanted, PostOffice};
 
 pub(super) struct KeySource {
     pub(super) client: Client,
@@ -38,18 +38,18 @@ impl KeySource {
                 refresh.ended(now_ms(), is_good, |most| fastrand::u64(0..=most));
                 // Those who came meanwhile have waited for the same.
                 waiting.extend(std::iter::from_fn(|| wants.try_recv().ok()).map(|wanted| wanted.reactor));
-                waiting.drain(..).for_each(|reactor| self.post.keys_settled(reactor));
+                waiting.drain(..).for_each(|reactor| self.post.keys_settled(reactor, outcome(&refresh)));
                 continue;
             }
             let due = Duration::from_millis(refresh.due_at() - now);
             match tokio::time::timeout(due, wants.recv()).await {
                 // Newer ones than it knew of are on their way to it.
-                Ok(Some(wanted)) if wanted.generation < self.keyring.generation() => {
-                    self.post.keys_settled(wanted.reactor);
+                Ok(Some(wanted)) if wanted.generation < self.keyring.fetched_generation() => {
+                    self.post.keys_settled(wanted.reactor, KeysOutcome::Newest);
                 }
                 Ok(Some(wanted)) => match refresh.want(now_ms()) {
                     Want::Wait => waiting.push(wanted.reactor),
-                    Want::Settled => self.post.keys_settled(wanted.reactor),
+                    Want::Settled => self.post.keys_settled(wanted.reactor, outcome(&refresh)),
                 },
                 Ok(None) => return,
                 Err(_) => {}
@@ -87,4 +87,9 @@ impl KeySource {
         let set = key_set(&answer.body).map_err(|error| (Fetch::Unusable, error.to_string()))?;
         Ok((set.keys, set.skipped))
     }
+}
+
+/// What is known of the URL's keys where none are fetched any more for whoever asks.
+fn outcome(refresh: &KeyRefresh) -> KeysOutcome {
+    if refresh.is_good() { KeysOutcome::Newest } else { KeysOutcome::Unavailable }
 }

@@ -37,6 +37,15 @@ pub struct KeysWanted {
     pub generation: u64,
 }
 
+/// What became of the wish for newer keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeysOutcome {
+    /// The reactor has the newest ones: a token whose key is not among them is signed by none of this server's.
+    Newest,
+    /// Nothing newer could be fetched: whether there is such a key is not known.
+    Unavailable,
+}
+
 /// What reactors ask for, and of whom.
 #[derive(Clone, Debug)]
 pub struct BackendAccess {
@@ -131,12 +140,15 @@ struct Keys {
     auth: Arc<Auth>,
     configured: Vec<Key>,
     fetched: Vec<Key>,
+    /// Of [`Auth`], since the last fetch.
+    fetched_generation: u64,
 }
 
 impl Keyring {
     /// With the configuration's keys, and none fetched. `auth` gives the settings.
     pub fn new(auth: Arc<Auth>, configured: Vec<Key>) -> Keyring {
-        Keyring(Arc::new(Mutex::new(Keys { auth, configured, fetched: Vec::new() })))
+        let fetched_generation = auth.generation();
+        Keyring(Arc::new(Mutex::new(Keys { auth, configured, fetched: Vec::new(), fetched_generation })))
     }
 
     /// Other keys take the place of the configuration's.
@@ -146,12 +158,15 @@ impl Keyring {
 
     /// Other keys take the place of those that were fetched.
     pub fn fetched(&self, keys: Vec<Key>, post: &PostOffice) {
-        self.replace(post, |all| all.fetched = keys);
+        self.replace(post, |all| {
+            all.fetched = keys;
+            all.fetched_generation = all.auth.generation() + 1;
+        });
     }
 
-    /// The [`Auth::generation`] that all reactors have, or are about to get.
-    pub fn generation(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).auth.generation()
+    /// The [`Auth::generation`] with which fetched keys came last: all reactors have it, or are about to get it.
+    pub fn fetched_generation(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fetched_generation
     }
 
     /// The reactors are told before the next change, so that all end with the same.
@@ -160,5 +175,35 @@ impl Keyring {
         change(&mut all);
         all.auth = Arc::new(all.auth.with_keys(all.configured.iter().chain(&all.fetched).cloned().collect()));
         post.keys(&all.auth);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mailbox::post_office;
+    use super::*;
+    use crate::auth::{Allowance, Settings};
+
+    #[test]
+    fn keys_of_the_configuration_are_no_answer_to_who_wants_fetched_ones() {
+        let settings = Settings {
+            issuer: None,
+            audience: None,
+            anonymous: false,
+            leeway_ms: 0,
+            expiry_required: true,
+            default: Allowance::default(),
+        };
+        let keyring = Keyring::new(Arc::new(Auth::new(settings, Vec::new())), Vec::new());
+        let (post, _mailboxes) = post_office(Vec::new());
+        let mut generations = vec![keyring.fetched_generation()];
+        for is_fetched in [false, true, false, false, true] {
+            match is_fetched {
+                true => keyring.fetched(Vec::new(), &post),
+                false => keyring.configured(Vec::new(), &post),
+            }
+            generations.push(keyring.fetched_generation());
+        }
+        assert_eq!(generations, [0, 0, 2, 2, 2, 5]);
     }
 }

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
-use super::backend::{BackendAccess, KeysWanted, Token};
-use super::connection::{Authorizing, Phase};
+use super::backend::{BackendAccess, KeysOutcome, KeysWanted, Token};
+use super::connection::{Authorizing, Connection, Phase};
 use super::driver::{Driver, ListenerId, RemoteAddr, SlotKey};
 use super::identity::{Passport, Pending, raw_room};
 use super::lifecycle::TOO_EARLY;
@@ -20,7 +20,7 @@ use super::verifier::{Job, Verdict, Verifier};
 use super::worker::Worker;
 use crate::auth::{Auth, Cost, Grant, Origins, TokenError, When};
 use crate::conn::{Credentials, HttpRefusal, Naming, Presented, Target, Unauthorized, Upgrade};
-use crate::limits::{EARLY_BYTES_MAX, VERIFICATIONS_UNDER_WAY};
+use crate::limits::{EARLY_BYTES_MAX, RETRY_AFTER_S_MAX, VERIFICATIONS_UNDER_WAY};
 use crate::network::Networks;
 use crate::time::Millis;
 use crate::tls::ClientName;
@@ -239,17 +239,29 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// There are no newer keys than those that are here.
-    pub(super) fn keys_settled(&mut self) {
+    /// There are no newer keys to be had than those that are here.
+    pub(super) fn keys_settled(&mut self, outcome: KeysOutcome) {
         let Some(auth) = self.settings.gate.auth.clone() else { return };
         for slot in std::mem::take(&mut self.asked.keyless) {
-            match self.way_of_token(slot, &auth) {
-                None => {}
-                Some(Way::Verifier) => self.asked.waiting.push_back(slot),
-                Some(Way::Here | Way::NewerKeys) => self.judge_here(slot, &auth),
+            match (self.way_of_token(slot, &auth), outcome) {
+                (None, _) => {}
+                (Some(Way::Verifier), _) => self.asked.waiting.push_back(slot),
+                (Some(Way::NewerKeys), KeysOutcome::Unavailable) => self.leave_undecided(slot),
+                (Some(Way::Here | Way::NewerKeys), _) => self.judge_here(slot, &auth),
             }
         }
         self.ask_verifier();
+    }
+
+    /// Whether the token is good that a connection waits with cannot be found out now.
+    fn leave_undecided(&mut self, slot: SlotKey) {
+        match self.connections.get(slot).is_some_and(Connection::is_beginning) {
+            true => {
+                let retry_after_s = self.random.u32(1..=RETRY_AFTER_S_MAX);
+                self.refuse(slot, HttpRefusal::Undecided { retry_after_s });
+            }
+            false => self.refresh_undecided(slot),
+        }
     }
 
     /// Where the token is looked at that a connection waits with, if it is there still.

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use super::backend::{Asker, Decided};
+use super::backend::{Asker, Decided, KeysOutcome};
 use super::sync::{AtomicBool, Ordering, Receiver, Sender, TrySendError, bounded, fence};
 use super::verifier::Verdict;
 use crate::auth::{Auth, Decision};
@@ -65,7 +65,7 @@ pub(super) enum Told {
     /// From now on tokens are checked so.
     Keys(Arc<Auth>),
     /// There are no newer keys to be had.
-    KeysSettled,
+    KeysSettled(KeysOutcome),
 }
 
 /// A parcel on its way, with the bytes of its mail.
@@ -120,8 +120,8 @@ impl PostOffice {
     }
 
     /// Tells a reactor that has asked for newer keys that there are none beyond those that it was told of before.
-    pub fn keys_settled(&self, to: ReactorId) {
-        self.tell(to, Told::KeysSettled);
+    pub fn keys_settled(&self, to: ReactorId, outcome: KeysOutcome) {
+        self.tell(to, Told::KeysSettled(outcome));
     }
 
     /// Tells all reactors how tokens are checked from now on. It waits for room in each mailbox.

@@ -41,7 +41,7 @@ mod verifier;
 mod worker;
 
 pub use addresses::{AddressLimits, AddressRef, Addresses};
-pub use backend::{Asker, Backend, BackendAccess, Inquiry, Keyring, KeysWanted, Ticket, Token};
+pub use backend::{Asker, Backend, BackendAccess, Inquiry, Keyring, KeysOutcome, KeysWanted, Ticket, Token};
 pub use driver::{
     Accepted, Completion, Detach, Driver, ListenerId, Provenance, Release, RemoteAddr, Sent, Shortfall, SlotKey,
 };

@@ -298,7 +298,7 @@ impl<D: Driver> Worker<D> {
             Told::Judged(verdict) => self.judged(verdict),
             Told::Decided(decided) => self.decided(decided),
             Told::Keys(auth) => self.settings.gate.auth = Some(auth),
-            Told::KeysSettled => self.keys_settled(),
+            Told::KeysSettled(outcome) => self.keys_settled(outcome),
         }
     }
 
