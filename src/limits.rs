@@ -39,7 +39,7 @@ pub const TOKEN_KEYS_MAX: usize = 100;
 pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
 
 /// How often a key set is fetched because of tokens whose key is not there, in milliseconds, at most. The others are
-/// refused.
+/// refused: with 401 where the last fetch was good, else with 503.
 pub const KEYS_WANTED_MS_MIN: u64 = 10_000;
 
 /// Before a key set that could not be fetched is fetched for the second time, in milliseconds; doubled with each further
@@ -49,7 +49,8 @@ pub const KEYS_RETRY_MS_MIN: u64 = 1_000;
 /// Before a key set is fetched again, in milliseconds, at most, where `auth.jwks_refresh` is not shorter.
 pub const KEYS_RETRY_MS_MAX: u64 = 60_000;
 
-/// Questions to the backend that wait or are under way. One more is refused at once, as where the backend is away.
+/// Questions to the backend that wait or are under way; handshakes have three quarters of them at most. One more is refused
+/// at once, as where the backend is away.
 pub const QUESTIONS_MAX: usize = 16_384;
 
 /// Bytes of an answer of the backend, beside twice those of its question. A longer one is not read, and counts as none.

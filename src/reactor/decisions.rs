@@ -15,6 +15,7 @@ use crate::auth::{Decision, Denial, Grant, Protocol, Question, RoomDecision, Tok
 use crate::conn::{Forwarded, HttpRefusal, Target, Unauthorized};
 use crate::limits::RETRY_AFTER_S_MAX;
 use crate::protocol::{self, Command, ErrorCode, Position, Rejection, Request, Rooms};
+use crate::tls::ClientName;
 
 impl<D: Driver> Worker<D> {
     /// Asks who a client is whose request waits. What it has shown is good.
@@ -54,7 +55,11 @@ impl<D: Driver> Worker<D> {
             protocol: Protocol::Json,
             address: None,
             origin: None,
-            certificate_user: self.driver.certified_user(slot),
+            certificate_user: match self.driver.client_name(slot) {
+                ClientName::User(user) => Some(user),
+                // Who names nobody by its certificate is not let in.
+                ClientName::NotShown | ClientName::Nameless => None,
+            },
             token: Some(says(grant)),
             is_open: true,
         };
