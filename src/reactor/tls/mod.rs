@@ -105,7 +105,7 @@ pub struct Tls<D: Driver> {
     records: Records,
     queued: Vec<Queued>,
     /// Told before anything of the inner driver.
-    ready: VecDeque<Completion<Stream<D::Stream>, Buffer<D::Buffer>>>,
+    ready: VecDeque<Told<D>>,
     /// Handshakes that go on in the next turn. An entry may be outdated.
     waiting: VecDeque<SlotKey>,
     handshakes_left: usize,
@@ -186,7 +186,10 @@ impl<D: Driver> Tls<D> {
     }
 }
 
-type Received<D> = Option<Completion<Stream<<D as Driver>::Stream>, Buffer<<D as Driver>::Buffer>>>;
+/// What a worker above this driver is told.
+type Told<D> = Completion<Stream<<D as Driver>::Stream>, Buffer<<D as Driver>::Buffer>>;
+
+type Received<D> = Option<Told<D>>;
 
 impl<D: Driver> Driver for Tls<D> {
     type Stream = Stream<D::Stream>;
