@@ -278,6 +278,8 @@ impl Sink for Counter {
     }
 
     fn answer(&mut self, _: ConnId, _: Answer<'_>) {}
+
+    fn disconnect(&mut self, _: &str) {}
 }
 
 /// The routers of a node of two reactors, with mail carried by hand.

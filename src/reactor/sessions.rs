@@ -272,7 +272,7 @@ mod tests {
 
     fn come(sessions: &mut Sessions) -> SlotKey {
         let provenance = Provenance { listener: ListenerId(0), remote: RemoteAddr::Unix, proxied: false };
-        let handshake = Handshake { reader: HeadReader::default(), provenance, until: Millis(1) };
+        let handshake = Handshake { reader: HeadReader::default(), provenance, is_unnamed: false, until: Millis(1) };
         sessions.insert(handshake, Millis::ZERO, None)
     }
 
