@@ -3,6 +3,7 @@
 mod api_tests;
 mod auth_tests;
 mod file_tests;
+mod kind_tests;
 mod listener_tests;
 mod room_tests;
 
