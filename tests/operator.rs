@@ -192,12 +192,41 @@ fn a_listener_of_the_operator_shows_counters_to_all_and_serves_no_websocket() {
         assert_eq!(get(public, target, &[]).status, 401, "{target}");
     }
     assert_eq!(http_get(&admin, "/health/live").status, 200);
-    for target in ["/", "/ws?userId=alice", "/raw/den", "/nope"] {
-        let mut conn = RawConn::connect(&admin);
-        conn.send(upgrade_request(target, &[]).as_bytes());
-        assert_eq!(status_of(&conn.read_head()), 404, "{target}");
+    for target in ["/", "/ws?userId=alice", "/raw/den"] {
+        let answer = http_ask(&admin, &upgrade_request(target, &[]));
+        assert_eq!(answer.status, 404, "{target}");
+        assert!(answer.body.starts_with("this address serves the operator's pages only"), "{}", answer.body);
     }
     drop(Client::greeted(&public, "/ws?userId=alice"));
+}
+
+/// A page whose name was made to lead to the operator's listener is read by its own site in the operator's browser.
+#[test]
+fn a_page_of_another_site_reads_no_counters_through_the_operators_browser() {
+    let (public, admin) = (free_addr(), free_addr());
+    let listen = [public, admin].map(|addr| addr.to_string());
+    let _server = Server::start(&["--listen", &listen[0], "--admin.listen", &listen[1]]);
+    let language = ("Accept-Language", "en");
+    let rebound = format!("evil.example:{}", admin.port());
+    for target in COUNTERS {
+        let line = format!("GET {target} HTTP/1.1");
+        for (host, fields) in [
+            (&*rebound, &[language][..]),
+            (&listen[1], &[language, ("Sec-Fetch-Site", "cross-site")]),
+            (&listen[1], &[("Origin", "https://evil.example")]),
+        ] {
+            let answer = ask(admin, &line, host, fields, "");
+            assert_eq!(answer.status, 403, "{line} {host} {fields:?}");
+            assert!(answer.body.contains("a web page of another site"), "{}", answer.body);
+        }
+        for (host, fields) in [
+            ("metrics.internal", &[("User-Agent", "Prometheus/3.0.0")][..]),
+            (&listen[1], &[language]),
+            (&listen[1], &[language, ("Sec-Fetch-Site", "none")]),
+        ] {
+            assert_eq!(ask(admin, &line, host, fields, "").status, 200, "{line} {host} {fields:?}");
+        }
+    }
 }
 
 /// As many as strangers may hold at once (`HTTP_CONNECTIONS_MAX`), and some more.

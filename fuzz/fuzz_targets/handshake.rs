@@ -131,6 +131,7 @@ fn check_response(answer: &[u8], outcome: &Result<Head, HttpRefusal>) {
         Err(
             HttpRefusal::Unauthorized(_)
             | HttpRefusal::Forbidden(_)
+            | HttpRefusal::PagesOnly
             | HttpRefusal::Timeout
             | HttpRefusal::TooMany { .. }
             | HttpRefusal::Undecided { .. }

@@ -215,6 +215,8 @@ pub enum HttpRefusal {
     HeadTooLarge,
     /// 431: the head has more than `limits.headers_max` fields.
     TooManyHeaders,
+    /// 404: there is none at any path of this address, which serves the operator's pages.
+    PagesOnly,
     /// 503: whoever decides who gets in does not answer.
     Undecided {
         /// Seconds after which a client may try again.
@@ -397,6 +399,10 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
         ),
         HttpRefusal::TooMany { retry_after_s } => (
             "429 Too Many Requests",
+        HttpRefusal::PagesOnly => {
+            let body = "this address serves the operator's pages only: connect to one of listen";
+            ("404 Not Found", String::new(), body.into())
+        }
             format!("Retry-After: {retry_after_s}\r\n"),
             "too many connections or requests come from this address: try again later".into(),
         ),

@@ -1,11 +1,12 @@
 //! Who is shown what is not for everybody: who counts as loopback, who shows a key, and who asks on a listener of the
 //! operator's own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Version, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 
 use super::{Current, Node};
@@ -63,8 +64,13 @@ impl Access {
 
     /// Whether a request may read the node's counters.
     fn check_reader(&self, parts: &Parts) -> Result<(), Refusal> {
-        if parts.extensions.get::<Provenance>().is_some_and(|provenance| self.is_admin(provenance)) {
-            return Ok(());
+        if let Some(provenance) = parts.extensions.get::<Provenance>().filter(|provenance| self.is_admin(provenance)) {
+            // What comes through a Unix socket comes from a program, or from a proxy that knows whom it lets in.
+            let may_be_a_browser = provenance.remote != RemoteAddr::Unix;
+            return match may_be_a_browser && is_of_a_foreign_page(&parts.headers) {
+                true => Err(Refusal::ForeignPage),
+                false => Ok(()),
+            };
         }
         let shown = bearer(&parts.headers);
         let keys = self.keys.get();
@@ -77,6 +83,31 @@ impl Access {
             None => Err(Refusal::NoKey),
         }
     }
+}
+
+/// Whether a web page of another site asks in the browser of one who may. A browser says so itself in `Origin` and
+/// `Sec-Fetch-Site`. It says the latter to no plain `http:` address but of its own machine: there a page whose name was made
+/// to lead here looks like one of this server, and only its name tells. Programs, which are asked for by all kinds of names,
+/// do not say which language they would like to read.
+fn is_of_a_foreign_page(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all(SEC_FETCH_SITE).iter().peekable();
+    if headers.contains_key(header::ORIGIN) || sites.peek().is_some() {
+        return headers.contains_key(header::ORIGIN) || !sites.all(|site| site == "same-origin" || site == "none");
+    }
+    headers.contains_key(header::ACCEPT_LANGUAGE) && headers.get_all(header::HOST).iter().any(|host| is_a_name(host))
+}
+
+/// What browsers say of the page that asks (Fetch Metadata Request Headers, W3C).
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// Whether `Host` is a name, and no address: `localhost` leads nowhere else.
+fn is_a_name(host: &HeaderValue) -> bool {
+    let authority = host.to_str().ok().and_then(|host| host.trim().parse::<Authority>().ok());
+    authority.is_none_or(|authority| {
+        let name = authority.host();
+        let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+        !name.eq_ignore_ascii_case("localhost") && bare.parse::<IpAddr>().is_err()
+    })
 }
 
 /// The key that a request shows (RFC 6750 §2.1). Of several none counts.
@@ -93,10 +124,11 @@ pub(super) enum Refusal {
     NoKey,
     UnknownKey,
     MayNotRead,
+    ForeignPage,
 }
 
 impl IntoResponse for Refusal {
-    /// With a challenge (RFC 6750 §3).
+    /// With a challenge (RFC 6750 §3), where a key would help.
     fn into_response(self) -> Response {
         let (status, challenge, body) = match self {
             Refusal::NoKey => (
@@ -115,6 +147,11 @@ impl IntoResponse for Refusal {
                 "Bearer error=\"insufficient_scope\"",
                 "this key may not read: add read to its verbs\n",
             ),
+            Refusal::ForeignPage => {
+                let body = "a web page of another site may not read this: in a browser, open this address by its number, \
+                            as localhost, or over https\n";
+                return (StatusCode::FORBIDDEN, [(header::CACHE_CONTROL, "no-store")], body).into_response();
+            }
         };
         (status, [(header::WWW_AUTHENTICATE, challenge), (header::CACHE_CONTROL, "no-store")], body).into_response()
     }
@@ -139,5 +176,46 @@ impl FromRequestParts<Node> for Loopback {
 
     async fn from_request_parts(parts: &mut Parts, node: &Node) -> Result<Loopback, Self::Rejection> {
         Ok(Loopback(node.access.is_loopback(parts)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_foreign(fields: &[(&'static str, &'static str)]) -> bool {
+        let fields =
+            fields.iter().map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_static(value)));
+        is_of_a_foreign_page(&HeaderMap::from_iter(fields))
+    }
+
+    #[test]
+    fn programs_may_ask_by_any_name_and_pages_only_by_what_leads_nowhere_else() {
+        for host in ["metrics.internal:9090", "evil.example", "127.0.0.1:9090", "[::1]:9090", "localhost", ""] {
+            assert!(!is_foreign(&[("host", host), ("user-agent", "Prometheus/3.0.0"), ("accept", "*/*")]), "{host}");
+        }
+        let language = ("accept-language", "en");
+        for host in ["127.0.0.1:9090", "127.0.0.1", "[::1]:9090", "[::1]", "10.1.2.3:80", "LocalHost:9090", "localhost"]
+        {
+            assert!(!is_foreign(&[("host", host), language]), "{host}");
+            assert!(!is_foreign(&[("host", host), language, ("sec-fetch-site", "same-origin")]), "{host}");
+        }
+        for host in
+            ["evil.example:9090", "localhost.evil.example", "127.0.0.1.evil.example:9090", "1.2.3.4.5", "x y", ""]
+        {
+            assert!(is_foreign(&[("host", host), language]), "{host}");
+            assert!(is_foreign(&[("host", host), ("accept-language", "")]), "{host}");
+        }
+        let (own, name) = (("host", "127.0.0.1:9090"), ("host", "metrics.internal"));
+        for site in ["same-origin", "none"] {
+            assert!(!is_foreign(&[name, language, ("sec-fetch-site", site)]), "https, through a proxy");
+        }
+        for site in ["cross-site", "same-site", ""] {
+            assert!(is_foreign(&[own, ("sec-fetch-site", site)]), "{site}");
+            assert!(is_foreign(&[own, ("sec-fetch-site", "same-origin"), ("sec-fetch-site", site)]), "{site}");
+        }
+        for origin in ["https://evil.example", "null", "http://127.0.0.1:9090"] {
+            assert!(is_foreign(&[own, ("origin", origin)]), "{origin}");
+        }
     }
 }

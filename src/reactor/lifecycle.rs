@@ -285,7 +285,7 @@ impl<D: Driver> Worker<D> {
         };
         match head {
             Head::Upgrade(_) if self.settings.gate.pages_only.contains(&provenance.listener) => {
-                self.refuse(slot, HttpRefusal::NotFound);
+                self.refuse(slot, HttpRefusal::PagesOnly);
             }
             Head::Upgrade(upgrade) => {
                 self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until, provenance.remote);

@@ -224,6 +224,7 @@ fn every_refusal_is_whole_http() {
         HttpRefusal::Unauthorized(Unauthorized::Invalid("x")),
         HttpRefusal::Forbidden("x"),
         HttpRefusal::NotFound,
+        HttpRefusal::PagesOnly,
         HttpRefusal::Timeout,
         HttpRefusal::Version,
         HttpRefusal::UpgradeLost,
