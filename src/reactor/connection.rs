@@ -157,6 +157,8 @@ pub(super) enum Then {
 pub(super) struct Handshake {
     pub(super) reader: HeadReader,
     pub(super) provenance: Provenance,
+    /// Whether a PROXY header came that names no client: its address is the proxy's.
+    pub(super) is_unnamed: bool,
     pub(super) until: Millis,
 }
 

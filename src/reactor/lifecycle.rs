@@ -34,7 +34,7 @@ impl<D: Driver> Worker<D> {
             return (self.http)(stream, Vec::new(), provenance);
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
-        let handshake = Handshake { reader: HeadReader::default(), provenance, until };
+        let handshake = Handshake { reader: HeadReader::default(), provenance, is_unnamed: false, until };
         let slot = self.connections.sessions.insert(handshake, self.now, address);
         if self.driver.attach(slot, stream).is_err() {
             return self.free(slot);
@@ -261,7 +261,7 @@ impl<D: Driver> Worker<D> {
 
     fn head_received(&mut self, slot: SlotKey, bytes: &[u8]) {
         let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
-        let Handshake { reader, until, provenance } = handshake;
+        let Handshake { reader, until, provenance, is_unnamed: _ } = handshake;
         let (provenance, until) = (*provenance, *until);
         let (bytes, head_bytes) = match reader.push(bytes, self.settings.head) {
             Ok(None) => return self.connections.sessions.count_partial(slot),
@@ -281,7 +281,8 @@ impl<D: Driver> Worker<D> {
         };
         let provenance = match self.trace(slot, provenance, &bytes[..head_bytes]) {
             Ok(provenance) => provenance,
-            Err(refusal) => return self.refuse(slot, refusal),
+            // A socket that counts for no address does not stay: a proxy reads on, whatever its client does.
+            Err(refusal) => return self.refuse_then(slot, refusal, Then::Release),
         };
         match head {
             Head::Upgrade(_) if self.settings.gate.pages_only.contains(&provenance.listener) => {
@@ -360,11 +361,16 @@ impl<D: Driver> Worker<D> {
 
     /// Answers a request that does not become a connection; what the client sent behind it is thrown away.
     pub(super) fn refuse(&mut self, slot: SlotKey, refusal: HttpRefusal) {
+        self.refuse_then(slot, refusal, Then::Linger);
+    }
+
+    /// As [`Worker::refuse`]; `then` follows when the answer is out.
+    fn refuse_then(&mut self, slot: SlotKey, refusal: HttpRefusal, then: Then) {
         self.leave_topics(slot);
         self.connections.response(slot, |response| write_refusal(response, refusal));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.leave(until, Then::Linger);
+            connection.leave(until, then);
         }
         self.connections.sessions.count_partial(slot);
         self.arm(slot);

@@ -84,8 +84,9 @@ impl<D: Driver> Worker<D> {
     pub(super) fn proxied(&mut self, slot: SlotKey, source: Option<SocketAddr>) {
         let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
         handshake.provenance.proxied = true;
-        if let Some(source) = source {
-            handshake.provenance.remote = RemoteAddr::Tcp(source);
+        match source {
+            Some(source) => handshake.provenance.remote = RemoteAddr::Tcp(source),
+            None => handshake.is_unnamed = true,
         }
         let provenance = handshake.provenance;
         // A proxy in front of that one is told of in the request.
@@ -108,7 +109,8 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A request head is whole: where trusted proxies have passed it on, it is from whom they say, and counts for that
-    /// address from now on.
+    /// address from now on. Behind a PROXY header that names no client, what a request says stands there as the client
+    /// wrote it: such a proxy passes bytes on as they are.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -118,6 +120,8 @@ impl<D: Driver> Worker<D> {
         provenance: Provenance,
         head: &[u8],
     ) -> Result<Provenance, HttpRefusal> {
+        let handshake = self.connections.get_mut(slot).and_then(Connection::handshake_mut);
+        let is_unnamed = handshake.is_some_and(|handshake| handshake.is_unnamed);
         let gate = &self.settings.gate;
         if !gate.trusts(provenance.remote) {
             return Ok(provenance);
@@ -126,7 +130,10 @@ impl<D: Driver> Worker<D> {
             RemoteAddr::Tcp(remote) => Some(remote.ip()),
             RemoteAddr::Unix => None,
         };
-        let client = client_behind(head, self.settings.head.headers_max, peer, |hop| gate.trusted.contain(hop));
+        let client = match is_unnamed {
+            true => None,
+            false => client_behind(head, self.settings.head.headers_max, peer, |hop| gate.trusted.contain(hop)),
+        };
         let provenance = match client {
             Some(client) if peer != Some(client) => {
                 Provenance { remote: RemoteAddr::Tcp(SocketAddr::new(client, 0)), proxied: true, ..provenance }

@@ -24,13 +24,15 @@ fanfare_testing::suite! {
         a_trusted_proxy_names_the_client,
         what_others_say_about_the_client_is_not_heard,
         nginx_names_the_client,
-        a_proxy_behind_a_unix_socket_is_trusted_by_name;
+        a_proxy_behind_a_unix_socket_is_trusted_by_name,
+        a_refused_request_of_a_proxy_keeps_no_socket;
     proxy_protocol:
         a_header_names_the_client,
         a_header_may_come_in_pieces_and_with_everything_behind_it,
         what_is_no_header_ends_the_connection,
         only_trusted_proxies_may_connect_where_some_are,
         proxies_may_stand_in_front_of_each_other,
+        what_an_unnamed_client_says_of_itself_is_not_heard,
         other_listeners_want_no_header;
     haproxy:
         haproxy_names_the_client;

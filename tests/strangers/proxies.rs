@@ -84,3 +84,28 @@ pub fn a_proxy_behind_a_unix_socket_is_trusted_by_name(reactors: usize) {
         remove_socket(&path);
     }
 }
+
+/// Until its request is read, a proxy's socket counts for no address; one that is refused then goes at once, and does not
+/// wait for its client.
+pub fn a_refused_request_of_a_proxy_keeps_no_socket(reactors: usize) {
+    let settings = [&settings("127.0.0.2")[..], &["--address.handshakes_per_second", "1"]].concat();
+    let server = Server::with_reactors(reactors, &settings);
+    let descriptors = || {
+        let folder = format!("/proc/{}/fd", server.pid());
+        std::fs::read_dir(folder).expect("the server runs").count()
+    };
+    let before = descriptors();
+    let (mut open, mut refused) = (Vec::new(), Vec::new());
+    for _ in 0..30 {
+        match ask(ALICE, server.addr(), b"", &[(FIELD, "192.0.2.7")]) {
+            (101, conn) => open.push(conn),
+            (429, mut conn) => {
+                conn.read_to_end("a refusal");
+                refused.push(conn);
+            }
+            (status, _) => panic!("{status}"),
+        }
+    }
+    assert!(!refused.is_empty(), "30 requests take less than 30 seconds");
+    assert_eq!(descriptors(), before + open.len(), "{} were refused, and none has gone", refused.len());
+}

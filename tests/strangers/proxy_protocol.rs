@@ -132,6 +132,23 @@ pub fn proxies_may_stand_in_front_of_each_other(reactors: usize) {
     assert_eq!((status, forged("192.0.2.11").0), (101, 429));
 }
 
+/// A proxy that speaks of connections passes on what stands in requests as it came.
+pub fn what_an_unnamed_client_says_of_itself_is_not_heard(reactors: usize) {
+    let settings = ["--address.connections_max", "1", "--proxy.trusted", "127.0.0.2"];
+    let Behind { server: _server, proxied } = Behind::start(reactors, &settings);
+    let unix = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xD8"[..], &[0; 216]].concat();
+    let unnamed =
+        [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0", &unix];
+    let mut open = Vec::new();
+    for (at, header) in unnamed.into_iter().enumerate() {
+        let client = format!("192.0.2.{at}");
+        let (status, conn) = ask(ALICE, proxied, header, &[("X-Forwarded-For", &client)]);
+        // All of them are the proxy.
+        assert_eq!(status, if at == 0 { 101 } else { 429 }, "{}", header.escape_ascii());
+        open.push(conn);
+    }
+}
+
 pub fn other_listeners_want_no_header(reactors: usize) {
     let Behind { server, .. } = Behind::start(reactors, &[]);
     assert_eq!(ask(ALICE, server.addr(), b"", &[]).0, 101);

@@ -156,7 +156,12 @@ impl Server {
         let for_operator = settings.iter().filter(|setting| **setting == "--admin.listen").count();
         match lines {
             Some(lines) => {
-                let entries = settings.iter().filter(|setting| **setting == "--listener").count();
+                // An entry for an address of `listen` says how that is served.
+                let is_listed = |entry: &str| {
+                    let address = entry.split(',').find_map(|pair| pair.strip_prefix("address="));
+                    address.is_some_and(|address| listeners.contains(&address))
+                };
+                let entries = settings.windows(2).filter(|pair| pair[0] == "--listener" && !is_listed(pair[1])).count();
                 server.await_listeners(&lines, listeners.len().max(1) + for_operator + entries);
             }
             None => {
