@@ -115,6 +115,13 @@ pub struct Upgrade {
     pub credentials: Option<Box<Credentials>>,
 }
 
+impl Upgrade {
+    /// Bytes that it holds of its request, but for its credentials.
+    pub fn held_bytes(&self) -> usize {
+        self.accept.capacity() + self.target.held_bytes()
+    }
+}
+
 /// By what a request says whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
@@ -144,9 +151,10 @@ pub struct Credentials {
 pub struct Forwarded(pub Vec<(String, Vec<u8>)>);
 
 impl Forwarded {
-    /// Bytes of names and values.
+    /// Bytes of the fields, and of their list.
     pub fn held_bytes(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+        let texts: usize = self.0.iter().map(|(name, value)| name.capacity() + value.capacity()).sum();
+        texts + self.0.capacity() * size_of::<(String, Vec<u8>)>()
     }
 }
 
@@ -200,6 +208,8 @@ pub enum HttpRefusal {
     Forbidden(&'static str),
     /// 404: there is no WebSocket endpoint at this path.
     NotFound,
+    /// 404: there is none at any path of this address, which serves the operator's pages.
+    PagesOnly,
     /// 408: the head did not arrive within `limits.handshake_timeout`.
     Timeout,
     /// 426: a WebSocket version other than 13 (RFC 6455 §4.4).
@@ -215,8 +225,6 @@ pub enum HttpRefusal {
     HeadTooLarge,
     /// 431: the head has more than `limits.headers_max` fields.
     TooManyHeaders,
-    /// 404: there is none at any path of this address, which serves the operator's pages.
-    PagesOnly,
     /// 503: whoever decides who gets in does not answer.
     Undecided {
         /// Seconds after which a client may try again.
@@ -384,6 +392,10 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
         HttpRefusal::NotFound => {
             ("404 Not Found", String::new(), "no WebSocket endpoint here: connect to /, /ws or /raw/ROOM".into())
         }
+        HttpRefusal::PagesOnly => {
+            let body = "this address serves the operator's pages only: connect to one of listen";
+            ("404 Not Found", String::new(), body.into())
+        }
         HttpRefusal::Timeout => ("408 Request Timeout", String::new(), "the request head took too long".into()),
         HttpRefusal::Version => (
             "426 Upgrade Required",
@@ -399,10 +411,6 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: HttpRefusal) {
         ),
         HttpRefusal::TooMany { retry_after_s } => (
             "429 Too Many Requests",
-        HttpRefusal::PagesOnly => {
-            let body = "this address serves the operator's pages only: connect to one of listen";
-            ("404 Not Found", String::new(), body.into())
-        }
             format!("Retry-After: {retry_after_s}\r\n"),
             "too many connections or requests come from this address: try again later".into(),
         ),

@@ -26,6 +26,14 @@ pub enum Target {
 }
 
 impl Target {
+    /// Bytes that its id takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Target::Json { user } => user.as_ref().map_or(0, String::capacity),
+            Target::Raw { room, echo: _ } => room.capacity(),
+        }
+    }
+
     /// What [`path_and_query`] has found, as an endpoint.
     pub(super) fn parse(path: &str, query: &str, naming: Naming) -> Result<Target, HttpRefusal> {
         let user = match query_value(query, "userId").filter(|_| naming != Naming::Token) {

@@ -187,6 +187,28 @@ pub(super) struct Authorizing {
     pub(super) until: Millis,
 }
 
+impl Authorizing {
+    /// Bytes of what came with the request, and behind it.
+    fn held_bytes(&self) -> usize {
+        let Authorizing {
+            upgrade,
+            token,
+            passport: _,
+            remote: _,
+            origin,
+            forwarded,
+            certified,
+            ticket,
+            early,
+            until: _,
+        } = self;
+        let request = upgrade.as_ref().map_or(0, Upgrade::held_bytes) + forwarded.held_bytes();
+        let texts = [origin, certified].into_iter().flatten().map(String::capacity).sum::<usize>();
+        let shown = token.as_ref().map_or(0, |token| token.0.capacity()) + texts;
+        request + shown + ticket.as_ref().map_or(0, |ticket| ticket.bytes) + early.capacity()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) upgrade: Upgrade,
@@ -497,12 +519,7 @@ impl Connection {
     pub(super) fn stranger_bytes(&self) -> usize {
         let bytes = match &self.phase {
             Phase::Handshake(handshake) => handshake.reader.held_bytes(),
-            Phase::Authorizing(authorizing) => {
-                authorizing.early.capacity()
-                    + authorizing.token.as_ref().map_or(0, |token| token.0.len())
-                    + authorizing.forwarded.held_bytes()
-                    + authorizing.ticket.as_ref().map_or(0, |ticket| ticket.bytes)
-            }
+            Phase::Authorizing(authorizing) => authorizing.held_bytes(),
             Phase::Opening(_)
             | Phase::Json
             | Phase::Raw { .. }
@@ -524,5 +541,55 @@ impl Connection {
     /// Whether its request is not answered yet.
     pub(super) fn is_beginning(&self) -> bool {
         matches!(self.phase, Phase::Handshake(_) | Phase::Authorizing(_) | Phase::Opening(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::super::driver::ListenerId;
+    use super::*;
+
+    /// What waits to be decided about is all that its client has sent: each part of it counts.
+    #[test]
+    fn what_waits_for_a_decision_counts_with_all_that_it_holds() {
+        let remote = RemoteAddr::Tcp(SocketAddr::from(([192, 0, 2, 7], 1)));
+        let authorizing = || Authorizing {
+            upgrade: Some(Upgrade {
+                accept: String::new(),
+                target: Target::Json { user: None },
+                subprotocol: false,
+                offer: None,
+                credentials: None,
+            }),
+            token: None,
+            passport: None,
+            remote,
+            origin: None,
+            forwarded: Forwarded::default(),
+            early: Vec::new(),
+            until: Millis(0),
+        };
+        let bytes = REQUEST_BYTES_FREE + 1;
+        let text = || "x".repeat(bytes);
+        let target = Target::Raw { room: text(), echo: false };
+        let upgrade = authorizing().upgrade.map(|upgrade| Upgrade { target, ..upgrade });
+        let forwarded = Forwarded(vec![("cookie".to_owned(), text().into_bytes())]);
+        for (held, what) in [
+            (Authorizing { forwarded, ..authorizing() }, "fields for the backend"),
+            (Authorizing { origin: Some(text()), ..authorizing() }, "the page"),
+            (Authorizing { token: Some(Token(text())), ..authorizing() }, "the token"),
+            (Authorizing { early: text().into_bytes(), ..authorizing() }, "what came early"),
+            (Authorizing { upgrade, ..authorizing() }, "the target"),
+        ] {
+            let provenance = Provenance { listener: ListenerId(0), remote, proxied: false };
+            let reader = HeadReader::default();
+            let handshake = Handshake { reader, provenance, is_unnamed: false, until: Millis(0) };
+            let mut connection = Connection::new(0, Millis(0), handshake, None);
+            connection.begin_authorizing(held);
+            let counted = connection.stranger_bytes();
+            assert!((bytes..bytes + 100).contains(&counted), "{what}: {counted} of {bytes}");
+        }
     }
 }

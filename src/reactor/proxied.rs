@@ -26,6 +26,8 @@ pub struct Proxied<D: Driver> {
     is_arriving: bool,
     /// Connections whose header is not whole, with what there is of it.
     awaited: HashMap<SlotKey, Vec<u8>>,
+    /// Bytes of all of these.
+    held_bytes: usize,
     /// What stands behind a header, to be told of next.
     behind: Option<(SlotKey, Behind<D::Buffer>)>,
 }
@@ -47,7 +49,7 @@ impl<B: AsMut<[u8]>> AsMut<[u8]> for Behind<B> {
 impl<D: Driver> Proxied<D> {
     /// Over `below`, with whether each of its listeners wants headers, in their order.
     pub fn new(below: D, listeners: Vec<bool>) -> Proxied<D> {
-        Proxied { below, listeners, is_arriving: false, awaited: HashMap::new(), behind: None }
+        Proxied { below, listeners, is_arriving: false, awaited: HashMap::new(), held_bytes: 0, behind: None }
     }
 
     /// Bytes have come on a connection whose header is awaited. `None`: more is needed.
@@ -57,18 +59,19 @@ impl<D: Driver> Proxied<D> {
         mut buffer: D::Buffer,
     ) -> Option<Completion<D::Stream, Behind<D::Buffer>>> {
         let gathered = self.awaited.get_mut(&slot)?;
-        let before = gathered.len();
+        let (before, held_before) = (gathered.len(), gathered.capacity());
         let received = buffer.as_mut();
         let received_bytes = received.len();
         // A header of that length is whole, or none.
         let within = received_bytes.min(PROXY_HEADER_BYTES_MAX - before);
         gathered.extend_from_slice(&received[..within]);
+        self.held_bytes = self.held_bytes - held_before + gathered.capacity();
         let parsed = parse_proxy(gathered);
         if let Ok(None) = parsed {
             self.below.give_back(buffer);
             return None;
         }
-        self.awaited.remove(&slot);
+        self.stop_awaiting(slot);
         match parsed {
             Ok(Some(ProxyHeader { bytes, .. })) if bytes - before < received_bytes => {
                 self.behind = Some((slot, Behind { buffer, start: bytes - before }));
@@ -81,9 +84,14 @@ impl<D: Driver> Proxied<D> {
         })
     }
 
+    /// Nothing of a header is kept any more.
+    fn stop_awaiting(&mut self, slot: SlotKey) {
+        self.held_bytes -= self.awaited.remove(&slot).map_or(0, |gathered| gathered.capacity());
+    }
+
     /// A connection goes.
     fn forget(&mut self, slot: SlotKey) {
-        self.awaited.remove(&slot);
+        self.stop_awaiting(slot);
         if let Some((_, behind)) = self.behind.take_if(|(of, _)| *of == slot) {
             self.below.give_back(behind.buffer);
         }
@@ -193,6 +201,14 @@ impl<D: Driver> Driver for Proxied<D> {
         self.below.stop_accepting();
     }
 
+    fn held_bytes(&self) -> usize {
+        self.held_bytes + self.below.held_bytes()
+    }
+
+    fn held_in(&self, slot: SlotKey) -> usize {
+        self.awaited.get(&slot).map_or(0, Vec::capacity) + self.below.held_in(slot)
+    }
+
     fn now(&self) -> Millis {
         self.below.now()
     }
@@ -270,6 +286,8 @@ mod tests {
                 }
             }
             assert!(driver.awaited.len() <= usize::from(is_open) && driver.behind.is_none(), "nothing is left over");
+            let held: usize = driver.awaited.values().map(Vec::capacity).sum();
+            assert_eq!((driver.held_bytes(), driver.held_in(slot)), (held, held), "what is kept of a header is told");
         }
         assert!(told.received.is_empty() || !is_open, "the client has closed");
         told
@@ -303,6 +321,34 @@ mod tests {
             let expected = Told { ended: 1, ..Told::default() };
             assert_eq!(told(seed, true, b"PROXY TCP4 192.0.2.7", false), expected, "half a header, seed {seed}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_header_counts_until_the_connection_goes() {
+        let world = World::new(1, 7);
+        let mut driver = Proxied::new(world.driver(0), vec![true]);
+        let client: Client = world.connect(0, LINK);
+        let slot = SlotKey::new(3, 7);
+        // One of version 2 that is as long as any may be, but for its last byte.
+        let said = PROXY_HEADER_BYTES_MAX - 1;
+        let address_bytes = ((PROXY_HEADER_BYTES_MAX - 16) as u16).to_be_bytes();
+        let mut header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..], &address_bytes].concat();
+        header.resize(said, 0);
+        world.send(client, &header);
+        for _ in 0..200 {
+            driver.wait(Some(0)).expect("the simulator waits for nothing");
+            while let Some(completion) = driver.next() {
+                match completion {
+                    Completion::Accepted(accepted) => driver.attach(slot, accepted.stream).expect("a slot"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let held = driver.held_in(slot);
+        assert!((said..=2 * said).contains(&held), "{held} bytes of {said}");
+        assert_eq!((driver.held_bytes(), driver.held_in(SlotKey::new(3, 8))), (held, 0));
+        driver.release(slot);
+        assert_eq!((driver.held_bytes(), driver.held_in(slot)), (0, 0));
     }
 
     #[test]

@@ -389,7 +389,7 @@ impl<D: Driver> Driver for Tls<D> {
     }
 
     fn held_in(&self, slot: SlotKey) -> usize {
-        self.get(slot).map_or(0, SecuredSlot::held_bytes)
+        self.get(slot).map_or(0, SecuredSlot::held_bytes) + self.inner.held_in(slot)
     }
 
     fn is_ahead(&self, slot: SlotKey) -> bool {
