@@ -94,7 +94,7 @@ fn is_of_a_foreign_page(headers: &HeaderMap) -> bool {
     if headers.contains_key(header::ORIGIN) || sites.peek().is_some() {
         return headers.contains_key(header::ORIGIN) || !sites.all(|site| site == "same-origin" || site == "none");
     }
-    headers.contains_key(header::ACCEPT_LANGUAGE) && headers.get_all(header::HOST).iter().any(|host| is_a_name(host))
+    headers.contains_key(header::ACCEPT_LANGUAGE) && headers.get_all(header::HOST).iter().any(is_a_name)
 }
 
 /// What browsers say of the page that asks (Fetch Metadata Request Headers, W3C).

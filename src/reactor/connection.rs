@@ -568,6 +568,8 @@ mod tests {
             remote,
             origin: None,
             forwarded: Forwarded::default(),
+            certified: None,
+            ticket: None,
             early: Vec::new(),
             until: Millis(0),
         };

@@ -169,27 +169,7 @@ fn the_defaults_are_these() {
         log: Log::Auto,
         admin: Admin { loopback: true },
         api: Api { key: Vec::new() },
-        auth: Auth {
-            key: Vec::new(),
-            jwks_file: String::new(),
-            jwks_url: HttpUrl::default(),
-            jwks_refresh: 300 * second,
-            connect_url: HttpUrl::default(),
-            join_url: HttpUrl::default(),
-            forward_headers: vec!["cookie".parse().expect("a name")],
-            url_ca: String::new(),
-            url_timeout: 3 * second,
-            url_concurrency: 64,
-            url_cache: 5 * second,
-            issuer: String::new(),
-            audience: String::new(),
-            anonymous: false,
-            origins: Vec::new(),
-            leeway: 10 * second,
-            expiry_required: true,
-            expiring_before: 30 * second,
-            default: AuthDefault::default(),
-        },
+        auth: default_auth(),
         limits: Limits {
             connections_max: 50_000,
             message_bytes_max: 1 << 20,
@@ -229,6 +209,31 @@ fn the_defaults_are_these() {
     };
     assert_eq!(config, expected);
     assert_eq!(loaded(&Sources::default()), expected);
+}
+
+fn default_auth() -> Auth {
+    let second = Duration::from_secs(1);
+    Auth {
+        key: Vec::new(),
+        jwks_file: String::new(),
+        jwks_url: HttpUrl::default(),
+        jwks_refresh: 300 * second,
+        connect_url: HttpUrl::default(),
+        join_url: HttpUrl::default(),
+        forward_headers: vec!["cookie".parse().expect("a name")],
+        url_ca: String::new(),
+        url_timeout: 3 * second,
+        url_concurrency: 64,
+        url_cache: 5 * second,
+        issuer: String::new(),
+        audience: String::new(),
+        anonymous: false,
+        origins: Vec::new(),
+        leeway: 10 * second,
+        expiry_required: true,
+        expiring_before: 30 * second,
+        default: AuthDefault::default(),
+    }
 }
 
 fn default_address() -> Address {
