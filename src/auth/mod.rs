@@ -37,7 +37,7 @@ pub use key::{Alg, Key, KeyError};
 pub use key_refresh::{KeyRefresh, Want};
 pub use key_set::{KeySet, KeySetError, key_set};
 pub use mint::Mint;
-pub use origin::Origins;
+pub use origin::{Origins, says_port};
 pub use permissions::{Allowance, Permissions};
 pub use sign::SigningKey;
 pub use token::{TokenError, texts};

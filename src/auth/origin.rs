@@ -27,6 +27,12 @@ impl Origins {
     }
 }
 
+/// Whether `Host` says this port. Without one it says none, whatever the scheme's own is.
+pub fn says_port(host: &str, port: u16) -> bool {
+    let name = without_port(host);
+    host[name.len()..].strip_prefix(':').is_some_and(|said| said.parse() == Ok(port))
+}
+
 /// The host in `https://host:port`.
 fn origin_host(origin: &str) -> Option<&str> {
     let (scheme, authority) = origin.split_once("://")?;
@@ -84,6 +90,16 @@ mod tests {
             assert!(!origins.allow(origin, Some(host)), "{origin} {host}");
         }
         assert!(!origins.allow("https://app.example.com", None));
+    }
+
+    #[test]
+    fn a_port_is_said_or_it_is_not() {
+        for host in ["evil.example:8080", "127.0.0.1:8080", "[::1]:8080", "[2001:db8::1]:08080"] {
+            assert!(says_port(host, 8080), "{host}");
+        }
+        for host in ["app.example.com", "app.example.com:443", "[::8080]", "[::1]:80", "8080", ":", "", "x:80800"] {
+            assert!(!says_port(host, 8080), "{host}");
+        }
     }
 
     #[test]

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use super::addresses::Addresses;
 use super::backend::{BackendAccess, KeysOutcome, KeysWanted, Token};
 use super::connection::{Authorizing, Connection, Phase};
-use super::driver::{Driver, ListenerId, RemoteAddr, SlotKey};
+use super::driver::{Driver, ListenerId, Provenance, RemoteAddr, SlotKey};
 use super::identity::{Passport, Pending, raw_room};
 use super::lifecycle::TOO_EARLY;
 use super::verifier::{Job, Verdict, Verifier};
 use super::worker::Worker;
-use crate::auth::{Auth, Cost, Grant, Origins, TokenError, When};
+use crate::auth::{Auth, Cost, Grant, Origins, TokenError, When, says_port};
 use crate::conn::{Credentials, HttpRefusal, Naming, Presented, Target, Unauthorized, Upgrade};
 use crate::limits::{EARLY_BYTES_MAX, RETRY_AFTER_S_MAX, VERIFICATIONS_UNDER_WAY};
 use crate::network::Networks;
@@ -36,6 +36,8 @@ pub struct Gate {
     pub expiring_before_ms: u64,
     /// Where signatures by public keys are checked; `None` checks them on the reactor.
     pub verifier: Option<Verifier>,
+    /// By listener: its port, where it is bound to a loopback address.
+    pub loopback_ports: Arc<[Option<u16>]>,
     /// Listeners that serve pages and no WebSocket.
     pub pages_only: Arc<[ListenerId]>,
     /// What each address may have of the node; `None` counts none.
@@ -84,9 +86,15 @@ impl Gate {
         self.backend.as_ref().is_some_and(|access| access.decides_joins)
     }
 
-    fn check_origin(&self, credentials: &Credentials) -> Result<(), HttpRefusal> {
+    /// A browser that reaches a loopback listener itself says the listener's own port in `Host`, and a proxy's client the
+    /// proxy's. With that port, a name that is none of this machine was made to lead here (DNS rebinding): a page of the same
+    /// name is not one of this server's. Pages of this machine need no such name.
+    fn check_origin(&self, credentials: &Credentials, provenance: Provenance) -> Result<(), HttpRefusal> {
         let (Some(origins), Some(origin)) = (&self.origins, &credentials.origin) else { return Ok(()) };
-        match origins.allow(origin, Some(&credentials.host)) {
+        let host = &*credentials.host;
+        let loopback_port = self.loopback_ports.get(usize::from(provenance.listener.0)).copied().flatten();
+        let is_direct = loopback_port.is_some_and(|port| !provenance.proxied && says_port(host, port));
+        match origins.allow(origin, (!is_direct).then_some(host)) {
             true => Ok(()),
             false => Err(HttpRefusal::Forbidden("pages of this origin may not connect here: see auth.origins")),
         }
@@ -139,7 +147,7 @@ impl<D: Driver> Worker<D> {
         mut upgrade: Upgrade,
         early: Vec<u8>,
         until: Millis,
-        remote: RemoteAddr,
+        provenance: Provenance,
     ) {
         let certified = match self.driver.client_name(slot) {
             ClientName::NotShown => None,
@@ -151,7 +159,7 @@ impl<D: Driver> Worker<D> {
         let Some(credentials) = upgrade.credentials.take() else {
             return self.upgrade(slot, upgrade, early, until, guest(certified), None);
         };
-        if let Err(refusal) = self.settings.gate.check_origin(&credentials) {
+        if let Err(refusal) = self.settings.gate.check_origin(&credentials, provenance) {
             return self.refuse(slot, refusal);
         }
         let Some(auth) = self.settings.gate.auth.clone() else {
@@ -185,7 +193,7 @@ impl<D: Driver> Worker<D> {
             upgrade,
             token,
             passport: None,
-            remote,
+            remote: provenance.remote,
             certified,
             origin,
             forwarded,

@@ -289,7 +289,7 @@ impl<D: Driver> Worker<D> {
                 self.refuse(slot, HttpRefusal::PagesOnly);
             }
             Head::Upgrade(upgrade) => {
-                self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until, provenance.remote);
+                self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until, provenance);
                 self.connections.sessions.count_partial(slot);
             }
             Head::Http => {

@@ -34,7 +34,7 @@ use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{self, Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
-use crate::control::{self, Access, ControlWaker, Current, Requests, Tokens};
+use crate::control::{self, Access, BoundListener, ControlWaker, Current, Requests, Tokens};
 use crate::descriptors::{self, Shares};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, CLUSTER_FINISH_MS_MAX};
@@ -165,6 +165,9 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let tokens = Current::new(auth::tokens(&config.auth).map_err(ServeError::Auth)?);
     let Listeners { sockets, addresses, bound, unix } =
         listen::bind(&config.listeners, cores.len(), &config.tcp, &config.unix)?;
+    let loopback_port =
+        |bound: &BoundListener| bound.address.filter(|at| at.ip().to_canonical().is_loopback()).map(|at| at.port());
+    node.settings.gate.loopback_ports = bound.iter().map(loopback_port).collect();
     let access = Access { listeners: bound, keys: keys.clone(), loopback: config.admin.loopback };
     let reactors = node.spawn(sockets, cores, access, tokens.clone())?;
     node.ready.store(true, Ordering::Relaxed);

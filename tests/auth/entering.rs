@@ -103,6 +103,25 @@ pub fn a_page_from_elsewhere_is_refused_before_its_token_is_looked_at(reactors: 
         assert_eq!(from("/?token=bad", origin), 403, "{origin}");
         assert_eq!(from("/", origin), 403, "{origin}");
     }
+    // A name that leads to this machine makes no page of its own, and one that a proxy serves does.
+    let port = guarded.server.addr().port();
+    let asked_as = |host: &str, origin: &str| {
+        let request = upgrade_request(&target, &[("Origin", origin)]).replace("127.0.0.1", host);
+        let mut conn = RawConn::connect(&guarded.server);
+        conn.send(request.as_bytes());
+        status_of(&conn.read_head())
+    };
+    let rebound = format!("evil.example:{port}");
+    for (host, origin, status) in [
+        (&*rebound, &*format!("http://{rebound}"), 403),
+        (&rebound, "http://evil.example", 403),
+        (&rebound, "http://localhost:3000", 101),
+        ("app.example.com", "https://app.example.com", 101),
+        ("app.example.com:8443", "https://app.example.com:8443", 101),
+        (&format!("localhost:{port}"), "http://localhost:3000", 101),
+    ] {
+        assert_eq!(asked_as(host, origin), status, "{host} {origin}");
+    }
     let guarded = Guarded::start(reactors, &["--auth.origins", "https://*.example.com"]);
     let target = format!("/?token={}", guarded.token("alice", json!({})));
     for (origin, status) in [("https://app.example.com", 101), ("http://127.0.0.1", 403)] {

@@ -74,6 +74,12 @@ fn ask_for(target: &str, source: Ipv4Addr, addr: SocketAddr, before: &[u8], fiel
     (status, conn)
 }
 
+/// Descriptors that the server has open.
+fn descriptors(server: &Server) -> usize {
+    let folder = format!("/proc/{}/fd", server.pid());
+    std::fs::read_dir(folder).expect("the server runs").count()
+}
+
 /// How many were refused for a reason.
 fn refused(server: &Server, reason: &str) -> u64 {
     let page = http_get(server, "/metrics").body;

@@ -7,7 +7,7 @@ use fanfare_testing::nginx::Nginx;
 use fanfare_testing::raw::upgrade_request;
 use fanfare_testing::{PATIENCE, Server, remove_socket, socket_path};
 
-use crate::{ALICE, BOB, ask, ask_for};
+use crate::{ALICE, BOB, ask, ask_for, descriptors};
 
 const FIELD: &str = "X-Forwarded-For";
 
@@ -90,11 +90,7 @@ pub fn a_proxy_behind_a_unix_socket_is_trusted_by_name(reactors: usize) {
 pub fn a_refused_request_of_a_proxy_keeps_no_socket(reactors: usize) {
     let settings = [&settings("127.0.0.2")[..], &["--address.handshakes_per_second", "1"]].concat();
     let server = Server::with_reactors(reactors, &settings);
-    let descriptors = || {
-        let folder = format!("/proc/{}/fd", server.pid());
-        std::fs::read_dir(folder).expect("the server runs").count()
-    };
-    let before = descriptors();
+    let before = descriptors(&server);
     let (mut open, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..30 {
         match ask(ALICE, server.addr(), b"", &[(FIELD, "192.0.2.7")]) {
@@ -107,5 +103,5 @@ pub fn a_refused_request_of_a_proxy_keeps_no_socket(reactors: usize) {
         }
     }
     assert!(!refused.is_empty(), "30 requests take less than 30 seconds");
-    assert_eq!(descriptors(), before + open.len(), "{} were refused, and none has gone", refused.len());
+    assert_eq!(descriptors(&server), before + open.len(), "{} were refused, and none has gone", refused.len());
 }
