@@ -76,7 +76,7 @@ pub(super) struct Authority {
     pub(super) expiry: Option<Expiry>,
     /// Whether it may speak in its raw room; `true` where it is in none.
     pub(super) may_speak: bool,
-    /// Whose it is, where it is a raw room's member and somebody has named it: the others are found by their inbox.
+    /// Whose it is, where it is a raw room's member and has been named: the others are found by their inbox.
     raw_user: Option<Box<str>>,
     /// What was decided about publishing into rooms that it has joined, in place of its permissions.
     publish: Option<Box<PublishDecisions>>,
@@ -370,5 +370,47 @@ impl Rate {
             true => Err(PeerError::RateAbuse),
             false => Ok(false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Allowance;
+
+    fn raw_user(target: &Target, passport: Passport) -> Option<String> {
+        let client_id = || panic!("it has a name, or needs none");
+        let rates = Rates { messages: 0, bytes: 0 };
+        let identity = Identity::new(target, passport, client_id, rates, Millis(0), |_| 0, None);
+        identity.grant.and_then(|grant| grant.raw_user().map(str::to_owned))
+    }
+
+    #[test]
+    fn a_raw_rooms_member_keeps_its_users_name_and_a_guest_keeps_nothing() {
+        let raw = Target::Raw { room: "den".to_owned(), echo: false };
+        let json = Target::Json { user: Some("alice".to_owned()) };
+        let permissions = || Arc::new(Permissions::new(&Allowance::default()));
+        let certificate = |permissions| Passport::Certificate { user: "alice".to_owned(), permissions };
+        let token = || {
+            let user = "alice".into();
+            Passport::Token(auth::Grant {
+                user,
+                permissions: permissions(),
+                expires_unix_ms: None,
+                issued_unix_s: None,
+            })
+        };
+        for named in [certificate(None), certificate(Some(permissions())), token()] {
+            assert_eq!(raw_user(&raw, named).as_deref(), Some("alice"));
+        }
+        for named in [certificate(None), certificate(Some(permissions())), token()] {
+            assert_eq!(raw_user(&json, named), None, "it is found by its inbox");
+        }
+        for unnamed in [Passport::Guest, Passport::Anonymous(permissions())] {
+            assert_eq!(raw_user(&raw, unnamed), None);
+        }
+        let rates = Rates { messages: 0, bytes: 0 };
+        let guest = Identity::new(&raw, Passport::Guest, || panic!("it has no name"), rates, Millis(0), |_| 0, None);
+        assert!(guest.grant.is_none());
     }
 }
