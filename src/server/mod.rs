@@ -180,15 +180,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
         queue_budget_bytes = node.settings.outbox_node_bytes_max,
         "serving"
     );
-    let is_exposed = |listener: &config::Listener| listener.proxy_protocol && !listener.address.is_local();
-    if config.proxy.trusted.is_empty()
-        && let Some(listener) = config.listeners.iter().find(|listener| is_exposed(listener))
-    {
-        tracing::warn!(
-            address = %listener.address,
-            "whoever can reach this listener may say that it is a proxy: name those that are in proxy.trusted"
-        );
-    }
+    warn_of_proxies(&config);
     if shares.connections < connections_max {
         tracing::warn!(
             configured = connections_max,
@@ -213,6 +205,19 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let reload = reloads.start().map_err(io_error("cannot start the thread that reads files again"))?;
     wait_for_signal(&requests, &reactors, &reload)?;
     drain(&requests, &reactors, &ready, unix, config.drain.timeout)
+}
+
+/// A listener that believes every peer what it says of its client is told.
+fn warn_of_proxies(config: &Config) {
+    let is_exposed = |listener: &config::Listener| listener.proxy_protocol && !listener.address.is_local();
+    if config.proxy.trusted.is_empty()
+        && let Some(listener) = config.listeners.iter().find(|listener| is_exposed(listener))
+    {
+        tracing::warn!(
+            address = %listener.address,
+            "whoever can reach this listener may say that it is a proxy: name those that are in proxy.trusted"
+        );
+    }
 }
 
 /// Says on stdout where the node listens, in a thread that ends with it: a reader that does not read stops nothing.

@@ -31,7 +31,6 @@ pub fn sockets_without_a_request_are_bounded_for_each_address(reactors: usize) {
     let settings = [EXEMPT_NONE[0], EXEMPT_NONE[1], "--address.half_open_max", "5"];
     let server = Server::with_reactors(reactors, &[&settings[..], &["--limits.handshake_timeout", "5m"]].concat());
     let request = upgrade_request("/", &[]);
-    let before = descriptors(&server);
     let mut half_open: Vec<RawConn> = (0..5)
         .map(|_| {
             let mut conn = RawConn::connect_from(ALICE, server.addr());
