@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use fanfare_testing::nginx::Nginx;
-use fanfare_testing::{Client, PATIENCE, Server, Signal, await_metric, http_ask, metric, temporary_path};
+use fanfare_testing::{Certificates, Client, PATIENCE, Server, Signal, await_metric, http_ask, metric, temporary_path};
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
@@ -33,8 +33,10 @@ macro_rules! suite {
 
 suite! {
     node_ws,
+    node_ws_over_tls,
     python_websockets,
     chromium_console,
+    chromium_console_over_tls,
     chromium_console_behind_a_path_of_nginx,
     chromium_console_on_narrow_screens,
     chromium_console_with_tokens,
@@ -57,6 +59,26 @@ fn node_ws(reactors: usize) {
             })
         );
     }
+}
+
+fn node_ws_over_tls(reactors: usize) {
+    let (server, certificates) = secured(reactors);
+    let script = node_script("node_ws.mjs");
+    let counts = run(with_authority(script, &certificates).arg(format!("wss://{}", server.addr())));
+    assert_eq!((&counts["room_msg"], &counts["raw"], &counts["closed"]), (&json!(1_000), &json!(18), &json!(6)));
+}
+
+/// A server that speaks TLS, and the authority of its certificate.
+fn secured(reactors: usize) -> (Server, Certificates) {
+    let certificates = Certificates::make();
+    let (certificate, key) = (certificates.path("server.pem"), certificates.path("server.key"));
+    let server = Server::with_reactors(reactors, &["--tls.certificate", &certificate, "--tls.key", &key]);
+    (server, certificates)
+}
+
+fn with_authority(mut script: Command, certificates: &Certificates) -> Command {
+    script.env("NODE_EXTRA_CA_CERTS", certificates.path("ca.pem"));
+    script
 }
 
 fn python_websockets(reactors: usize) {
@@ -97,6 +119,12 @@ fn chromium_console(reactors: usize) {
     await_metric(&server, "fanfare_compressions_total", 1);
     let inflated_bytes: u64 = metric(&server, "fanfare_inflated_bytes_total");
     assert!(inflated_bytes > 1_500, "{inflated_bytes} bytes came compressed");
+}
+
+fn chromium_console_over_tls(reactors: usize) {
+    let _alone = one_browser_at_a_time();
+    let (server, _certificates) = secured(reactors);
+    console_works_at(&format!("https://{}", server.addr()));
 }
 
 /// The page finds its server beside itself, wherever a proxy has put both.
