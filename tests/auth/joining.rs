@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_testing::raw::{RawConn, status_of, upgrade_request};
-use fanfare_testing::{Client, Server, await_metric};
+use fanfare_testing::{Client, Server, await_metric, eventually, metric};
 use serde_json::{Value, json};
 
 use super::service::{Reply, Seen, Service};
@@ -271,4 +271,25 @@ pub fn more_rooms_than_there_may_be_are_not_asked_about(reactors: usize) {
     assert_eq!(service.count(), 2);
     client.join("ok.a");
     assert_eq!(service.count(), 3, "a room that it is in takes no other place");
+}
+
+pub fn what_a_waiting_join_holds_is_counted_once(reactors: usize) {
+    const MANY: usize = 500;
+    let service = Service::start(|seen| match by_name(seen) {
+        Reply::Json(status, body) => Reply::Held(status, body),
+        other => other,
+    });
+    let settings = ["--auth.url_timeout", "1m", "--limits.rooms_max", "1000"];
+    let guarded = decided_by(&service, reactors, &settings);
+    let mut client = guarded.connect("alice", json!({}));
+    let rooms: Vec<String> = (0..MANY).map(|room| format!("ok.{room:0>200}")).collect();
+    let held_bytes = || metric(&guarded.server, "fanfare_queue_bytes") as usize;
+    client.send(&json!({"type": "join_room", "roomIds": rooms, "id": 1}));
+    service.await_count(1);
+    let bytes = MANY * 203;
+    eventually("it is counted", || held_bytes() >= bytes);
+    assert!(held_bytes() < bytes + bytes / 2, "{} of {bytes} bytes", held_bytes());
+    service.let_go();
+    assert_eq!(client.until(|message| message["type"] == "ack").len(), MANY + 1);
+    eventually("it is let go of", || held_bytes() == 0);
 }

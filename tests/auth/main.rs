@@ -60,7 +60,8 @@ fanfare_testing::suite! {
         raw_rooms_are_asked_about_by_their_name,
         both_decisions_meet_in_a_raw_room,
         joins_do_not_wait_behind_handshakes,
-        more_rooms_than_there_may_be_are_not_asked_about;
+        more_rooms_than_there_may_be_are_not_asked_about,
+        what_a_waiting_join_holds_is_counted_once;
     key_sets:
         tokens_are_checked_by_keys_of_the_url,
         a_new_key_is_known_at_its_first_token,
