@@ -66,11 +66,14 @@ pub struct Handoff {
 
 impl Handoff {
     /// Gives up a socket with the bytes already read from it, and where they came from: a whole head, or nothing where the
-    /// node has no place for another socket. Where the thread has no place for it either, it is answered 503.
+    /// node has no place for another socket. Where the thread has no place for it either, it is answered 503; one whose TLS
+    /// has not begun is closed.
     pub fn give(&self, socket: tls::Stream<Socket>, read: Vec<u8>, provenance: Provenance) {
         let of_health = path(&read).map(|path| path.starts_with(b"/health/"));
         let guest = Guest { socket, read, provenance };
         match of_health {
+            // Many handshakes would keep those from their answers who ask about health.
+            None if matches!(guest.socket.layer, tls::Layer::Wanted(_)) => refuse(guest.socket),
             None => self.late.give(guest),
             Some(true) => self.health.give(guest),
             Some(false) if self.access.is_admin(&provenance) => self.admin.give(guest),
