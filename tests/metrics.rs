@@ -21,7 +21,7 @@ fn the_page_is_well_formed() {
         let per_reactor =
             page.families.keys().filter(|family| page.samples_of(family).any(|(l, _)| l.contains_key("reactor")));
         let per_reactor: Vec<_> = per_reactor.collect();
-        assert_eq!(per_reactor.len(), 16, "{per_reactor:?}");
+        assert_eq!(per_reactor.len(), 20, "{per_reactor:?}");
         for family in per_reactor {
             let named: BTreeSet<_> = page.samples_of(family).map(|(labels, _)| labels["reactor"].clone()).collect();
             assert_eq!(named, (0..reactors).map(|reactor| reactor.to_string()).collect(), "{family}");

@@ -1,7 +1,7 @@
 //! A way through TLS for clients that have none, so that every test can be run against a server that has it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
@@ -33,7 +33,8 @@ impl TlsTunnel {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        // Of the same port, so that the `Host` of those who come through it is one that the server has.
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), server.port())).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
