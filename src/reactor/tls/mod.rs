@@ -280,9 +280,9 @@ impl<D: Driver> Driver for Tls<D> {
 
     #[inline]
     fn send(&mut self, slot: SlotKey, bytes: &[u8]) -> Sent {
-        match self.get_mut(slot) {
-            None => self.inner.send(slot, bytes),
-            Some(_) => self.seal_and_send(slot, std::iter::once(bytes)),
+        match self.slots.is_empty() {
+            true => self.inner.send(slot, bytes),
+            false => self.send_by_slot(slot, bytes),
         }
     }
 

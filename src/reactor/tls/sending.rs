@@ -81,6 +81,15 @@ impl<D: Driver> Tls<D> {
         }
     }
 
+    /// Apart from the path of a node without TLS, which is all that it would make longer.
+    #[inline(never)]
+    pub(super) fn send_by_slot(&mut self, slot: SlotKey, bytes: &[u8]) -> Sent {
+        match self.get_mut(slot) {
+            None => self.inner.send(slot, bytes),
+            Some(_) => self.seal_and_send(slot, std::iter::once(bytes)),
+        }
+    }
+
     /// Seals and sends as many records as the socket takes at once, or one that is queued.
     pub(super) fn seal_and_send<'b>(&mut self, slot: SlotKey, slices: impl Iterator<Item = &'b [u8]> + Clone) -> Sent {
         let given_bytes: usize = slices.clone().map(<[u8]>::len).sum();
