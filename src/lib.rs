@@ -9,14 +9,14 @@
 //! bench       → auth, client, config, frame, niceness
 //! client      → config
 //! doctor      → config, cgroup, descriptors
-//! server      → backend, cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, descriptors, cgroup,
-//!               niceness, limits
-//! control     → auth, tls, config, loopback, reactor, router, metrics, ids, limits
+//! server      → backend, cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, current,
+//!               descriptors, cgroup, niceness, limits
+//! control     → auth, tls, config, loopback, reactor, router, metrics, ids, current, limits
 //! backend     → config, reactor, auth, metrics, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
 //! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, network, limits
 //! auth        → config, limits
-//! tls         → limits
+//! tls         → current, limits
 //! config      → network, limits
 //! router      → compress, protocol, frame, ids, time, growth, limits
 //! conn        → compress, frame, time, limits
@@ -27,6 +27,7 @@
 //! ids         →
 //! time        → growth
 //! growth      →
+//! current     →
 //! loopback    →
 //! descriptors → limits
 //! cgroup      →
@@ -57,6 +58,7 @@ pub mod compress;
 pub mod config;
 pub mod conn;
 pub mod control;
+pub mod current;
 pub mod descriptors;
 pub mod doctor;
 pub mod frame;

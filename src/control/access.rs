@@ -9,9 +9,10 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{Current, Node};
+use super::Node;
 use crate::auth::ApiKeys;
 use crate::config::Verb;
+use crate::current::Current;
 use crate::loopback::{Ends, RequestLine, is_loopback};
 use crate::reactor::{Provenance, RemoteAddr};
 
@@ -39,12 +40,8 @@ impl Access {
     /// Whether a request may do what is only for loopback.
     pub(super) fn is_loopback(&self, parts: &Parts) -> bool {
         let Some(provenance) = parts.extensions.get::<Provenance>() else { return false };
-        let peer = match provenance.remote {
-            RemoteAddr::Tcp(address) => Some(address),
-            RemoteAddr::Unix => None,
-        };
         let listener = self.listener(provenance).and_then(|listener| listener.address);
-        let ends = Ends { listener, peer, proxied: provenance.proxied };
+        let ends = Ends { listener, peer: provenance.remote.tcp(), proxied: provenance.proxied };
         let line = RequestLine {
             is_http_1_1: parts.version == Version::HTTP_11,
             is_origin_form: parts.uri.authority().is_none(),

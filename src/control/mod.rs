@@ -9,7 +9,6 @@
 
 mod access;
 mod console;
-mod current;
 mod lanes;
 mod metrics;
 mod requests;
@@ -28,12 +27,12 @@ use axum::routing::{MethodRouter, get, post};
 
 pub use access::{Access, BoundListener};
 pub use console::{Minter, Tokens};
-pub use current::Current;
 pub use lanes::{Handoff, Places, start};
 pub use requests::{Busy, ControlWaker, Requests};
 
 use access::Reader;
 
+use crate::current::Current;
 use crate::limits::CONSOLE_REQUEST_BYTES_MAX;
 use crate::metrics::NodeMetrics;
 

@@ -61,9 +61,10 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Instant;
 
-    use super::super::{Access, Current};
+    use super::super::Access;
     use super::*;
     use crate::auth::ApiKeys;
+    use crate::current::Current;
     use crate::metrics::NodeMetrics;
 
     #[test]

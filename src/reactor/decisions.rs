@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::backend::{Asker, Decided, Inquiry, Ticket, Token};
 use super::connection::{Authorizing, Connection, Phase};
-use super::driver::{Driver, RemoteAddr, SlotKey};
+use super::driver::{Driver, SlotKey};
 use super::identity::{AskedRooms, Passport, Pending};
 use super::worker::Worker;
 use crate::auth::{Decision, Denial, Grant, Protocol, Question, RoomDecision, TokenSays, Visitor};
@@ -26,10 +26,7 @@ impl<D: Driver> Worker<D> {
             Some(Target::Raw { room, .. }) => Protocol::Raw(room.clone()),
             Some(Target::Json { .. }) | None => Protocol::Json,
         };
-        let address = match remote {
-            RemoteAddr::Tcp(addr) => Some(addr.ip().to_canonical().to_string()),
-            RemoteAddr::Unix => None,
-        };
+        let address = remote.tcp().map(|address| address.ip().to_canonical().to_string());
         let (origin, certificate_user, forwarded) = (origin.take(), certified.take(), std::mem::take(forwarded));
         let (token, says) = shown.map(|(token, grant)| (token, says(grant))).unzip();
         let visitor = Visitor { protocol, address, origin, certificate_user, token: says, is_open: false };

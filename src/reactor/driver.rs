@@ -77,6 +77,16 @@ pub enum RemoteAddr {
     Unix,
 }
 
+impl RemoteAddr {
+    /// The address, where there is one.
+    pub fn tcp(self) -> Option<SocketAddr> {
+        match self {
+            RemoteAddr::Tcp(address) => Some(address),
+            RemoteAddr::Unix => None,
+        }
+    }
+}
+
 /// Where what a client sends came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provenance {

@@ -126,10 +126,7 @@ impl<D: Driver> Worker<D> {
         if !gate.trusts(provenance.remote) {
             return Ok(provenance);
         }
-        let peer = match provenance.remote {
-            RemoteAddr::Tcp(remote) => Some(remote.ip()),
-            RemoteAddr::Unix => None,
-        };
+        let peer = provenance.remote.tcp().map(|remote| remote.ip());
         let client = match is_unnamed {
             true => None,
             false => client_behind(head, self.settings.head.headers_max, peer, |hop| gate.trusted.contain(hop)),

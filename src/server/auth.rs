@@ -1,13 +1,13 @@
 //! Keys of tokens and of programs, and settings for tokens, as the configuration names them: the files are read here.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::credential_error::CredentialError;
+use super::ms;
 use crate::auth::{Alg, Allowance, ApiGrant, ApiKeys, Auth, Key, Origins, Settings, SigningKey, key_set};
 use crate::backend::{self, Authorities, Desk};
-use crate::config::{self, AuthKey, Config, KeyMaterial, SecretPlace, one_line, read_at_most};
+use crate::config::{self, AuthKey, Config, KeyMaterial, SecretPlace, read_at_most};
 use crate::control::{Minter, Tokens};
 use crate::limits::{KEY_SET_BYTES_MAX, VERIFIER_NICENESS};
 use crate::metrics::BackendMetrics;
@@ -17,24 +17,12 @@ use crate::reactor::{AddressLimits, Addresses, Gate, Jobs, Keyring, ListenerId, 
 /// Largest file with a key, in bytes. A larger one is refused.
 const KEY_FILE_BYTES_MAX: usize = 64 * 1024;
 
-/// What is wrong with a key, where, and what to do, in one line. Holds nothing of the key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuthError(String);
-
-impl fmt::Display for AuthError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&self.0))
-    }
-}
-
-impl std::error::Error for AuthError {}
-
 /// What tokens are checked with; `None` where none is asked for.
 ///
 /// # Errors
 ///
 /// A file that cannot be read, or a key that is none, is weak, or is for another `alg`.
-pub fn load(config: &config::Auth) -> Result<Option<Auth>, AuthError> {
+pub fn load(config: &config::Auth) -> Result<Option<Auth>, CredentialError> {
     match config.is_on() {
         true => Ok(Some(Auth::new(settings(config), keys(config)?))),
         false => Ok(None),
@@ -46,10 +34,10 @@ pub fn load(config: &config::Auth) -> Result<Option<Auth>, AuthError> {
 /// # Errors
 ///
 /// As [`load`].
-pub fn keys(config: &config::Auth) -> Result<Vec<Key>, AuthError> {
+pub fn keys(config: &config::Auth) -> Result<Vec<Key>, CredentialError> {
     let mut keys = config.key.iter().map(key).collect::<Result<Vec<_>, _>>()?;
     if !config.jwks_file.is_empty() {
-        let what = |what: String| AuthError(format!("auth.jwks_file: {:?}: {what}", config.jwks_file));
+        let what = |what: String| CredentialError(format!("auth.jwks_file: {:?}: {what}", config.jwks_file));
         let document = read_at_most(&config.jwks_file, KEY_SET_BYTES_MAX).map_err(what)?;
         keys.extend(key_set(&document).map_err(|error| what(error.to_string()))?.keys);
     }
@@ -74,11 +62,10 @@ impl Entrance {
     /// # Errors
     ///
     /// As [`load`], and a file with certificate authorities that is none.
-    pub(super) fn new(config: &Config, reactors: usize) -> Result<Entrance, AuthError> {
+    pub(super) fn new(config: &Config, reactors: usize) -> Result<Entrance, CredentialError> {
         let mut gate = gate(config);
         let config = &config.auth;
         let origins = origins(config).map(Arc::new);
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         (gate.origins, gate.expiring_before_ms) = (origins, ms(config.expiring_before));
         if !config.is_on() {
             return Ok(Entrance { gate, metrics: None, keyring: None, jobs: None, desk: None });
@@ -132,11 +119,11 @@ fn gate(config: &Config) -> Gate {
     }
 }
 
-fn authorities(config: &config::Auth) -> Result<Authorities, AuthError> {
+fn authorities(config: &config::Auth) -> Result<Authorities, CredentialError> {
     match &*config.url_ca {
         _ if !config.has_tls_url() => Ok(Authorities::none()),
         "" => Ok(Authorities::of_system()),
-        path => Authorities::from_file(path).map_err(|what| AuthError(format!("auth.url_ca: {path:?} {what}"))),
+        path => Authorities::from_file(path).map_err(|what| CredentialError(format!("auth.url_ca: {path:?} {what}"))),
     }
 }
 
@@ -145,16 +132,16 @@ fn authorities(config: &config::Auth) -> Result<Authorities, AuthError> {
 /// # Errors
 ///
 /// A file that cannot be read, or a key that is none, could be guessed, or stands twice; or there is no randomness.
-pub fn api_keys(config: &config::Api) -> Result<ApiKeys, AuthError> {
+pub fn api_keys(config: &config::Api) -> Result<ApiKeys, CredentialError> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| AuthError(format!("cannot get random bytes: {error}")))?;
+    getrandom::fill(&mut seed).map_err(|error| CredentialError(format!("cannot get random bytes: {error}")))?;
     let mut keys = ApiKeys::new(&seed);
     for key in &config.key {
         let (name, path) = match &key.secret {
             SecretPlace::Here(_) => ("secret", String::new()),
             SecretPlace::File(path) => ("secret_file", format!("{path:?}: ")),
         };
-        let fault = |what: String| AuthError(format!("{}: api.key.{name}: {path}{what}", key.place));
+        let fault = |what: String| CredentialError(format!("{}: api.key.{name}: {path}{what}", key.place));
         let secret = match &key.secret {
             SecretPlace::Here(secret) => secret.expose().as_bytes().to_vec(),
             SecretPlace::File(path) => without_line_breaks(read_at_most(path, KEY_FILE_BYTES_MAX).map_err(fault)?),
@@ -170,7 +157,7 @@ pub fn api_keys(config: &config::Api) -> Result<ApiKeys, AuthError> {
 /// # Errors
 ///
 /// As [`load`].
-pub fn tokens(config: &config::Auth) -> Result<Tokens, AuthError> {
+pub fn tokens(config: &config::Auth) -> Result<Tokens, CredentialError> {
     if !config.is_on() {
         return Ok(Tokens::default());
     }
@@ -181,10 +168,9 @@ pub fn tokens(config: &config::Auth) -> Result<Tokens, AuthError> {
         return Ok(tokens);
     };
     let signing = SigningKey::secret(alg, &material(key)?);
-    let signing = signing.map_err(|error| AuthError(format!("{}: auth.key: {error}", key.place)))?;
-    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let signing = signing.map_err(|error| CredentialError(format!("{}: auth.key: {error}", key.place)))?;
     let minter =
-        Minter { key: signing, kid: key.kid.clone(), issuer: text(&config.issuer), audience: text(&config.audience) };
+        Minter { key: signing, kid: key.kid.clone(), issuer: said(&config.issuer), audience: said(&config.audience) };
     Ok(Tokens { minter: Some(Arc::new(minter)), ..tokens })
 }
 
@@ -198,10 +184,10 @@ pub fn origins(config: &config::Auth) -> Option<Origins> {
 /// # Errors
 ///
 /// Its file cannot be read.
-pub fn material(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
+pub fn material(key: &AuthKey) -> Result<Vec<u8>, CredentialError> {
     let file = |name: &str, path: &str| {
         let bytes = read_at_most(path, KEY_FILE_BYTES_MAX);
-        bytes.map_err(|what| AuthError(format!("{}: auth.key.{name}: {path:?}: {what}", key.place)))
+        bytes.map_err(|what| CredentialError(format!("{}: auth.key.{name}: {path:?}: {what}", key.place)))
     };
     match &key.material {
         KeyMaterial::Secret(secret) => Ok(secret.expose().as_bytes().to_vec()),
@@ -219,13 +205,13 @@ fn without_line_breaks(mut secret: Vec<u8>) -> Vec<u8> {
     secret
 }
 
-fn key(key: &AuthKey) -> Result<Key, AuthError> {
+fn key(key: &AuthKey) -> Result<Key, CredentialError> {
     let bytes = material(key)?;
     let kid = key.kid.as_deref();
     let made = match (Alg::find(key.alg), &key.material) {
         (Some(alg), KeyMaterial::Secret(_) | KeyMaterial::SecretFile(_)) => Key::secret(alg, kid, &bytes),
         (Some(alg), KeyMaterial::PublicKey(_) | KeyMaterial::PublicKeyFile(_)) => Key::public_pem(alg, kid, &bytes),
-        (None, _) => return Err(AuthError(format!("{}: auth.key.alg: {} is not known", key.place, key.alg))),
+        (None, _) => return Err(CredentialError(format!("{}: auth.key.alg: {} is not known", key.place, key.alg))),
     };
     made.map_err(|error| {
         let (name, path) = match &key.material {
@@ -235,18 +221,22 @@ fn key(key: &AuthKey) -> Result<Key, AuthError> {
             KeyMaterial::PublicKeyFile(path) => ("public_key_file", Some(path)),
         };
         let path = path.map_or(String::new(), |path| format!("{path:?}: "));
-        AuthError(format!("{}: auth.key.{name}: {path}{error}", key.place))
+        CredentialError(format!("{}: auth.key.{name}: {path}{error}", key.place))
     })
 }
 
+/// A text of the configuration, where an empty one says nothing.
+fn said(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 fn settings(config: &config::Auth) -> Settings {
-    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let default = &config.default;
     Settings {
-        issuer: text(&config.issuer),
-        audience: text(&config.audience),
+        issuer: said(&config.issuer),
+        audience: said(&config.audience),
         anonymous: config.anonymous,
-        leeway_ms: u64::try_from(config.leeway.as_millis()).unwrap_or(u64::MAX),
+        leeway_ms: ms(config.leeway),
         expiry_required: config.expiry_required,
         default: Allowance {
             join: default.join.clone(),

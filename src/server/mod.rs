@@ -5,6 +5,7 @@
 
 pub mod auth;
 mod cores;
+mod credential_error;
 mod listen;
 mod log;
 mod memory;
@@ -21,20 +22,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use auth::{AuthError, Entrance};
+use auth::Entrance;
+use credential_error::CredentialError;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use listen::Listeners;
 use reload::Reloads;
 use signals::Request;
 use socket2::Socket;
-use tls::TlsError;
 use unix::UnixSocket;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{self, Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
-use crate::control::{self, Access, BoundListener, ControlWaker, Current, Requests, Tokens};
+use crate::control::{self, Access, BoundListener, ControlWaker, Requests, Tokens};
+use crate::current::Current;
 use crate::descriptors::{self, Shares};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, CLUSTER_FINISH_MS_MAX};
@@ -70,10 +72,8 @@ pub enum ServeError {
         /// What the system said.
         error: io::Error,
     },
-    /// A key that tokens are checked by is not there, or is none.
-    Auth(AuthError),
-    /// A certificate or its key is not there, or is none.
-    Tls(TlsError),
+    /// A key or a certificate that the configuration names is not there, or is none.
+    Credential(CredentialError),
     /// A core that was asked for is not there.
     Core(usize),
     /// The process may have too few descriptors for a single connection.
@@ -106,8 +106,7 @@ impl fmt::Display for ServeError {
                 "cannot give {address} to the group {group}: {error}; name one with --unix.group that there is, and that \
                  the server's user is in"
             ),
-            ServeError::Auth(error) => write!(f, "{error}"),
-            ServeError::Tls(error) => write!(f, "{error}"),
+            ServeError::Credential(error) => write!(f, "{error}"),
             ServeError::Core(core) => {
                 write!(f, "core {core} is not available to this process: choose others with --pin, or --pin none")
             }
@@ -158,11 +157,11 @@ fn serve(config: Config) -> Result<(), ServeError> {
         return Err(ServeError::Descriptors { limit: descriptors, wanted });
     }
     let requests = signals::catch()?;
-    let entrance = Entrance::new(&config, cores.len()).map_err(ServeError::Auth)?;
+    let entrance = Entrance::new(&config, cores.len()).map_err(ServeError::Credential)?;
     let mut node = Node::new(&config, cores.len(), shares, entrance)?;
-    node.acceptors = tls::load(&config.listeners).map_err(ServeError::Tls)?;
-    let keys = Current::new(auth::api_keys(&config.api).map_err(ServeError::Auth)?);
-    let tokens = Current::new(auth::tokens(&config.auth).map_err(ServeError::Auth)?);
+    node.acceptors = tls::load(&config.listeners).map_err(ServeError::Credential)?;
+    let keys = Current::new(auth::api_keys(&config.api).map_err(ServeError::Credential)?);
+    let tokens = Current::new(auth::tokens(&config.auth).map_err(ServeError::Credential)?);
     let Listeners { sockets, addresses, bound, unix } =
         listen::bind(&config.listeners, cores.len(), &config.tcp, &config.unix)?;
     let loopback_port =
@@ -249,7 +248,7 @@ struct Node {
     ready: Arc<AtomicBool>,
     entrance: Entrance,
     /// What TLS sessions begin with, by listener.
-    acceptors: Vec<Option<Arc<Acceptor>>>,
+    acceptors: Vec<Option<Acceptor>>,
 }
 
 struct Reactors {
@@ -451,7 +450,7 @@ fn user_connections(limits: &config::Limits) -> Option<UserConnections> {
 
 fn history(config: &Config) -> HistorySettings {
     let policy = |bounds: HistoryBounds| {
-        let ttl_ms = u64::try_from(bounds.ttl.as_millis()).unwrap_or(u64::MAX);
+        let ttl_ms = ms(bounds.ttl);
         (bounds.size > 0).then_some(HistoryPolicy { messages_max: bounds.size, ttl_ms })
     };
     let rules = config.clone();

@@ -9,12 +9,11 @@ use std::io;
 
 use crossbeam_channel::{Sender, bounded};
 
-use std::sync::Arc;
-
 use super::{auth, tls};
 use crate::auth::ApiKeys;
 use crate::config;
-use crate::control::{Current, Tokens};
+use crate::control::Tokens;
+use crate::current::Current;
 use crate::reactor::{Keyring, PostOffice};
 use crate::tls::Acceptor;
 
@@ -30,7 +29,7 @@ pub(super) struct Reloads {
     pub(super) post: PostOffice,
     pub(super) listeners: Vec<config::Listener>,
     /// What TLS sessions begin with, by listener.
-    pub(super) acceptors: Vec<Option<Arc<Acceptor>>>,
+    pub(super) acceptors: Vec<Option<Acceptor>>,
 }
 
 impl Reloads {

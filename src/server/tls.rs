@@ -1,43 +1,30 @@
 //! Certificates and keys of the listeners, as the configuration names them: the files are read here, at the start and
 //! again when they are to be read again.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use crate::config::{ClientCertificates, Listener, TlsFiles, one_line, read_at_most};
+use super::credential_error::CredentialError;
+use crate::config::{ClientCertificates, Listener, TlsFiles, read_at_most};
 use crate::tls::{Acceptor, Certificate, Certificates, ClientAuth, authorities, server_config};
 
 /// Largest file with certificates or a key, in bytes. A larger one is refused.
 const PEM_FILE_BYTES_MAX: usize = 1 << 20;
 
-/// What is wrong with a certificate or a key, where, and what to do, in one line. Holds nothing of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsError(String);
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&self.0))
-    }
-}
-
-impl std::error::Error for TlsError {}
-
 /// What each listener begins TLS sessions with; `None` where it speaks no TLS.
 ///
 /// # Errors
 /// A file that cannot be read, or is not what it has to be.
-pub(super) fn load(listeners: &[Listener]) -> Result<Vec<Option<Arc<Acceptor>>>, TlsError> {
-    let acceptor = |config: Option<ServerConfig>| config.map(|config| Arc::new(Acceptor::new(config)));
-    Ok(configs(listeners)?.into_iter().map(acceptor).collect())
+pub(super) fn load(listeners: &[Listener]) -> Result<Vec<Option<Acceptor>>, CredentialError> {
+    Ok(configs(listeners)?.into_iter().map(|config| config.map(Acceptor::new)).collect())
 }
 
 /// Reads the files of all listeners again. Sessions from now on begin with what stands in them; open ones are as they were.
 ///
 /// # Errors
 /// As [`load`]; nothing has changed then.
-pub(super) fn reload(listeners: &[Listener], acceptors: &[Option<Arc<Acceptor>>]) -> Result<(), TlsError> {
+pub(super) fn reload(listeners: &[Listener], acceptors: &[Option<Acceptor>]) -> Result<(), CredentialError> {
     for (acceptor, config) in acceptors.iter().zip(configs(listeners)?) {
         if let (Some(acceptor), Some(config)) = (acceptor, config) {
             acceptor.replace(config);
@@ -46,13 +33,13 @@ pub(super) fn reload(listeners: &[Listener], acceptors: &[Option<Arc<Acceptor>>]
     Ok(())
 }
 
-fn configs(listeners: &[Listener]) -> Result<Vec<Option<ServerConfig>>, TlsError> {
+fn configs(listeners: &[Listener]) -> Result<Vec<Option<ServerConfig>>, CredentialError> {
     let config = |listener: &Listener| listener.tls.as_ref().map(|files| config(listener, files)).transpose();
     listeners.iter().map(config).collect()
 }
 
-fn config(listener: &Listener, files: &TlsFiles) -> Result<ServerConfig, TlsError> {
-    let fault = |what: String| TlsError(format!("TLS of {}: {what}", listener.address));
+fn config(listener: &Listener, files: &TlsFiles) -> Result<ServerConfig, CredentialError> {
+    let fault = |what: String| CredentialError(format!("TLS of {}: {what}", listener.address));
     let pem = |path: &std::path::Path| {
         read_at_most(path, PEM_FILE_BYTES_MAX).map_err(|what| fault(format!("{path:?}: {what}")))
     };

@@ -5,7 +5,7 @@
 //! a listener's sessions share; [`Certificates`] chooses among several by the name that a client asks for (SNI).
 //!
 //! Who drives it: on a reactor the driver layer `reactor::tls`, on the threads of plain HTTP `control`. May import
-//! `limits`; it never sees a descriptor, a clock or a thread.
+//! `current` and `limits`; it never sees a descriptor, a clock or a thread.
 
 mod certificates;
 mod session;

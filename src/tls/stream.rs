@@ -1,32 +1,15 @@
 //! A socket with the TLS that is spoken over it, between the drivers and whoever takes it over.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::ServerConfig;
 
 use super::session::{Session, SessionError};
+use crate::current::Current;
 
-/// What a listener's new sessions are made with. It may be replaced; sessions keep what they began with.
-#[derive(Debug)]
-pub struct Acceptor(RwLock<Arc<ServerConfig>>);
-
-impl Acceptor {
-    /// Begins with this configuration.
-    pub fn new(config: ServerConfig) -> Acceptor {
-        Acceptor(RwLock::new(Arc::new(config)))
-    }
-
-    /// The configuration of the next session.
-    pub fn config(&self) -> Arc<ServerConfig> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Sessions from now on begin with another one.
-    pub fn replace(&self, config: ServerConfig) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-    }
-}
+/// What a listener's new sessions are made with. Another may take its place; sessions keep what they began with.
+pub type Acceptor = Current<ServerConfig>;
 
 /// A session, and its records that were not sent yet.
 #[derive(Debug)]

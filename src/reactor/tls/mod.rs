@@ -9,7 +9,8 @@
 //! A record cannot be taken back once it is begun, and its bytes cannot be sealed again. So where the socket takes only
 //! a part of it, the rest is *owed*, and the worker is told that all but the last byte was taken. It keeps that byte as
 //! it keeps every rest, at the front and unbreakable, and waits, ages and is accounted for as ever; when it sends that
-//! byte again, the layer knows that it is in the record. A stalled connection so costs one record beyond its outbox, which [`Driver::held_bytes`] tells.
+//! byte again, the layer knows that it is in the record. A stalled connection so costs one record beyond its outbox, which
+//! [`Driver::held_bytes`] tells.
 //!
 //! A handshake's signature takes as long as a hundred sends. A turn takes `limits::TLS_HANDSHAKES_PER_TURN` steps of
 //! handshakes; other clients' bytes are kept, within `limits::TLS_HANDSHAKE_BYTES_MAX`, for the next turns.
@@ -22,7 +23,6 @@ mod sending;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 
 use queued::{Queued, Records};
 
@@ -98,7 +98,7 @@ impl SecuredSlot {
 pub struct Tls<D: Driver> {
     inner: D,
     /// By listener; `None` where it speaks no TLS.
-    acceptors: Vec<Option<Arc<Acceptor>>>,
+    acceptors: Vec<Option<Acceptor>>,
     slots: Vec<Option<Box<SecuredSlot>>>,
     /// Opened bytes; empty while they are lent.
     opened: Vec<u8>,
@@ -120,7 +120,7 @@ pub struct Tls<D: Driver> {
 
 impl<D: Driver> Tls<D> {
     /// TLS over `inner`, for the listeners that have an acceptor.
-    pub fn new(inner: D, acceptors: Vec<Option<Arc<Acceptor>>>) -> Tls<D> {
+    pub fn new(inner: D, acceptors: Vec<Option<Acceptor>>) -> Tls<D> {
         Tls {
             inner,
             acceptors,
@@ -170,7 +170,7 @@ impl<D: Driver> Tls<D> {
     fn accepted(&self, accepted: Accepted<D::Stream>) -> Accepted<Stream<D::Stream>> {
         let Accepted { stream: socket, listener, remote } = accepted;
         let acceptor = self.acceptors.get(usize::from(listener.0)).and_then(Option::as_ref);
-        let layer = acceptor.map_or(Layer::Plain, |acceptor| Layer::Wanted(acceptor.config()));
+        let layer = acceptor.map_or(Layer::Plain, |acceptor| Layer::Wanted(acceptor.get()));
         Accepted { stream: Stream { socket, layer }, listener, remote }
     }
 

@@ -127,7 +127,7 @@ impl Echo {
 fn simulate(seed: u64, authority: &Authority) {
     let mut random = fastrand::Rng::with_seed(seed);
     let world = World::new(1, seed);
-    let acceptor = Arc::new(Acceptor::new(authority.config(&[NAME], ClientAuth::None)));
+    let acceptor = Acceptor::new(authority.config(&[NAME], ClientAuth::None));
     let driver = Tls::new(world.driver(0), vec![Some(acceptor), None]);
     let mut echo =
         Echo { driver, sockets: BTreeMap::new(), has_room: BTreeMap::new(), next_slot: 0, ended: Vec::new() };
@@ -187,7 +187,7 @@ fn an_echo_comes_back_whole_over_any_network() {
 fn a_turn_takes_its_share_of_handshakes_and_others_wait() {
     let authority = Authority::new();
     let world = World::new(1, 1);
-    let acceptor = Arc::new(Acceptor::new(authority.config(&[NAME], ClientAuth::None)));
+    let acceptor = Acceptor::new(authority.config(&[NAME], ClientAuth::None));
     let mut driver = Tls::new(world.driver(0), vec![Some(acceptor.clone()), Some(acceptor)]);
     let link =
         Link { socket_bytes_max: 100_000, read_bytes_max: 100_000, send_bytes_max: 100_000, short_writes: false };
@@ -219,7 +219,7 @@ fn a_turn_takes_its_share_of_handshakes_and_others_wait() {
 fn one_client(seed: u64) -> (World, Tls<SimDriver>, Wire, Client) {
     let authority = Authority::new();
     let world = World::new(1, seed);
-    let acceptor = Arc::new(Acceptor::new(authority.config(&[NAME], ClientAuth::None)));
+    let acceptor = Acceptor::new(authority.config(&[NAME], ClientAuth::None));
     let mut driver = Tls::new(world.driver(0), vec![Some(acceptor.clone()), Some(acceptor)]);
     let link =
         Link { socket_bytes_max: 1 << 20, read_bytes_max: 1 << 16, send_bytes_max: 1 << 20, short_writes: false };

@@ -1,4 +1,6 @@
-//! What is read again while the control threads serve.
+//! A value that another may take the place of while threads use it: keys, certificates, what is read again.
+//!
+//! Imports nothing.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,7 +14,7 @@ impl<T> Current<T> {
         Current(Arc::new(RwLock::new(Arc::new(value))))
     }
 
-    /// What is in force now. A request looks once: it sees all of the old or all of the new.
+    /// What is in force now. Who looks once for a request or a connection sees all of the old or all of the new.
     pub fn get(&self) -> Arc<T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
