@@ -418,7 +418,10 @@ proptest! {
         let text = format!(r#"{{"type":"room_msg","roomId":"{text}","content":"{text}"}}"#);
         let _ = parse(&text);
         let ends: Vec<usize> = text.char_indices().map(|(end, _)| end).collect();
-        let end = ends[cut.index(ends.len())];
-        prop_assert_eq!(code(&text[..end]), ErrorCode::BadJson);
+        let start = &text[..ends[cut.index(ends.len())]];
+        // The text may hold `"}`: then a start of it is a whole object.
+        if serde_json::from_str::<serde_json::Value>(start).is_err() {
+            prop_assert_eq!(code(start), ErrorCode::BadJson);
+        }
     }
 }
