@@ -420,7 +420,7 @@ proptest! {
         let ends: Vec<usize> = text.char_indices().map(|(end, _)| end).collect();
         let start = &text[..ends[cut.index(ends.len())]];
         // The text may hold `"}`: then a start of it is a whole object.
-        if serde_json::from_str::<serde_json::Value>(start).is_err() {
+        if serde_json::from_str::<Value>(start).is_err() {
             prop_assert_eq!(code(start), ErrorCode::BadJson);
         }
     }
