@@ -8,9 +8,9 @@
 //! cli         → bench, client, cluster, config, doctor, server, auth, limits
 //! bench       → auth, client, config, frame, niceness
 //! client      → config
-//! doctor      → config, cgroup, descriptors
-//! server      → backend, cluster, config, control, reactor, auth, tls, router, conn, compress, metrics, ids, current,
+//! server      → backend, cluster, config, control, doctor, reactor, auth, tls, router, conn, compress, metrics, ids, current,
 //!               descriptors, cgroup, niceness, limits
+//! doctor      → config, cgroup, descriptors
 //! control     → auth, tls, config, loopback, reactor, router, metrics, ids, current, limits
 //! backend     → config, reactor, auth, metrics, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits

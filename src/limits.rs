@@ -157,6 +157,9 @@ pub const CONSOLE_REQUEST_BYTES_MAX: usize = 1024;
 /// How long such a request may take to come behind its head, in milliseconds; then it is answered 408.
 pub const CONSOLE_BODY_MS_MAX: u64 = 2_000;
 
+/// How long an answer of the doctor stands for all who ask, in milliseconds.
+pub const DOCTOR_MS_MAX: u64 = 5_000;
+
 /// How long a token of the console is good, in seconds. The page gets another before that.
 pub const CONSOLE_TOKEN_S: u64 = 600;
 

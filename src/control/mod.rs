@@ -11,6 +11,7 @@ mod access;
 mod console;
 mod lanes;
 mod metrics;
+mod pages;
 mod requests;
 mod secured;
 mod stats;
@@ -26,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
 pub use access::{Access, BoundListener};
-pub use console::{Minter, Tokens};
+pub use console::{Doctor, Minter, Tokens};
 pub use lanes::{Handoff, Places, start};
 pub use requests::{Busy, ControlWaker, Requests};
 
@@ -49,14 +50,19 @@ pub struct Node {
     pub access: Arc<Access>,
     /// How clients get in.
     pub tokens: Current<Tokens>,
+    /// What the operator's page is told about the machine.
+    pub doctor: Arc<Doctor>,
 }
 
 /// Everything but what is about health.
-fn pages(node: Node) -> Router {
+fn all_but_health(node: Node) -> Router {
     Router::new()
-        .route("/", page(get(console::page)))
+        .route("/", page(get(pages::console)))
+        .route("/operator", page(get(pages::operator)))
+        .route("/assets/{name}", page(get(pages::asset)))
         .route("/console/tokens", page(get(console::tokens)))
         .route("/console/token", post(console::token).layer(DefaultBodyLimit::max(CONSOLE_REQUEST_BYTES_MAX)))
+        .route("/console/doctor", page(get(console::doctor)))
         .route("/ws", page(get(upgrade_required)))
         .route("/raw/{room}", page(get(upgrade_required)))
         .route("/stats", page(get(stats)))

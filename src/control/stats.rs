@@ -61,7 +61,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Instant;
 
-    use super::super::Access;
+    use super::super::{Access, Doctor};
     use super::*;
     use crate::auth::ApiKeys;
     use crate::current::Current;
@@ -81,6 +81,7 @@ mod tests {
             ready: Arc::new(AtomicBool::new(true)),
             access: Arc::new(access),
             tokens: Current::default(),
+            doctor: Arc::new(Doctor::new(String::new)),
         };
         let stats: serde_json::Value = serde_json::from_str(&json(&node)).unwrap();
         assert_eq!(stats["connections"], 3);

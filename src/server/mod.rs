@@ -18,6 +18,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,9 +36,10 @@ use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{self, Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
-use crate::control::{self, Access, BoundListener, ControlWaker, Requests, Tokens};
+use crate::control::{self, Access, BoundListener, ControlWaker, Doctor, Requests, Tokens};
 use crate::current::Current;
 use crate::descriptors::{self, Shares};
+use crate::doctor::{self, Machine};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, CLUSTER_FINISH_MS_MAX};
 use crate::metrics::NodeMetrics;
@@ -247,6 +249,7 @@ struct Node {
     started: Instant,
     ready: Arc<AtomicBool>,
     entrance: Entrance,
+    doctor: Arc<Doctor>,
     /// What TLS sessions begin with, by listener.
     acceptors: Vec<Option<Acceptor>>,
 }
@@ -305,6 +308,7 @@ impl Node {
             started: Instant::now(),
             ready,
             entrance,
+            doctor: Arc::new(Doctor::new(examine_machine(config.clone()))),
             acceptors: Vec::new(),
         })
     }
@@ -322,6 +326,7 @@ impl Node {
             ready: self.ready.clone(),
             access: Arc::new(access),
             tokens,
+            doctor: self.doctor.clone(),
         };
         let Shares { pages, health, .. } = self.shares;
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
@@ -392,6 +397,11 @@ impl Node {
             .map(drop)
             .map_err(io_error("cannot start a reactor's thread"))
     }
+}
+
+/// What `fanfare doctor` says of this machine and configuration.
+fn examine_machine(config: Config) -> impl Fn() -> String {
+    move || doctor::json(&doctor::examine(&Machine::read(Path::new("/")), &config), &config)
 }
 
 fn ms(duration: Duration) -> u64 {

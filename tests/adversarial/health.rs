@@ -9,16 +9,16 @@ use crate::Bystanders;
 const PAGES: usize = 256;
 const READERS: usize = PAGES + 4;
 
-const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+const PAGE: &[u8] = b"GET /assets/pane.js HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// With send buffers as small as a million connections want them, an answer waits for its reader. Those who ask for the
-/// console and do not read it take all places for pages; they are cut after two seconds, and health has places of its
+/// With send buffers as small as a million connections want them, an answer waits for its reader. Those who ask for a
+/// large page and do not read it take all places for pages; they are cut after two seconds, and health has places of its
 /// own.
 pub fn pages_that_nobody_reads_do_not_silence_health(reactors: usize) {
     let server = Server::with_reactors(reactors, &["--tcp.send_buffer", "4KiB"]);
     let mut bystanders = Bystanders::of(&server);
     let before = descriptors(&server);
-    let whole = http_get(&server, "/").body.len();
+    let whole = http_get(&server, "/assets/pane.js").body.len();
     let mut readers: Vec<RawConn> = (0..READERS)
         .map(|_| {
             let mut conn = RawConn::narrow(&server, 2_048);
