@@ -18,10 +18,9 @@ fn the_page_is_well_formed() {
         let page = Page::parse(&answer.body);
         assert_eq!(page.value("fanfare_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
         assert_eq!(page.value("fanfare_ready", &[]), 1.0);
-        let per_reactor =
-            page.families.keys().filter(|family| page.samples_of(family).any(|(l, _)| l.contains_key("reactor")));
-        let per_reactor: Vec<_> = per_reactor.collect();
-        assert_eq!(per_reactor.len(), 20, "{per_reactor:?}");
+        let is_per_reactor = |family: &&String| page.samples_of(family).any(|(l, _)| l.contains_key("reactor"));
+        let per_reactor: Vec<_> = page.families.keys().filter(is_per_reactor).collect();
+        assert!(per_reactor.len() > 20, "{per_reactor:?}");
         for family in per_reactor {
             let named: BTreeSet<_> = page.samples_of(family).map(|(labels, _)| labels["reactor"].clone()).collect();
             assert_eq!(named, (0..reactors).map(|reactor| reactor.to_string()).collect(), "{family}");
@@ -156,28 +155,64 @@ impl Page {
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("a type");
                 assert_eq!(helped.take(), Some(name), "TYPE follows HELP");
-                assert!(["counter", "gauge"].contains(&kind), "{line}");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
                 assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
                 assert!(is_name(name), "{line}");
                 assert_eq!(page.families.insert(name.to_owned(), kind.to_owned()), None, "{name} has one TYPE");
-                current = Some(name.to_owned());
+                current = Some((name.to_owned(), kind == "histogram"));
             } else {
                 let (name, labels, value) = sample(line);
-                assert_eq!(current.as_ref(), Some(&name), "{line}: a sample stands below its family");
+                let (family, is_histogram) = current.as_ref().expect("a sample stands below its family");
+                let suffix = name.strip_prefix(family.as_str());
+                match is_histogram {
+                    true => assert!(matches!(suffix, Some("_bucket" | "_sum" | "_count")), "{line}"),
+                    false => assert_eq!(suffix, Some(""), "{line}: a sample stands below its family"),
+                }
+                assert_eq!(suffix == Some("_bucket"), labels.contains_key("le"), "{line}");
                 assert!(value >= 0.0, "{line}");
                 assert_eq!(page.samples.insert((name, labels), value), None, "{line}: twice");
             }
         }
-        for family in page.families.keys() {
-            let label_sets: BTreeSet<Vec<&String>> =
-                page.samples_of(family).map(|(labels, _)| labels.keys().collect()).collect();
+        for (family, kind) in &page.families {
+            let label_sets: BTreeSet<Vec<&String>> = page
+                .samples_of(family)
+                .map(|(labels, _)| labels.keys().filter(|label| *label != "le").collect())
+                .collect();
             assert_eq!(label_sets.len(), 1, "{family}: all samples have the same labels, and there is one");
+            if kind == "histogram" {
+                page.check_histogram(family);
+            }
         }
         page
     }
 
+    /// Buckets go up to all there is, and each holds those below it.
+    #[track_caller]
+    fn check_histogram(&self, family: &str) {
+        let mut of_each = BTreeMap::<Labels, Vec<(f64, f64)>>::new();
+        for ((_, labels), value) in self.samples.iter().filter(|((name, _), _)| *name == format!("{family}_bucket")) {
+            let mut labels = labels.clone();
+            let end = labels.remove("le").expect("a bucket has an end");
+            of_each.entry(labels).or_default().push((end.parse().expect("an end is a number"), *value));
+        }
+        for (labels, mut buckets) in of_each {
+            buckets.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+            assert!(buckets.is_sorted_by_key(|(_, below)| *below), "{family}{labels:?}: {buckets:?}");
+            let (end, all) = *buckets.last().expect("there is a bucket");
+            assert_eq!((end, all), (f64::INFINITY, self.samples[&(format!("{family}_count"), labels.clone())]));
+            assert!(buckets.len() < 16, "{family} has few");
+            assert!(self.samples.contains_key(&(format!("{family}_sum"), labels)), "{family}");
+        }
+    }
+
+    /// Samples of a family, those of a histogram's parts included.
     fn samples_of(&self, family: &str) -> impl Iterator<Item = (&Labels, f64)> {
-        self.samples.iter().filter(move |((name, _), _)| name == family).map(|((_, labels), value)| (labels, *value))
+        let is_histogram = self.families[family] == "histogram";
+        let is_of = move |name: &str| {
+            let suffix = name.strip_prefix(family);
+            suffix == Some("") || (is_histogram && matches!(suffix, Some("_bucket" | "_sum" | "_count")))
+        };
+        self.samples.iter().filter(move |((name, _), _)| is_of(name)).map(|((_, labels), value)| (labels, *value))
     }
 
     #[track_caller]

@@ -67,11 +67,11 @@ impl Asking {
         };
         let decision = match decided {
             Ok(decision) => decision,
-            Err(Undecided::Withdrawn) => return shared.metrics.count_answer(about, Answered::Withdrawn),
+            Err(Undecided::Withdrawn) => return shared.metrics.answers.count(about, Answered::Withdrawn),
             Err(Undecided::Fault(error)) => {
                 let url = url.as_ref().map(place);
                 tracing::warn!(url, error, "{setting} has decided nothing: who asked is refused");
-                shared.metrics.count_answer(about, Answered::Unavailable);
+                shared.metrics.answers.count(about, Answered::Unavailable);
                 Decision::Denied(Denial::Unavailable)
             }
         };
@@ -89,7 +89,7 @@ impl Asking {
         let body = inquiry.question.body();
         let key = key_of_inquiry(url, &inquiry, &body);
         if let Some(decision) = self.with_cache(|cache, now| cache.find(&key, now)) {
-            shared.metrics.count_answer(about, Answered::Cached);
+            shared.metrics.answers.count(about, Answered::Cached);
             return Ok(decision);
         }
         let is_nameless = is_nameless(&inquiry);
@@ -112,7 +112,7 @@ impl Asking {
             Decision::Rooms(rooms) => rooms.iter().all(|room| room.allow),
             Decision::Denied(_) => false,
         };
-        shared.metrics.count_answer(about, if is_allowed { Answered::Allowed } else { Answered::Refused });
+        shared.metrics.answers.count(about, if is_allowed { Answered::Allowed } else { Answered::Refused });
         Ok(decision)
     }
 

@@ -63,13 +63,13 @@ impl KeySource {
             Ok((keys, skipped)) => {
                 tracing::debug!(url = place(&self.url), keys = keys.len(), skipped, "fetched the key set");
                 self.keyring.fetched(keys, &self.post);
-                self.metrics.count_fetch(Fetch::Good);
+                self.metrics.fetches.count(Fetch::Good);
                 true
             }
             Err((fetch, error)) => {
                 let url = place(&self.url);
                 tracing::warn!(url, error, "auth.jwks_url brought no keys: those of the last time stay");
-                self.metrics.count_fetch(fetch);
+                self.metrics.fetches.count(fetch);
                 false
             }
         }

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
@@ -121,7 +121,6 @@ async fn stats(_: Reader, State(node): State<Node>) -> impl IntoResponse {
     (headers, stats::json(&node))
 }
 
-async fn metrics(_: Reader, State(node): State<Node>) -> impl IntoResponse {
-    let headers = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
-    (headers, metrics::text(&node))
+async fn metrics(_: Reader, State(node): State<Node>, headers: HeaderMap) -> Response {
+    metrics::page(&node, &headers)
 }

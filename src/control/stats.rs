@@ -9,7 +9,7 @@ pub(super) fn json(node: &Node) -> String {
     let connections: u64 = reactors.iter().map(|counts| counts.connections).sum();
     let each: Vec<String> = reactors.iter().map(reactor_json).collect();
     let cluster = node.metrics.cluster.as_ref().map_or_else(String::new, |cluster| {
-        let counts = cluster.read().families().into_iter().map(|(name, _, _, value)| format!("\"{name}\":{value}"));
+        let counts = cluster.read().named().into_iter().map(|(name, value)| format!("\"{name}\":{value}"));
         format!(",\"cluster\":{{{}}}", counts.collect::<Vec<String>>().join(","))
     });
     format!(

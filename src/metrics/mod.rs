@@ -1,0 +1,104 @@
+//! Counters of a node: written by the threads that own them, read by anyone.
+//!
+//! Owns what is counted and how it is kept: counts by the value of a label (`label`), histograms, and what each kind of thread
+//! counts. How it is served, and the one table of all families with their names and help texts, is in `control::metrics`. A
+//! reactor publishes its counts once a turn; other threads count in place.
+
+mod backend;
+mod cluster;
+mod histogram;
+mod label;
+mod reactor;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+pub use backend::{About, Answered, BackendMetrics, Fetch};
+pub use cluster::{ClusterCounts, ClusterMetrics};
+pub use histogram::{Histogram, SCHEMA, Snapshot, Unit};
+pub use label::{Counters, Grid, Label, Tally};
+pub use reactor::{Counts, Ending, Endings, ReactorMetrics, Refusal, Refusals, TlsCounts};
+
+/// Log lines of this process that were dropped: no room was left in the queue, or they could not be written.
+pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// What the reactors of a node share: the counts that bound it, and the metrics of each reactor.
+#[derive(Debug)]
+pub struct NodeMetrics {
+    /// WebSocket connections of the node, those in their handshake included from the moment they are let in.
+    pub connections: AtomicUsize,
+    /// Sockets of the node, whatever they are doing.
+    pub sockets: AtomicUsize,
+    /// Connections whose client may refer to its earlier compressed messages.
+    pub deflate_contexts: AtomicUsize,
+    /// Bytes these may take.
+    pub deflate_bytes: AtomicUsize,
+    /// Of a node of a cluster.
+    pub cluster: Option<ClusterMetrics>,
+    /// Of a node that asks the team's services.
+    pub backend: Option<Arc<BackendMetrics>>,
+    /// One entry a reactor.
+    pub reactors: Vec<ReactorMetrics>,
+}
+
+impl NodeMetrics {
+    /// For a node of so many reactors.
+    pub fn new(reactors: usize) -> NodeMetrics {
+        NodeMetrics {
+            connections: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
+            deflate_contexts: AtomicUsize::new(0),
+            deflate_bytes: AtomicUsize::new(0),
+            cluster: None,
+            backend: None,
+            reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
+        }
+    }
+
+    /// The same, for a node of a cluster.
+    pub fn in_cluster(self) -> NodeMetrics {
+        NodeMetrics { cluster: Some(ClusterMetrics::default()), ..self }
+    }
+
+    /// The same, for a node that asks the team's services.
+    pub fn with_backend(self, backend: Option<Arc<BackendMetrics>>) -> NodeMetrics {
+        NodeMetrics { backend, ..self }
+    }
+
+    /// Takes one of `max` permits of a count; `false` where all are taken.
+    pub fn take_permit(count: &AtomicUsize, max: usize) -> bool {
+        NodeMetrics::take(count, 1, max)
+    }
+
+    /// Gives a permit back.
+    pub fn give_permit(count: &AtomicUsize) {
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes room for one compression context of so many bytes, of `contexts_max` and `bytes_max` in all; `false` where
+    /// there is none.
+    pub fn take_context(&self, bytes: usize, contexts_max: usize, bytes_max: usize) -> bool {
+        if !NodeMetrics::take(&self.deflate_contexts, 1, contexts_max) {
+            return false;
+        }
+        let taken = NodeMetrics::take(&self.deflate_bytes, bytes, bytes_max);
+        if !taken {
+            NodeMetrics::give_permit(&self.deflate_contexts);
+        }
+        taken
+    }
+
+    /// Gives the room of a context back.
+    pub fn give_context(&self, bytes: usize) {
+        NodeMetrics::give_permit(&self.deflate_contexts);
+        self.deflate_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn take(count: &AtomicUsize, amount: usize, max: usize) -> bool {
+        if count.fetch_add(amount, Ordering::Relaxed).saturating_add(amount) <= max {
+            return true;
+        }
+        count.fetch_sub(amount, Ordering::Relaxed);
+        false
+    }
+}
