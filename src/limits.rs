@@ -443,6 +443,27 @@ pub const HTTP_MS_MAX: u64 = 30_000;
 /// Requests of the control thread that wait for topics' homes; one more is refused.
 pub const REQUESTS_MAX: usize = 1_024;
 
+/// Publishes of the HTTP API in one piece of mail; more go in the next, so that a reactor serves its clients between them.
+pub const PUBLISHES_MAX: usize = 128;
+
+/// Bytes of their names and frames from which a piece of mail leaves; it holds one publish of any size.
+pub const PUBLISHES_BYTES_MAX: usize = 32 << 10;
+
+/// Commands of one batch; one more is answered 413.
+pub const API_COMMANDS_MAX: usize = 10_000;
+
+/// Pieces of one batch that wait for what becomes of them; the next goes when the first has come back.
+pub const API_PIECES_MAX: usize = 2;
+
+/// Bytes of bodies that the HTTP API holds; a request whose body goes beyond is answered 429.
+pub const API_BODIES_BYTES_MAX: usize = 64 << 20;
+
+/// How long a body may take to come in whole, in milliseconds; beyond it the request is answered 408.
+pub const API_BODY_MS_MAX: u64 = 20_000;
+
+/// What a client of the HTTP API is told to wait that is answered 429 or 503, in seconds.
+pub const API_RETRY_AFTER_S: u32 = 1;
+
 /// How long the control thread waits where its mail found no room, in milliseconds; then it tries again.
 pub const CONTROL_SPILL_MS: u64 = 1;
 
@@ -465,6 +486,7 @@ const _: () = assert!(REQUEST_BYTES_FREE < EARLY_BYTES_MAX && EARLY_BYTES_MAX <=
 const _: () = assert!(CONTROL_BYTES_MAX < 126, "a control frame has the short length form");
 const _: () = assert!(PARCEL_BYTES_MAX < MAILBOX_BYTES_MAX);
 const _: () = assert!(PARCEL_MAIL_MAX > 0 && MAILBOX_PARCELS > 0 && PARCELS_PER_TURN > 0);
+const _: () = assert!(PUBLISHES_BYTES_MAX < PARCEL_BYTES_MAX && API_COMMANDS_MAX < u32::MAX as usize);
 const _: () = assert!(FRAME_SHARE_BYTES < TURN_BYTES_MAX && READ_BYTES <= TURN_BYTES_MAX);
 const _: () = assert!(BATCH_POOL_BYTES_MAX >= FRAME_SHARE_BYTES);
 const _: () =

@@ -1,6 +1,7 @@
 //! Keys that programs of the operator show, compared so that the time it takes tells nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 use ring::hmac;
@@ -32,7 +33,7 @@ impl ApiGrant {
 pub struct ApiKeys {
     /// Of this process alone: what is held is of no use elsewhere.
     marker: hmac::Key,
-    keys: Vec<(hmac::Tag, ApiGrant)>,
+    keys: Vec<(hmac::Tag, Arc<ApiGrant>)>,
 }
 
 /// Why a key cannot be one. Holds nothing of it.
@@ -92,12 +93,12 @@ impl ApiKeys {
         if self.find(key).is_some() {
             return Err(ApiKeyError::Twice);
         }
-        self.keys.push((hmac::sign(&self.marker, digest(&SHA256, key).as_ref()), grant));
+        self.keys.push((hmac::sign(&self.marker, digest(&SHA256, key).as_ref()), Arc::new(grant)));
         Ok(())
     }
 
     /// What a shown key allows; `None` where it is none. All keys are looked at, each in constant time.
-    pub fn find(&self, shown: &[u8]) -> Option<&ApiGrant> {
+    pub fn find(&self, shown: &[u8]) -> Option<&Arc<ApiGrant>> {
         if shown.len() > API_KEY_BYTES_MAX {
             return None;
         }
@@ -141,7 +142,7 @@ mod tests {
         keys.add(KEY, grant("old", &[Verb::Read])).expect("it is good");
         let next = [KEY, b"!"].concat();
         keys.add(&next, grant("old", &[Verb::Read, Verb::Kick])).expect("several have one name");
-        assert_eq!(keys.find(KEY), Some(&grant("old", &[Verb::Read])));
+        assert_eq!(keys.find(KEY).map(|found| &**found), Some(&grant("old", &[Verb::Read])));
         assert!(keys.find(&next).is_some_and(|grant| grant.may(Verb::Kick) && !grant.may(Verb::Publish)));
         for other in [&KEY[1..], b"", &[KEY, b" "].concat(), &vec![b'a'; API_KEY_BYTES_MAX + 1]] {
             assert_eq!(keys.find(other), None);

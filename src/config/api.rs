@@ -18,6 +18,8 @@ const VERBS: &str = "api.key.verbs";
 pub struct Api {
     /// The keys that programs show, at most [`API_KEYS_MAX`]; several may have one name.
     pub key: Vec<ApiKey>,
+    /// Bytes of the body of a request.
+    pub body_bytes_max: usize,
 }
 
 /// What is for the operator alone.
@@ -77,8 +79,8 @@ impl Verb {
 }
 
 impl Api {
-    pub(super) fn from_values(keys: &[Values]) -> Api {
-        Api { key: keys.iter().map(ApiKey::from_values).collect() }
+    pub(super) fn from_values(from: &Values, keys: &[Values]) -> Api {
+        Api { key: keys.iter().map(ApiKey::from_values).collect(), body_bytes_max: from.size("api.body_bytes_max") }
     }
 }
 

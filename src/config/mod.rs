@@ -373,7 +373,7 @@ impl Config {
                 _ => Log::Auto,
             },
             admin: Admin { loopback: from.switch("admin.loopback") },
-            api: Api::from_values(effective.entries(&API_KEY)),
+            api: Api::from_values(from, effective.entries(&API_KEY)),
             auth: Auth::from_values(from, effective.entries(&AUTH_KEY)),
             limits: Limits::from_values(from),
             address: Address::from_values(from),

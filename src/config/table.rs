@@ -5,7 +5,7 @@
 use super::kind::{Bounds, Kind};
 use super::values::Values;
 use super::{api, auth, listener, room};
-use crate::limits::REACTORS_MAX;
+use crate::limits::{API_BODIES_BYTES_MAX, REACTORS_MAX};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -298,6 +298,12 @@ pub const SETTINGS: &[Setting] = &[
         "true",
         "Let a request that counts as loopback read /metrics and /stats, and let the console make tokens for it; switch it \
          off where a proxy on this machine cannot be told from its users.",
+    ),
+    row(
+        "api.body_bytes_max",
+        bytes(KIB, API_BODIES_BYTES_MAX as u64),
+        "16MiB",
+        "Bytes of the body of one request of the HTTP API; a larger one is answered 413.",
     ),
     row(
         "auth.jwks_file",

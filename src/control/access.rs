@@ -108,7 +108,7 @@ fn is_a_name(host: &HeaderValue) -> bool {
 }
 
 /// The key that a request shows (RFC 6750 §2.1). Of several none counts.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let (field, None) = (fields.next()?, fields.next()) else { return None };
     let (scheme, key) = field.as_bytes().split_at_checked("Bearer ".len())?;

@@ -206,7 +206,7 @@ pub fn start(node: Node, places: Places, requests: Requests) -> io::Result<Hando
     let access = node.access.clone();
     let (pages, page_guests) = Lane::new(places.pages);
     let (admin, admin_guests) = Lane::new(places.admin);
-    let routes = super::all_but_health(node.clone());
+    let routes = super::all_but_health(node.clone(), requests.clone());
     spawn("control", async move {
         join3(serve(routes.clone(), page_guests), serve(routes, admin_guests), requests.run()).await;
     })?;

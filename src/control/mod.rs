@@ -4,10 +4,11 @@
 //! library serves it on a thread of its own, health on another (`lanes`). Every response closes its connection, so that a
 //! client's next request, which may be an upgrade, meets a reactor again. What a request asks of topics goes to their homes
 //! by mail, and is answered by mail (`requests`). Who may see what is not for everybody is in `access`. May import `auth`
-//! and `config` for keys, `loopback`, `metrics`, `limits`, `tls`, and of `router` and `reactor` the messages and the mailbox; it
-//! never touches a reactor.
+//! and `config` for keys, `loopback`, `metrics`, `limits`, `protocol`, `tls`, and of `router` and `reactor` the messages and the
+//! mailbox; it never touches a reactor.
 
 mod access;
+mod api;
 mod console;
 mod lanes;
 mod metrics;
@@ -27,6 +28,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
 pub use access::{Access, BoundListener};
+pub use api::Settings as ApiSettings;
 pub use console::{Doctor, Minter, Tokens};
 pub use lanes::{Handoff, Places, start};
 pub use requests::{Busy, ControlWaker, Requests};
@@ -52,10 +54,13 @@ pub struct Node {
     pub tokens: Current<Tokens>,
     /// What the operator's page is told about the machine.
     pub doctor: Arc<Doctor>,
+    /// What the HTTP API is told to do.
+    pub api: ApiSettings,
 }
 
 /// Everything but what is about health.
-fn all_but_health(node: Node) -> Router {
+fn all_but_health(node: Node, requests: Requests) -> Router {
+    let api = api::routes(node.clone(), requests);
     Router::new()
         .route("/", page(get(pages::console)))
         .route("/operator", page(get(pages::operator)))
@@ -69,6 +74,7 @@ fn all_but_health(node: Node) -> Router {
         .route("/metrics", page(get(metrics)))
         .fallback(nothing)
         .with_state(node)
+        .merge(api)
 }
 
 /// What balancers and supervisors ask. Some do it with `OPTIONS`, and mean the same.

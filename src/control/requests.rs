@@ -1,7 +1,8 @@
 //! The control thread as a peer: requests that wait for topics' homes, and the mailbox that their answers come by.
 //!
 //! ```text
-//!   a request ── ask ─► its topic's home ── one reply by mail ─► mailbox ── run ─► the request goes on
+//!   a request ── ask ──────► its topic's home ── one reply by mail ─► mailbox ── run ─► the request goes on
+//!   many ───── publish ─► a piece for each home, gathered for a turn ──┘
 //! ```
 //!
 //! A request is known by its [`RequestId`], so that a late reply finds only the request that it is for. Requests that
@@ -12,12 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use slab::Slab;
+use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
-use crate::ids::RequestId;
-use crate::limits::{CONTROL_SPILL_MS, REQUESTS_MAX};
+use crate::ids::{PeerId, ReactorId, RequestId};
+use crate::limits::{BATCH_POOL_BYTES_MAX, CONTROL_SPILL_MS, REQUESTS_MAX};
 use crate::reactor::{Mailbox, Parcel, Wake};
-use crate::router::{Homeward, Question, Reply};
+use crate::router::{
+    ApiKeyed, Author, CommandId, Composed, Composer, Draft, Fate, Homeward, PublishMany, Question, Reply, Told,
+};
 
 /// Wakes the control thread; its mailbox needs it before the thread is there.
 #[derive(Debug, Default)]
@@ -46,12 +50,42 @@ struct Desk {
     waiting: Slab<Waiting>,
     /// Requests so far: the generation of the next.
     asked: u32,
+    composer: Composer,
+    /// What is published in this turn, by home. Beside `composer`, kept for its memory where it is empty.
+    publishes: Vec<PublishMany>,
+    /// Pieces that are back, to be filled again.
+    spare: Vec<PublishMany>,
 }
 
 /// A request that has no reply yet.
 struct Waiting {
     generation: u32,
-    reply: oneshot::Sender<Reply>,
+    awaited: Awaited,
+}
+
+/// What a request waits for.
+enum Awaited {
+    Reply(oneshot::Sender<Reply>),
+    Fates(Fates),
+}
+
+/// Publishes of one request.
+struct Fates {
+    each: SmallVec<[Fate; 1]>,
+    /// How many of them are open.
+    open: usize,
+    done: oneshot::Sender<SmallVec<[Fate; 1]>>,
+}
+
+/// One publish of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Publication<'a> {
+    /// Who receivers are told it is from.
+    pub from: &'a str,
+    /// What, and to whom.
+    pub draft: Draft<'a>,
+    /// What a retry is known by.
+    pub key: Option<ApiKeyed<'a>>,
 }
 
 /// What the thread does next.
@@ -67,7 +101,16 @@ enum Rest {
 impl Requests {
     /// None yet. `mailbox` is the control thread's and wakes it by `waker`.
     pub fn new(mailbox: Mailbox, waker: Arc<ControlWaker>, homeward: Homeward) -> Requests {
-        let desk = Desk { mailbox, homeward, waiting: Slab::new(), asked: 0 };
+        let publishes = (0..homeward.reactors()).map(|_| PublishMany::default()).collect();
+        let desk = Desk {
+            mailbox,
+            homeward,
+            waiting: Slab::new(),
+            asked: 0,
+            composer: Composer::default(),
+            publishes,
+            spare: Vec::new(),
+        };
         Requests { desk: Arc::new(Mutex::new(desk)), waker }
     }
 
@@ -82,6 +125,21 @@ impl Requests {
             // It is posted as soon as there is room.
             self.waker.wake();
         }
+        Ok(asked)
+    }
+
+    /// Publishes in this order; the fate of each comes through what is returned, in the same order, which may be dropped.
+    /// What is published in one turn of the thread goes together.
+    ///
+    /// # Errors
+    /// [`Busy`] where `limits::REQUESTS_MAX` requests wait: then nothing is published.
+    pub fn publish<'a>(
+        &self,
+        unix_ms: u64,
+        publications: impl ExactSizeIterator<Item = Publication<'a>>,
+    ) -> Result<oneshot::Receiver<SmallVec<[Fate; 1]>>, Busy> {
+        let asked = self.lock().publish(unix_ms, publications)?;
+        self.waker.wake();
         Ok(asked)
     }
 
@@ -113,35 +171,77 @@ impl fmt::Debug for Requests {
 
 impl Desk {
     fn ask(&mut self, question: Question) -> Result<oneshot::Receiver<Reply>, Busy> {
+        let (reply, asked) = oneshot::channel();
+        let request = self.await_answer(Awaited::Reply(reply))?;
+        let (home, mail) = self.homeward.ask(request, question);
+        self.gather_publishes();
+        self.mailbox.gather(home, mail);
+        Ok(asked)
+    }
+
+    fn publish<'a>(
+        &mut self,
+        unix_ms: u64,
+        publications: impl ExactSizeIterator<Item = Publication<'a>>,
+    ) -> Result<oneshot::Receiver<SmallVec<[Fate; 1]>>, Busy> {
+        let (done, asked) = oneshot::channel();
+        let open = publications.len();
+        let each = std::iter::repeat_n(Fate::Open, open).collect();
+        let request = self.await_answer(Awaited::Fates(Fates { each, open, done }))?;
+        for (index, Publication { from, draft, key }) in (0..).zip(publications) {
+            let Composed { topic, frame, audience: _ } = self.composer.compose(Author { user: from, unix_ms }, draft);
+            let topic = self.homeward.address(topic);
+            let home = usize::from(topic.home.0);
+            self.publishes[home].push(CommandId { request, index }, topic, key, frame);
+            if self.publishes[home].is_full() {
+                self.gather_publishes_for(home);
+            }
+        }
+        self.composer.shrink(BATCH_POOL_BYTES_MAX);
+        Ok(asked)
+    }
+
+    /// What is published goes in front of all that is gathered later.
+    fn gather_publishes(&mut self) {
+        for home in 0..self.publishes.len() {
+            if !self.publishes[home].is_empty() {
+                self.gather_publishes_for(home);
+            }
+        }
+    }
+
+    fn gather_publishes_for(&mut self, home: usize) {
+        let next = self.spare.pop().unwrap_or_default();
+        let full = std::mem::replace(&mut self.publishes[home], next);
+        self.mailbox.gather(PeerId::Reactor(ReactorId(home as u16)), full.into_mail());
+    }
+
+    /// Gives a request its number.
+    fn await_answer(&mut self, awaited: Awaited) -> Result<RequestId, Busy> {
         if self.waiting.len() >= REQUESTS_MAX {
             // Those whose client is gone wait for nothing.
-            self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
+            self.waiting.retain(|_, waiting| !waiting.awaited.is_given_up());
         }
         if self.waiting.len() >= REQUESTS_MAX {
             return Err(Busy);
         }
         self.asked = self.asked.wrapping_add(1);
-        let (reply, asked) = oneshot::channel();
-        let slot = self.waiting.insert(Waiting { generation: self.asked, reply }) as u32;
-        let (home, mail) = self.homeward.ask(RequestId { slot, generation: self.asked }, question);
-        self.mailbox.gather(home, mail);
-        Ok(asked)
+        let slot = self.waiting.insert(Waiting { generation: self.asked, awaited }) as u32;
+        Ok(RequestId { slot, generation: self.asked })
     }
 
     fn turn(&mut self) -> Rest {
         while let Some(parcel) = self.mailbox.take() {
             match parcel {
                 Parcel::Mail(_, mut parcel) => {
-                    for mail in parcel.drain(..) {
-                        let (request, reply) = mail.into_reply();
-                        self.answer(request, reply);
-                    }
+                    parcel.drain(..).for_each(|mail| self.told(mail.into_told()));
                     self.mailbox.give_back(parcel);
                 }
                 // The control thread serves until the process ends.
                 Parcel::Order(_) | Parcel::News(_) => {}
             }
         }
+        self.gather_publishes();
         if !self.mailbox.post() {
             return Rest::Spilled;
         }
@@ -151,23 +251,72 @@ impl Desk {
         }
     }
 
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Reply(request, reply) => self.answer(request, reply),
+            Told::Published(mut many) => {
+                many.fates().filter(|(_, fate)| *fate != Fate::Open).for_each(|(of, fate)| self.settle(of, fate));
+                if self.spare.len() < SPARE_PIECES_MAX {
+                    many.shrink();
+                    self.spare.push(many);
+                }
+            }
+            Told::Fate(of, fate) => self.settle(of, fate),
+        }
+    }
+
     fn answer(&mut self, request: RequestId, reply: Reply) {
-        let slot = request.slot as usize;
-        if self.waiting.get(slot).is_some_and(|waiting| waiting.generation == request.generation) {
+        if self.waits(request)
+            && let Waiting { awaited: Awaited::Reply(asker), .. } = self.waiting.remove(request.slot as usize)
+        {
             // Its client may have gone meanwhile.
-            let _ = self.waiting.remove(slot).reply.send(reply);
+            let _ = asker.send(reply);
+        }
+    }
+
+    /// A publish is done.
+    fn settle(&mut self, CommandId { request, index }: CommandId, fate: Fate) {
+        let slot = request.slot as usize;
+        if !self.waits(request) {
+            return;
+        }
+        let Some(Waiting { awaited: Awaited::Fates(fates), .. }) = self.waiting.get_mut(slot) else { return };
+        fates.each[index as usize] = fate;
+        fates.open -= 1;
+        if fates.open == 0
+            && let Waiting { awaited: Awaited::Fates(Fates { each, open: _, done }), .. } = self.waiting.remove(slot)
+        {
+            let _ = done.send(each);
+        }
+    }
+
+    /// Whether a request waits still: a late answer finds only the one that it is for.
+    fn waits(&self, request: RequestId) -> bool {
+        self.waiting.get(request.slot as usize).is_some_and(|waiting| waiting.generation == request.generation)
+    }
+}
+
+impl Awaited {
+    /// Whether nobody takes the answer any more.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Awaited::Reply(reply) => reply.is_closed(),
+            Awaited::Fates(fates) => fates.done.is_closed(),
         }
     }
 }
 
+/// Pieces of publishes that are kept to be filled again.
+const SPARE_PIECES_MAX: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ConnId, PeerId, ReactorId, Slot};
+    use crate::ids::{ConnId, Slot};
     use crate::reactor::post_office;
     use crate::router::{
-        Answer, Author, Batch, Composed, Composer, Draft, HistoryPolicy, HistorySettings, Kind, NoticeSettings,
-        RoomPolicies, Router, RouterSettings, Sink, Slice,
+        Answer, Batch, HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, Router, RouterSettings, Sink,
+        Slice,
     };
 
     const REACTORS: u16 = 3;
@@ -221,6 +370,7 @@ mod tests {
         /// Carries all mail; how many reactors had some.
         fn run(&mut self) -> usize {
             let mut asked = 0;
+            self.requests.lock().turn();
             for (router, mailbox) in &mut self.routers {
                 let mut taken = 0;
                 while let Some(Parcel::Mail(from, mail)) = mailbox.take() {
@@ -237,12 +387,8 @@ mod tests {
         }
     }
 
-    fn room_msg(room: &str, content: &str) -> Question {
-        let mut composer = Composer::default();
-        let author = Author { user: "api", unix_ms: 5 };
-        let Composed { topic, frame, .. } = composer.compose(author, Draft::RoomMsg { room, content });
-        assert_eq!(topic.kind, Kind::Room);
-        Question::Publish { kind: topic.kind, name: topic.name.to_owned(), frame: frame.into(), key: None }
+    fn room_msg<'a>(room: &'a str, content: &'a str) -> Publication<'a> {
+        Publication { from: "api", draft: Draft::RoomMsg { room, content }, key: None }
     }
 
     #[test]
@@ -250,9 +396,10 @@ mod tests {
         let mut node = Node::new();
         for offset in 1..=3 {
             for room in ["den", "hall", "attic", "cellar"] {
-                let mut asked = node.requests.ask(room_msg(room, "\"hi\"")).unwrap();
+                let mut asked = node.requests.publish(5, [room_msg(room, "\"hi\"")].into_iter()).unwrap();
                 assert_eq!(node.run(), 1, "the home alone is asked");
-                let Ok(Reply::Acked { position: Some(position) }) = asked.try_recv() else { panic!("{room} acks") };
+                let fates = asked.try_recv().expect("it is answered");
+                let [Fate::Acked(Some(position))] = &fates[..] else { panic!("{room} acks") };
                 assert_eq!(position.offset, offset, "{room} counts its own messages");
             }
         }
@@ -274,13 +421,13 @@ mod tests {
         let mut all: Vec<_> = (0..REQUESTS_MAX).map(|_| node.requests.ask(presence()).unwrap()).collect();
         assert_eq!(node.requests.ask(presence()).err(), Some(Busy));
         drop(all.pop());
-        let mut newest = node.requests.ask(room_msg("den", "1")).expect("one has given up");
+        let mut newest = node.requests.publish(5, [room_msg("den", "1")].into_iter()).expect("one has given up");
         // The last finds no room in the home's mailbox at first.
         assert_eq!((node.run(), node.run()), (1, 1));
         let text = r#"{"type":"presence","roomId":"den","count":0,"users":[]}"#;
         for asked in &mut all {
             assert_eq!(asked.try_recv(), Ok(Reply::Message(text.as_bytes().to_vec())));
         }
-        assert!(matches!(newest.try_recv(), Ok(Reply::Acked { .. })), "its slot was another's, which is told nothing");
+        assert!(matches!(newest.try_recv().as_deref(), Ok([Fate::Acked(_)])), "its slot was another's, told nothing");
     }
 }

@@ -61,7 +61,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Instant;
 
-    use super::super::{Access, Doctor};
+    use super::super::{Access, ApiSettings, Doctor};
     use super::*;
     use crate::auth::ApiKeys;
     use crate::current::Current;
@@ -82,6 +82,7 @@ mod tests {
             access: Arc::new(access),
             tokens: Current::default(),
             doctor: Arc::new(Doctor::new(String::new)),
+            api: ApiSettings { body_bytes_max: 1, message_bytes_max: 1, has_tokens: false },
         };
         let stats: serde_json::Value = serde_json::from_str(&json(&node)).unwrap();
         assert_eq!(stats["connections"], 3);

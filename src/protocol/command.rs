@@ -493,7 +493,7 @@ fn integer(value: RawValue<'_>) -> Option<u64> {
 /// message to the next, so that a message full of escapes costs no allocation
 /// for each; nothing is allocated before the first.
 #[derive(Default)]
-struct Decoder {
+pub struct Decoder {
     buffers: Option<Buffers>,
     copy: Vec<u8>,
 }
@@ -502,7 +502,7 @@ impl Decoder {
     /// The string that `string` stands for; `None` if it is longer than
     /// `bytes_max`, or no Unicode text.
     #[inline]
-    fn decode_within<'a>(&mut self, string: RawString<'a>, bytes_max: usize) -> Option<Cow<'a, str>> {
+    pub fn decode_within<'a>(&mut self, string: RawString<'a>, bytes_max: usize) -> Option<Cow<'a, str>> {
         if string.inner.len() > bytes_max * ESCAPE_BYTES_MAX {
             return None;
         }
@@ -512,7 +512,7 @@ impl Decoder {
     /// The string that `string` stands for; `None` if it is no Unicode text,
     /// since an escape in it is half a surrogate pair.
     #[inline]
-    fn decode<'a>(&mut self, string: RawString<'a>) -> Option<Cow<'a, str>> {
+    pub fn decode<'a>(&mut self, string: RawString<'a>) -> Option<Cow<'a, str>> {
         if string.escaped {
             self.decode_escapes(string.inner).map(Cow::Owned)
         } else {

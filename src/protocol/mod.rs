@@ -20,7 +20,7 @@ pub mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Body, Command, Position, Rejection, Request, Rooms, parse};
+pub use command::{Body, Command, Decoder, Position, Rejection, Request, Rooms, parse};
 pub use error::{ERROR_CODES, ErrorCode};
 pub use event::{
     InEpoch, Notice, UserCount, ack, broadcast_content, broadcast_data, error, expiring, forbidden_room, gap, history,

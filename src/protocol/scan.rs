@@ -209,6 +209,131 @@ impl<'a> Elements<'a> {
     }
 }
 
+/// Reads a text from the outside in, each byte once: whoever reads says which objects and arrays it enters, and takes other
+/// values whole. Each value taken may be nested as deeply as a message's.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    text: &'a str,
+    at: usize,
+    /// Nothing of the innermost object or array was read.
+    opened: bool,
+}
+
+impl<'a> Walk<'a> {
+    /// Starts at the text's value.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        let at = skip_space(text.as_bytes(), 0);
+        Self { text, at, opened: true }
+    }
+
+    /// What kind of value begins here, which may turn out to be none.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match byte_at(self.text.as_bytes(), self.at) {
+            b'"' => Kind::PlainString,
+            b'{' => Kind::Object,
+            b'[' => Kind::Array,
+            b'-' | b'0'..=b'9' => Kind::Number,
+            _ => Kind::Literal,
+        }
+    }
+
+    /// Enters the object that begins here.
+    ///
+    /// # Errors
+    /// [`Malformed`] where none does.
+    pub fn enter_object(&mut self) -> Result<(), Malformed> {
+        self.enter(b'{', Fault::ExpectedObject)
+    }
+
+    /// Enters the array that begins here.
+    ///
+    /// # Errors
+    /// [`Malformed`] where none does.
+    pub fn enter_array(&mut self) -> Result<(), Malformed> {
+        self.enter(b'[', Fault::ExpectedArray)
+    }
+
+    /// The name of the object's next member, whose value begins here then; `None` where the object has ended.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    #[inline(always)]
+    pub fn next_member(&mut self) -> Result<Option<RawString<'a>>, Malformed> {
+        if !self.goes_on(b'}')? {
+            return Ok(None);
+        }
+        let start = self.at;
+        let (end, escaped, value) = skip_key(self.text.as_bytes(), start)?;
+        self.at = value;
+        Ok(Some(RawString { inner: &self.text[start + 1..end - 1], escaped }))
+    }
+
+    /// Whether the array has a next element, which begins here then; else the array has ended.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    #[inline]
+    pub fn next_element(&mut self) -> Result<bool, Malformed> {
+        self.goes_on(b']')
+    }
+
+    /// Takes the value that begins here.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    #[inline(always)]
+    pub fn value(&mut self) -> Result<RawValue<'a>, Malformed> {
+        let start = self.at;
+        let (end, kind) = skip_value(self.text.as_bytes(), start)?;
+        self.at = end;
+        self.opened = false;
+        Ok(RawValue { raw: &self.text[start..end], kind })
+    }
+
+    /// The text ends here, but for white space.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it goes on.
+    pub fn end(self) -> Result<(), Malformed> {
+        let bytes = self.text.as_bytes();
+        let at = skip_space(bytes, self.at);
+        match at < bytes.len() {
+            true => malformed(bytes, at, Fault::TrailingText),
+            false => Ok(()),
+        }
+    }
+
+    fn enter(&mut self, open: u8, fault: Fault) -> Result<(), Malformed> {
+        let bytes = self.text.as_bytes();
+        if byte_at(bytes, self.at) != open {
+            return malformed(bytes, self.at, fault);
+        }
+        self.at += 1;
+        self.opened = true;
+        Ok(())
+    }
+
+    /// Whether there is one more in front of `close`, at which it stands then; else it stands behind that.
+    #[inline(always)]
+    fn goes_on(&mut self, close: u8) -> Result<bool, Malformed> {
+        let bytes = self.text.as_bytes();
+        let at = skip_space(bytes, self.at);
+        let next = byte_at(bytes, at);
+        if next == close {
+            (self.at, self.opened) = (at + 1, false);
+            return Ok(false);
+        }
+        self.at = match (std::mem::take(&mut self.opened), next) {
+            (true, _) => at,
+            (false, b',') => skip_space(bytes, at + 1),
+            (false, _) => return malformed(bytes, at, expected_next(close == b'}')),
+        };
+        Ok(true)
+    }
+}
+
 /// The offset, from `from` on, of the first byte that cannot stand in a JSON
 /// string as it is: a quote, a backslash or a control character. The length of
 /// `bytes` if there is none.

@@ -121,6 +121,16 @@ pub fn key_of(user: &str, key: &str) -> String {
     format!("{}:{user}{key}", user.len())
 }
 
+/// Appends the key by which histories know a retry of a publish that was made with an API key of this name. It is that of no
+/// user's publish, which begins with a digit.
+pub(super) fn push_key_of_api(out: &mut String, name: &str, key: &str) {
+    out.push_str("api:");
+    out.push_str(itoa::Buffer::new().format(name.len()));
+    out.push(':');
+    out.push_str(name);
+    out.push_str(key);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,5 +174,8 @@ mod tests {
     fn a_key_is_its_users_own() {
         assert_ne!(key_of("ab", "c"), key_of("a", "bc"));
         assert_eq!(key_of("ab", "c"), "2:abc");
+        let mut of_api = String::new();
+        push_key_of_api(&mut of_api, "ab", "c");
+        assert_eq!(of_api, "api:2:abc");
     }
 }

@@ -7,6 +7,7 @@ use arcstr::ArcStr;
 
 use super::cluster::{FromCluster, ToCluster};
 use super::history::StreamPosition;
+use super::publish_many::PublishMany;
 use super::replies::{Counted, Page, Users};
 use super::retention::Recovery;
 use super::slice::Slice;
@@ -31,6 +32,7 @@ impl Mail {
             Content::Counted(counted) => counted.head.len(),
             Content::Page(page) => size_of_val(page.messages.frames()),
             Content::Users(users) => size_of_val(&users.names[..]),
+            Content::PublishMany(many) | Content::PublishedMany(many) => many.text_bytes(),
             Content::ToCluster(request) => request.bytes(),
             Content::FromCluster(news) => news.bytes(),
             Content::Home(
@@ -111,6 +113,10 @@ pub(super) enum Content {
     Replaced {
         member: ConnId,
     },
+    /// To the home of all its topics.
+    PublishMany(PublishMany),
+    /// The same, back at the control thread.
+    PublishedMany(PublishMany),
     ToCluster(Box<ToCluster>),
     FromCluster(Box<FromCluster>),
     /// Goes behind all that `from` has sent this way, and comes back as `Fenced` behind what became of it.

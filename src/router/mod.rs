@@ -42,6 +42,7 @@ mod mail;
 mod members;
 mod needs;
 mod policy;
+mod publish_many;
 #[cfg(any(test, debug_assertions))]
 mod rebuild;
 mod remote_publish;
@@ -68,7 +69,8 @@ pub use crowd::{Census, Crowd, CrowdKey, Others};
 pub use history::{HistoryPolicy, StreamPosition};
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
 pub use policy::{PolicyOfRoom, RoomPolicies, TopicPolicy};
-pub use requests::{Homeward, Question, Reply};
+pub use publish_many::{AddressedTopic, ApiKeyed, CommandId, Fate, PublishMany};
+pub use requests::{Homeward, Question, Reply, Told};
 pub use retention::HistorySettings;
 pub use sketch::{SKETCH_BYTES, Sketch};
 pub use slice::Slice;
@@ -309,6 +311,8 @@ impl Router {
             Content::Replaced { member } => sink.answer(member, Answer::Replaced),
             Content::Unavailable { to, id } => sink.answer(conn_of(to), Answer::Unavailable { id: id.as_deref() }),
             Content::FromCluster(news) => self.cluster_news(*news, sink),
+            Content::PublishMany(many) => self.publish_many(many, sink),
+            Content::PublishedMany(many) => unreachable!("{many:?} is for the control thread"),
             Content::ToCluster(request) => unreachable!("{request:?} is for the cluster's thread"),
         }
     }
@@ -335,23 +339,37 @@ impl Router {
     #[inline]
     pub fn publish(&mut self, publish: Publish<'_>, id: Option<&str>, sink: &mut impl Sink) {
         let name = self.topics.hashed(publish.topic);
-        if self.topics.home(name) == self.me {
-            let found = self.topics.find(name);
-            if self.routes_at_once(name, found) {
-                if let Some(cluster) = &mut self.cluster {
-                    cluster.remote.push(name, publish.frame);
-                }
-                let position = self.keep_and_fan_out(name, found, &publish, None, sink);
-                if let Some(id) = id {
-                    self.acknowledge(publish.publisher, id, position, sink);
-                }
-                return;
+        if self.topics.home(name) == self.me
+            && let Some(position) = self.publish_at_home(name, &publish, sink)
+        {
+            if let Some(id) = id {
+                self.acknowledge(publish.publisher, id, position, sink);
             }
+            return;
         }
         let Publish { topic: _, frame, exclude, key, publisher } = publish;
         let (key, id) = (key.map(Into::into), id.map(Into::into));
         let published = Published { topic: name.to_key(), frame: frame.into(), exclude, key, publisher, id };
         self.send_home(HomeMail::Publish(Box::new(published)), sink);
+    }
+
+    /// Publishes to a topic that is at home here; its position, if it was put into history. `None` where that can't be done
+    /// at once, and nothing has happened.
+    #[inline]
+    fn publish_at_home(
+        &mut self,
+        name: HashedTopic<'_>,
+        publish: &Publish<'_>,
+        sink: &mut impl Sink,
+    ) -> Option<Option<StreamPosition>> {
+        let found = self.topics.find(name);
+        if !self.routes_at_once(name, found) {
+            return None;
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.remote.push(name, publish.frame);
+        }
+        Some(self.keep_and_fan_out(name, found, publish, None, sink))
     }
 
     /// Whether a publish at the topic's home concerns the members only, here and elsewhere: Redis keeps nothing of it, and

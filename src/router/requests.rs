@@ -1,29 +1,17 @@
 //! What requests of the control thread ask of topics' homes, and what they are told.
 //!
 //! A request asks as a connection does, by the same mail. It is no member of anything, and gets its reply by mail, which
-//! the control thread reads with [`Mail::into_reply`].
+//! the control thread reads with [`Mail::into_told`]. Publishes go in pieces of many ([`PublishMany`]).
 
-use super::history::StreamPosition;
-use super::mail::{Ack, Content, HistoryOf, HomeMail, Mail, PresenceOf, Published};
+use super::mail::{Ack, Content, HistoryOf, HomeMail, Mail, PresenceOf};
+use super::publish_many::{CommandId, Fate, PublishMany};
 use super::topic::{HashedTopic, Kind, TopicHasher, TopicKey, TopicRef};
-use crate::compress::SharedFrame;
-use crate::ids::{PeerId, ReplyTo, RequestId};
+use crate::ids::{PeerId, ReactorId, ReplyTo, RequestId};
 use crate::limits::HISTORY_PAGE_MAX;
 
 /// What a request asks. Each question has one reply.
 #[derive(Debug)]
 pub enum Question {
-    /// Publishes; answered with [`Reply::Acked`].
-    Publish {
-        /// The topic's namespace.
-        kind: Kind,
-        /// Its name there.
-        name: String,
-        /// A whole frame.
-        frame: SharedFrame,
-        /// What a retry by the same publisher is known by.
-        key: Option<String>,
-    },
     /// A page of what a room has kept; answered with `history`.
     History {
         /// The room.
@@ -43,15 +31,21 @@ pub enum Question {
 /// What a request is told.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The publish is routed, or in history.
-    Acked {
-        /// Where the message is, if it was put into history.
-        position: Option<StreamPosition>,
-    },
     /// The JSON text of a message, as a connection would get it without an `id`.
     Message(Vec<u8>),
     /// What it needs Redis for, which does not answer.
     Unavailable,
+}
+
+/// What the control thread is told by mail.
+#[derive(Debug)]
+pub enum Told {
+    /// The one reply to a question.
+    Reply(RequestId, Reply),
+    /// Publishes are routed, but for those whose fate is open.
+    Published(PublishMany),
+    /// What has become of one of those.
+    Fate(CommandId, Fate),
 }
 
 /// Addresses questions to the topics' homes.
@@ -66,17 +60,15 @@ impl Homeward {
         Homeward { hasher: TopicHasher::new(seed, reactors) }
     }
 
+    /// Reactors of the node.
+    pub fn reactors(&self) -> u16 {
+        self.hasher.reactors()
+    }
+
     /// The mail that asks, and whom.
     pub fn ask(&self, request: RequestId, question: Question) -> (PeerId, Mail) {
         let asker = ReplyTo::Request(request);
         let mail = match question {
-            Question::Publish { kind, name, frame, key } => {
-                let topic = self.key(kind, &name);
-                // What is told apart by an id among a connection's commands is told apart by the request.
-                let id = Some(Box::default());
-                let key = key.map(Into::into);
-                HomeMail::Publish(Box::new(Published { topic, frame, exclude: None, key, publisher: asker, id }))
-            }
             Question::History { room, before, limit } => {
                 let room = self.key(Kind::Room, &room);
                 let limit = limit.map_or(HISTORY_PAGE_MAX, |limit| limit.min(HISTORY_PAGE_MAX as u64) as usize);
@@ -92,36 +84,54 @@ impl Homeward {
     }
 
     fn key(&self, kind: Kind, name: &str) -> TopicKey {
-        let topic = TopicRef { kind, name };
-        HashedTopic { kind, hash: self.hasher.hash(topic), name }.to_key()
+        self.hashed(TopicRef { kind, name }).to_key()
+    }
+
+    pub(super) fn hashed<'a>(&self, topic: TopicRef<'a>) -> HashedTopic<'a> {
+        HashedTopic { kind: topic.kind, hash: self.hasher.hash(topic), name: topic.name }
+    }
+
+    pub(super) fn home(&self, topic: HashedTopic<'_>) -> ReactorId {
+        self.hasher.home(topic)
     }
 }
 
 impl Mail {
-    /// What the control thread tells a request.
+    /// What the control thread is told.
     ///
     /// # Panics
     /// Where the mail is for another peer.
-    pub fn into_reply(self) -> (RequestId, Reply) {
-        let text = |write: &dyn Fn(&mut Vec<u8>)| {
+    pub fn into_told(self) -> Told {
+        let text = |to, write: &dyn Fn(&mut Vec<u8>)| {
             let mut out = Vec::new();
             write(&mut out);
-            Reply::Message(out)
+            Told::Reply(request_of(to), Reply::Message(out))
         };
-        let (to, reply) = match self.0 {
+        match self.0 {
+            Content::PublishedMany(many) => Told::Published(many),
             Content::Acked(ack) => {
-                let Ack { to, id: _, position } = *ack;
-                (to, Reply::Acked { position })
+                let Ack { to, id, position } = *ack;
+                Told::Fate(command_of(to, &id), Fate::Acked(position))
             }
-            Content::Unavailable { to, id: _ } => (to, Reply::Unavailable),
-            Content::Page(page) => (page.to, text(&|out| page.write(out))),
-            Content::Users(users) => (users.to, text(&|out| users.write(out))),
-            Content::Counted(counted) => (counted.to, text(&|out| counted.write(out))),
+            Content::Unavailable { to, id: Some(id) } => Told::Fate(command_of(to, &id), Fate::Unavailable),
+            Content::Unavailable { to, id: None } => Told::Reply(request_of(to), Reply::Unavailable),
+            Content::Page(page) => text(page.to, &|out| page.write(out)),
+            Content::Users(users) => text(users.to, &|out| users.write(out)),
+            Content::Counted(counted) => text(counted.to, &|out| counted.write(out)),
             other => panic!("{other:?} is not for a request"),
-        };
-        match to {
-            ReplyTo::Request(request) => (request, reply),
-            ReplyTo::Conn(conn) => panic!("{reply:?} is for {conn:?}"),
         }
     }
+}
+
+fn request_of(to: ReplyTo) -> RequestId {
+    match to {
+        ReplyTo::Request(request) => request,
+        ReplyTo::Conn(conn) => panic!("an answer for {conn:?} came to the control thread"),
+    }
+}
+
+/// A publish of a request carries the index of the command as its id.
+fn command_of(to: ReplyTo, id: &str) -> CommandId {
+    let index = id.parse().expect("a publish of a request has its index as its id");
+    CommandId { request: request_of(to), index }
 }

@@ -158,6 +158,11 @@ impl TopicHasher {
         TopicHasher { state: FixedState::with_seed(seed), reactors }
     }
 
+    /// Reactors of the node.
+    pub(super) fn reactors(&self) -> u16 {
+        self.reactors
+    }
+
     #[inline]
     pub(super) fn hash(&self, topic: TopicRef<'_>) -> TopicHash {
         if topic.kind == Kind::Everyone {

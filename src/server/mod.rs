@@ -36,7 +36,7 @@ use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::compress::WindowBits;
 use crate::config::{self, Config, HistoryBounds};
 use crate::conn::{HeadLimits, MessageLimits};
-use crate::control::{self, Access, BoundListener, ControlWaker, Doctor, Requests, Tokens};
+use crate::control::{self, Access, ApiSettings, BoundListener, ControlWaker, Doctor, Requests, Tokens};
 use crate::current::Current;
 use crate::descriptors::{self, Shares};
 use crate::doctor::{self, Machine};
@@ -240,6 +240,7 @@ fn announce(addresses: &[String]) -> Result<(), ServeError> {
 /// What all reactors of this process share.
 struct Node {
     settings: Settings,
+    api: ApiSettings,
     shares: Shares,
     state: NodeState,
     /// The other nodes, if there are any.
@@ -299,8 +300,14 @@ impl Node {
         let ready = Arc::new(AtomicBool::new(false));
         let jitter_seed = u64::from_ne_bytes(*jitter_seed);
         let settings = settings(config, shares, entrance.gate.clone());
+        let api = ApiSettings {
+            body_bytes_max: config.api.body_bytes_max,
+            message_bytes_max: config.limits.message_bytes_max,
+            has_tokens: config.auth.is_on(),
+        };
         Ok(Node {
             settings,
+            api,
             shares,
             state,
             cluster,
@@ -321,6 +328,7 @@ impl Node {
         tokens: Current<Tokens>,
     ) -> Result<Reactors, ServeError> {
         let node = control::Node {
+            api: self.api.clone(),
             metrics: self.state.metrics.clone(),
             started: self.started,
             ready: self.ready.clone(),

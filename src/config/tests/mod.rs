@@ -168,7 +168,7 @@ fn the_defaults_are_these() {
         open: false,
         log: Log::Auto,
         admin: Admin { loopback: true },
-        api: Api { key: Vec::new() },
+        api: Api { key: Vec::new(), body_bytes_max: 16 << 20 },
         auth: default_auth(),
         limits: Limits {
             connections_max: 50_000,

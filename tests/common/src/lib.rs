@@ -4,6 +4,7 @@
 //! WebSocket through tungstenite's own client side, and permessage-deflate through [`deflate`]; [`raw::RawConn`] writes
 //! bytes that no client library would. Nothing here imports the `fanfare` crate: the tests see only what a client sees.
 
+pub mod api;
 pub mod certificates;
 pub mod client;
 pub mod cluster;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use api::{ApiKey, ask_api};
 pub use certificates::Certificates;
 pub use client::Client;
 pub use cluster::{Cluster, Way};

@@ -1,0 +1,120 @@
+//! `POST /api/v1/publish`, `/private` and `/broadcast`: one message.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::Format;
+use super::command::{Broadcast, Command, Fields, Kind, Private, Publish};
+use super::error::{HEADERS, json_response};
+use super::{Api, ApiError, Caller};
+use crate::protocol::scan::{Malformed, Walk};
+use crate::protocol::{Decoder, ErrorCode};
+use crate::router::Fate;
+
+/// A message is routed or, where history is kept, stored: then with its position.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Accepted<'a> {
+    /// The epoch in which the offset counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) epoch: Option<&'a str>,
+    /// The message's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) offset: Option<u64>,
+}
+
+impl<'a> Accepted<'a> {
+    /// What a publish has come to.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub(super) fn of(fate: &'a Fate) -> Result<Accepted<'a>, ApiError> {
+        match fate {
+            Fate::Acked(Some(position)) => Ok(Accepted { epoch: Some(&position.epoch), offset: Some(position.offset) }),
+            Fate::Acked(None) => Ok(Accepted { epoch: None, offset: None }),
+            Fate::Unavailable => Err(ApiError::unavailable()),
+            Fate::Open => unreachable!("a request is answered when nothing of it is open"),
+        }
+    }
+}
+
+/// Publishes to the members of a room. Needs the verb `publish` and the room.
+#[utoipa::path(
+    post,
+    path = "/api/v1/publish",
+    request_body = Publish,
+    responses((status = 200, description = "Routed, or stored.", body = Accepted), ApiError),
+    security(("key" = [])),
+)]
+pub(super) async fn publish(State(api): State<Api>, caller: Caller, request: Request) -> Result<Response, ApiError> {
+    one(&api, &caller, request, Kind::Publish).await
+}
+
+/// Publishes to every connection of a user. Needs the verb `private` and all rooms.
+#[utoipa::path(
+    post,
+    path = "/api/v1/private",
+    request_body = Private,
+    responses((status = 200, description = "Routed, or stored.", body = Accepted), ApiError),
+    security(("key" = [])),
+)]
+pub(super) async fn private(State(api): State<Api>, caller: Caller, request: Request) -> Result<Response, ApiError> {
+    one(&api, &caller, request, Kind::Private).await
+}
+
+/// Publishes to every connection. Needs the verb `broadcast` and all rooms.
+#[utoipa::path(
+    post,
+    path = "/api/v1/broadcast",
+    request_body = Broadcast,
+    responses((status = 200, description = "Routed.", body = Accepted), ApiError),
+    security(("key" = [])),
+)]
+pub(super) async fn broadcast(State(api): State<Api>, caller: Caller, request: Request) -> Result<Response, ApiError> {
+    one(&api, &caller, request, Kind::Broadcast).await
+}
+
+async fn one(api: &Api, caller: &Caller, request: Request, kind: Kind) -> Result<Response, ApiError> {
+    let body = api.read(request, &[Format::Json]).await?;
+    let command = read(utf8(&body.bytes)?, kind)?;
+    command.check(api, caller)?;
+    let publication = [command.publication(caller)].into_iter();
+    let asked = api.requests.publish(unix_ms(), publication).map_err(|_| ApiError::busy())?;
+    let fates = asked.await.map_err(|_| ApiError::unavailable())?;
+    match &fates[0] {
+        Fate::Acked(None) => Ok((HEADERS, "{}").into_response()),
+        fate => Accepted::of(fate).map(|accepted| json_response(StatusCode::OK, &accepted)),
+    }
+}
+
+fn read(text: &str, kind: Kind) -> Result<Command<'_>, ApiError> {
+    let mut decoder = Decoder::default();
+    let mut walk = Walk::new(text);
+    let fields = Fields::read(&mut walk, &mut decoder).and_then(|fields| walk.end().map(|()| fields));
+    fields.map_err(malformed)?.command(kind, &mut decoder)
+}
+
+/// A body that is no JSON.
+pub(super) fn malformed(malformed: Malformed) -> ApiError {
+    ApiError::wire(ErrorCode::BadJson, format!("the body must be JSON (RFC 8259): {malformed}"))
+}
+
+/// A body as text.
+///
+/// # Errors
+/// `bad_json`.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ApiError> {
+    simdutf8::basic::from_utf8(bytes)
+        .map_err(|_| ApiError::wire(ErrorCode::BadJson, "the body must be JSON in UTF-8 (RFC 8259)"))
+}
+
+/// The time of a message.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
