@@ -8,7 +8,7 @@ use fanfare::conn::{CloseReason, PeerError};
 use fanfare::protocol::ERROR_CODES;
 
 /// Folders whose documents are checked.
-const FOLDERS: &[&str] = &["", "docs", "docs/benchmarks", "docs/internals"];
+const FOLDERS: &[&str] = &["", "deploy", "docs", "docs/benchmarks", "docs/internals"];
 
 #[test]
 fn the_readme_shows_the_examples_as_they_are() {
@@ -125,7 +125,7 @@ fn every_row_of_a_table_has_as_many_cells_as_its_head() {
 /// A path in code quotes, of a folder of the sources, leads to a file or a folder.
 #[test]
 fn paths_in_code_quotes_lead_somewhere() {
-    let folders = ["src/", "tests/", "benches/", "docs/", "examples/", "fuzz/"];
+    let folders = ["src/", "tests/", "benches/", "deploy/", "docs/", "examples/", "fuzz/"];
     let mut paths_count = 0;
     for document in &documents() {
         let text = without_code_blocks(&read(document));

@@ -1,9 +1,10 @@
 //! The wire contract, end to end: the built binary against tungstenite's client, with compression beneath it where that
-//! is what a case is about. One process with one reactor, one with two, one that is spoken to over TLS, and two processes
-//! with a Redis between them to which the clients of a case connect in turn.
+//! is what a case is about. One process with one reactor, one with two, one that is spoken to over TLS, two processes with a
+//! Redis between them to which the clients of a case connect in turn, and the same two behind each proxy of `deploy/`.
 //!
-//! Every case is a function of the way it is served; the list at the end makes four tests of each. What is by nature
-//! about one process is a function of its reactors, and stands in a list of its own with the reason.
+//! Every case is a function of the way it is served; the list at the end makes seven tests of each. What a proxy answers itself,
+//! or changes, is served without one; what is by nature about one process is a function of its reactors. Both stand in lists of
+//! their own with the reason.
 
 mod compression;
 mod connecting;
@@ -19,26 +20,40 @@ mod raw_rooms;
 mod replies;
 mod rooms;
 
-use fanfare_testing::Way;
+use fanfare_testing::{Proxy, Way};
 
 macro_rules! suite {
     (
         any_way { $($module:ident: $($case:ident),* $(,)?;)* }
+        without_proxy { $($near:ident: $($near_case:ident = $near_reason:literal),* $(,)?;)* }
         one_process { $($own:ident: $($own_case:ident = $reason:literal),* $(,)?;)* }
     ) => {
         mod one_reactor {
             $($(#[test] fn $case() { super::$module::$case(super::Way::Reactors(1)); })*)*
+            $($(#[doc = $near_reason] #[test] fn $near_case() { super::$near::$near_case(super::Way::Reactors(1)); })*)*
             $($(#[doc = $reason] #[test] fn $own_case() { super::$own::$own_case(1); })*)*
         }
         mod two_reactors {
             $($(#[test] fn $case() { super::$module::$case(super::Way::Reactors(2)); })*)*
+            $($(#[doc = $near_reason] #[test] fn $near_case() { super::$near::$near_case(super::Way::Reactors(2)); })*)*
             $($(#[doc = $reason] #[test] fn $own_case() { super::$own::$own_case(2); })*)*
         }
         mod secured {
             $($(#[test] fn $case() { super::$module::$case(super::Way::Secured); })*)*
+            $($(#[doc = $near_reason] #[test] fn $near_case() { super::$near::$near_case(super::Way::Secured); })*)*
         }
         mod two_nodes {
             $($(#[test] fn $case() { super::$module::$case(super::Way::TwoNodes); })*)*
+            $($(#[doc = $near_reason] #[test] fn $near_case() { super::$near::$near_case(super::Way::TwoNodes); })*)*
+        }
+        mod behind_nginx {
+            $($(#[test] fn $case() { super::$module::$case(super::Way::Behind(super::Proxy::Nginx)); })*)*
+        }
+        mod behind_haproxy {
+            $($(#[test] fn $case() { super::$module::$case(super::Way::Behind(super::Proxy::Haproxy)); })*)*
+        }
+        mod behind_caddy {
+            $($(#[test] fn $case() { super::$module::$case(super::Way::Behind(super::Proxy::Caddy)); })*)*
         }
     };
 }
@@ -62,11 +77,7 @@ suite! {
             user_ids_are_percent_decoded,
             bad_user_ids_are_refused,
             other_paths_are_not_found,
-            only_our_subprotocol_is_echoed,
-            http_is_served_on_the_same_port,
-            options_is_a_check,
-            a_handshake_without_its_upgrade_is_told_of_proxies,
-            a_request_has_one_host;
+            only_our_subprotocol_is_echoed;
         direct:
             private_msg_reaches_every_connection_of_a_user,
             private_msg_to_oneself_reaches_the_sender_too,
@@ -117,7 +128,6 @@ suite! {
         order:
             a_join_answered_misses_nothing;
         frames:
-            many_messages_in_one_segment,
             messages_byte_by_byte,
             fragments_make_one_message,
             control_frames_between_fragments,
@@ -146,6 +156,20 @@ suite! {
             echoes_come_before_the_close,
             replies_come_before_the_close,
             nothing_counts_behind_the_last_word;
+    }
+    without_proxy {
+        connecting:
+            http_is_served_on_the_same_port =
+                "The counters are for this machine, and the proxies keep them to it.",
+            options_is_a_check =
+                "nginx and Caddy answer `OPTIONS *` themselves.",
+            a_handshake_without_its_upgrade_is_told_of_proxies =
+                "nginx asks for the upgrade where a client has not, and keeps the connection open.",
+            a_request_has_one_host =
+                "Proxies refuse such a request themselves.";
+        frames:
+            many_messages_in_one_segment =
+                "Caddy loses what a client sends before it is answered; RFC 6455 §4.1 has clients wait.";
     }
     one_process {
         connecting:

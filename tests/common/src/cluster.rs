@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::{Certificates, Client, Entrance, Redis, Server, Signal, TlsTunnel, eventually, free_addr, http_get};
+use super::{
+    Certificates, Client, Entrance, Front, Proxy, Redis, Server, Signal, TlsTunnel, eventually, free_addr, http_get,
+};
 
 /// How a case's clients are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum Way {
     Secured,
     /// By two processes with a Redis between them, in turn.
     TwoNodes,
+    /// By the same two processes, through a proxy of `deploy/` with the file that is there.
+    Behind(Proxy),
 }
 
 impl Way {
@@ -26,16 +30,20 @@ impl Way {
             Way::Reactors(count) => Cluster::alone(count, settings),
             Way::Secured => Cluster::secured(2, settings),
             Way::TwoNodes => Cluster::start(2, settings),
+            Way::Behind(proxy) => Cluster::behind(proxy, settings),
         }
     }
 }
 
-/// Nodes, and the Redis that they share. Clients connect to the nodes in turn, or to [`one`](Cluster::at) of them.
+/// Nodes, and the Redis that they share. Clients connect to the nodes in turn, to [`one`](Cluster::at) of them, or, where there
+/// is a proxy, to that.
 pub struct Cluster {
     nodes: Vec<Server>,
     redis: Option<Redis>,
     /// The way to a single node that speaks TLS.
     tunnel: Option<TlsTunnel>,
+    /// The proxy in front of two nodes.
+    front: Option<Front>,
     next: AtomicUsize,
 }
 
@@ -45,7 +53,7 @@ impl Cluster {
     pub fn alone(reactors: usize, settings: &[&str]) -> Cluster {
         let addr = free_addr().to_string();
         let node = Server::with_reactors(reactors, &[&["--listen", &addr], settings].concat());
-        Cluster { nodes: vec![node], redis: None, tunnel: None, next: AtomicUsize::new(0) }
+        Cluster::of(vec![node])
     }
 
     /// A single node that speaks TLS, and a way to it for clients that do not.
@@ -67,6 +75,34 @@ impl Cluster {
         cluster
     }
 
+    /// Two nodes around a Redis of their own, and a proxy in front of them. Returns once all are ready.
+    #[track_caller]
+    pub fn behind(proxy: Proxy, settings: &[&str]) -> Cluster {
+        Cluster::behind_changed(proxy, settings, &[])
+    }
+
+    /// The same with more replacements in the proxy's file.
+    #[track_caller]
+    pub fn behind_changed(proxy: Proxy, settings: &[&str], replacements: &[(&str, &str)]) -> Cluster {
+        let redis = Redis::start();
+        let entries = [free_addr(), free_addr()];
+        let nodes = entries.map(|entry| {
+            let flags = proxy.node_flags(entry);
+            let (direct, url) = (free_addr().to_string(), redis.url());
+            let own: Vec<&str> = flags.iter().map(String::as_str).collect();
+            Server::with_reactors(1, &[&["--listen", &direct, "--redis", &url], &own[..], settings].concat())
+        });
+        let mut cluster = Cluster::of(nodes.into());
+        cluster.redis = Some(redis);
+        cluster.await_ready();
+        cluster.front = Some(Front::changed(proxy, entries, replacements));
+        cluster
+    }
+
+    fn of(nodes: Vec<Server>) -> Cluster {
+        Cluster { nodes, redis: None, tunnel: None, front: None, next: AtomicUsize::new(0) }
+    }
+
     /// So many nodes around a Redis that may be absent. Returns once they listen.
     #[track_caller]
     pub fn around(redis: Redis, nodes: usize, settings: &[&str]) -> Cluster {
@@ -83,7 +119,7 @@ impl Cluster {
             // Nodes need not be alike: every second one has two reactors.
             Server::with_reactors(1 + at % 2, &[&own, settings].concat())
         });
-        Cluster { nodes: nodes.collect(), redis: None, tunnel: None, next: AtomicUsize::new(0) }
+        Cluster::of(nodes.collect())
     }
 
     /// How many nodes there are.
@@ -99,6 +135,12 @@ impl Cluster {
     /// The URL of a request target at the next node.
     pub fn url(&self, path_and_query: &str) -> String {
         format!("ws://{}{path_and_query}", self.next_addr())
+    }
+
+    /// The proxy in front of the nodes.
+    #[track_caller]
+    pub fn front(&self) -> &Front {
+        self.front.as_ref().expect("a cluster behind a proxy")
     }
 
     /// The Redis between the nodes.
@@ -187,7 +229,10 @@ impl Cluster {
 
 impl Entrance for Cluster {
     fn next_addr(&self) -> SocketAddr {
-        self.at(self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len())
+        match &self.front {
+            Some(front) => front.addr(),
+            None => self.at(self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len()),
+        }
     }
 
     fn addrs(&self) -> Vec<SocketAddr> {
