@@ -6,29 +6,29 @@ use serde_json::{Value, json};
 use super::{publisher, server};
 
 pub(super) fn a_batch_is_published_in_order_and_answered_in_order(reactors: usize) {
-    let key = ApiKey::for_rooms("backend", "publish private", "den hall");
+    let key = ApiKey::for_rooms("backend", "publish private", "r.*");
     let server = server(reactors, &[&key], &["--limits.message_bytes_max", "1KiB"]);
     let mut bob = Client::connect(&server, "bob");
-    bob.join("den");
-    bob.join("hall");
+    bob.join("r.den");
+    bob.join("r.hall");
     let large = "x".repeat(1_100);
     let commands = json!({"commands": [
-        {"publish": {"roomId": "den", "content": 1}},
-        {"publish": {"roomId": "den"}},
+        {"publish": {"roomId": "r.den", "content": 1}},
+        {"publish": {"roomId": "r.den"}},
         {"private": {"toUser": "bob", "content": 1}},
         {"broadcast": {"content": 1}},
         {"publish": {"roomId": "attic", "content": 1}},
-        {"publish": {"roomId": "den", "content": large}},
+        {"publish": {"roomId": "r.den", "content": large}},
         {"join": {}},
-        {"publish": {"roomId": "den", "content": 1}, "private": {"toUser": "bob", "content": 1}},
+        {"publish": {"roomId": "r.den", "content": 1}, "private": {"toUser": "bob", "content": 1}},
         {"publish": 5},
         5,
-        {"publish": {"roomId": "den", "content": 1, "item": "a"}},
+        {"publish": {"roomId": "r.den", "content": 1, "item": "a"}},
         {"publish": {"roomId": "", "content": 1}},
-        {"publish": {"roomId": "hall", "content": 2}},
-        {"publish": {"roomId": "den", "content": 3, "key": ""}},
-        {"publish": {"roomId": "den", "content": 4, "from": 5}},
-        {"publish": {"roomId": "den", "content": 5}},
+        {"publish": {"roomId": "r.hall", "content": 2}},
+        {"publish": {"roomId": "r.den", "content": 3, "key": ""}},
+        {"publish": {"roomId": "r.den", "content": 4, "from": 5}},
+        {"publish": {"roomId": "r.den", "content": 5}},
     ]});
     let answer = key.post(&server, "/api/v1/batch", &commands.to_string()).json();
     let codes: Vec<Value> =
@@ -60,10 +60,10 @@ pub(super) fn a_batch_is_published_in_order_and_answered_in_order(reactors: usiz
     let of = |room: &str| -> Vec<&Value> {
         contents.iter().filter(|(of, _)| of == room).map(|(_, content)| content).collect()
     };
-    assert_eq!((of("den"), of("hall")), (vec![&json!(1), &json!(5)], vec![&json!(2)]));
+    assert_eq!((of("r.den"), of("r.hall")), (vec![&json!(1), &json!(5)], vec![&json!(2)]));
     bob.barrier();
     assert_eq!(key.post(&server, "/api/v1/batch", r#"{"commands":[]}"#).json(), json!({"results": []}));
-    let last_wins = r#"{"commands":[5],"commands":[{"publish":{"roomId":"den","content":9}}]}"#;
+    let last_wins = r#"{"commands":[5],"commands":[{"publish":{"roomId":"r.den","content":9}}]}"#;
     assert_eq!(key.post(&server, "/api/v1/batch", last_wins).json(), json!({"results": [{}]}));
     assert_eq!(bob.expect_type("room_msg")["content"], 9);
 }

@@ -1,6 +1,7 @@
 //! The HTTP API against the built server: what programs publish, and what they are refused with.
 
 mod batches;
+mod document;
 mod publishing;
 mod refusals;
 

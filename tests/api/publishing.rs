@@ -1,6 +1,6 @@
 //! Single messages.
 
-use fanfare_testing::{ApiKey, Client, Cluster, Redis};
+use fanfare_testing::{ApiKey, Client, Cluster};
 use serde_json::json;
 
 use super::{publisher, server};
@@ -95,7 +95,7 @@ pub(super) fn contents_are_passed_on_as_the_same_text(reactors: usize) {
 pub(super) fn history_gives_positions_and_knows_retries(reactors: usize) {
     let (key, other) = (publisher(), ApiKey::new("other", "publish"));
     let next = ApiKey::new("backend", "publish");
-    let server = server(reactors, &[&key, &other, &next], &["--history.size", "10"]);
+    let server = server(reactors, &[&key, &other, &next], &["--room", "match=*,history.size=10"]);
     knows_retries(&server, &key, &other, &next);
 }
 
@@ -125,12 +125,11 @@ fn knows_retries(server: &dyn fanfare_testing::Entrance, key: &ApiKey, other: &A
 #[test]
 fn in_a_cluster_an_answer_means_stored() {
     let (key, other, next) = (publisher(), ApiKey::new("other", "publish"), ApiKey::new("backend", "publish"));
-    let mut settings = vec!["--history.size", "10", "--reactors", "2"];
+    let mut settings = vec!["--room", "match=*,history.size=1000"];
     for key in [&key, &other, &next] {
         settings.extend(["--api.key", key.settings()]);
     }
-    let mut cluster = Cluster::around(Redis::start(), 2, &settings);
-    cluster.await_ready();
+    let mut cluster = Cluster::start(2, &settings);
     knows_retries(&cluster, &key, &other, &next);
     let mut bob = Client::connect(&cluster.at(1), "bob");
     bob.join("hall");

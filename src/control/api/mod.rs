@@ -98,6 +98,7 @@ pub(super) fn routes(node: Node, requests: Requests) -> Router {
     routes
         .method_not_allowed_fallback(not_allowed)
         .route("/api", axum::routing::any(nothing))
+        .route("/api/", axum::routing::any(nothing))
         .route("/api/{*rest}", axum::routing::any(nothing))
         .with_state(api)
 }

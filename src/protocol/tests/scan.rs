@@ -1,5 +1,5 @@
 use super::super::NESTING_MAX;
-use super::super::scan::{Elements, Fault, Kind, Malformed, Members, RawValue, find_special};
+use super::super::scan::{Elements, Fault, Kind, Malformed, Members, RawValue, Walk, find_special};
 use proptest::prelude::*;
 use serde_json::value::RawValue as SerdeRaw;
 use serde_json::{Map, Number, Value};
@@ -22,6 +22,33 @@ fn elements(text: &str) -> Result<Vec<RawValue<'_>>, Malformed> {
         found.push(element);
     }
     Ok(found)
+}
+
+/// The same as [`members`], read from the outside in.
+fn walked(text: &str) -> Result<Vec<(&str, &str)>, Malformed> {
+    let mut walk = Walk::new(text);
+    let mut found = Vec::new();
+    walk.enter_object()?;
+    while let Some(name) = walk.next_member()? {
+        found.push((name.inner, walk.value()?.raw));
+    }
+    walk.end().map(|()| found)
+}
+
+/// The same as [`elements`] of arrays that are elements of an array.
+fn walked_rows(text: &str) -> Result<Vec<Vec<&str>>, Malformed> {
+    let mut walk = Walk::new(text);
+    let mut rows = Vec::new();
+    walk.enter_array()?;
+    while walk.next_element()? {
+        walk.enter_array()?;
+        let mut row = Vec::new();
+        while walk.next_element()? {
+            row.push(walk.value()?.raw);
+        }
+        rows.push(row);
+    }
+    walk.end().map(|()| rows)
 }
 
 fn fault(text: &str) -> (Fault, usize) {
@@ -49,6 +76,18 @@ fn spans_are_the_untouched_input() {
         ("e", "\"é😀\u{7f}\""),
     ];
     assert_eq!(members(text).unwrap(), expected);
+}
+
+#[test]
+fn a_walk_enters_what_it_is_told_to_and_each_value_may_be_as_deep_as_a_messages() {
+    let deep = format!("{}{}", "[".repeat(128), "]".repeat(128));
+    let text = format!("  [ [1 , {deep}] ,[],[ \"]\"]] ");
+    assert_eq!(walked_rows(&text), Ok(vec![vec!["1", &deep], vec![], vec!["\"]\""]]));
+    let too_deep = format!("[[[{deep}]]]");
+    assert_eq!(walked_rows(&too_deep).map_err(|malformed| malformed.fault), Err(Fault::TooDeep));
+    for text in ["", "[", "[[", "[[]", "[[],]", "[[]]]", "[1]", "[[1,]]", "[[1 2]]", "[[],[}", "{}", "[[1]] x"] {
+        assert!(walked_rows(text).is_err(), "{text:?}");
+    }
 }
 
 #[test]
@@ -341,6 +380,7 @@ fn depth(text: &str) -> u32 {
 fn assert_agreement(text: &str) {
     let expected = serde_accepts(text) && depth(text) <= NESTING_MAX;
     assert_eq!(members(text).is_ok(), expected, "{text:?}");
+    assert_eq!(walked(text), members(text), "{text:?}");
 }
 
 proptest! {
@@ -393,5 +433,6 @@ proptest! {
     fn garbage_never_panics(text: String) {
         let _ = members(&text);
         let _ = elements(&text);
+        let _ = walked_rows(&text);
     }
 }

@@ -21,7 +21,7 @@ impl ApiKey {
         ApiKey::for_rooms(name, verbs, "*")
     }
 
-    /// A key that is good for these rooms, patterns with blanks between them.
+    /// A key that is good for the rooms of a pattern.
     pub fn for_rooms(name: &str, verbs: &str, rooms: &str) -> ApiKey {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let secret = format!("a-key-of-the-tests-of-more-than-32-bytes-{}", MADE.fetch_add(1, Ordering::Relaxed));
