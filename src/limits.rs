@@ -145,6 +145,9 @@ pub const REACTOR_DESCRIPTORS: u64 = 3;
 /// Listeners of a node, all sources together; a configuration with more is refused.
 pub const LISTENERS_MAX: usize = 64;
 
+/// Listening sockets that a process takes from who has started it; with more it does not start.
+pub const INHERITED_MAX: usize = 1024;
+
 /// Keys of the operator's programs, all sources together; a configuration with more is refused.
 pub const API_KEYS_MAX: usize = 100;
 
@@ -395,14 +398,34 @@ pub const CLUSTER_RETRY_MS_MAX: u64 = 1_500;
 /// How long a topic stays subscribed without a member, in milliseconds, in case one comes back.
 pub const CLUSTER_LINGER_MS: u64 = 5_000;
 
-/// Connections told to go away per turn of a draining reactor: the rest follow `DRAIN_PACE_MS` later.
+/// Connections told to go away per turn of a draining reactor, at most: the rest follow `DRAIN_PACE_MS` later.
 pub const DRAIN_CLOSES_PER_TURN: usize = 512;
+
+/// The same at least, however much time there is.
+pub const DRAIN_CLOSES_PER_TURN_MIN: usize = 16;
+
+/// Slots that a draining reactor looks at in one turn for those; the others in the next turns.
+pub const DRAIN_SLOTS_PER_TURN: u32 = 16_384;
+
+/// How long a client that connected right before a drain has to say its request, in milliseconds.
+pub const DRAIN_HANDSHAKE_MS: u64 = 1_000;
 
 /// Pause between two such groups, in milliseconds.
 pub const DRAIN_PACE_MS: u64 = 10;
 
-/// Width of the reconnect hint in a 1001 close, in milliseconds: each client gets a random one below it.
-pub const RETRY_MS_MAX: u64 = 5_000;
+/// What a supervisor allows a process that goes away beyond `drain.delay` and `drain.timeout`, in milliseconds: its last
+/// words to Redis, and its log.
+pub const STOP_SPARE_MS: u64 = 5_000;
+
+/// Clients of a node that goes away come back at this rate: so the reconnect hints of 1001 are spread.
+pub const RETURNS_PER_SECOND: u64 = 5_000;
+
+/// Width of the reconnect hint in a 1001 close, in milliseconds, for a node without clients: each client gets a random one
+/// below this, and what its number needs beyond.
+pub const RETRY_MS_MIN: u64 = 1_000;
+
+/// What the number of clients adds to it, in milliseconds, at most: three million clients.
+pub const RETRY_SPREAD_MS_MAX: u64 = 600_000;
 
 /// What a client that is refused with 503 is told to wait, at most, in seconds: each gets a random time.
 pub const RETRY_AFTER_S_MAX: u32 = 10;
@@ -466,6 +489,13 @@ pub const API_RETRY_AFTER_S: u32 = 1;
 
 /// How long the control thread waits where its mail found no room, in milliseconds; then it tries again.
 pub const CONTROL_SPILL_MS: u64 = 1;
+
+/// How often it is looked whether a reactor that was asked has turned, in milliseconds.
+pub const PULSE_LOOK_MS: u64 = 5;
+
+/// How long an answer whether the node lives waits for its reactors, in milliseconds; below what probes wait. One that has
+/// not turned by then is judged by how long it has been silent.
+pub const PULSE_MS_MAX: u64 = 500;
 
 /// Log lines that wait to be written, for a slow reader of stderr; one more is dropped and counted.
 pub const LOG_QUEUE_LINES_MAX: usize = 4_096;

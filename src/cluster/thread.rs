@@ -268,7 +268,7 @@ impl Thread {
                     }
                     self.mailbox.give_back(parcel);
                 }
-                Parcel::Order(Order::Drain) | Parcel::News(_) => {}
+                Parcel::Order(Order::Drain { .. }) | Parcel::News(_) => {}
                 Parcel::Order(Order::Finish) => self.is_finishing = true,
             }
         }

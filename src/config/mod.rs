@@ -107,6 +107,8 @@ pub struct Config {
     pub room: Vec<RoomRule>,
     /// The other nodes.
     pub redis: Redis,
+    /// When the server is live.
+    pub health: Health,
     /// The end of the server's life.
     pub drain: Drain,
     /// Options of the sockets.
@@ -287,10 +289,19 @@ pub struct Redis {
     pub prefix: String,
 }
 
+/// When the server is live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Time that a reactor may be in one turn.
+    pub stall_max: Duration,
+}
+
 /// The end of the server's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
-    /// Time from SIGTERM until the connections that are left are cut.
+    /// Time from SIGTERM until the drain begins.
+    pub delay: Duration,
+    /// Time from there until the connections that are left are cut.
     pub timeout: Duration,
 }
 
@@ -409,7 +420,8 @@ impl Config {
                 tls_ca: from.text("redis.tls_ca").to_owned(),
                 prefix: from.text("redis.prefix").to_owned(),
             },
-            drain: Drain { timeout: from.duration("drain.timeout") },
+            health: Health { stall_max: from.duration("health.stall_max") },
+            drain: Drain { delay: from.duration("drain.delay"), timeout: from.duration("drain.timeout") },
             tcp: Tcp {
                 nodelay: from.switch("tcp.nodelay"),
                 send_buffer: from.size("tcp.send_buffer"),

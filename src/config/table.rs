@@ -574,7 +574,26 @@ pub const SETTINGS: &[Setting] = &[
         "PEM file with the certificate authorities that certificates of Redis are checked against; empty is the system's.",
     ),
     row("redis.prefix", PREFIX, "fanfare", "What the names of channels and keys in Redis start with."),
-    row("drain.timeout", duration(0, HOUR), "10s", "Time from SIGTERM until the connections that are left are cut."),
+    row(
+        "health.stall_max",
+        duration(10, HOUR),
+        "5s",
+        "Time that a reactor may be in one turn; beyond it /health/live answers 503 and names it.",
+    ),
+    row(
+        "drain.delay",
+        duration(0, HOUR),
+        "0s",
+        "Time from SIGTERM, when /health/ready turns 503, until the drain begins; meanwhile the node serves as before, so that \
+         balancers take it out first. SIGINT does not wait.",
+    ),
+    row(
+        "drain.timeout",
+        duration(0, HOUR),
+        "10s",
+        "Time from the beginning of the drain until the connections that are left are cut; closes are spread over three \
+         quarters of it at most.",
+    ),
     row("tcp.nodelay", Kind::Bool, "true", "Send small segments at once (TCP_NODELAY)."),
     row(
         "tcp.send_buffer",

@@ -19,7 +19,7 @@ mod stats;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -36,8 +36,9 @@ pub use requests::{Busy, ControlWaker, Requests};
 use access::Reader;
 
 use crate::current::Current;
-use crate::limits::CONSOLE_REQUEST_BYTES_MAX;
+use crate::limits::{CONSOLE_REQUEST_BYTES_MAX, PULSE_LOOK_MS, PULSE_MS_MAX};
 use crate::metrics::NodeMetrics;
+use crate::reactor::{Pulse, Silence};
 
 /// What the control thread knows of the node.
 #[derive(Clone, Debug)]
@@ -48,6 +49,10 @@ pub struct Node {
     pub started: Instant,
     /// Whether new connections are welcome: not before all reactors run, nor once the node goes away.
     pub ready: Arc<AtomicBool>,
+    /// Whether its reactors turn.
+    pub pulse: Arc<Pulse>,
+    /// How long a reactor may be silent that is asked to turn.
+    pub stall_max: Duration,
     /// Who is shown what is not for everybody.
     pub access: Arc<Access>,
     /// How clients get in.
@@ -109,8 +114,27 @@ async fn upgrade_required() -> Response {
     (StatusCode::UPGRADE_REQUIRED, headers, body).into_response()
 }
 
-async fn live() -> &'static str {
-    "live\n"
+/// Every reactor is asked to turn. One that has been silent for too long is named: its connections hang, however well this
+/// thread does.
+async fn live(State(node): State<Node>) -> (StatusCode, String) {
+    let asked = Instant::now();
+    node.pulse.ask(asked);
+    loop {
+        let now = Instant::now();
+        let silent = node.pulse.silent(now);
+        if silent.is_empty() {
+            return (StatusCode::OK, "live\n".to_owned());
+        }
+        let stalled = silent.iter().find(|silence| silence.lasts >= node.stall_max);
+        if let Some(Silence { reactor, lasts }) = stalled {
+            let body = format!("not live: reactor {} has not turned for {} ms\n", reactor.0, lasts.as_millis());
+            return (StatusCode::SERVICE_UNAVAILABLE, body);
+        }
+        if now - asked >= Duration::from_millis(PULSE_MS_MAX) {
+            return (StatusCode::OK, "live, and busy\n".to_owned());
+        }
+        tokio::time::sleep(Duration::from_millis(PULSE_LOOK_MS)).await;
+    }
 }
 
 async fn ready(State(node): State<Node>) -> (StatusCode, &'static str) {

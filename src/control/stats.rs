@@ -59,13 +59,14 @@ fn reactor_json(counts: &Counts) -> String {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::super::{Access, ApiSettings, Doctor};
     use super::*;
     use crate::auth::ApiKeys;
     use crate::current::Current;
     use crate::metrics::NodeMetrics;
+    use crate::reactor::{Pulse, post_office};
 
     #[test]
     fn statistics_are_json_with_one_entry_a_reactor() {
@@ -76,6 +77,8 @@ mod tests {
         metrics.reactors[1].publish(&counts);
         let access = Access { listeners: Vec::new(), keys: Current::new(ApiKeys::new(&[0; 32])), loopback: false };
         let node = Node {
+            pulse: Arc::new(Pulse::new(post_office(Vec::new()).0, metrics.clone())),
+            stall_max: Duration::ZERO,
             metrics,
             started: Instant::now(),
             ready: Arc::new(AtomicBool::new(true)),

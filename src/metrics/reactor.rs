@@ -221,6 +221,11 @@ impl ReactorMetrics {
         self.counts.read()
     }
 
+    /// Turns of this reactor's loop. Read with what the turn before has published.
+    pub fn turns(&self) -> u64 {
+        self.counts.turns.load(Ordering::Relaxed)
+    }
+
     /// Bytes in this reactor's queues.
     pub fn queue_bytes(&self) -> u64 {
         self.counts.queue_bytes.load(Ordering::Relaxed)

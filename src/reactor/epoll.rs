@@ -79,6 +79,7 @@ enum Unread {
 }
 
 struct Listener {
+    id: ListenerId,
     socket: Socket,
     /// Whether the backlog may hold more.
     ready: bool,
@@ -124,14 +125,15 @@ pub struct Epoll {
 }
 
 impl Epoll {
-    /// A driver for `listeners`, which must not block, with the clock that began at `started`.
+    /// A driver for `listeners`, which must not block, with the clock that began at `started`. A listener may have several
+    /// sockets, and other drivers may watch the same: who comes first gets the client.
     ///
     /// # Errors
     /// Whatever the kernel refuses.
-    pub fn new(listeners: Vec<Socket>, started: Instant) -> io::Result<(Epoll, Arc<EpollWaker>)> {
+    pub fn new(listeners: Vec<(ListenerId, Socket)>, started: Instant) -> io::Result<(Epoll, Arc<EpollWaker>)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), mio::Token(WAKER))?;
-        for (at, listener) in listeners.iter().enumerate() {
+        for (at, (_, listener)) in listeners.iter().enumerate() {
             poll.registry().register(
                 &mut SourceFd(&listener.as_raw_fd()),
                 mio::Token(LISTENERS_FROM + at),
@@ -143,7 +145,7 @@ impl Epoll {
             events: Events::with_capacity(EVENTS_PER_TURN),
             started,
             sockets: Vec::new(),
-            listeners: listeners.into_iter().map(|socket| Listener { socket, ready: false }).collect(),
+            listeners: listeners.into_iter().map(|(id, socket)| Listener { id, socket, ready: false }).collect(),
             buffer: Vec::new(),
             accepts_left: 0,
             accept_again_at: None,
@@ -233,7 +235,7 @@ impl Epoll {
                     self.accepts_left -= 1;
                     return Some(Accepted {
                         stream: socket.into(),
-                        listener: ListenerId(at as u16),
+                        listener: listener.id,
                         remote: remote_addr(address),
                     });
                 }
@@ -332,7 +334,10 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 fn remote_addr(address: Option<SocketAddrAny>) -> RemoteAddr {
-    address.and_then(|address| SocketAddr::try_from(address).ok()).map_or(RemoteAddr::Unix, RemoteAddr::Tcp)
+    // A socket for both families, which only others open, gives IPv4 addresses as mapped ones.
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    address.map(canonical).map_or(RemoteAddr::Unix, RemoteAddr::Tcp)
 }
 
 fn sent(result: io::Result<usize>) -> Sent {

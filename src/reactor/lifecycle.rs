@@ -15,7 +15,7 @@ use crate::conn::{
     CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, parse_head_forwarding, write_refusal,
 };
 use crate::frame::Opcode;
-use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX, RETRY_MS_MAX};
+use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX};
 use crate::metrics::{Ending, NodeMetrics};
 use crate::time::Millis;
 
@@ -172,28 +172,6 @@ impl<D: Driver> Worker<D> {
             Phase::Handshake(_)
             | Phase::Authorizing(_)
             | Phase::Quiescing(_)
-            | Phase::Closing { .. }
-            | Phase::Leaving { .. }
-            | Phase::Lingering { .. }
-            | Phase::Terminating(_) => {}
-        }
-    }
-
-    /// The node is going away: the client is told when to come back.
-    pub(super) fn go_away(&mut self, slot: SlotKey) {
-        let Some(connection) = self.connections.get(slot) else { return };
-        match connection.phase() {
-            Phase::Json | Phase::Raw { .. } => {
-                let retry_ms = self.random.u64(0..RETRY_MS_MAX);
-                self.close(slot, CloseReason::GoingAway { retry_ms });
-            }
-            // Nothing was asked: there is nothing to answer.
-            Phase::Handshake(handshake) if handshake.reader.held_bytes() == 0 => self.release(slot),
-            Phase::Handshake(_) | Phase::Authorizing(_) | Phase::Opening(_) => {
-                let refusal = self.at_capacity();
-                self.refuse(slot, refusal);
-            }
-            Phase::Quiescing(_)
             | Phase::Closing { .. }
             | Phase::Leaving { .. }
             | Phase::Lingering { .. }

@@ -126,7 +126,7 @@ impl Reactor {
                     self.taken.extend(mail.drain(..).map(|mail| mail.number()));
                     self.mailbox.give_back(mail);
                 }
-                Parcel::Order(Order::Drain) => self.drains += 1,
+                Parcel::Order(Order::Drain { .. }) => self.drains += 1,
                 Parcel::Order(Order::Finish) | Parcel::News(_) => unreachable!("no test sends this"),
             }
         }
@@ -239,7 +239,7 @@ fn what_spills_arrives_in_order() {
 fn an_order_waits_for_room_and_is_taken_once() {
     explore(|| {
         let (office, [bell, _], [mine, mut theirs]) = node(1);
-        loom::thread::spawn(move || office.order(Order::Drain));
+        loom::thread::spawn(move || office.order(Order::Drain { within_ms: 0 }));
         loom::thread::spawn(move || {
             theirs.gather(ReactorId(0).into(), Mail::numbered(10));
             while !theirs.post() {
@@ -283,7 +283,7 @@ fn a_worker_asleep_takes_its_mail_and_ends_on_its_order() {
             theirs.gather(ReactorId(0).into(), Mail::numbered(10));
             assert!(theirs.post());
         });
-        office.order(Order::Drain);
+        office.order(Order::Drain { within_ms: 0 });
     });
 }
 

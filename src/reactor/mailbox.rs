@@ -14,6 +14,7 @@
 //! Whichever fence comes first, either the receiver sees the parcel or the sender sees the sleeper. A nudge is a parcel
 //! with nothing in it: a flag.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -35,7 +36,10 @@ pub trait Wake: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Accept nothing more, close every connection with 1001, and end.
-    Drain,
+    Drain {
+        /// In so many milliseconds the connections that are left are cut.
+        within_ms: u64,
+    },
     /// All reactors have ended: the cluster's thread sends what it still has.
     Finish,
 }
@@ -91,6 +95,12 @@ struct Sleep {
 }
 
 impl Peer {
+    fn nudge(&self) {
+        // A swap, so that what an earlier nudge told of is seen as well.
+        self.sleep.nudged.swap(true, Ordering::Release);
+        self.ring();
+    }
+
     fn ring(&self) {
         fence(Ordering::SeqCst);
         let asleep = &self.sleep.asleep;
@@ -104,6 +114,12 @@ impl Peer {
 #[derive(Clone)]
 pub struct PostOffice {
     peers: Arc<Vec<Peer>>,
+}
+
+impl fmt::Debug for PostOffice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostOffice")
+    }
 }
 
 impl PostOffice {
@@ -139,6 +155,11 @@ impl PostOffice {
         // A reactor that has ended has no connection that waits.
         let _ = peer.sender.send(Posted { parcel, bytes: 0 });
         peer.ring();
+    }
+
+    /// Has a reactor turn once more, as [`Mailbox::nudge`] does.
+    pub(super) fn nudge(&self, reactor: usize) {
+        self.peers[reactor].nudge();
     }
 
     /// Sends an order to every peer. Orders wait for room in the mailbox.
@@ -255,10 +276,7 @@ impl Mailbox {
     /// Has a peer turn once more without mail: something it looks at in every turn has changed. It is woken where it
     /// sleeps, and does not fall asleep where it is about to.
     pub(super) fn nudge(&self, peer: usize) {
-        let peer = &self.peers[peer];
-        // A swap, so that what an earlier nudge told of is seen as well.
-        peer.sleep.nudged.swap(true, Ordering::Release);
-        peer.ring();
+        self.peers[peer].nudge();
     }
 
     /// The next parcel, if there is one.

@@ -195,10 +195,15 @@ impl Sessions {
         (SlotKey::new(slot, connection.generation), connection)
     }
 
-    /// The connection whose timer is in this slot of the wheel, if it is there still.
-    pub(super) fn in_wheel(&self, slot: u32) -> Option<SlotKey> {
+    /// The connection that is in a slot now.
+    pub(super) fn occupant(&self, slot: u32) -> Option<SlotKey> {
         let connection = self.slab.get(slot as usize)?;
         Some(SlotKey::new(slot, connection.generation))
+    }
+
+    /// Slots that were ever taken: each is below this.
+    pub(super) fn slots(&self) -> u32 {
+        u32::try_from(self.generations.len()).unwrap_or(u32::MAX)
     }
 
     /// Slots that are taken.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::connection::{Admission, Connection};
 use super::connections::Connections;
+use super::drain::Draining;
 use super::driver::{Completion, Driver, Provenance, SlotKey};
 use super::flush::Flush;
 use super::gate::{Asked, Gate};
@@ -15,9 +16,7 @@ use super::mailbox::{Mailbox, Order, Parcel, Told};
 use crate::compress::{Deflater, Inflaters, WindowBits};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, ReactorId};
-use crate::limits::{
-    BATCH_POOL_BYTES_MAX, DRAIN_CLOSES_PER_TURN, DRAIN_PACE_MS, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX,
-};
+use crate::limits::{BATCH_POOL_BYTES_MAX, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX};
 use crate::metrics::{NodeMetrics, ReactorMetrics};
 use crate::router::{Composer, Router, RouterSettings};
 use crate::time::{Millis, wheel::Wheel};
@@ -142,8 +141,8 @@ pub struct Worker<D: Driver> {
     pub(super) asked: Asked,
     /// Whether mail is left that found no room.
     pub(super) spilled: bool,
-    /// When the next connections are told to go away.
-    draining: Option<Millis>,
+    /// Whether it goes away, and how.
+    pub(super) draining: Option<Draining>,
 }
 
 impl<D: Driver> Worker<D> {
@@ -232,7 +231,8 @@ impl<D: Driver> Worker<D> {
         let spill_at = self.spilled.then_some(self.now.saturating_add(1));
         let has_more = !self.expired.is_empty() || (!self.resumable.is_empty() && !self.spilled);
         let more_at = has_more.then_some(self.now);
-        [spill_at, more_at, self.wheel.next_at(), self.draining].into_iter().flatten().min()
+        let drain_at = self.draining.as_ref().map(Draining::next_at);
+        [spill_at, more_at, self.wheel.next_at(), drain_at].into_iter().flatten().min()
     }
 
     /// Checks the tables against each other; for tests.
@@ -274,10 +274,7 @@ impl<D: Driver> Worker<D> {
                 // A reactor has ended by then.
                 Some(Parcel::Order(Order::Finish)) => {}
                 Some(Parcel::News(news)) => self.told(news.0),
-                Some(Parcel::Order(Order::Drain)) => {
-                    self.driver.stop_accepting();
-                    self.draining.get_or_insert(self.now);
-                }
+                Some(Parcel::Order(Order::Drain { within_ms })) => self.begin_drain(within_ms),
                 Some(Parcel::Mail(_, mut parcel)) => {
                     for mail in parcel.drain(..) {
                         self.router.handle_mail(mail, &mut self.connections);
@@ -305,7 +302,7 @@ impl<D: Driver> Worker<D> {
     fn take_timers(&mut self) {
         self.wheel.expire(self.now, &mut self.let_go);
         let sessions = &self.connections.sessions;
-        self.expired.extend(self.let_go.drain(..).filter_map(|slot| sessions.in_wheel(slot)));
+        self.expired.extend(self.let_go.drain(..).filter_map(|slot| sessions.occupant(slot)));
         // The others come in the next turns: ten thousand handshakes that time out at once delay no one else for long.
         for _ in 0..self.expired.len().min(TIMERS_PER_TURN) {
             let Some(slot) = self.expired.pop_front() else { break };
@@ -330,26 +327,6 @@ impl<D: Driver> Worker<D> {
         if self.router.open_bytes() + self.connections.egress.turn_bytes() > TURN_BYTES_MAX {
             self.flush_all();
         }
-    }
-
-    /// Closes some connections of a draining reactor: paced, so that the clients do not come back all at once.
-    fn drain_some(&mut self) {
-        if self.draining.is_none_or(|at| at > self.now) {
-            return;
-        }
-        let open: Vec<SlotKey> = self
-            .connections
-            .sessions
-            .iter()
-            .filter(|(_, connection)| connection.is_open() || connection.is_beginning())
-            .map(|(slot, _)| slot)
-            .take(DRAIN_CLOSES_PER_TURN)
-            .collect();
-        for slot in open {
-            self.go_away(slot);
-        }
-        self.draining = Some(self.now.saturating_add(DRAIN_PACE_MS));
-        self.settle();
     }
 
     fn end_turn(&mut self) {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::credential_error::CredentialError;
-use super::ms;
+use super::settings::ms;
 use crate::auth::{Alg, Allowance, ApiGrant, ApiKeys, Auth, Key, Origins, Settings, SigningKey, key_set};
 use crate::backend::{self, Authorities, Desk};
 use crate::config::{self, AuthKey, Config, KeyMaterial, SecretPlace, read_at_most};

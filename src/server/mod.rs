@@ -6,16 +6,20 @@
 pub mod auth;
 mod cores;
 mod credential_error;
+mod ending;
+mod error;
+mod inherited;
 mod listen;
 mod log;
 mod memory;
+mod panic;
 mod reload;
+mod settings;
 mod signals;
+mod supervisor;
 mod tls;
 mod unix;
 
-use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -24,110 +28,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use auth::Entrance;
-use credential_error::CredentialError;
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ending::Ending;
+use error::io_error;
+use inherited::Inherited;
 use listen::Listeners;
 use reload::Reloads;
-use signals::Request;
+use settings::settings;
 use socket2::Socket;
-use unix::UnixSocket;
+use supervisor::Supervisor;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
-use crate::compress::WindowBits;
-use crate::config::{self, Config, HistoryBounds};
-use crate::conn::{HeadLimits, MessageLimits};
+use crate::config::{self, Config};
 use crate::control::{self, Access, ApiSettings, BoundListener, ControlWaker, Doctor, Requests, Tokens};
 use crate::current::Current;
 use crate::descriptors::{self, Shares};
 use crate::doctor::{self, Machine};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
-use crate::limits::{ADMIN_CONNECTIONS_MAX, CLUSTER_FINISH_MS_MAX};
+use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    Assignment, DeflateSettings, Gate, NodeState, Order, PostOffice, Proxied, Settings, Tls, Wake, Worker, post_office,
+    Assignment, ListenerId, NodeState, PostOffice, Proxied, Pulse, Settings, Tls, Wake, Worker, post_office,
 };
-use crate::router::{
-    HistoryPolicy, HistorySettings, Homeward, NoticeSettings, RoomPolicies, RouterSettings, UserConnections,
-    UserConnectionsPolicy,
-};
+use crate::router::Homeward;
 use crate::tls::Acceptor;
 
+pub use error::ServeError;
 pub use log::last_words;
-
-/// Why a node did not start, or did not end well. Each says what to do.
-#[derive(Debug)]
-pub enum ServeError {
-    /// An address cannot be listened on.
-    Listen {
-        /// The address as configured.
-        address: String,
-        /// What the kernel said.
-        error: io::Error,
-    },
-    /// The file of a Unix socket cannot be given to the group that was asked for.
-    Group {
-        /// The socket as configured.
-        address: String,
-        /// The group as configured.
-        group: String,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// A key or a certificate that the configuration names is not there, or is none.
-    Credential(CredentialError),
-    /// A core that was asked for is not there.
-    Core(usize),
-    /// The process may have too few descriptors for a single connection.
-    Descriptors {
-        /// How many it may have.
-        limit: u64,
-        /// How many the configuration asks for.
-        wanted: u64,
-    },
-    /// The operating system refused something else.
-    Io {
-        /// What was being done.
-        what: &'static str,
-        /// What it said.
-        error: io::Error,
-    },
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "{address} is in use: stop what listens there, or choose another address with --listen")
-            }
-            ServeError::Listen { address, error } => {
-                write!(f, "cannot listen on {address}: {error}; choose another address with --listen")
-            }
-            ServeError::Group { address, group, error } => write!(
-                f,
-                "cannot give {address} to the group {group}: {error}; name one with --unix.group that there is, and that \
-                 the server's user is in"
-            ),
-            ServeError::Credential(error) => write!(f, "{error}"),
-            ServeError::Core(core) => {
-                write!(f, "core {core} is not available to this process: choose others with --pin, or --pin none")
-            }
-            ServeError::Descriptors { limit, wanted } => {
-                write!(
-                    f,
-                    "a limit of {limit} open files leaves none for connections: raise it, best to {wanted} (ulimit -Hn)"
-                )
-            }
-            ServeError::Io { what, error } => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
-    move |error| ServeError::Io { what, error }
-}
+pub use panic::end_process_if_a_reactor_panics;
 
 /// Serves until a signal ends it: SIGTERM or SIGINT drains, a second one leaves at once. SIGHUP has files read again.
 ///
@@ -140,6 +69,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 }
 
 fn serve(config: Config) -> Result<(), ServeError> {
+    let inherited = Inherited::from_env()?;
     let cores = cores::assign(&config)?;
     let (descriptors, raised) = memory::raise_descriptor_limit();
     let has_admin = config.listeners.iter().any(|listener| listener.admin);
@@ -165,7 +95,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let keys = Current::new(auth::api_keys(&config.api).map_err(ServeError::Credential)?);
     let tokens = Current::new(auth::tokens(&config.auth).map_err(ServeError::Credential)?);
     let Listeners { sockets, addresses, bound, unix } =
-        listen::bind(&config.listeners, cores.len(), &config.tcp, &config.unix)?;
+        listen::bind(&config.listeners, cores.len(), inherited, &config.tcp, &config.unix)?;
     let loopback_port =
         |bound: &BoundListener| bound.address.filter(|at| at.ip().to_canonical().is_loopback()).map(|at| at.port());
     node.settings.gate.loopback_ports = bound.iter().map(loopback_port).collect();
@@ -192,6 +122,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
         );
     }
     announce(&addresses)?;
+    let supervisor =
+        Supervisor::start(reactors.pulse.clone()).map_err(io_error("cannot start the supervisor's thread"))?;
     let ready = node.ready;
     let reloads = Reloads {
         auth: config.auth,
@@ -202,10 +134,11 @@ fn serve(config: Config) -> Result<(), ServeError> {
         post: reactors.post.clone(),
         listeners: config.listeners,
         acceptors: node.acceptors,
+        supervisor: supervisor.clone(),
     };
     let reload = reloads.start().map_err(io_error("cannot start the thread that reads files again"))?;
-    wait_for_signal(&requests, &reactors, &reload)?;
-    drain(&requests, &reactors, &ready, unix, config.drain.timeout)
+    supervisor.serving(&format!("serving with {} reactors", reactors.count));
+    Ending { requests, reactors, ready, unix, supervisor }.wait(&reload, || config.drain.clone())
 }
 
 /// A listener that believes every peer what it says of its client is told.
@@ -249,6 +182,8 @@ struct Node {
     jitter_seed: u64,
     started: Instant,
     ready: Arc<AtomicBool>,
+    /// How long a reactor may be silent.
+    stall_max: Duration,
     entrance: Entrance,
     doctor: Arc<Doctor>,
     /// What TLS sessions begin with, by listener.
@@ -257,6 +192,7 @@ struct Node {
 
 struct Reactors {
     post: PostOffice,
+    pulse: Arc<Pulse>,
     ended: Receiver<io::Result<()>>,
     count: usize,
     /// Told once when the cluster's thread has sent all it had.
@@ -314,6 +250,7 @@ impl Node {
             jitter_seed,
             started: Instant::now(),
             ready,
+            stall_max: config.health.stall_max,
             entrance,
             doctor: Arc::new(Doctor::new(examine_machine(config.clone()))),
             acceptors: Vec::new(),
@@ -322,20 +259,11 @@ impl Node {
 
     fn spawn(
         &mut self,
-        listeners: Vec<Vec<Socket>>,
+        listeners: Vec<Vec<(ListenerId, Socket)>>,
         cores: Vec<Option<core_affinity::CoreId>>,
         access: Access,
         tokens: Current<Tokens>,
     ) -> Result<Reactors, ServeError> {
-        let node = control::Node {
-            api: self.api.clone(),
-            metrics: self.state.metrics.clone(),
-            started: self.started,
-            ready: self.ready.clone(),
-            access: Arc::new(access),
-            tokens,
-            doctor: self.doctor.clone(),
-        };
         let Shares { pages, health, .. } = self.shares;
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
         for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
@@ -359,6 +287,18 @@ impl Node {
             cluster_finished = Some(finished);
         }
         let mailbox = mailboxes.pop().expect("the last behind the reactors' is the control thread's");
+        let pulse = Arc::new(Pulse::new(post.clone(), self.state.metrics.clone()));
+        let node = control::Node {
+            api: self.api.clone(),
+            pulse: pulse.clone(),
+            stall_max: self.stall_max,
+            metrics: self.state.metrics.clone(),
+            started: self.started,
+            ready: self.ready.clone(),
+            access: Arc::new(access),
+            tokens,
+            doctor: self.doctor.clone(),
+        };
         let requests = Requests::new(mailbox, control_waker, Homeward::new(self.state.seed, reactors));
         let places = control::Places { pages: pages as usize, admin: ADMIN_CONNECTIONS_MAX, health: health as usize };
         let http =
@@ -376,7 +316,7 @@ impl Node {
             };
             self.spawn_reactor(assignment, driver, core, http.clone(), end.clone())?;
         }
-        Ok(Reactors { post, ended, count, cluster_finished })
+        Ok(Reactors { post, pulse, ended, count, cluster_finished })
     }
 
     fn spawn_reactor(
@@ -410,152 +350,4 @@ impl Node {
 /// What `fanfare doctor` says of this machine and configuration.
 fn examine_machine(config: Config) -> impl Fn() -> String {
     move || doctor::json(&doctor::examine(&Machine::read(Path::new("/")), &config), &config)
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn settings(config: &Config, shares: Shares, gate: Gate) -> Settings {
-    Settings {
-        connections_max: shares.connections as usize,
-        handshakes_max: shares.handshakes as usize,
-        message: MessageLimits {
-            bytes_max: config.limits.message_bytes_max,
-            fragments_max: config.limits.fragments_max,
-        },
-        deflate: config.deflate.enabled.then(|| DeflateSettings {
-            level: config.deflate.level,
-            min_bytes: config.deflate.min_bytes,
-            client_bits_max: WindowBits::new(config.deflate.client_window_bits).unwrap_or(WindowBits::MAX),
-            contexts_max: config.deflate.contexts_max,
-            memory_bytes_max: config.deflate.memory_max,
-        }),
-        gate,
-        head: HeadLimits { bytes_max: config.limits.head_bytes_max, headers_max: config.limits.headers_max },
-        handshake_ms_max: ms(config.limits.handshake_timeout),
-        heartbeat_ms: ms(config.heartbeat.interval),
-        outbox_bytes_max: config.outbox.bytes_max,
-        outbox_age_ms_max: ms(config.outbox.age_max),
-        outbox_node_bytes_max: match config.outbox.node_bytes_max {
-            0 => memory::available_bytes() / 4,
-            bytes => bytes as u64,
-        },
-        messages_per_second: config.rate.messages_per_second,
-        bytes_per_second: config.rate.bytes_per_second,
-        intake_bytes_max: crate::limits::INTAKE_BYTES_MAX,
-        router: RouterSettings {
-            rooms_max: config.limits.rooms_max,
-            notices: NoticeSettings {
-                members_max: config.rooms.notice_members_max as u64,
-                join_text: config.rooms.join_text.clone(),
-                leave_text: config.rooms.leave_text.clone(),
-            },
-            history: history(config),
-            user_connections: user_connections(&config.limits),
-            cluster: config.redis.url.address().is_some(),
-        },
-    }
-}
-
-fn user_connections(limits: &config::Limits) -> Option<UserConnections> {
-    let policy = match limits.user_connections_policy {
-        config::UserConnectionsPolicy::Refuse => UserConnectionsPolicy::Refuse,
-        config::UserConnectionsPolicy::Replace => UserConnectionsPolicy::Replace,
-    };
-    (limits.user_connections_max > 0).then_some(UserConnections { max: limits.user_connections_max, policy })
-}
-
-fn history(config: &Config) -> HistorySettings {
-    let policy = |bounds: HistoryBounds| {
-        let ttl_ms = ms(bounds.ttl);
-        (bounds.size > 0).then_some(HistoryPolicy { messages_max: bounds.size, ttl_ms })
-    };
-    let rules = config.clone();
-    let rooms = move |room: &str| rules.room_rule(room).and_then(|rule| policy(rule.history));
-    HistorySettings {
-        rooms: (!config.room.is_empty()).then(|| RoomPolicies(Arc::new(rooms))),
-        inbox: policy(config.inbox.history),
-        bytes_max: config.history.memory_max,
-        pinned: Arc::default(),
-        pinned_bytes_max: config.history.memory_max as u64,
-    }
-}
-
-/// Waits for the signal that ends the node, or for a reactor that fails. Others are passed on.
-fn wait_for_signal(requests: &Receiver<Request>, reactors: &Reactors, reload: &Sender<()>) -> Result<(), ServeError> {
-    loop {
-        select! {
-            recv(requests) -> request => match request {
-                // Where a reload waits already, it will read the same.
-                Ok(Request::Reload) => drop(reload.try_send(())),
-                Ok(Request::Drain | Request::Leave) | Err(_) => return Ok(()),
-            },
-            recv(reactors.ended) -> ended => return ended.unwrap_or(Ok(())).map_err(io_error("a reactor failed")),
-        }
-    }
-}
-
-/// Waits for all reactors to have drained, for the time to be up, or for a second signal.
-fn drain(
-    requests: &Receiver<Request>,
-    reactors: &Reactors,
-    ready: &AtomicBool,
-    unix: Vec<UnixSocket>,
-    drain_max: Duration,
-) -> Result<(), ServeError> {
-    ready.store(false, Ordering::Relaxed);
-    tracing::info!(timeout_ms = drain_max.as_millis() as u64, "draining: a second signal leaves at once");
-    // From here on their paths are the next process's.
-    drop(unix);
-    reactors.post.order(Order::Drain);
-    let deadline = Instant::now() + drain_max;
-    let mut left = reactors.count;
-    while left > 0 {
-        select! {
-            recv(reactors.ended) -> ended => {
-                ended.unwrap_or(Ok(())).map_err(io_error("a reactor failed while draining"))?;
-                left -= 1;
-            }
-            recv(requests) -> _ => {
-                tracing::warn!("second signal: leaving at once");
-                return Ok(());
-            }
-            recv(crossbeam_channel::at(deadline)) -> _ => {
-                tracing::warn!("drain.timeout is over: the connections left are cut");
-                return Ok(());
-            }
-        }
-    }
-    if let Some(finished) = &reactors.cluster_finished {
-        reactors.post.order(Order::Finish);
-        // The other nodes hear of the last leaves, if Redis is there to tell them.
-        let _ = finished.recv_timeout(Duration::from_millis(CLUSTER_FINISH_MS_MAX));
-    }
-    tracing::info!("drained");
-    Ok(())
-}
-
-/// A reactor that panics ends the process with a line on stderr: without it, its connections would hang and every topic
-/// it is home to would be mute, while the rest looks healthy. Of other threads' panics there is a line, too.
-pub fn end_process_if_a_reactor_panics() {
-    std::panic::set_hook(Box::new(move |panic| {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("?");
-        let what = panic.payload_as_str().unwrap_or("?");
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let trace = Backtrace::capture();
-        let trace = match trace.status() {
-            BacktraceStatus::Captured => format!("{trace}"),
-            _ => String::new(),
-        };
-        let line = format!("fanfare: {name} panicked at {place}: {what}\n{trace}");
-        if name.starts_with("reactor-") || name == "cluster" || name == "auth" || name == "backend" {
-            tracing::error!(thread = name, place, what, "a reactor panicked: the process ends");
-            last_words(line.as_bytes());
-            std::process::abort();
-        }
-        tracing::error!(thread = name, place, what, "a thread panicked");
-        log::say(line.as_bytes());
-    }));
 }

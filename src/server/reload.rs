@@ -9,6 +9,7 @@ use std::io;
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::supervisor::Supervisor;
 use super::{auth, tls};
 use crate::auth::ApiKeys;
 use crate::config;
@@ -30,6 +31,7 @@ pub(super) struct Reloads {
     pub(super) listeners: Vec<config::Listener>,
     /// What TLS sessions begin with, by listener.
     pub(super) acceptors: Vec<Option<Acceptor>>,
+    pub(super) supervisor: Supervisor,
 }
 
 impl Reloads {
@@ -46,9 +48,11 @@ impl Reloads {
     }
 
     fn read_all(&self) {
+        self.supervisor.reloading();
         self.keys();
         self.api_keys();
         self.certificates();
+        self.supervisor.serving("serving; read files again");
     }
 
     fn keys(&self) {

@@ -2,7 +2,7 @@
 //!
 //! | signal | what it does |
 //! | --- | --- |
-//! | SIGTERM, SIGINT | the first drains, the next leaves at once |
+//! | SIGTERM, SIGINT | the first drains, SIGTERM after `drain.delay`; the next leaves at once |
 //! | SIGHUP | has files read again; nothing where a drain has begun, or where the parent had it ignored (`nohup`) |
 //! | SIGUSR1, SIGUSR2 | nothing but a log line |
 
@@ -22,6 +22,8 @@ pub(super) enum Request {
     Reload,
     /// To go away as the clients like it best.
     Drain,
+    /// The same, without `drain.delay`.
+    DrainNow,
     /// To end without waiting for them.
     Leave,
 }
@@ -51,7 +53,7 @@ pub(super) fn catch() -> Result<Receiver<Request>, ServeError> {
                         let _ = sender.try_send(Request::Reload);
                     }
                 }
-                Some(request @ (Request::Drain | Request::Leave)) => {
+                Some(request @ (Request::Drain | Request::DrainNow | Request::Leave)) => {
                     tracing::info!(signal = name, "signal");
                     // The main thread has ended by itself where it does not listen any more.
                     let _ = sender.try_send(request);
@@ -72,8 +74,9 @@ pub(super) fn catch() -> Result<Receiver<Request>, ServeError> {
 fn next(last: Option<Request>, signal: i32) -> Option<Request> {
     match (signal, last) {
         (SIGHUP, None) => Some(Request::Reload),
-        (SIGTERM | SIGINT, None) => Some(Request::Drain),
-        (SIGTERM | SIGINT, Some(Request::Drain)) => Some(Request::Leave),
+        (SIGTERM, None) => Some(Request::Drain),
+        (SIGINT, None) => Some(Request::DrainNow),
+        (SIGTERM | SIGINT, Some(Request::Drain | Request::DrainNow)) => Some(Request::Leave),
         // Others mean nothing here, and their default would end the process without a word to its clients. Who goes away
         // reads nothing again.
         _ => None,
@@ -104,9 +107,9 @@ mod tests {
         };
         let cases: [(&[i32], &[Request]); 6] = [
             (&[SIGTERM], &[Request::Drain]),
-            (&[SIGINT, SIGTERM, SIGTERM], &[Request::Drain, Request::Leave]),
+            (&[SIGINT, SIGTERM, SIGTERM], &[Request::DrainNow, Request::Leave]),
             (&[SIGHUP, SIGHUP], &[Request::Reload, Request::Reload]),
-            (&[SIGHUP, SIGINT, SIGINT], &[Request::Reload, Request::Drain, Request::Leave]),
+            (&[SIGHUP, SIGINT, SIGINT], &[Request::Reload, Request::DrainNow, Request::Leave]),
             (&[SIGTERM, SIGHUP], &[Request::Drain]),
             (&[SIGUSR1, SIGUSR2], &[]),
         ];

@@ -51,7 +51,7 @@ impl Node {
                 assert!(matches!(rest, Some(Rest::Asleep(_))), "reactor {at} is at rest: {rest:?}");
             }
         }
-        self.office.order(Order::Drain);
+        self.office.order(Order::Drain { within_ms: 10_000 });
     }
 }
 

@@ -86,7 +86,7 @@ impl Node {
 
     /// Tells all workers to drain. With small mailboxes all must be at rest, since an order waits for room.
     pub fn drain(&mut self) {
-        self.office.order(Order::Drain);
+        self.office.order(Order::Drain { within_ms: 10_000 });
     }
 }
 

@@ -203,7 +203,8 @@ fn the_defaults_are_these() {
         inbox: Inbox { history: HistoryBounds { size: 0, ttl: 600 * second } },
         room: Vec::new(),
         redis: Redis { url: RedisUrl::default(), tls_ca: String::new(), prefix: "fanfare".to_owned() },
-        drain: Drain { timeout: 10 * second },
+        health: Health { stall_max: 5 * second },
+        drain: Drain { delay: Duration::ZERO, timeout: 10 * second },
         tcp: Tcp { nodelay: true, send_buffer: 0, receive_buffer: 0, backlog: 4096 },
         unix: Unix { mode: 0o660, group: String::new() },
     };

@@ -97,12 +97,16 @@ fn a_paused_socket_tells_that_it_broke() {
     assert_eq!(turn(&mut driver, || {}), (0, 1));
 }
 
+fn numbered<const N: usize>(listeners: [Socket; N]) -> Vec<(ListenerId, Socket)> {
+    (0..).map(ListenerId).zip(listeners).collect()
+}
+
 #[test]
 fn listeners_take_turns() {
     let listeners = [listener(), listener()];
     let addresses = listeners.each_ref().map(|socket| socket.local_addr().expect("an address"));
     let ports = addresses.each_ref().map(|address| address.as_socket().expect("TCP").port());
-    let (mut driver, _) = Epoll::new(listeners.into(), Instant::now()).expect("an epoll");
+    let (mut driver, _) = Epoll::new(numbered(listeners), Instant::now()).expect("an epoll");
     let connect = |at: usize| std::net::TcpStream::connect(("127.0.0.1", ports[at])).expect("a connection");
     let _clients: Vec<_> = [0, 0, 0, 0, 1, 1].into_iter().map(connect).collect();
     driver.wait(Some(1_000)).expect("a wait");
@@ -121,7 +125,7 @@ fn listeners_take_turns() {
 fn a_turn_accepts_so_many_and_the_rest_wait_for_the_next() {
     let listener = listener();
     let port = listener.local_addr().expect("an address").as_socket().expect("TCP").port();
-    let (mut driver, _) = Epoll::new(vec![listener], Instant::now()).expect("an epoll");
+    let (mut driver, _) = Epoll::new(numbered([listener]), Instant::now()).expect("an epoll");
     let connect = |_| std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection");
     let _clients: Vec<_> = (0..ACCEPTS_PER_TURN + 5).map(connect).collect();
     for accepted in [ACCEPTS_PER_TURN, 5, 0] {

@@ -4,6 +4,7 @@
 //! WebSocket through tungstenite's own client side, and permessage-deflate through [`deflate`]; [`raw::RawConn`] writes
 //! bytes that no client library would. Nothing here imports the `fanfare` crate: the tests see only what a client sees.
 
+pub mod activation;
 pub mod api;
 pub mod certificates;
 pub mod client;
