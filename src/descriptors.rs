@@ -4,8 +4,8 @@
 //! has a descriptor to read a request with and one to say on that it lives. May import `limits`.
 
 use crate::limits::{
-    ADMIN_CONNECTIONS_MAX, HANDSHAKES_SPARE, HEALTH_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, OWN_DESCRIPTORS,
-    REACTOR_DESCRIPTORS,
+    ADMIN_CONNECTIONS_MAX, API_CONNECTIONS_MAX, HANDSHAKES_SPARE, HEALTH_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX,
+    OWN_DESCRIPTORS, REACTOR_DESCRIPTORS,
 };
 
 /// Descriptors beyond those of connections and the node's own, where there are enough.
@@ -33,11 +33,15 @@ pub struct Shares {
     pub health: u64,
 }
 
-/// Descriptors a node needs for itself, with so many addresses to listen on, and for those who ask on the operator's where
-/// it `has_admin` ones.
-pub fn own(reactors: u64, addresses: u64, has_admin: bool) -> u64 {
-    let admin = if has_admin { ADMIN_CONNECTIONS_MAX as u64 } else { 0 };
-    OWN_DESCRIPTORS + admin + reactors * (REACTOR_DESCRIPTORS + addresses)
+/// Descriptors a node needs for itself, with so many addresses to listen on and so many [`extra_places`].
+pub fn own(reactors: u64, addresses: u64, extra_places: u64) -> u64 {
+    OWN_DESCRIPTORS + extra_places + reactors * (REACTOR_DESCRIPTORS + addresses)
+}
+
+/// Descriptors for those who ask plain HTTP on listeners of the operator's own, and of the API, where there are such.
+pub fn extra_places(has_admin: bool, has_api: bool) -> u64 {
+    let places = |has, places: usize| if has { places as u64 } else { 0 };
+    places(has_admin, ADMIN_CONNECTIONS_MAX) + places(has_api, API_CONNECTIONS_MAX)
 }
 
 /// Divides what the process may have; at least a quarter of what is not the node's own, up to all that could be of use,
@@ -66,7 +70,7 @@ mod tests {
     fn shares_never_exceed_what_there_is() {
         for descriptors in (64..4_000).chain([20_000, 65_536, 1 << 20]) {
             for connections_max in [1, 100, 1_000, 100_000, 1_000_000] {
-                let own = own(1, 1, false);
+                let own = own(1, 1, 0);
                 let shares = divide(descriptors, own, connections_max);
                 let Shares { connections, handshakes, pages, health } = shares;
                 assert!(connections <= connections_max);
@@ -82,7 +86,7 @@ mod tests {
     #[test]
     fn what_is_wanted_is_enough_and_no_more_than_that() {
         for (connections, reactors) in [(1_000_000, 2), (10_000, 256), (5_000, 1)] {
-            let own = own(reactors, 1, false);
+            let own = own(reactors, 1, 0);
             let wanted = wanted(connections, own);
             let full = Shares { connections, handshakes: 1_024, pages: 256, health: 32 };
             assert_eq!(divide(wanted, own, connections), full);
@@ -93,8 +97,9 @@ mod tests {
 
     #[test]
     fn few_descriptors_are_shared_and_too_few_carry_nobody() {
-        assert_eq!(own(1, 2, true), 69 + ADMIN_CONNECTIONS_MAX as u64);
-        let own = own(1, 1, false);
+        assert_eq!(own(1, 2, extra_places(true, false)), 69 + ADMIN_CONNECTIONS_MAX as u64);
+        assert_eq!(extra_places(true, true), (ADMIN_CONNECTIONS_MAX + API_CONNECTIONS_MAX) as u64);
+        let own = own(1, 1, 0);
         assert_eq!(own, 68);
         assert_eq!(divide(1_024, own, 1_000_000), Shares { connections: 717, handshakes: 124, pages: 59, health: 14 });
         assert_eq!(divide(96, own, 1_000_000), Shares { connections: 18, handshakes: 1, pages: 1, health: 2 });

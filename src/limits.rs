@@ -441,8 +441,8 @@ pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 1_000;
 /// How long a connection must keep within its rate for earlier excesses to be forgotten, in milliseconds.
 pub const RATE_FORGIVEN_MS: u64 = 1_000;
 
-/// Plain HTTP connections the control thread serves at once, health aside, where descriptors allow so many. One more is
-/// answered 503.
+/// Plain HTTP connections the control thread serves at once, health aside, where descriptors allow so many. One more takes the
+/// place of one that idles; where all are busy it is answered 503.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
 
 /// Requests about health that are served at once, where descriptors allow so many, and as many that wait for that. The same
@@ -451,17 +451,57 @@ pub const HTTP_CONNECTIONS_MAX: usize = 256;
 pub const HEALTH_CONNECTIONS_MAX: usize = 32;
 
 /// Plain HTTP connections of the operator's own listeners that the control thread serves at once, health aside: no other
-/// client takes these places. One more is answered 503. Kept back where there are such listeners.
+/// client takes these places, of which the same holds. Kept back where there are such listeners.
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 
-/// How long one of these may live, in milliseconds.
+/// Plain HTTP connections of listeners of the API that the control thread serves at once: no other client takes these places.
+/// One more is answered 503. Kept back where there are such listeners.
+pub const API_CONNECTIONS_MAX: usize = 256;
+
+/// Sockets that wait to be taken back by a reactor, because a request behind their first asks for an upgrade. One more is
+/// answered 503.
+pub const RETURNS_WAITING_MAX: usize = 64;
+
+/// How long a connection that asks about health may live, in milliseconds.
 pub const HEALTH_MS_MAX: u64 = 2_000;
 
-/// How long the client may take nothing of an answer to plain HTTP, in milliseconds; then its socket is dropped.
-pub const HTTP_STALL_MS_MAX: u64 = 2_000;
+/// How long a kept connection of plain HTTP may be without a request, in seconds; then it is ended. It is ended earlier where
+/// its place is wanted.
+pub const HTTP_IDLE_S_MAX: u32 = 75;
 
-/// How long one plain HTTP connection may live, in milliseconds.
-pub const HTTP_MS_MAX: u64 = 30_000;
+/// How long the head of a further request may take from its first byte on, in seconds; then the connection is cut.
+pub const HTTP_HEAD_S_MAX: u32 = 10;
+
+/// How long the client may take nothing of an answer to plain HTTP, in seconds and up to one more; then its socket is
+/// dropped.
+pub const HTTP_STALL_S_MAX: u32 = 2;
+
+/// How long a request of plain HTTP may take until its answer is sent, in seconds and up to half as many more; then its
+/// connection is cut.
+pub const HTTP_REQUEST_S_MAX: u32 = 60;
+
+/// The least buffer of the HTTP library for what it reads, in bytes.
+pub const HTTP_HEAD_BYTES_MIN: usize = 8 * 1024;
+
+/// Header fields of a request that the HTTP library takes without an allocation; it is told where the settings allow more.
+pub const HTTP_HEADERS_FREE: usize = 100;
+
+/// Requests under way on one HTTP/2 connection; with one more the stream is refused (RFC 9113 §5.1.2).
+pub const HTTP2_STREAMS_MAX: u32 = 128;
+
+/// Bytes of bodies that an HTTP/2 client may send before they are read, on one stream and on all of a connection.
+pub const HTTP2_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Bytes of answers that are buffered for one HTTP/2 stream.
+pub const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
+
+/// Streams that an HTTP/2 client has reset before they were looked at; with one more the connection is ended
+/// (CVE-2023-44487).
+pub const HTTP2_RESETS_WAITING_MAX: usize = 20;
+
+/// Streams of an HTTP/2 connection that were reset because of the client's own errors; with one more the connection is ended
+/// (CVE-2025-8671).
+pub const HTTP2_ERROR_RESETS_MAX: usize = 64;
 
 /// Requests of the control thread that wait for topics' homes; one more is refused.
 pub const REQUESTS_MAX: usize = 1_024;

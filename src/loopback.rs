@@ -26,10 +26,11 @@ pub struct Ends {
 /// What a request's first line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLine {
-    /// Whether it is one of HTTP/1.1. Many a proxy asks in HTTP/1.0 unless it is told otherwise, nginx before 1.29.7 for
-    /// one; browsers and scrapers do not.
-    pub is_http_1_1: bool,
-    /// Whether its target is a path (RFC 9112 §3.2.1). In the other forms `Host` is not what counts.
+    /// Whether it is one of HTTP/1.1 or HTTP/2. Many a proxy asks in HTTP/1.0 unless it is told otherwise, nginx before
+    /// 1.29.7 for one; browsers and scrapers do not.
+    pub is_of_a_client: bool,
+    /// Whether its target is a path (RFC 9112 §3.2.1), in HTTP/2 beside `:authority`, which then counts as `Host`. In the
+    /// other forms `Host` is not what counts.
     pub is_origin_form: bool,
 }
 
@@ -58,7 +59,7 @@ const DEFAULT_PORTS: [u16; 2] = [80, 443];
 pub fn is_loopback<'r>(ends: Ends, line: RequestLine, fields: impl IntoIterator<Item = (&'r str, &'r [u8])>) -> bool {
     let (Some(listener), Some(peer)) = (ends.listener, ends.peer) else { return false };
     let is_near = is_loopback_address(listener.ip()) && is_loopback_address(peer.ip()) && !ends.proxied;
-    if !is_near || !line.is_http_1_1 || !line.is_origin_form {
+    if !is_near || !line.is_of_a_client || !line.is_origin_form {
         return false;
     }
     let mut host = None;
@@ -116,7 +117,7 @@ fn is_loopback_address(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    const LINE: RequestLine = RequestLine { is_http_1_1: true, is_origin_form: true };
+    const LINE: RequestLine = RequestLine { is_of_a_client: true, is_origin_form: true };
 
     fn ends(listener: &str, peer: &str) -> Ends {
         let address = |text: &str| Some(text.parse().expect(text));
@@ -208,7 +209,7 @@ mod tests {
             assert!(!counts(near(), LINE, &[(name, ""), ("Host", "localhost:8080")]), "{name}");
         }
         assert!(!with_host(Ends { proxied: true, ..near() }, "localhost:8080"));
-        for line in [RequestLine { is_http_1_1: false, ..LINE }, RequestLine { is_origin_form: false, ..LINE }] {
+        for line in [RequestLine { is_of_a_client: false, ..LINE }, RequestLine { is_origin_form: false, ..LINE }] {
             assert!(!counts(near(), line, &[("Host", "localhost:8080")]));
         }
         let host = ("Host", "localhost:8080");

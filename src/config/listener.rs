@@ -20,8 +20,19 @@ pub struct Listener {
     pub tls: Option<TlsFiles>,
     /// Whether every connection begins with a PROXY header.
     pub proxy_protocol: bool,
-    /// Whether it is the operator's alone: it serves pages, which ask for no key here, and no WebSocket.
-    pub admin: bool,
+    /// For whom it is.
+    pub role: Role,
+}
+
+/// For whom a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// For everybody: WebSocket, pages, and the API where no listener has it alone.
+    Clients,
+    /// For the operator alone: it serves pages, which ask for no key here, and no WebSocket.
+    Admin,
+    /// For programs of the operator: it serves the API and health, and no WebSocket.
+    Api,
 }
 
 /// The files that a listener's TLS is made from.
@@ -89,6 +100,9 @@ const ENTRY_TLS: &str = "listener.tls";
 /// Addresses for the operator alone.
 const ADMIN: &str = "admin.listen";
 
+/// Addresses for the API.
+const API: &str = "api.listen";
+
 /// What is wrong with an entry as a whole.
 pub(super) fn fault(entry: &Values) -> Option<String> {
     if !entry.is_said(LISTENER_ADDRESS) {
@@ -127,8 +141,8 @@ pub(super) fn listeners(effective: &Effective) -> Vec<Listener> {
 
 /// Whether the addresses of `listen` are served: its default is not where entries add other addresses.
 pub(super) fn serves_listen(effective: &Effective) -> bool {
-    let admin = effective.settings.listen(ADMIN);
-    let adds = |entry: &Values| !admin.contains(entry.address(LISTENER_ADDRESS));
+    let own = [ADMIN, API].map(|key| effective.settings.listen(key));
+    let adds = |entry: &Values| !own.iter().any(|own| own.contains(entry.address(LISTENER_ADDRESS)));
     effective.settings.is_said("listen") || !effective.entries(&LISTENER).iter().any(adds)
 }
 
@@ -136,38 +150,40 @@ fn said(effective: &Effective) -> Vec<Said> {
     let settings = &effective.settings;
     let entries = effective.entries(&LISTENER);
     let addresses = if serves_listen(effective) { settings.listen("listen") } else { &[] };
-    let admin = settings.listen(ADMIN);
-    let by_address = |address: &Listen, key: &'static str| {
+    let (admin, api) = (settings.listen(ADMIN), settings.listen(API));
+    let by_address = |address: &Listen, key: &'static str, role: Role| {
         let plain = || Said {
-            listener: listener(settings, None, address.clone(), key == ADMIN),
+            listener: listener(settings, None, address.clone(), role),
             source: settings.source(key).clone(),
             key,
         };
         let entry = entries.iter().find(|entry| entry.address(LISTENER_ADDRESS) == address);
-        entry.map_or_else(plain, |entry| by_entry(settings, entry, key == ADMIN))
+        entry.map_or_else(plain, |entry| by_entry(settings, entry, role))
     };
-    let is_named = |address: &Listen| addresses.contains(address) || admin.contains(address);
+    let is_named = |address: &Listen| [addresses, admin, api].iter().any(|named| named.contains(address));
     let others = entries.iter().filter(|entry| !is_named(entry.address(LISTENER_ADDRESS)));
-    let others = others.map(|entry| by_entry(settings, entry, false));
-    let named = addresses.iter().map(|address| by_address(address, "listen"));
-    named.chain(others).chain(admin.iter().map(|address| by_address(address, ADMIN))).collect()
+    let others = others.map(|entry| by_entry(settings, entry, Role::Clients));
+    let named = addresses.iter().map(|address| by_address(address, "listen", Role::Clients));
+    let admin = admin.iter().map(|address| by_address(address, ADMIN, Role::Admin));
+    let api = api.iter().map(|address| by_address(address, API, Role::Api));
+    named.chain(others).chain(admin).chain(api).collect()
 }
 
-fn by_entry(settings: &Values, entry: &Values, admin: bool) -> Said {
+fn by_entry(settings: &Values, entry: &Values, role: Role) -> Said {
     Said {
-        listener: listener(settings, Some(entry), entry.address(LISTENER_ADDRESS).clone(), admin),
+        listener: listener(settings, Some(entry), entry.address(LISTENER_ADDRESS).clone(), role),
         source: entry.source(LISTENER_ADDRESS).clone(),
         key: LISTENER_ADDRESS,
     }
 }
 
-fn listener(settings: &Values, entry: Option<&Values>, address: Listen, admin: bool) -> Listener {
-    // Section [tls] is for the addresses of `listen`; one for the operator has TLS where its entry says so.
+fn listener(settings: &Values, entry: Option<&Values>, address: Listen, role: Role) -> Listener {
+    // Section [tls] is for the addresses of `listen`; one for the operator or the API has TLS where its entry says so.
     let tls = match address {
-        Listen::Tcp(_) if !admin || entry.is_some() => tls(settings, entry),
+        Listen::Tcp(_) if role == Role::Clients || entry.is_some() => tls(settings, entry),
         Listen::Tcp(_) | Listen::Unix(_) => None,
     };
-    Listener { address, tls, proxy_protocol: entry.is_some_and(|entry| entry.switch("listener.proxy_protocol")), admin }
+    Listener { address, tls, proxy_protocol: entry.is_some_and(|entry| entry.switch("listener.proxy_protocol")), role }
 }
 
 /// The TLS of a TCP address: what its entry says, else what section `[tls]` does.
@@ -203,7 +219,7 @@ fn tls(settings: &Values, entry: Option<&Values>) -> Option<TlsFiles> {
 pub(super) fn check(effective: &Effective, problems: &mut Vec<Problem>) {
     let settings = &effective.settings;
     let is_faulty = |key: &&str| settings.is_faulty(key);
-    if ["listen", ADMIN, SECTION.certificate, SECTION.key, SECTION.client_ca].iter().any(is_faulty) {
+    if ["listen", ADMIN, API, SECTION.certificate, SECTION.key, SECTION.client_ca].iter().any(is_faulty) {
         return;
     }
     let counts = (settings.paths(SECTION.certificate).len(), settings.paths(SECTION.key).len());
@@ -295,9 +311,9 @@ fn check_certificates(effective: &Effective, all: &[Said], problems: &mut Vec<Pr
 }
 
 /// No address that strangers can reach, unless the operator said so. One for the operator alone serves counters, and
-/// naming it says so.
+/// naming it says so; one for the API asks for keys.
 fn check_reach(all: &[Said], problems: &mut Vec<Problem>) {
-    let is_reached = |said: &&Said| !said.listener.address.is_local() && !said.listener.admin;
+    let is_reached = |said: &&Said| !said.listener.address.is_local() && said.listener.role == Role::Clients;
     if let Some(Said { listener, source, key }) = all.iter().find(is_reached) {
         let address = &listener.address;
         let text = format!(

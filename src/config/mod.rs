@@ -47,7 +47,7 @@ pub use field_name::FieldName;
 pub use http_url::HttpUrl;
 pub use kind::{Bounds, Kind, Value};
 pub use listen::Listen;
-pub use listener::{CertificateFiles, ClientCertificates, Listener, TlsFiles};
+pub use listener::{CertificateFiles, ClientCertificates, Listener, Role, TlsFiles};
 pub use pattern::Pattern;
 pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
 pub use room::{ROOM_RULES_MAX, RoomRule};
@@ -328,6 +328,11 @@ pub struct Unix {
 }
 
 impl Config {
+    /// Whether there is a listener of this kind.
+    pub fn has_listener(&self, role: Role) -> bool {
+        self.listeners.iter().any(|listener| listener.role == role)
+    }
+
     /// Puts the sources together: default, file, environment, flag; later ones win.
     ///
     /// # Errors

@@ -306,6 +306,13 @@ pub const SETTINGS: &[Setting] = &[
         "Bytes of the body of one request of the HTTP API; a larger one is answered 413.",
     ),
     row(
+        "api.listen",
+        Kind::Addresses { min: 0 },
+        "",
+        "Addresses for programs of the operator alone: the HTTP API is served there and on no other listener but those of \
+         admin.listen, and there is no WebSocket.",
+    ),
+    row(
         "auth.jwks_file",
         PATH,
         "",

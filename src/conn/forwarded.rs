@@ -10,25 +10,30 @@ use crate::limits::PROXY_HOPS_MAX;
 /// The field, which every proxy appends to.
 const FIELD: &str = "x-forwarded-for";
 
-/// The client of a request that a trusted proxy at `peer` has passed on (`None`: through a Unix socket). A hop that is no
-/// address ends the list: the client is the last one, from the end, that was. So it is where all of them are trusted, and
-/// behind `limits::PROXY_HOPS_MAX` hops; without any it is the peer.
+/// The values of a head's fields `X-Forwarded-For`, in their order. None of a head that cannot be read, or that has more
+/// fields than there is room for in `headers`: it names nobody, and is refused.
+pub fn forwarded_for<'h, 'b>(
+    head: &'b [u8],
+    headers: &'h mut [httparse::Header<'b>],
+) -> impl DoubleEndedIterator<Item = &'b [u8]> + use<'h, 'b> {
+    let mut request = httparse::Request::new(headers);
+    let is_read = request.parse(head).is_ok();
+    let headers: &'h [httparse::Header<'b>] = request.headers;
+    let fields = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(FIELD));
+    fields.map(|header| header.value).filter(move |_| is_read)
+}
+
+/// The client of a request that a trusted proxy at `peer` has passed on (`None`: through a Unix socket), by the values of its
+/// fields `X-Forwarded-For`. A hop that is no address ends the list: the client is the last one, from the end, that was. So
+/// it is where all of them are trusted, and behind `limits::PROXY_HOPS_MAX` hops; without any it is the peer.
 ///
 /// Several fields are one list (RFC 9110 §5.3). A hop may have a port, and an IPv6 address brackets.
-pub fn client_behind(
-    head: &[u8],
-    headers_max: usize,
+pub fn client_among<'f>(
+    fields: impl DoubleEndedIterator<Item = &'f [u8]>,
     peer: Option<IpAddr>,
     is_trusted: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
-    let mut headers = vec![httparse::EMPTY_HEADER; headers_max];
-    let mut request = httparse::Request::new(&mut headers);
-    // A head that cannot be read names nobody, and is refused.
-    if request.parse(head).is_err() {
-        return peer;
-    }
-    let fields = request.headers.iter().rev().filter(|header| header.name.eq_ignore_ascii_case(FIELD));
-    let hops = fields.flat_map(|header| header.value.rsplit(|byte| *byte == b','));
+    let hops = fields.rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
     let mut client = peer;
     for hop in hops.take(PROXY_HOPS_MAX) {
         let Some(address) = address_of(hop) else { break };
@@ -51,6 +56,16 @@ fn address_of(hop: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn client_behind(
+        head: &[u8],
+        headers_max: usize,
+        peer: Option<IpAddr>,
+        is_trusted: impl Fn(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let mut headers = vec![httparse::EMPTY_HEADER; headers_max];
+        client_among(forwarded_for(head, &mut headers), peer, is_trusted)
+    }
 
     const PEER: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, 1));
 

@@ -22,6 +22,14 @@ const EMPTY_LINE: &[u8] = b"\r\n\r\n";
 /// The first byte of a TLS connection: a record with a handshake message (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// What the preface of HTTP/2 begins with, in the form of a request head (RFC 9113 §3.4).
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+
+/// Whether a whole request head is the beginning of HTTP/2.
+pub fn is_http_2(head: &[u8]) -> bool {
+    head == HTTP_2
+}
+
 /// Bounds of a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {

@@ -19,11 +19,11 @@ mod utf8;
 
 pub use close::{CloseReason, PeerError, close_payload, parse_close};
 pub use decoder::{Decoder, Event, MessageLimits};
-pub use forwarded::client_behind;
+pub use forwarded::{client_among, forwarded_for};
 pub use frame::{Header, parse_header};
 pub use handshake::{
     Credentials, Forwarded, Head, HeadLimits, HeadReader, HttpRefusal, Naming, Presented, Unauthorized, Upgrade,
-    field_elements, parse_head, parse_head_forwarding, parse_head_named, write_refusal, write_upgrade,
+    field_elements, is_http_2, parse_head, parse_head_forwarding, parse_head_named, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
 pub use outbox::{Cause, Chunk, Ledger, Outbox, Segment, Unit};

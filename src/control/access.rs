@@ -2,6 +2,7 @@
 //! operator's own.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -11,10 +12,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::Node;
 use crate::auth::ApiKeys;
-use crate::config::Verb;
+use crate::config::{Role, Verb};
 use crate::current::Current;
 use crate::loopback::{Ends, RequestLine, is_loopback};
-use crate::reactor::{Provenance, RemoteAddr};
+use crate::network::Networks;
+use crate::reactor::{ListenerId, Origin, Provenance, RemoteAddr};
 
 /// What plain HTTP asks of those who want more than everybody gets.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Access {
     pub keys: Current<ApiKeys>,
     /// Whether what counts as loopback needs none.
     pub loopback: bool,
+    /// Proxies that are believed when they say whose a request is.
+    pub trusted: Arc<Networks>,
 }
 
 /// A listener, as far as what comes through it is concerned.
@@ -32,8 +36,8 @@ pub struct Access {
 pub struct BoundListener {
     /// Where it really is; none of a Unix socket.
     pub address: Option<SocketAddr>,
-    /// Whether it is the operator's alone.
-    pub admin: bool,
+    /// For whom it is.
+    pub role: Role,
 }
 
 impl Access {
@@ -43,7 +47,7 @@ impl Access {
         let listener = self.listener(provenance).and_then(|listener| listener.address);
         let ends = Ends { listener, peer: provenance.remote.tcp(), proxied: provenance.proxied };
         let line = RequestLine {
-            is_http_1_1: parts.version == Version::HTTP_11,
+            is_of_a_client: matches!(parts.version, Version::HTTP_11 | Version::HTTP_2),
             is_origin_form: parts.uri.authority().is_none(),
         };
         let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
@@ -55,8 +59,23 @@ impl Access {
     }
 
     /// Whether something came through a listener of the operator's own.
-    pub(super) fn is_admin(&self, provenance: &Provenance) -> bool {
-        self.listener(provenance).is_some_and(|listener| listener.admin)
+    fn is_admin(&self, provenance: &Provenance) -> bool {
+        self.role(provenance.listener) == Role::Admin
+    }
+
+    /// Whether there is a listener of this kind.
+    pub(super) fn has_listener(&self, role: Role) -> bool {
+        self.listeners.iter().any(|listener| listener.role == role)
+    }
+
+    /// For whom a listener is.
+    pub(super) fn role(&self, listener: ListenerId) -> Role {
+        self.listeners.get(usize::from(listener.0)).map_or(Role::Clients, |listener| listener.role)
+    }
+
+    /// Where a request really comes from: on one connection of a proxy each may be another client's.
+    pub(super) fn provenance(&self, origin: Origin, headers: &HeaderMap) -> Provenance {
+        origin.of_request(headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes), &self.trusted)
     }
 
     /// Whether a request may read the node's counters.
@@ -93,6 +112,9 @@ fn is_of_a_foreign_page(headers: &HeaderMap) -> bool {
     }
     headers.contains_key(header::ACCEPT_LANGUAGE) && headers.get_all(header::HOST).iter().any(is_a_name)
 }
+
+/// What proxies say of whom they ask for.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// What browsers say of the page that asks (Fetch Metadata Request Headers, W3C).
 const SEC_FETCH_SITE: &str = "sec-fetch-site";

@@ -1,55 +1,58 @@
 //! Who waits for whom: a request for health waits for no other client, and the operator for no stranger.
 //!
 //! ```text
-//!                 ┌─ /health/… ─────────────────► newest ─┐
-//!  reactor ─ give ┼─ unread: no place for it ───► newest ─┴─► thread `health`: 32 + 32, 2 s each
-//!                 ├─ through admin.listen ──────► places ─┐
-//!                 └─ everything else ───────────► places ─┴─► thread `control`: 16 + 256
+//!                 ┌─ /health/… ────────────────► newest ─┐
+//!  reactor ─ give ┼─ unread: no place for it ──► newest ─┴─► thread `health`: 32 + 32, 2 s each
+//!                 ├─ through admin.listen ─────► places ─┐
+//!                 ├─ through api.listen ───────► places ─┼─► thread `control`: 16, 256 and 256, kept (`places`)
+//!                 └─ everything else ──────────► places ─┘
 //! ```
 //!
-//! A descriptor is kept back for each (`descriptors`). A page that finds no place is refused. Of health the newest is
-//! served, and the oldest makes room for it: nothing tells those who will ask about health from those who will say
+//! A descriptor is kept back for each (`descriptors`). On the thread `control` connections are kept between requests, and who
+//! idles makes room for who asks; where all are busy, one more is refused. Of health each connection serves one request, the
+//! newest is served, and the oldest makes room for it: nothing tells those who will ask about health from those who will say
 //! nothing, and who is not served at once will not be.
 //!
-//! A place for a page is held while its answer is taken: the head is whole, and no body is waited for, but that of the
-//! console itself. Its client's address is not counted meanwhile, since what bounds the time are the places.
+//! The address of a client is not counted while the thread has its connection: what bounds it are the places.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, Write};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use axum::http::{StatusCode, header};
-use axum::middleware::AddExtension;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Router};
-use futures_util::future::{Either, join, join3, select};
+use futures_util::future::{Either, join, join_all, select};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use socket2::{Domain, Socket};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_io_timeout::TimeoutWriter;
-use tower_layer::Layer;
+use socket2::Socket;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use super::access::Access;
-use super::secured::SecuredStream;
+use super::places::{Link, Place, Places};
+use super::serving::{Guest, Site, serve};
+use super::transport::Transport;
 use super::{Node, Requests};
-use crate::limits::{HEALTH_MS_MAX, HTTP_MS_MAX, HTTP_STALL_MS_MAX, RETRY_AFTER_S_MAX};
-use crate::reactor::Provenance;
+use crate::config::Role;
+use crate::conn::HeadLimits;
+use crate::ids::ReactorId;
+use crate::limits::{HEALTH_MS_MAX, RETRY_AFTER_S_MAX};
+use crate::reactor::{Errand, Handover, WayBack};
 use crate::tls;
-use crate::tls::Secured;
 
 /// How many sockets each thread may have.
 #[derive(Clone, Copy, Debug)]
-pub struct Places {
+pub struct Capacity {
     /// All that is not about health.
     pub pages: usize,
     /// The same through listeners of the operator's own.
     pub admin: usize,
+    /// The same through listeners of the API.
+    pub api: usize,
     /// Health; as many that came when the node had no place for another socket; and as many of both that wait.
     pub health: usize,
 }
@@ -59,67 +62,75 @@ pub struct Places {
 pub struct Handoff {
     pages: Lane,
     admin: Lane,
+    api: Lane,
     health: Arc<Newest>,
     late: Arc<Newest>,
     access: Arc<Access>,
 }
 
 impl Handoff {
-    /// Gives up a socket with the bytes already read from it, and where they came from: a whole head, or nothing where the
-    /// node has no place for another socket. Where the thread has no place for it either, it is answered 503; one whose TLS
-    /// has not begun is closed.
-    pub fn give(&self, socket: tls::Stream<Socket>, read: Vec<u8>, provenance: Provenance) {
-        let of_health = path(&read).map(|path| path.starts_with(b"/health/"));
-        let guest = Guest { socket, read, provenance };
-        match of_health {
+    /// Takes a socket from a reactor. Where the thread has no place for it, it is answered 503; one whose TLS has not begun is
+    /// closed.
+    pub fn give(&self, from: ReactorId, handover: Handover<tls::Stream<Socket>>) {
+        let Handover { stream, read, origin, errand } = handover;
+        let guest = Guest { stream, read, origin, from };
+        match errand {
+            Errand::Refuse => refuse(guest.stream),
             // Many handshakes would keep those from their answers who ask about health.
-            None if matches!(guest.socket.layer, tls::Layer::Wanted(_)) => refuse(guest.socket),
-            None => self.late.give(guest),
-            Some(true) => self.health.give(guest),
-            Some(false) if self.access.is_admin(&provenance) => self.admin.give(guest),
-            Some(false) => self.pages.give(guest),
+            Errand::FindOut if matches!(guest.stream.layer, tls::Layer::Wanted(_)) => refuse(guest.stream),
+            Errand::FindOut => self.late.give(guest),
+            Errand::Serve if path(&guest.read).starts_with(b"/health/") => self.health.give(guest),
+            Errand::Serve => match self.access.role(origin.provenance.listener) {
+                Role::Clients => self.pages.give(guest),
+                Role::Admin => self.admin.give(guest),
+                Role::Api => self.api.give(guest),
+            },
         }
     }
 }
 
-/// The path in a request's first line, whatever stands in front of it (RFC 9112 §2.2, §3.2.2). `None` without a line.
-fn path(head: &[u8]) -> Option<&[u8]> {
-    let line = head.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
+/// The path in a request's first line, whatever stands in front of it (RFC 9112 §2.2, §3.2.2). Empty without a line.
+fn path(head: &[u8]) -> &[u8] {
+    let line = head.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
     let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
     let target = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     if target.starts_with(b"/") {
-        return Some(target);
+        return target;
     }
     let behind_scheme = memchr::memmem::find(target, b"://").map_or(target, |at| &target[at + 3..]);
-    Some(memchr::memchr(b'/', behind_scheme).map_or(&[][..], |at| &behind_scheme[at..]))
+    memchr::memchr(b'/', behind_scheme).map_or(&[][..], |at| &behind_scheme[at..])
 }
 
 /// The way of one kind of request.
 #[derive(Clone, Debug)]
 struct Lane {
-    places: Arc<Semaphore>,
-    guests: mpsc::UnboundedSender<(Guest, OwnedSemaphorePermit)>,
-}
-
-/// A socket on its way.
-#[derive(Debug)]
-struct Guest {
-    socket: tls::Stream<Socket>,
-    read: Vec<u8>,
-    provenance: Provenance,
+    places: Arc<Places>,
+    /// Each with its place: there are no more than that.
+    guests: mpsc::UnboundedSender<(Guest, Place)>,
 }
 
 impl Lane {
-    fn new(places: usize) -> (Lane, mpsc::UnboundedReceiver<(Guest, OwnedSemaphorePermit)>) {
-        // As many wait in it as there are places.
-        let (guests, receiver) = mpsc::unbounded_channel();
-        (Lane { places: Arc::new(Semaphore::new(places)), guests }, receiver)
+    /// A lane, and what serves those who come through it until the process ends.
+    fn new(places_max: usize, site: Site) -> (Lane, impl Future<Output = ()> + Send) {
+        let (guests, mut receiver) = mpsc::unbounded_channel();
+        let places = Places::new(places_max);
+        let watch = places.clone().watch();
+        let site = Arc::new(site);
+        let serving = async move {
+            while let Some((guest, place)) = receiver.recv().await {
+                tokio::spawn(serve(site.clone(), guest, place));
+            }
+        };
+        let serving = async move {
+            join(watch, serving).await;
+        };
+        (Lane { places, guests }, serving)
     }
 
     fn give(&self, guest: Guest) {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
+        let Some(place) = self.places.take() else {
             tracing::debug!("plain HTTP refused: too many at once");
-            return refuse(guest.socket);
+            return refuse(guest.stream);
         };
         // It fails only where the thread has ended, and with it the process.
         let _ = self.guests.send((guest, place));
@@ -146,7 +157,7 @@ impl Newest {
         let oldest = if waiting.len() > self.places { waiting.pop_front() } else { None };
         drop(waiting);
         if let Some(oldest) = oldest {
-            refuse(oldest.socket);
+            refuse(oldest.stream);
         }
         self.news.notify_one();
     }
@@ -161,7 +172,7 @@ impl Newest {
     }
 }
 
-const NO_PLACE: &str = "this node has no place for another connection now: try again later\n";
+const NO_PLACE: &str = "this node has no room for this request now: try again later\n";
 
 /// The answer where nothing of the request is looked at.
 fn no_place() -> String {
@@ -174,13 +185,13 @@ fn no_place() -> String {
 }
 
 /// The same, where it was.
-async fn answer_no_place() -> Response {
+async fn answer_no_room() -> Response {
     let retry_after_s = fastrand::u32(1..=RETRY_AFTER_S_MAX);
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, retry_after_s.to_string())], NO_PLACE).into_response()
 }
 
 /// Says no, as far as the kernel takes it at once; nothing where a TLS handshake would have to come first.
-fn refuse(stream: tls::Stream<Socket>) {
+pub(super) fn refuse(stream: tls::Stream<Socket>) {
     let tls::Stream { mut socket, layer } = stream;
     let answer = match layer {
         tls::Layer::Plain => no_place().into_bytes(),
@@ -202,43 +213,48 @@ fn refuse(stream: tls::Stream<Socket>) {
 ///
 /// # Errors
 /// Where a thread or its event loop cannot be made.
-pub fn start(node: Node, places: Places, requests: Requests) -> io::Result<Handoff> {
+pub fn start(
+    node: Node,
+    capacity: Capacity,
+    head: HeadLimits,
+    requests: Requests,
+    way_back: WayBack<tls::Stream<Socket>>,
+) -> io::Result<Handoff> {
     let access = node.access.clone();
-    let (pages, page_guests) = Lane::new(places.pages);
-    let (admin, admin_guests) = Lane::new(places.admin);
-    let routes = super::all_but_health(node.clone(), requests.clone());
+    let way_back = Arc::new(way_back);
+    let api = super::api::routes(node.clone(), requests.clone());
+    let site = |role| Site {
+        routes: super::routes(node.clone(), api.clone(), role),
+        access: access.clone(),
+        head,
+        way_back: way_back.clone(),
+    };
+    let (pages, serve_pages) = Lane::new(capacity.pages, site(Role::Clients));
+    let (admin, serve_admin) = Lane::new(capacity.admin, site(Role::Admin));
+    let (api, serve_api) = Lane::new(capacity.api, site(Role::Api));
+    let draining = requests.draining();
+    let lanes = [pages.places.clone(), admin.places.clone(), api.places.clone()];
+    let drain = async move {
+        draining.notified().await;
+        lanes.iter().for_each(|places| places.drain());
+    };
     spawn("control", async move {
-        join3(serve(routes.clone(), page_guests), serve(routes, admin_guests), requests.run()).await;
+        join(join_all([serve_pages, serve_admin, serve_api]), join(drain, requests.run())).await;
     })?;
-    let (health, late) = (Newest::new(places.health), Newest::new(places.health));
+    let (health, late) = (Newest::new(capacity.health), Newest::new(capacity.health));
     let routes = super::health(node);
-    let late_routes = routes.clone().fallback(answer_no_place);
+    let late_routes = routes.clone().fallback(answer_no_room);
+    let routes = routes.fallback(super::nothing);
     let (of_health, of_late) = (Arc::clone(&health), Arc::clone(&late));
     spawn("health", async move {
         join(serve_newest(routes, &of_health), serve_newest(late_routes, &of_late)).await;
     })?;
-    Ok(Handoff { pages, admin, health, late, access })
+    Ok(Handoff { pages, admin, api, health, late, access })
 }
 
 fn spawn(name: &str, task: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(name.into()).spawn(move || runtime.block_on(task)).map(drop)
-}
-
-/// Serves every guest.
-async fn serve(routes: Router, mut guests: mpsc::UnboundedReceiver<(Guest, OwnedSemaphorePermit)>) {
-    while let Some((guest, place)) = guests.recv().await {
-        let routes = routes.clone();
-        tokio::spawn(async move {
-            let served = async { connection(routes, guest)?.await.map_err(io::Error::other) };
-            match tokio::time::timeout(Duration::from_millis(HTTP_MS_MAX), served).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "plain HTTP connection failed"),
-                Err(_) => tracing::debug!("plain HTTP connection took too long"),
-            }
-            drop(place);
-        });
-    }
 }
 
 /// Serves every guest; where all places are taken, the oldest goes.
@@ -278,51 +294,13 @@ async fn serve_until(mut connection: Connection, sent_away: oneshot::Receiver<()
     }
 }
 
-/// A socket of either kind, with TLS or without, and with what was read from it already in front.
-type Stream = Pin<Box<dyn ReadWrite>>;
+type Connection = http1::Connection<TokioIo<Transport>, TowerToHyperService<Router>>;
 
-trait ReadWrite: AsyncRead + AsyncWrite + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
-
-fn stream(stream: tls::Stream<Socket>, read: Vec<u8>) -> io::Result<Stream> {
-    let tls::Stream { socket, layer } = stream;
-    let secured = layer.into_secured().map_err(io::Error::other)?;
-    if socket.domain()? == Domain::UNIX {
-        Ok(joined(read, tokio::net::UnixStream::from_std(std::os::fd::OwnedFd::from(socket).into())?, secured))
-    } else {
-        Ok(joined(read, tokio::net::TcpStream::from_std(std::os::fd::OwnedFd::from(socket).into())?, secured))
-    }
-}
-
-fn joined<S>(read: Vec<u8>, socket: S, secured: Option<Box<Secured>>) -> Stream
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    match secured {
-        Some(secured) => Box::pin(impatient(SecuredStream::new(socket, secured, read))),
-        None => {
-            let (reader, writer) = tokio::io::split(socket);
-            Box::pin(tokio::io::join(io::Cursor::new(read).chain(reader), impatient(writer)))
-        }
-    }
-}
-
-/// Gives up a client that takes nothing.
-fn impatient<W: AsyncWrite>(writer: W) -> TimeoutWriter<W> {
-    let mut writer = TimeoutWriter::new(writer);
-    writer.set_timeout(Some(Duration::from_millis(HTTP_STALL_MS_MAX)));
-    writer
-}
-
-type Connection = http1::Connection<TokioIo<Stream>, TowerToHyperService<AddExtension<Router, Provenance>>>;
-
-/// Serves a guest's one request, which knows where it came from.
+/// Serves a guest's one request.
 fn connection(routes: Router, guest: Guest) -> io::Result<Connection> {
-    let Guest { socket, read, provenance } = guest;
-    let stream = stream(socket, read)?;
-    let service = TowerToHyperService::new(Extension(provenance).layer(routes));
-    Ok(http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service))
+    let transport = Transport::new(guest.stream, guest.read, Link::alone())?;
+    let service = TowerToHyperService::new(routes);
+    Ok(http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(transport), service))
 }
 
 #[cfg(test)]
@@ -332,18 +310,18 @@ mod tests {
     #[test]
     fn the_path_is_found_in_every_form_of_a_target() {
         for (head, found) in [
-            ("GET /health/live HTTP/1.1\r\n\r\n", Some("/health/live")),
-            ("\r\n\r\nHEAD /health/ready?x HTTP/1.0\r\n\r\n", Some("/health/ready")),
-            ("GET https://x:80/health/live HTTP/1.1\r\n\r\n", Some("/health/live")),
-            ("GET HTTP://x?/health/live HTTP/1.1\r\n\r\n", Some("")),
-            ("GET /?http://x/health/live HTTP/1.1\r\n\r\n", Some("/")),
-            ("GET http://x HTTP/1.1\r\n\r\n", Some("")),
-            ("OPTIONS * HTTP/1.1\r\n\r\n", Some("")),
-            ("GET\r\n\r\n", Some("")),
-            ("\r\n", None),
-            ("", None),
+            ("GET /health/live HTTP/1.1\r\n\r\n", "/health/live"),
+            ("\r\n\r\nHEAD /health/ready?x HTTP/1.0\r\n\r\n", "/health/ready"),
+            ("GET https://x:80/health/live HTTP/1.1\r\n\r\n", "/health/live"),
+            ("GET HTTP://x?/health/live HTTP/1.1\r\n\r\n", ""),
+            ("GET /?http://x/health/live HTTP/1.1\r\n\r\n", "/"),
+            ("GET http://x HTTP/1.1\r\n\r\n", ""),
+            ("OPTIONS * HTTP/1.1\r\n\r\n", ""),
+            ("GET\r\n\r\n", ""),
+            ("\r\n", ""),
+            ("", ""),
         ] {
-            assert_eq!(path(head.as_bytes()), found.map(str::as_bytes), "{head:?}");
+            assert_eq!(path(head.as_bytes()), found.as_bytes(), "{head:?}");
         }
     }
 }

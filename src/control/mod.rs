@@ -1,11 +1,12 @@
 //! Plain HTTP on the reactors' own port: the console page, health, statistics, metrics.
 //!
 //! A reactor hands over a socket whose request is no upgrade, with the bytes it has read; from there a well-kept HTTP
-//! library serves it on a thread of its own, health on another (`lanes`). Every response closes its connection, so that a
-//! client's next request, which may be an upgrade, meets a reactor again. What a request asks of topics goes to their homes
-//! by mail, and is answered by mail (`requests`). Who may see what is not for everybody is in `access`. May import `auth`
-//! and `config` for keys, `loopback`, `metrics`, `limits`, `protocol`, `tls`, and of `router` and `reactor` the messages and the
-//! mailbox; it never touches a reactor.
+//! library serves it on a thread of its own, HTTP/1.1 and HTTP/2, health on another (`lanes`, `serving`). Connections are kept
+//! for further requests, within bounds (`places`, `bodies`); one whose next request asks for an upgrade goes back to its
+//! reactor. What a request asks of topics goes to their homes by mail, and is answered by mail (`requests`). Who may see what
+//! is not for everybody is in `access`. May import `auth` and `config` for keys, `loopback`, `metrics`, `limits`, `protocol`, `tls`, of
+//! `conn` the bounds of a head, `network`, and of `router` and `reactor` the messages, the mailbox and the way back; it never
+//! touches a reactor.
 
 mod access;
 mod api;
@@ -13,9 +14,12 @@ mod console;
 mod lanes;
 mod metrics;
 mod pages;
+mod places;
 mod requests;
 mod secured;
+mod serving;
 mod stats;
+mod transport;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,11 +34,12 @@ use axum::routing::{MethodRouter, get, post};
 pub use access::{Access, BoundListener};
 pub use api::Settings as ApiSettings;
 pub use console::{Doctor, Minter, Tokens};
-pub use lanes::{Handoff, Places, start};
+pub use lanes::{Capacity, Handoff, start};
 pub use requests::{Busy, ControlWaker, Requests};
 
 use access::Reader;
 
+use crate::config::Role;
 use crate::current::Current;
 use crate::limits::{CONSOLE_REQUEST_BYTES_MAX, PULSE_LOOK_MS, PULSE_MS_MAX};
 use crate::metrics::NodeMetrics;
@@ -63,9 +68,22 @@ pub struct Node {
     pub api: ApiSettings,
 }
 
-/// Everything but what is about health.
-fn all_but_health(node: Node, requests: Requests) -> Router {
-    let api = api::routes(node.clone(), requests);
+/// All that is served through listeners of a kind. The API is served where it is meant to be: on its own listeners where
+/// there are such.
+fn routes(node: Node, api: Router, role: Role) -> Router {
+    let has_own_listener = node.access.has_listener(Role::Api);
+    let routes = match role {
+        Role::Api => health(node),
+        Role::Clients | Role::Admin => health(node.clone()).merge(pages(node)),
+    };
+    match role == Role::Clients && has_own_listener {
+        true => routes.fallback(nothing),
+        false => routes.merge(api).fallback(nothing),
+    }
+}
+
+/// Everything but the API and what is about health.
+fn pages(node: Node) -> Router {
     Router::new()
         .route("/", page(get(pages::console)))
         .route("/operator", page(get(pages::operator)))
@@ -77,9 +95,7 @@ fn all_but_health(node: Node, requests: Requests) -> Router {
         .route("/raw/{room}", page(get(upgrade_required)))
         .route("/stats", page(get(stats)))
         .route("/metrics", page(get(metrics)))
-        .fallback(nothing)
         .with_state(node)
-        .merge(api)
 }
 
 /// What balancers and supervisors ask. Some do it with `OPTIONS`, and mean the same.
@@ -87,7 +103,6 @@ fn health(node: Node) -> Router {
     Router::new()
         .route("/health/live", get(live).options(live))
         .route("/health/ready", get(ready).options(ready))
-        .fallback(nothing)
         .with_state(node)
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::ids::{PeerId, ReactorId, RequestId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, CONTROL_SPILL_MS, REQUESTS_MAX};
-use crate::reactor::{Mailbox, Parcel, Wake};
+use crate::reactor::{Mailbox, Order, Parcel, Wake};
 use crate::router::{
     ApiKeyed, Author, CommandId, Composed, Composer, Draft, Fate, Homeward, PublishMany, Question, Reply, Told,
 };
@@ -41,6 +41,8 @@ pub struct Busy;
 #[derive(Clone)]
 pub struct Requests {
     desk: Arc<Mutex<Desk>>,
+    /// The node goes away.
+    draining: Arc<Notify>,
     waker: Arc<ControlWaker>,
 }
 
@@ -55,6 +57,7 @@ struct Desk {
     publishes: Vec<PublishMany>,
     /// Pieces that are back, to be filled again.
     spare: Vec<PublishMany>,
+    draining: Arc<Notify>,
 }
 
 /// A request that has no reply yet.
@@ -102,6 +105,7 @@ impl Requests {
     /// None yet. `mailbox` is the control thread's and wakes it by `waker`.
     pub fn new(mailbox: Mailbox, waker: Arc<ControlWaker>, homeward: Homeward) -> Requests {
         let publishes = (0..homeward.reactors()).map(|_| PublishMany::default()).collect();
+        let draining = Arc::new(Notify::new());
         let desk = Desk {
             mailbox,
             homeward,
@@ -110,8 +114,9 @@ impl Requests {
             composer: Composer::default(),
             publishes,
             spare: Vec::new(),
+            draining: draining.clone(),
         };
-        Requests { desk: Arc::new(Mutex::new(desk)), waker }
+        Requests { desk: Arc::new(Mutex::new(desk)), draining, waker }
     }
 
     /// Asks a topic's home; the reply comes through what is returned, which may be dropped.
@@ -156,6 +161,11 @@ impl Requests {
                 }
             }
         }
+    }
+
+    /// Tells once that the node goes away.
+    pub(super) fn draining(&self) -> Arc<Notify> {
+        self.draining.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Desk> {
@@ -238,7 +248,8 @@ impl Desk {
                     self.mailbox.give_back(parcel);
                 }
                 // The control thread serves until the process ends.
-                Parcel::Order(_) | Parcel::News(_) => {}
+                Parcel::Order(Order::Drain { .. }) => self.draining.notify_one(),
+                Parcel::Order(Order::Finish) | Parcel::News(_) => {}
             }
         }
         self.gather_publishes();

@@ -17,7 +17,7 @@ pub(super) struct SecuredStream<S> {
     /// What was received and not read yet: from `at` on.
     opened: Vec<u8>,
     at: usize,
-    /// What the socket's bytes are read into, while there is a connection: it lives for a few requests.
+    /// What the socket's bytes are read into, while the thread of plain HTTP has the connection.
     buffer: Vec<u8>,
     /// The peer sends no more.
     is_over: bool,
@@ -29,6 +29,13 @@ impl<S> SecuredStream<S> {
     pub(super) fn new(socket: S, secured: Box<Secured>, opened: Vec<u8>) -> SecuredStream<S> {
         let buffer = vec![0; TLS_RECORD_BYTES_MAX];
         SecuredStream { socket, secured, opened, at: 0, buffer, is_over: false, is_closed: false }
+    }
+
+    /// What someone else goes on with: the socket, the session, and what was opened and not read. `None` where one side
+    /// has ended.
+    pub(super) fn into_parts(self) -> Option<(S, Box<Secured>, Vec<u8>)> {
+        let SecuredStream { socket, secured, opened, at, buffer: _, is_over, is_closed } = self;
+        (!is_over && !is_closed).then(|| (socket, secured, opened[at..].to_vec()))
     }
 }
 

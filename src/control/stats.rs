@@ -75,7 +75,8 @@ mod tests {
         counts.endings.count(Ending::SlowConsumer);
         counts.endings.count(Ending::Lost);
         metrics.reactors[1].publish(&counts);
-        let access = Access { listeners: Vec::new(), keys: Current::new(ApiKeys::new(&[0; 32])), loopback: false };
+        let (keys, trusted) = (Current::new(ApiKeys::new(&[0; 32])), Arc::default());
+        let access = Access { listeners: Vec::new(), keys, loopback: false, trusted };
         let node = Node {
             pulse: Arc::new(Pulse::new(post_office(Vec::new()).0, metrics.clone())),
             stall_max: Duration::ZERO,

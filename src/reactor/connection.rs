@@ -20,7 +20,8 @@ use std::num::NonZeroU64;
 
 use super::addresses::AddressRef;
 use super::backend::{Ticket, Token};
-use super::driver::{Provenance, RemoteAddr};
+use super::driver::RemoteAddr;
+use super::handover::Origin;
 use super::identity::{Authority, Grant, Identity, Passport, Pending};
 use super::intake::Intake;
 use crate::compress::Agreement;
@@ -122,7 +123,7 @@ pub(super) struct Detached {
     /// What was read from it: it goes with the socket.
     pub(super) read: Vec<u8>,
     /// So does this.
-    pub(super) provenance: Provenance,
+    pub(super) origin: Origin,
 }
 
 #[derive(Debug)]
@@ -156,9 +157,7 @@ pub(super) enum Then {
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) reader: HeadReader,
-    pub(super) provenance: Provenance,
-    /// Whether a PROXY header came that names no client: its address is the proxy's.
-    pub(super) is_unnamed: bool,
+    pub(super) origin: Origin,
     pub(super) until: Millis,
 }
 
@@ -422,10 +421,10 @@ impl Connection {
     }
 
     /// What goes with its socket to the control thread, while the driver is asked for that.
-    pub(super) fn take_detached(&mut self) -> Option<(Vec<u8>, Provenance)> {
+    pub(super) fn take_detached(&mut self) -> Option<(Vec<u8>, Origin)> {
         match &mut self.phase {
             Phase::Terminating(Terminating::Detached(detached)) => {
-                Some((std::mem::take(&mut detached.read), detached.provenance))
+                Some((std::mem::take(&mut detached.read), detached.origin))
             }
             Phase::Handshake(_)
             | Phase::Authorizing(_)
@@ -548,7 +547,7 @@ impl Connection {
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::driver::ListenerId;
+    use super::super::driver::{ListenerId, Provenance};
     use super::*;
 
     /// What waits to be decided about is all that its client has sent: each part of it counts.
@@ -587,7 +586,8 @@ mod tests {
         ] {
             let provenance = Provenance { listener: ListenerId(0), remote, proxied: false };
             let reader = HeadReader::default();
-            let handshake = Handshake { reader, provenance, is_unnamed: false, until: Millis(0) };
+            let origin = Origin { provenance, is_unnamed: false };
+            let handshake = Handshake { reader, origin, until: Millis(0) };
             let mut connection = Connection::new(0, Millis(0), handshake, None);
             connection.begin_authorizing(held);
             let counted = connection.stranger_bytes();

@@ -14,6 +14,7 @@ use super::addresses::Addresses;
 use super::backend::{BackendAccess, KeysOutcome, KeysWanted, Token};
 use super::connection::{Authorizing, Connection, Phase};
 use super::driver::{Driver, ListenerId, Provenance, RemoteAddr, SlotKey};
+use super::handover::trusts;
 use super::identity::{Passport, Pending, raw_room};
 use super::lifecycle::TOO_EARLY;
 use super::verifier::{Job, Verdict, Verifier};
@@ -62,10 +63,7 @@ impl Gate {
 
     /// Whether a proxy connects from there that is believed.
     pub(super) fn trusts(&self, remote: RemoteAddr) -> bool {
-        match remote {
-            RemoteAddr::Tcp(remote) => self.trusted.contain(remote.ip()),
-            RemoteAddr::Unix => self.trusted.contain_unix(),
-        }
+        trusts(&self.trusted, remote)
     }
 
     /// Whether connections of a listener begin with a PROXY header.

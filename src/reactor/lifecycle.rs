@@ -7,12 +7,14 @@ use super::connection::{
     Admission, CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then, Unanswered,
 };
 use super::driver::{Accepted, Detach, Driver, Provenance, Release, SlotKey};
+use super::handover::{Errand, Handover, Origin};
 use super::identity::{Identity, Passport, Rates, Subject};
 use super::intake::Decoded;
 use super::worker::{DeflateSettings, Settings, Worker};
 use crate::compress::{Agreement, Offer};
 use crate::conn::{
-    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, parse_head_forwarding, write_refusal,
+    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, is_http_2, parse_head_forwarding,
+    write_refusal,
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX};
@@ -27,14 +29,15 @@ impl<D: Driver> Worker<D> {
     pub(super) fn accept(&mut self, accepted: Accepted<D::Stream>) {
         let Accepted { stream, listener, remote } = accepted;
         let provenance = Provenance { listener, remote, proxied: false };
+        let origin = Origin { provenance, is_unnamed: false };
         let Ok(address) = self.welcome(provenance) else { return };
         if !self.take_socket() {
             self.leave_address(address, Admission::Socket);
             // It may ask about health, for which descriptors are kept back. Nothing else is answered there.
-            return (self.http)(stream, Vec::new(), provenance);
+            return (self.http)(Handover { stream, read: Vec::new(), origin, errand: Errand::FindOut });
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
-        let handshake = Handshake { reader: HeadReader::default(), provenance, is_unnamed: false, until };
+        let handshake = Handshake { reader: HeadReader::default(), origin, until };
         let slot = self.connections.sessions.insert(handshake, self.now, address);
         if self.driver.attach(slot, stream).is_err() {
             return self.free(slot);
@@ -198,7 +201,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Nothing of a connection is under way any more: its slot is free, and its admission another's.
-    fn free(&mut self, slot: SlotKey) {
+    pub(super) fn free(&mut self, slot: SlotKey) {
         let connection = self.connections.sessions.remove(slot);
         self.give_permits(&connection);
     }
@@ -213,9 +216,9 @@ impl<D: Driver> Worker<D> {
 
     /// The driver gives out a socket that is to be handed over.
     pub(super) fn detached(&mut self, slot: SlotKey, stream: D::Stream) {
-        if let Some((read, provenance)) = self.connections.get_mut(slot).and_then(Connection::take_detached) {
+        if let Some((read, origin)) = self.connections.get_mut(slot).and_then(Connection::take_detached) {
             self.free(slot);
-            (self.http)(stream, read, provenance);
+            (self.http)(Handover { stream, read, origin, errand: Errand::Serve });
         }
     }
 
@@ -239,8 +242,9 @@ impl<D: Driver> Worker<D> {
 
     fn head_received(&mut self, slot: SlotKey, bytes: &[u8]) {
         let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
-        let Handshake { reader, until, provenance, is_unnamed: _ } = handshake;
-        let (provenance, until) = (*provenance, *until);
+        let Handshake { reader, until, origin } = handshake;
+        let (origin, until) = (*origin, *until);
+        let provenance = origin.provenance;
         let (bytes, head_bytes) = match reader.push(bytes, self.settings.head) {
             Ok(None) => return self.connections.sessions.count_partial(slot),
             Ok(Some(complete)) => complete,
@@ -249,6 +253,9 @@ impl<D: Driver> Worker<D> {
                 return self.refuse(slot, refusal);
             }
         };
+        if is_http_2(&bytes[..head_bytes]) {
+            return self.hand_over(slot, bytes, origin);
+        }
         let Settings { head, gate, .. } = &self.settings;
         let head = match parse_head_forwarding(&bytes[..head_bytes], *head, gate.naming(), gate.forward()) {
             Ok(head) => head,
@@ -257,7 +264,7 @@ impl<D: Driver> Worker<D> {
                 return self.refuse(slot, refusal);
             }
         };
-        let provenance = match self.trace(slot, provenance, &bytes[..head_bytes]) {
+        let provenance = match self.trace(slot, origin, &bytes[..head_bytes]) {
             Ok(provenance) => provenance,
             // A socket that counts for no address does not stay: a proxy reads on, whatever its client does.
             Err(refusal) => return self.refuse_then(slot, refusal, Then::Release),
@@ -270,20 +277,23 @@ impl<D: Driver> Worker<D> {
                 self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until, provenance);
                 self.connections.sessions.count_partial(slot);
             }
-            Head::Http => {
-                self.wheel.disarm(slot.slot());
-                match self.driver.detach(slot) {
-                    Detach::Done(stream) => {
-                        (self.http)(stream, bytes, provenance);
-                        self.free(slot);
-                    }
-                    Detach::Later => {
-                        let detached = Box::new(Detached { read: bytes, provenance });
-                        self.connections.sessions.terminate(slot, Terminating::Detached(detached));
-                    }
-                    Detach::Lost => self.free(slot),
-                }
+            Head::Http => self.hand_over(slot, bytes, origin),
+        }
+    }
+
+    /// A request is plain HTTP: its socket goes to the threads of that.
+    fn hand_over(&mut self, slot: SlotKey, read: Vec<u8>, origin: Origin) {
+        self.wheel.disarm(slot.slot());
+        match self.driver.detach(slot) {
+            Detach::Done(stream) => {
+                (self.http)(Handover { stream, read, origin, errand: Errand::Serve });
+                self.free(slot);
             }
+            Detach::Later => {
+                let detached = Box::new(Detached { read, origin });
+                self.connections.sessions.terminate(slot, Terminating::Detached(detached));
+            }
+            Detach::Lost => self.free(slot),
         }
     }
 

@@ -318,7 +318,7 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
     bell.attach();
     bell.about_to_sleep();
     let assignment = Assignment { me: ReactorId(0), reactors: 2, mailbox, settings, node: state, jitter_seed: 1 };
-    Worker::new(assignment, Clientless(bell), Box::new(|_, _, _| ()))
+    Worker::new(assignment, Clientless(bell), Box::new(|_| ()))
 }
 
 /// A driver that has only the bell to wait for.

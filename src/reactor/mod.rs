@@ -25,6 +25,7 @@ mod egress;
 pub mod epoll;
 mod flush;
 mod gate;
+mod handover;
 mod identity;
 mod intake;
 mod lifecycle;
@@ -48,6 +49,7 @@ pub use driver::{
     Accepted, Completion, Detach, Driver, ListenerId, Provenance, Release, RemoteAddr, Sent, Shortfall, SlotKey,
 };
 pub use gate::Gate;
+pub use handover::{Errand, Handover, Origin, Returns, WayBack};
 pub use mailbox::{Mailbox, News, Order, Parcel, PostOffice, Wake, Wakers, post_office};
 pub use proxied::{Behind, Proxied};
 pub use pulse::{Pulse, Silence};

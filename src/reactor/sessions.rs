@@ -274,10 +274,12 @@ mod tests {
     use super::*;
     use crate::conn::HeadReader;
     use crate::reactor::driver::{ListenerId, Provenance, RemoteAddr};
+    use crate::reactor::handover::Origin;
 
     fn come(sessions: &mut Sessions) -> SlotKey {
         let provenance = Provenance { listener: ListenerId(0), remote: RemoteAddr::Unix, proxied: false };
-        let handshake = Handshake { reader: HeadReader::default(), provenance, is_unnamed: false, until: Millis(1) };
+        let origin = Origin { provenance, is_unnamed: false };
+        let handshake = Handshake { reader: HeadReader::default(), origin, until: Millis(1) };
         sessions.insert(handshake, Millis::ZERO, None)
     }
 

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use super::addresses::AddressRef;
 use super::connection::{Admission, Connection, Phase};
 use super::driver::{Driver, Provenance, RemoteAddr, SlotKey};
+use super::handover::Origin;
 use super::worker::Worker;
-use crate::conn::{HttpRefusal, client_behind};
+use crate::conn::{HttpRefusal, forwarded_for};
 use crate::metrics::{NodeMetrics, Refusal};
 
 /// For the operator: the address of a proxy that is not known to be one speaks for all its clients.
@@ -34,7 +35,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// One more socket of this address.
-    fn count_address(&mut self, provenance: Provenance) -> Result<Option<AddressRef>, Refusal> {
+    pub(super) fn count_address(&mut self, provenance: Provenance) -> Result<Option<AddressRef>, Refusal> {
         let (Some(addresses), RemoteAddr::Tcp(remote)) = (&self.settings.gate.addresses, provenance.remote) else {
             return Ok(None);
         };
@@ -73,7 +74,7 @@ impl<D: Driver> Worker<D> {
         }
         let Some(oldest) = self.connections.sessions.oldest_awaited() else { return false };
         if let Some(handshake) = self.connections.get_mut(oldest).and_then(Connection::handshake_mut) {
-            let provenance = handshake.provenance;
+            let provenance = handshake.origin.provenance;
             self.turned_away(provenance, Refusal::Displaced);
         }
         self.release(oldest);
@@ -83,12 +84,12 @@ impl<D: Driver> Worker<D> {
     /// A proxy has said from where a connection really comes.
     pub(super) fn proxied(&mut self, slot: SlotKey, source: Option<SocketAddr>) {
         let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
-        handshake.provenance.proxied = true;
+        handshake.origin.provenance.proxied = true;
         match source {
-            Some(source) => handshake.provenance.remote = RemoteAddr::Tcp(source),
-            None => handshake.is_unnamed = true,
+            Some(source) => handshake.origin.provenance.remote = RemoteAddr::Tcp(source),
+            None => handshake.origin.is_unnamed = true,
         }
-        let provenance = handshake.provenance;
+        let provenance = handshake.origin.provenance;
         // A proxy in front of that one is told of in the request.
         if self.settings.gate.trusts(provenance.remote) {
             return;
@@ -102,41 +103,24 @@ impl<D: Driver> Worker<D> {
     /// A connection to a listener for proxies does not begin as one of them.
     pub(super) fn not_proxied(&mut self, slot: SlotKey) {
         if let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) {
-            let provenance = handshake.provenance;
+            let provenance = handshake.origin.provenance;
             self.turned_away(provenance, Refusal::NoProxyHeader);
         }
         self.release(slot);
     }
 
     /// A request head is whole: where trusted proxies have passed it on, it is from whom they say, and counts for that
-    /// address from now on. Behind a PROXY header that names no client, what a request says stands there as the client
-    /// wrote it: such a proxy passes bytes on as they are.
+    /// address from now on ([`Origin::of_request`]).
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub(super) fn trace(
-        &mut self,
-        slot: SlotKey,
-        provenance: Provenance,
-        head: &[u8],
-    ) -> Result<Provenance, HttpRefusal> {
-        let handshake = self.connections.get_mut(slot).and_then(Connection::handshake_mut);
-        let is_unnamed = handshake.is_some_and(|handshake| handshake.is_unnamed);
+    pub(super) fn trace(&mut self, slot: SlotKey, origin: Origin, head: &[u8]) -> Result<Provenance, HttpRefusal> {
         let gate = &self.settings.gate;
-        if !gate.trusts(provenance.remote) {
-            return Ok(provenance);
+        if !gate.trusts(origin.provenance.remote) {
+            return Ok(origin.provenance);
         }
-        let peer = provenance.remote.tcp().map(|remote| remote.ip());
-        let client = match is_unnamed {
-            true => None,
-            false => client_behind(head, self.settings.head.headers_max, peer, |hop| gate.trusted.contain(hop)),
-        };
-        let provenance = match client {
-            Some(client) if peer != Some(client) => {
-                Provenance { remote: RemoteAddr::Tcp(SocketAddr::new(client, 0)), proxied: true, ..provenance }
-            }
-            Some(_) | None => provenance,
-        };
+        let mut headers = vec![httparse::EMPTY_HEADER; self.settings.head.headers_max];
+        let provenance = origin.of_request(forwarded_for(head, &mut headers), &gate.trusted);
         match self.count_address(provenance) {
             Ok(address) => {
                 self.set_address(slot, address);

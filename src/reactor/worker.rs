@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use super::connection::{Admission, Connection};
 use super::connections::Connections;
 use super::drain::Draining;
-use super::driver::{Completion, Driver, Provenance, SlotKey};
+use super::driver::{Completion, Driver, SlotKey};
 use super::flush::Flush;
 use super::gate::{Asked, Gate};
+use super::handover::{Handover, Returns};
 use super::intake::Resumable;
 use super::mailbox::{Mailbox, Order, Parcel, Told};
 use crate::compress::{Deflater, Inflaters, WindowBits};
@@ -100,8 +101,8 @@ pub struct Assignment {
     pub jitter_seed: u64,
 }
 
-/// Takes a socket whose request is plain HTTP, with the bytes already read and where it came from.
-pub type HttpHandoff<S> = Box<dyn FnMut(S, Vec<u8>, Provenance)>;
+/// Takes a socket whose request is plain HTTP.
+pub type HttpHandoff<S> = Box<dyn FnMut(Handover<S>)>;
 
 /// Whether a worker goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,8 @@ pub struct Worker<D: Driver> {
     pub(super) settings: Settings,
     pub(super) node: NodeState,
     pub(super) http: HttpHandoff<D::Stream>,
+    /// Where sockets come back from there.
+    pub(super) returns: Option<Returns<D::Stream>>,
     pub(super) random: fastrand::Rng,
     /// Where messages are composed before they are published.
     pub(super) composer: Composer,
@@ -161,6 +164,7 @@ impl<D: Driver> Worker<D> {
             connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms, deflater),
             wheel: Wheel::new(),
             http,
+            returns: None,
             random: fastrand::Rng::with_seed(jitter_seed),
             composer: Composer::default(),
             inflaters: Inflaters::default(),
@@ -206,6 +210,7 @@ impl<D: Driver> Worker<D> {
         self.router.begin_turn(self.now);
 
         self.take_mail();
+        self.take_returned();
         self.resume_some();
         self.take_completions();
         self.take_timers();
@@ -327,6 +332,11 @@ impl<D: Driver> Worker<D> {
         if self.router.open_bytes() + self.connections.egress.turn_bytes() > TURN_BYTES_MAX {
             self.flush_all();
         }
+    }
+
+    /// Whether the node is going away.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_some()
     }
 
     fn end_turn(&mut self) {

@@ -7,7 +7,7 @@ use super::credential_error::CredentialError;
 use super::settings::ms;
 use crate::auth::{Alg, Allowance, ApiGrant, ApiKeys, Auth, Key, Origins, Settings, SigningKey, key_set};
 use crate::backend::{self, Authorities, Desk};
-use crate::config::{self, AuthKey, Config, KeyMaterial, SecretPlace, read_at_most};
+use crate::config::{self, AuthKey, Config, KeyMaterial, Role, SecretPlace, read_at_most};
 use crate::control::{Minter, Tokens};
 use crate::limits::{KEY_SET_BYTES_MAX, VERIFIER_NICENESS};
 use crate::metrics::BackendMetrics;
@@ -104,7 +104,7 @@ impl Entrance {
 
 /// What is asked of everybody, with tokens or without.
 fn gate(config: &Config) -> Gate {
-    let pages_only = config.listeners.iter().enumerate().filter(|(_, listener)| listener.admin);
+    let pages_only = config.listeners.iter().enumerate().filter(|(_, listener)| listener.role != Role::Clients);
     Gate {
         pages_only: pages_only.map(|(at, _)| ListenerId(at as u16)).collect(),
         addresses: Some(Arc::new(Addresses::new(AddressLimits {

@@ -42,7 +42,7 @@ pub(super) fn bind(
         bound: Vec::new(),
         unix: Vec::new(),
     };
-    for (at, Listener { address, tls, admin, .. }) in listen.iter().enumerate() {
+    for (at, Listener { address, tls, role, .. }) in listen.iter().enumerate() {
         let fail = |error| ServeError::Listen { address: address.to_string(), error };
         let passed = inherited.take(address, listen);
         let (sockets, bound) = match address {
@@ -69,7 +69,7 @@ pub(super) fn bind(
         }
         let scheme = if tls.is_some() { "https" } else { "http" };
         listeners.addresses.push(bound.map_or_else(|| address.to_string(), |bound| format!("{scheme}://{bound}/")));
-        listeners.bound.push(BoundListener { address: bound, admin: *admin });
+        listeners.bound.push(BoundListener { address: bound, role: *role });
     }
     inherited.finish()?;
     Ok(listeners)

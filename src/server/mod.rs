@@ -39,17 +39,18 @@ use socket2::Socket;
 use supervisor::Supervisor;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Role};
 use crate::control::{self, Access, ApiSettings, BoundListener, ControlWaker, Doctor, Requests, Tokens};
 use crate::current::Current;
 use crate::descriptors::{self, Shares};
 use crate::doctor::{self, Machine};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
-use crate::limits::ADMIN_CONNECTIONS_MAX;
+use crate::limits::{ADMIN_CONNECTIONS_MAX, API_CONNECTIONS_MAX};
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    Assignment, ListenerId, NodeState, PostOffice, Proxied, Pulse, Settings, Tls, Wake, Worker, post_office,
+    Assignment, ListenerId, NodeState, PostOffice, Proxied, Pulse, Returns, Settings, Tls, Wake, WayBack, Worker,
+    post_office,
 };
 use crate::router::Homeward;
 use crate::tls::Acceptor;
@@ -72,9 +73,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let inherited = Inherited::from_env()?;
     let cores = cores::assign(&config)?;
     let (descriptors, raised) = memory::raise_descriptor_limit();
-    let has_admin = config.listeners.iter().any(|listener| listener.admin);
-    let own =
-        descriptors::own(cores.len() as u64, config.listeners.len() as u64, has_admin) + config.auth.url_sockets_max();
+    let own = descriptors::own(cores.len() as u64, config.listeners.len() as u64, extra_places(&config))
+        + config.auth.url_sockets_max();
     let connections_max = config.limits.connections_max as u64;
     let wanted = descriptors::wanted(connections_max, own);
     // Before the first thread: with one thread the process waits for no lock.
@@ -99,7 +99,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let loopback_port =
         |bound: &BoundListener| bound.address.filter(|at| at.ip().to_canonical().is_loopback()).map(|at| at.port());
     node.settings.gate.loopback_ports = bound.iter().map(loopback_port).collect();
-    let access = Access { listeners: bound, keys: keys.clone(), loopback: config.admin.loopback };
+    let trusted = node.settings.gate.trusted.clone();
+    let access = Access { listeners: bound, keys: keys.clone(), loopback: config.admin.loopback, trusted };
     let reactors = node.spawn(sockets, cores, access, tokens.clone())?;
     node.ready.store(true, Ordering::Relaxed);
     tracing::info!(
@@ -111,7 +112,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
         queue_budget_bytes = node.settings.outbox_node_bytes_max,
         "serving"
     );
-    warn_of_proxies(&config);
+    warn_of_listeners(&config);
     if shares.connections < connections_max {
         tracing::warn!(
             configured = connections_max,
@@ -141,8 +142,11 @@ fn serve(config: Config) -> Result<(), ServeError> {
     Ending { requests, reactors, ready, unix, supervisor }.wait(&reload, || config.drain.clone())
 }
 
-/// A listener that believes every peer what it says of its client is told.
-fn warn_of_proxies(config: &Config) {
+/// A listener that believes every peer what it says of its client is told, and one for which there are no keys.
+fn warn_of_listeners(config: &Config) {
+    if config.has_listener(Role::Api) && config.api.key.is_empty() {
+        tracing::warn!("api.listen serves nothing but health: there is no [[api.key]] that a program could show");
+    }
     let is_exposed = |listener: &config::Listener| listener.proxy_protocol && !listener.address.is_local();
     if config.proxy.trusted.is_empty()
         && let Some(listener) = config.listeners.iter().find(|listener| is_exposed(listener))
@@ -300,12 +304,19 @@ impl Node {
             doctor: self.doctor.clone(),
         };
         let requests = Requests::new(mailbox, control_waker, Homeward::new(self.state.seed, reactors));
-        let places = control::Places { pages: pages as usize, admin: ADMIN_CONNECTIONS_MAX, health: health as usize };
-        let http =
-            control::start(node, places, requests).map_err(io_error("cannot start the threads of plain HTTP"))?;
-        let (end, ended) = bounded(cores.len());
+        let capacity = control::Capacity {
+            pages: pages as usize,
+            admin: ADMIN_CONNECTIONS_MAX,
+            api: API_CONNECTIONS_MAX,
+            health: health as usize,
+        };
         let count = cores.len();
-        for (at, ((driver, mailbox), core)) in drivers.into_iter().zip(mailboxes).zip(cores).enumerate() {
+        let (way_back, returns) = WayBack::new(post.clone(), count);
+        let http = control::start(node, capacity, self.settings.head, requests, way_back)
+            .map_err(io_error("cannot start the threads of plain HTTP"))?;
+        let (end, ended) = bounded(count);
+        let seats = drivers.into_iter().zip(mailboxes).zip(returns).zip(cores);
+        for (at, (((driver, mailbox), returns), core)) in seats.enumerate() {
             let assignment = Assignment {
                 me: ReactorId(at as u16),
                 reactors: count as u16,
@@ -314,40 +325,45 @@ impl Node {
                 node: self.state.clone(),
                 jitter_seed: self.jitter_seed ^ at as u64,
             };
-            self.spawn_reactor(assignment, driver, core, http.clone(), end.clone())?;
+            let body = reactor(assignment, driver, returns, core, http.clone(), end.clone());
+            std::thread::Builder::new()
+                .name(format!("reactor-{at}"))
+                .spawn(body)
+                .map_err(io_error("cannot start a reactor's thread"))?;
         }
         Ok(Reactors { post, pulse, ended, count, cluster_finished })
     }
+}
 
-    fn spawn_reactor(
-        &self,
-        assignment: Assignment,
-        driver: Tls<Proxied<Epoll>>,
-        core: Option<core_affinity::CoreId>,
-        http: control::Handoff,
-        end: Sender<io::Result<()>>,
-    ) -> Result<(), ServeError> {
-        let at = assignment.me.0;
-        let body = move || {
-            if let Some(core) = core
-                && !core_affinity::set_for_current(core)
-            {
-                tracing::warn!(reactor = at, core = core.id, "cannot pin this reactor: it runs where it may");
-            }
-            let http = Box::new(move |socket, read, provenance| http.give(socket, read, provenance));
-            let mut worker = Worker::new(assignment, driver, http);
-            // The receiver is gone where the process leaves at once.
-            let _ = end.send(worker.run());
-        };
-        std::thread::Builder::new()
-            .name(format!("reactor-{at}"))
-            .spawn(body)
-            .map(drop)
-            .map_err(io_error("cannot start a reactor's thread"))
+/// What a reactor's thread does, until it has drained or failed.
+fn reactor(
+    assignment: Assignment,
+    driver: Tls<Proxied<Epoll>>,
+    returns: Returns<crate::tls::Stream<Socket>>,
+    core: Option<core_affinity::CoreId>,
+    http: control::Handoff,
+    end: Sender<io::Result<()>>,
+) -> impl FnOnce() {
+    move || {
+        let me = assignment.me;
+        if let Some(core) = core
+            && !core_affinity::set_for_current(core)
+        {
+            tracing::warn!(reactor = me.0, core = core.id, "cannot pin this reactor: it runs where it may");
+        }
+        let http = Box::new(move |handover| http.give(me, handover));
+        let mut worker = Worker::new(assignment, driver, http).with_returns(returns);
+        // The receiver is gone where the process leaves at once.
+        let _ = end.send(worker.run());
     }
 }
 
 /// What `fanfare doctor` says of this machine and configuration.
 fn examine_machine(config: Config) -> impl Fn() -> String {
     move || doctor::json(&doctor::examine(&Machine::read(Path::new("/")), &config), &config)
+}
+
+/// Places of plain HTTP that are kept back for listeners of their own.
+fn extra_places(config: &Config) -> u64 {
+    descriptors::extra_places(config.has_listener(Role::Admin), config.has_listener(Role::Api))
 }

@@ -23,8 +23,10 @@ pub use certificates::{Certificate, CertificateError, Certificates, ClientName, 
 pub use session::{Progress, Session, SessionError};
 pub use stream::{Acceptor, Layer, Secured, Stream};
 
-/// What clients may negotiate behind TLS (RFC 7301). HTTP/2 has no upgrade as WebSocket clients ask for it.
-const ALPN: &[u8] = b"http/1.1";
+/// What clients may negotiate behind TLS (RFC 7301), the first that they offer. HTTP/2 has no upgrade as WebSocket clients ask
+/// for it, and WebSocket over HTTP/2 (RFC 8441) is not spoken: a client that wants a WebSocket does not offer `h2`, or offers
+/// it and finds that the server has not said `SETTINGS_ENABLE_CONNECT_PROTOCOL`.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Whether clients show a certificate, and by which authorities.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ pub enum ClientAuth {
     Required(Arc<RootCertStore>),
 }
 
-/// What the sessions of one listener have in common: TLS 1.2 and 1.3, `http/1.1` behind it, and tickets instead of kept
+/// What the sessions of one listener have in common: TLS 1.2 and 1.3, `h2` and `http/1.1` behind it, and tickets instead of kept
 /// sessions. Keys of tickets rotate every six hours, and are new with each configuration; where clients are asked for
 /// certificates there are no tickets, so that each shows its own each time.
 ///
@@ -62,7 +64,7 @@ pub fn server_config(certificates: Certificates, clients: ClientAuth) -> Result<
         Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // A session that is resumed has its client's certificate from the ticket, whatever became of it since.
     if !asks_clients {

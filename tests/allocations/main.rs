@@ -183,7 +183,7 @@ fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize)
     let feed = Feeder { input, slots, joining, message };
     let (me, mailbox) = (ReactorId(0), mailboxes.remove(0));
     let assignment = Assignment { me, reactors: 1, mailbox, settings, node, jitter_seed: 1 };
-    let mut worker = Worker::new(assignment, driver, Box::new(|(), _, _| {}));
+    let mut worker = Worker::new(assignment, driver, Box::new(|_| {}));
     worker.turn().unwrap();
     worker.turn().unwrap();
     if join {

@@ -151,7 +151,12 @@ pub fn http_is_served_on_the_same_port(way: Way) {
 /// A balancer's check is often an `OPTIONS`, and of HTTP/1.0, which has no hosts.
 pub fn options_is_a_check(way: Way) {
     let server = way.start(&[]);
-    for line in ["OPTIONS / HTTP/1.0", "OPTIONS * HTTP/1.1\r\nHost: x", "OPTIONS /raw/den HTTP/1.1\r\nHost: x"] {
+    let fields = "\r\nHost: x\r\nConnection: close";
+    for line in [
+        "OPTIONS / HTTP/1.0".to_owned(),
+        format!("OPTIONS * HTTP/1.1{fields}"),
+        format!("OPTIONS /raw/den HTTP/1.1{fields}"),
+    ] {
         let mut conn = RawConn::connect(&server);
         conn.send(format!("{line}\r\n\r\n").as_bytes());
         let head = conn.read_head();

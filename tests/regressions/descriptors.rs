@@ -62,7 +62,7 @@ fn out_of_descriptors_is_answered_not_spun_on_and_recovered_from() {
 /// The page of metrics, `None` where this client is refused as well.
 fn metrics_unless_refused(server: &Server) -> Option<String> {
     let mut conn = RawConn::connect(server);
-    conn.try_send(format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", server.addr()).as_bytes());
+    conn.try_send(format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", server.addr()).as_bytes());
     let head = conn.read_head();
     (status_of(&head) == 200).then(|| String::from_utf8(conn.read_to_end("the metrics")).expect("metrics are text"))
 }

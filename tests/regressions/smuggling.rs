@@ -52,10 +52,10 @@ fn nothing_behind_a_503_is_answered() {
     is_the_last_answer(conn, &head);
 }
 
-/// Plain HTTP is served by another thread, which closes behind its answer: the next request, which may be an upgrade,
-/// has to meet a reactor again.
+/// Health is answered by a thread of its own, which closes behind its answer. Behind other pages the next request is
+/// answered, and an upgrade meets a reactor again: `transport` has that.
 #[test]
-fn nothing_behind_plain_http_is_answered() {
+fn nothing_behind_health_is_answered() {
     let server = Server::start(&[]);
     for second in [SECOND.to_owned(), upgrade_request("/?userId=mallory", &[])] {
         let mut conn = RawConn::connect(&server);

@@ -11,7 +11,7 @@ fanfare_testing::suite! {
         both_versions_serve_pages_and_upgrades,
         older_versions_and_weak_ciphers_are_refused,
         a_ticket_resumes_a_session,
-        http_1_1_is_what_is_spoken_behind_it,
+        http_2_or_1_1_is_what_is_spoken_behind_it,
         pages_and_health_are_served_on_the_same_port,
         one_port_may_be_plain_and_another_not;
     certificates:

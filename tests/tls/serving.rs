@@ -74,11 +74,19 @@ fn handshakes(secured: &Secured) -> (u64, u64) {
     (sum("tls_full"), sum("tls_resumed"))
 }
 
-pub fn http_1_1_is_what_is_spoken_behind_it(reactors: usize) {
+pub fn http_2_or_1_1_is_what_is_spoken_behind_it(reactors: usize) {
     let secured = Secured::start(reactors, &[]);
-    let agreed = said(&secured.openssl(&["-alpn", "h2,http/1.1"], ""));
-    assert!(agreed.contains("ALPN protocol: http/1.1"), "{agreed}");
-    let refused = secured.openssl(&["-alpn", "h2"], "");
+    for (offered, agreed) in [
+        ("h2,http/1.1", "h2"),
+        ("http/1.1,h2", "h2"),
+        ("h2", "h2"),
+        ("http/1.1", "http/1.1"),
+        ("x,http/1.1", "http/1.1"),
+    ] {
+        let said = said(&secured.openssl(&["-alpn", offered], ""));
+        assert!(said.contains(&format!("ALPN protocol: {agreed}\n")), "{offered}: {said}");
+    }
+    let refused = secured.openssl(&["-alpn", "h3"], "");
     assert!(!refused.status.success(), "{}", said(&refused));
 }
 

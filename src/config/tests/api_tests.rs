@@ -78,11 +78,11 @@ fn addresses_for_the_operator_are_listeners_of_their_own() {
         address: address.parse().expect(address),
         tls,
         proxy_protocol: false,
-        admin: true,
+        role: Role::Admin,
     };
     let config = loaded(&flags(&[("admin.listen", "10.0.0.1:9090,unix:/a")]));
     assert_eq!(config.listeners.len(), 3, "strangers reach counters there, and nothing else");
-    assert!(!config.listeners[0].admin);
+    assert_eq!(config.listeners[0].role, Role::Clients);
     assert_eq!(config.listeners[1..], [admin("10.0.0.1:9090", None), admin("unix:/a", None)]);
     // Section [tls] is for `listen`; an entry refines an address for the operator as any other.
     let text = "[tls]\ncertificate = \"a\"\nkey = \"b\"\n[admin]\nlisten = [\"127.0.0.1:9090\", \"127.0.0.1:9091\"]\n\

@@ -14,7 +14,7 @@ fn tls(pairs: &[(&str, &str)], client_ca: Option<&str>, client_certificates: Cli
 }
 
 fn listener(address: &str, tls: Option<TlsFiles>) -> Listener {
-    Listener { address: address.parse().expect(address), tls, proxy_protocol: false, admin: false }
+    Listener { address: address.parse().expect(address), tls, proxy_protocol: false, role: Role::Clients }
 }
 
 fn entries(texts: &[&str]) -> Sources {

@@ -112,7 +112,10 @@ fn other_values(setting: &Setting) -> Vec<String> {
         Kind::Address => vec!["[::1]:9".to_owned(), "unix:/run/x".to_owned()],
         Kind::Paths => vec!["a.pem, /b c/d.pem".to_owned(), "e.pem".to_owned()],
         Kind::Words(words) => vec![words.join(" ")],
-        Kind::Addresses { min } => vec![format!("[::1]:1{min},unix:/run/{min}")],
+        Kind::Addresses { .. } => {
+            let number = setting.key.len();
+            vec![format!("[::1]:1{number},unix:/run/{number}")]
+        }
         Kind::Pin => vec!["none".to_owned(), "0,1".to_owned()],
         Kind::Mode => vec!["0600".to_owned()],
         Kind::Pattern => vec!["a \\ \"b\" # *".to_owned(), "ü\n".to_owned()],
@@ -160,7 +163,7 @@ fn the_defaults_are_these() {
             address: Listen::Tcp(([127, 0, 0, 1], 8080).into()),
             tls: None,
             proxy_protocol: false,
-            admin: false,
+            role: Role::Clients,
         }],
         reactors: 0,
         pin: Pin::Auto,

@@ -1,6 +1,7 @@
 //! Descriptors: every connection is one.
 
 use super::{Node, capacity, good, grouped, sysctl, unreadable};
+use crate::config::Role;
 use crate::descriptors as shares;
 use crate::doctor::{Descriptors, Finding};
 
@@ -15,8 +16,8 @@ fn wanted(node: &Node<'_>) -> u64 {
 
 fn own(node: &Node<'_>) -> u64 {
     let listeners = &node.config.listeners;
-    let has_admin = listeners.iter().any(|listener| listener.admin);
-    shares::own(node.reactors, listeners.len() as u64, has_admin) + node.config.auth.url_sockets_max()
+    let extra = shares::extra_places(node.config.has_listener(Role::Admin), node.config.has_listener(Role::Api));
+    shares::own(node.reactors, listeners.len() as u64, extra) + node.config.auth.url_sockets_max()
 }
 
 /// How many connections so many descriptors allow.

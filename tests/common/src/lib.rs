@@ -158,7 +158,8 @@ impl Server {
         let mut server = Server { child, settings: settings_kept, listeners: Vec::new(), log, log_reader };
         let listeners: Vec<&str> =
             settings.windows(2).filter(|pair| pair[0] == "--listen").map(|pair| pair[1]).collect();
-        let for_operator = settings.iter().filter(|setting| **setting == "--admin.listen").count();
+        let is_own = |setting: &&&str| ["--admin.listen", "--api.listen"].contains(*setting);
+        let for_operator = settings.iter().filter(is_own).count();
         match lines {
             Some(lines) => {
                 // An entry for an address of `listen` says how that is served.
@@ -365,7 +366,7 @@ pub fn http_get(server: &dyn Entrance, target: &str) -> HttpAnswer {
     http_ask(&addr, &format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"))
 }
 
-/// The answer to a whole request over a connection of its own, read until the server closes it.
+/// The answer to a whole request over a connection of its own, read to its length, or until the server closes it.
 pub fn http_ask(server: &dyn Entrance, request: &str) -> HttpAnswer {
     let stream = TcpStream::connect(server.next_addr()).expect("the server should accept");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
@@ -376,12 +377,26 @@ pub fn http_ask(server: &dyn Entrance, request: &str) -> HttpAnswer {
 pub fn http_ask_over(mut stream: impl Read + std::io::Write, request: &str) -> HttpAnswer {
     let line = request.lines().next().unwrap_or_default();
     stream.write_all(request.as_bytes()).expect("the request should be taken");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let (mut answer, mut chunk) = (Vec::new(), [0; 16 * 1024]);
+    while !is_whole(&answer, line) {
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&chunk[..count]),
+            Err(error) => panic!("{line}: {error}"),
+        }
+    }
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) =
         answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{line}: no complete head in {answer:?}"));
     HttpAnswer { status: raw::status_of(head), head: head.to_owned(), body: body.to_owned() }
+}
+
+/// Whether an answer to a request with this first line has all of its body.
+fn is_whole(answer: &[u8], line: &str) -> bool {
+    let Some(head_bytes) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..head_bytes]);
+    let length = raw::header_of(&head, "content-length").and_then(|length| length.parse::<usize>().ok());
+    line.starts_with("HEAD ") || length.is_some_and(|length| answer.len() >= head_bytes + 4 + length)
 }
 
 /// The sum of a family's samples in the `/metrics` of all nodes.

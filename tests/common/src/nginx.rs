@@ -25,11 +25,26 @@ impl Nginx {
     /// Where it is not installed, or does not start.
     #[track_caller]
     pub fn before(server: &dyn Entrance) -> Nginx {
+        Nginx::configured(|addr, folder| configuration(addr, server.next_addr(), folder))
+    }
+
+    /// In front of this server, to which it keeps a connection, for requests of all kinds; over `http` or `https`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Nginx::before`].
+    #[track_caller]
+    pub fn keeping(server: &dyn Entrance, scheme: &str) -> Nginx {
+        Nginx::configured(|addr, folder| keeping(addr, server.next_addr(), folder, scheme))
+    }
+
+    #[track_caller]
+    fn configured(configuration: impl FnOnce(SocketAddr, &str) -> String) -> Nginx {
         let folder = temporary_path("nginx");
         fs::create_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let addr = free_addr();
         let settings = folder.join("nginx.conf");
-        let text = configuration(addr, server.next_addr(), &folder.display().to_string());
+        let text = configuration(addr, &folder.display().to_string());
         fs::write(&settings, text).unwrap_or_else(|error| panic!("{}: {error}", settings.display()));
         let process = Command::new("nginx")
             .arg("-e")
@@ -59,7 +74,8 @@ impl Drop for Nginx {
     }
 }
 
-fn configuration(addr: SocketAddr, server: SocketAddr, folder: &str) -> String {
+/// What stands in front of every configuration.
+fn beginning(folder: &str) -> String {
     format!(
         "daemon off;
 master_process off;
@@ -72,6 +88,39 @@ http {{
   fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
+"
+    )
+}
+
+fn keeping(addr: SocketAddr, server: SocketAddr, folder: &str, scheme: &str) -> String {
+    let beginning = beginning(folder);
+    format!(
+        "{beginning}
+  map $http_upgrade $connection_header {{ default upgrade; '' ''; }}
+  upstream push {{
+    server {server};
+    keepalive 1;
+  }}
+  server {{
+    listen {addr};
+    location / {{
+      proxy_pass {scheme}://push;
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_header;
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }}
+  }}
+}}
+"
+    )
+}
+
+fn configuration(addr: SocketAddr, server: SocketAddr, folder: &str) -> String {
+    let beginning = beginning(folder);
+    format!(
+        "{beginning}
   map $http_upgrade $connection_header {{ default upgrade; '' close; }}
   server {{
     listen {addr};

@@ -9,7 +9,7 @@ use fanfare::ids::ReactorId;
 use fanfare::limits::{INFLATE_STEP_BYTES, INFLATE_STREAM_BYTES};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Client, Inside, Rest, SimDriver, SimWaker, World};
-use fanfare::reactor::{Assignment, Mailbox, NodeState, Settings, Turn, Worker};
+use fanfare::reactor::{Assignment, Handover, Mailbox, NodeState, Settings, Turn, Worker};
 use fanfare::time::Millis;
 
 /// Bytes that a node may hold for each byte that came: of a message its frame on every reactor, plain and compressed; of a
@@ -85,7 +85,8 @@ impl Seats {
         let reactors = mailboxes.len() as u16;
         let seat = |((at, mailbox), waker): ((usize, _), _)| {
             let to = handed.clone();
-            let handoff = Box::new(move |client, bytes, _| to.borrow_mut().push((client, bytes)));
+            let handoff =
+                Box::new(move |handover: Handover<Client>| to.borrow_mut().push((handover.stream, handover.read)));
             let (me, settings, node) = (ReactorId(at as u16), settings.clone(), state.clone());
             let assignment = Assignment { me, reactors, mailbox, settings, node, jitter_seed: seed + at as u64 };
             let worker = Worker::new(assignment, world.driver(at), handoff);
