@@ -1,6 +1,9 @@
 //! Many messages in one request.
 
-use fanfare_testing::{ApiKey, Client};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use fanfare_testing::{ApiKey, Client, PATIENCE};
 use serde_json::{Value, json};
 
 use super::{publisher, server};
@@ -108,4 +111,44 @@ pub(super) fn a_batch_of_ten_thousand_arrives_whole_and_in_order(reactors: usize
     let answer = key.post(&server, "/api/v1/batch", &json!({"commands": more}).to_string());
     assert_eq!(answer.refusal(), (413, "too_many_commands".to_owned()));
     bob.barrier();
+}
+
+/// The connection ends in the middle of the body, behind a whole command.
+pub(super) fn a_batch_that_is_cut_off_publishes_nothing(reactors: usize) {
+    let key = publisher();
+    let server = server(reactors, &[&key], &[]);
+    let mut bob = Client::connect(&server, "bob");
+    bob.join("den");
+    bob.expect_type("system");
+    let line = "{\"publish\":{\"roomId\":\"den\",\"content\":1}}\n";
+    let head = format!(
+        "POST /api/v1/batch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/x-ndjson\r\n\
+         Content-Length: {}\r\n\r\n",
+        key.secret(),
+        2 * line.len()
+    );
+    let mut stream = TcpStream::connect(server.addr()).expect("it is served");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    stream.write_all(format!("{head}{line}").as_bytes()).expect("a head is taken");
+    stream.shutdown(Shutdown::Write).expect("it is open");
+    // The server has seen the end when it says so, or ends its side.
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    key.post(&server, "/api/v1/publish", r#"{"roomId":"den","content":2}"#).json();
+    assert_eq!(bob.expect_type("room_msg")["content"], 2, "nothing before it");
+}
+
+/// Two bytes for each command in, an error for each out.
+#[test]
+fn the_answer_to_a_batch_is_bounded_by_its_commands() {
+    const COMMANDS: usize = 10_000;
+    let key = publisher();
+    let server = server(1, &[&key], &[]);
+    for command in ["1", "{}", r#"{"publish":{}}"#, r#"{"publish":{"roomId":5}}"#, r#"{"join":{}}"#] {
+        let body = format!(r#"{{"commands":[{}]}}"#, vec![command; COMMANDS].join(","));
+        let answer = key.post(&server, "/api/v1/batch", &body);
+        assert_eq!(answer.json()["results"].as_array().map(Vec::len), Some(COMMANDS));
+        assert!(answer.body.len() <= 250 * COMMANDS, "{command}: {} bytes", answer.body.len());
+    }
 }

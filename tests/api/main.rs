@@ -17,7 +17,8 @@ fanfare_testing::suite! {
     batches:
         a_batch_is_published_in_order_and_answered_in_order,
         lines_are_commands_and_each_has_its_result,
-        a_batch_of_ten_thousand_arrives_whole_and_in_order;
+        a_batch_of_ten_thousand_arrives_whole_and_in_order,
+        a_batch_that_is_cut_off_publishes_nothing;
 }
 
 /// A server of so many reactors that knows these keys.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use fanfare_testing::raw::header_of;
-use fanfare_testing::{ApiKey, Server, ask_api, http_ask_over};
+use fanfare_testing::{ApiKey, Server, ask_api, eventually, http_ask_over};
 use serde_json::json;
 
 use super::{publisher, server};
@@ -157,4 +157,29 @@ fn with_tokens_no_room_is_called_as_raw_rooms_are() {
     let _ = std::fs::remove_file(&secret);
     let answer = key.post(&server, "/api/v1/publish", r#"{"roomId":"raw/den","content":1}"#);
     assert_eq!(answer.refusal(), (400, "bad_room_id".to_owned()));
+}
+
+/// What is announced counts before it comes: four bodies of 16 MiB, and then no more until one is gone.
+#[test]
+fn bodies_together_are_bounded() {
+    const BODY_BYTES: usize = 16 << 20;
+    let key = publisher();
+    let server = server(1, &[&key], &[]);
+    let announce = || {
+        let mut stream = TcpStream::connect(server.addr()).expect("it is served");
+        let head = format!(
+            "POST /api/v1/batch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {BODY_BYTES}\r\n\r\n ",
+            key.secret()
+        );
+        stream.write_all(head.as_bytes()).expect("a head is taken");
+        stream
+    };
+    let held = [(); 4].map(|()| announce());
+    let one_more = || key.post(&server, "/api/v1/publish", ROOM_MSG);
+    eventually("the bodies count", || one_more().status == 429);
+    let answer = one_more();
+    assert_eq!(answer.refusal(), (429, "rate_limited".to_owned()));
+    assert_eq!(header_of(&answer.head, "retry-after"), Some("1"));
+    drop(held);
+    eventually("who is gone holds nothing", || one_more().status == 200);
 }
