@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use memchr::memmem;
 
+use super::dialect::Dialect;
 use super::limits::JSON_BODIES;
 use super::scenario::Payload;
 use super::wire::{NAME_DIGITS, SEQUENCE_DIGITS, STAMP_BYTES, Template};
@@ -31,14 +32,15 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// Of which a delivered message has so many bytes, with what a server adds.
-    pub(super) fn new(payload: Payload, payload_bytes: usize, mask: [u8; 4]) -> Bodies {
-        let content_bytes = payload_bytes.saturating_sub(command("").len() + ADDED.len());
+    /// Of which a delivered message of the user dialect has so many bytes, with what a server adds. In every dialect they
+    /// have the same contents.
+    pub(super) fn new(dialect: Dialect, payload: Payload, payload_bytes: usize, mask: [u8; 4]) -> Bodies {
+        let content_bytes = payload_bytes.saturating_sub(Dialect::User.publish("").len() + ADDED.len());
         let contents = match payload {
             Payload::Filler => vec![filler(content_bytes)],
             Payload::Json => json_contents(content_bytes),
         };
-        let templates = contents.iter().map(|content| Template::new(&command(content), mask)).collect();
+        let templates = contents.iter().map(|content| Template::new(&dialect.publish(content), mask)).collect();
         Bodies { templates, contents, expected: Vec::new() }
     }
 
@@ -59,10 +61,6 @@ impl Bodies {
         self.expected[stamp_at..stamp_at + STAMP_BYTES].copy_from_slice(stamp.as_bytes());
         memmem::find(payload, &self.expected).is_some()
     }
-}
-
-fn command(content: &str) -> String {
-    format!(r#"{{"type":"room_msg","roomId":"r000000","content":{content}}}"#)
 }
 
 fn filler(content_bytes: usize) -> String {
@@ -262,9 +260,9 @@ mod tests {
         for (payload, size) in
             sizes.map(|size| (Payload::Json, size)).into_iter().chain([(Payload::Filler, PAYLOAD_BYTES_MIN)])
         {
-            let bodies = Bodies::new(payload, size as usize, PLAIN);
+            let bodies = Bodies::new(Dialect::User, payload, size as usize, PLAIN);
             for content in &bodies.contents {
-                assert_eq!((command(content).len() + ADDED.len()) as u64, size, "{payload:?}: {content}");
+                assert_eq!((Dialect::User.publish(content).len() + ADDED.len()) as u64, size, "{payload:?}: {content}");
             }
         }
     }
@@ -302,8 +300,11 @@ mod tests {
 
     #[test]
     fn an_altered_byte_is_seen() {
-        for payload in [Payload::Filler, Payload::Json] {
-            let mut bodies = Bodies::new(payload, 512, PLAIN);
+        for (payload, dialect) in [Payload::Filler, Payload::Json]
+            .into_iter()
+            .flat_map(|payload| [(payload, Dialect::User), (payload, Dialect::Centrifugo)])
+        {
+            let mut bodies = Bodies::new(dialect, payload, 512, PLAIN);
             let mut frame = Vec::new();
             bodies.append(7, 300, &mut frame);
             assert!(bodies.carries(&frame, 7, 300));

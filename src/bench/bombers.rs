@@ -256,9 +256,15 @@ impl Bomber {
                 Parsed::Frame(Frame::Close(payload), _) => {
                     break Some(payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)));
                 }
-                Parsed::Frame(Frame::Message(_) | Frame::Compressed(_) | Frame::Ping(_) | Frame::Pong, frame_bytes) => {
-                    used += frame_bytes
-                }
+                Parsed::Frame(
+                    Frame::Message(_)
+                    | Frame::Compressed(_)
+                    | Frame::First { .. }
+                    | Frame::Further { .. }
+                    | Frame::Ping(_)
+                    | Frame::Pong,
+                    frame_bytes,
+                ) => used += frame_bytes,
                 Parsed::Partial | Parsed::Malformed => break None,
             }
         };

@@ -1,11 +1,12 @@
 //! `connect`: how fast a server takes new connections.
 
-use super::crowd::{Crowd, Receiver, Seat, room_name};
+use super::crowd::{Crowd, Receiver};
 use super::ledger::Faults;
 use super::meter::Stretch;
 use super::process::Sample;
 use super::progress::Progress;
 use super::report::{Figure, Report};
+use super::seat::{Seat, room_name};
 use super::times::Times;
 use super::{BenchError, Options};
 
@@ -16,9 +17,8 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     let mut report = Report::new(options, &settings);
     report.setting("join", options.join);
     report.setting("rooms", options.rooms as u64);
-    report.setting("dialect", options.dialect.name());
     let rooms = |at: usize| if options.join { vec![room_name(at % options.rooms)] } else { Vec::new() };
-    let seat = |at| Seat { user: format!("u{at:06}"), rooms: rooms(at), deflate: options.deflate };
+    let seat = |at| Seat::new(format!("u{at:06}"), rooms(at)).offering(options.deflate);
     let seats = (0..options.connections).map(seat);
     let mut crowd = Crowd::new(options, seats)?;
     let mut watch = Watch::default();

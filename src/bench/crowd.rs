@@ -12,11 +12,13 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::deflate::{Inflater, Reading};
-use super::dialect::{Dialect, ReplyKind};
+use super::dialect::{Dialect, ReplyKind, StreamPosition};
+use super::fragments::Fragments;
 use super::handshake::{Consent, Handshake};
 use super::limits::{EVENTS_PER_TURN, RECEIVE_BYTES, TURN_MS_MAX};
 use super::meter::Traffic;
 use super::progress::Progress;
+use super::seat::Seat;
 use super::target::Target;
 use super::wire::{Frame, Opcode, Parsed, masked, parse};
 use super::{BenchError, Options};
@@ -40,22 +42,6 @@ pub(super) trait Receiver {
 
     /// Connection `at` has ended without having been asked to.
     fn ended(&mut self, at: usize, why: &str);
-}
-
-/// Who sits at a connection.
-#[derive(Clone, Debug)]
-pub(super) struct Seat {
-    /// The user id: plain letters and digits.
-    pub(super) user: String,
-    /// Rooms that it asks to join as it enters: plain letters and digits. It counts as open when the first is joined.
-    pub(super) rooms: Vec<String>,
-    /// Whether it offers permessage-deflate, and insists on it.
-    pub(super) deflate: bool,
-}
-
-/// The name of a room of the load, by its number.
-pub(super) fn room_name(room: usize) -> String {
-    format!("r{room:06}")
 }
 
 /// ```text
@@ -89,6 +75,7 @@ struct Link {
     stream: Option<Transport<TcpStream>>,
     /// Bytes received of a frame or head that is not whole yet.
     partial: Vec<u8>,
+    fragments: Fragments,
     /// Bytes that the socket did not take yet.
     unsent: Vec<u8>,
     started: Instant,
@@ -104,6 +91,8 @@ pub(super) struct Crowd {
     inflater: Inflater,
     inflated: Vec<u8>,
     handshake: Handshake,
+    /// With the other node, where some connect to.
+    peer: Option<Handshake>,
     dialect: Dialect,
     handshakes_max: usize,
     timeout: Duration,
@@ -117,15 +106,21 @@ pub(super) struct Crowd {
     failure: Option<String>,
     /// How long each connection took to open, in order of arrival.
     opened: Vec<Duration>,
+    /// What the last answer to a join said of where its room stands.
+    position: Option<StreamPosition>,
 }
 
 const TIMER: Token = Token(usize::MAX);
+
+/// What is said of a server that breaks the protocol.
+const UNASKED: &str = "the server sent a frame that was not asked for";
 
 impl Crowd {
     /// No client is connected yet.
     pub(super) fn new(options: &Options, seats: impl IntoIterator<Item = Seat>) -> Result<Crowd, BenchError> {
         let now = Instant::now();
         let handshake = Handshake::new(options);
+        let peer = options.peer.as_ref().map(|target| Handshake::with(target, options));
         // Tokens are made before anything is measured.
         let vacant = |seat: Seat| {
             Ok(Link {
@@ -135,6 +130,7 @@ impl Crowd {
                 reading: Reading::Forbidden,
                 stream: None,
                 partial: Vec::new(),
+                fragments: Fragments::default(),
                 unsent: Vec::new(),
                 started: now,
             })
@@ -148,6 +144,7 @@ impl Crowd {
             inflater: Inflater::new(),
             inflated: Vec::new(),
             handshake,
+            peer,
             dialect: options.dialect,
             handshakes_max: options.handshakes,
             timeout: options.timeout,
@@ -157,6 +154,7 @@ impl Crowd {
             opening: 0,
             failure: None,
             opened: Vec::new(),
+            position: None,
         })
     }
 
@@ -173,6 +171,11 @@ impl Crowd {
     /// How long each connection took from its first packet until it was welcomed and had joined.
     pub(super) fn opened(&self) -> &[Duration] {
         &self.opened
+    }
+
+    /// Where the room that was joined last stands, if it keeps history.
+    pub(super) fn position(&self) -> Option<&StreamPosition> {
+        self.position.as_ref()
     }
 
     /// Has a timer end the waiting of turns.
@@ -222,6 +225,7 @@ impl Crowd {
             link.stream = None;
             link.state = State::Vacant;
             link.partial.clear();
+            link.fragments = Fragments::default();
             link.unsent.clear();
         }
         self.open = 0;
@@ -260,10 +264,10 @@ impl Crowd {
     }
 
     fn connect(&mut self, at: usize) -> Result<(), BenchError> {
-        let link = &mut self.links[at];
-        let target = self.handshake.target();
+        let target = self.handshake_of(at).target();
         let mut stream = target.dial().map_err(|error| unreachable(target, &error))?;
         self.poll.registry().register(stream.socket_mut(), Token(at), Interest::READABLE | Interest::WRITABLE)?;
+        let link = &mut self.links[at];
         link.stream = Some(stream);
         link.state = State::Connecting;
         link.started = Instant::now();
@@ -272,32 +276,42 @@ impl Crowd {
     }
 
     fn writable(&mut self, at: usize, receiver: &mut impl Receiver) {
-        let link = &mut self.links[at];
-        match link.state {
-            State::Connecting => {
-                let Some(stream) = &link.stream else { return };
-                let stream = stream.socket();
-                match stream.peer_addr() {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::NotConnected => match stream.take_error() {
-                        Ok(None) => return,
-                        Ok(Some(error)) | Err(error) => {
-                            return self.fail(at, &unreachable(self.handshake.target(), &error).to_string(), receiver);
-                        }
-                    },
-                    Err(error) => {
-                        return self.fail(at, &unreachable(self.handshake.target(), &error).to_string(), receiver);
-                    }
-                }
-                // Where the kernel has no such option the figures are its own doing.
-                let _ = stream.set_nodelay(true);
-                link.state = State::Upgrading;
-                let Link { seat, token, .. } = &*link;
-                let request = self.handshake.request_with(&seat.user, token.as_deref(), seat.deflate);
-                link.send(request.as_bytes());
-            }
-            State::Upgrading | State::Entering { .. } | State::Open => link.flush(),
+        match self.links[at].state {
+            State::Connecting => self.connected(at, receiver),
+            State::Upgrading | State::Entering { .. } | State::Open => self.links[at].flush(),
             State::Vacant | State::Ended => {}
+        }
+    }
+
+    fn connected(&mut self, at: usize, receiver: &mut impl Receiver) {
+        let link = &self.links[at];
+        let Some(stream) = &link.stream else { return };
+        let stream = stream.socket();
+        let broken = match stream.peer_addr() {
+            Ok(_) => None,
+            Err(error) if error.kind() == ErrorKind::NotConnected => match stream.take_error() {
+                Ok(None) => return,
+                Ok(Some(error)) | Err(error) => Some(error),
+            },
+            Err(error) => Some(error),
+        };
+        let handshake = self.handshake_of(at);
+        if let Some(error) = broken {
+            let why = unreachable(handshake.target(), &error).to_string();
+            return self.fail(at, &why, receiver);
+        }
+        // Where the kernel has no such option the figures are its own doing.
+        let _ = stream.set_nodelay(true);
+        let request = handshake.request_with(&link.seat.user, link.token.as_deref(), link.seat.deflate);
+        let link = &mut self.links[at];
+        link.state = State::Upgrading;
+        link.send(request.as_bytes());
+    }
+
+    fn handshake_of(&self, at: usize) -> &Handshake {
+        match &self.peer {
+            Some(peer) if self.links[at].seat.is_elsewhere => peer,
+            Some(_) | None => &self.handshake,
         }
     }
 
@@ -341,7 +355,7 @@ impl Crowd {
     fn handle(&mut self, at: usize, bytes: &[u8], receiver: &mut impl Receiver) -> usize {
         let mut used = 0;
         if matches!(self.links[at].state, State::Connecting | State::Upgrading) {
-            match self.handshake.consent(bytes, self.links[at].seat.deflate) {
+            match self.handshake_of(at).consent(bytes, self.links[at].seat.deflate) {
                 Ok(None) => return 0,
                 Ok(Some(Consent { head_bytes, deflate })) => {
                     used = head_bytes;
@@ -354,7 +368,7 @@ impl Crowd {
             }
             let link = &mut self.links[at];
             link.state = State::Entering { welcomed: false, joined: link.seat.rooms.is_empty() };
-            let entrance = self.dialect.entrance(link.token.as_deref(), &link.seat.rooms);
+            let entrance = self.dialect.entrance(link.token.as_deref(), &link.seat.rooms, link.seat.since.as_ref());
             if let Some(entrance) = entrance {
                 link.send(&masked(Opcode::Text, entrance.as_bytes(), self.mask));
             }
@@ -368,7 +382,7 @@ impl Crowd {
                 }
                 Parsed::Partial => break,
                 Parsed::Malformed => {
-                    self.fail(at, "the server sent a frame that was not asked for", receiver);
+                    self.fail(at, UNASKED, receiver);
                     used = bytes.len();
                     break;
                 }
@@ -386,14 +400,22 @@ impl Crowd {
     fn frame(&mut self, at: usize, frame: &Frame<'_>, receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
         match (frame, &self.links[at].state) {
             (Frame::Message(payload), _) => {
-                self.traffic.messages += 1;
-                self.message(at, payload, receiver, reply);
+                self.messages(at, payload, receiver, reply);
             }
-            (Frame::Compressed(payload), _) => {
-                self.traffic.messages += 1;
-                self.traffic.compressed += 1;
-                self.compressed(at, payload, receiver, reply);
+            (Frame::Compressed(payload), _) => self.compressed(at, payload, receiver, reply),
+            (Frame::First { payload, is_compressed }, _) => {
+                if !self.links[at].fragments.begin(payload, *is_compressed) {
+                    self.fail(at, UNASKED, receiver);
+                }
             }
+            (Frame::Further { payload, is_last }, _) => match self.links[at].fragments.go_on(payload, *is_last) {
+                Ok(None) => {}
+                Ok(Some(whole)) if whole.is_compressed => self.compressed(at, &whole.payload, receiver, reply),
+                Ok(Some(whole)) => {
+                    self.messages(at, &whole.payload, receiver, reply);
+                }
+                Err(()) => self.fail(at, UNASKED, receiver),
+            },
             (Frame::Ping(payload), _) => reply.extend_from_slice(&masked(Opcode::Pong, payload, self.mask)),
             (Frame::Pong, _) => receiver.pong(),
             (Frame::Close(payload), _) => {
@@ -404,12 +426,24 @@ impl Crowd {
         }
     }
 
+    /// Handles the messages of a frame: usually one, and how many there are.
     #[inline]
-    fn message(&mut self, at: usize, payload: &[u8], receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
-        match self.links[at].state {
-            State::Open => receiver.message(at, payload, reply),
-            _ => self.entering(at, payload, receiver, reply),
+    fn messages(&mut self, at: usize, payload: &[u8], receiver: &mut impl Receiver, reply: &mut Vec<u8>) -> u64 {
+        let dialect = self.dialect;
+        let mut count = 0;
+        for message in dialect.messages(payload) {
+            if let Some(pong) = dialect.pong(message) {
+                reply.extend_from_slice(&masked(Opcode::Text, pong, self.mask));
+                continue;
+            }
+            count += 1;
+            match self.links[at].state {
+                State::Open => receiver.message(at, message, reply),
+                _ => self.entering(at, message, receiver, reply),
+            }
         }
+        self.traffic.messages += count;
+        count
     }
 
     #[inline]
@@ -417,6 +451,7 @@ impl Crowd {
         let link = &mut self.links[at];
         if matches!(link.reading, Reading::Alone | Reading::Window(_))
             && matches!(link.state, State::Open)
+            && self.dialect.has_one_message_a_frame()
             && !receiver.reads(at)
         {
             link.reading = Reading::Unread;
@@ -425,6 +460,8 @@ impl Crowd {
         let outcome = match &mut link.reading {
             Reading::Unread => {
                 self.inflated = inflated;
+                self.traffic.messages += 1;
+                self.traffic.compressed += 1;
                 return receiver.unread(at);
             }
             Reading::Forbidden => Err("the server sent a compressed message without an agreement".to_owned()),
@@ -436,9 +473,12 @@ impl Crowd {
                 window.get_or_insert_with(|| Box::new(Inflater::new())).inflate(payload, &mut inflated)
             }
         };
-        self.traffic.inflated += 1;
         match outcome {
-            Ok(()) => self.message(at, &inflated, receiver, reply),
+            Ok(()) => {
+                let count = self.messages(at, &inflated, receiver, reply);
+                self.traffic.compressed += count;
+                self.traffic.inflated += count;
+            }
             Err(why) => self.fail(at, &why, receiver),
         }
         self.inflated = inflated;
@@ -446,19 +486,23 @@ impl Crowd {
 
     /// Looks for the welcome and for the answer to the join; anything else is the scenario's.
     #[cold]
-    fn entering(&mut self, at: usize, payload: &[u8], receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
+    fn entering(&mut self, at: usize, message: &[u8], receiver: &mut impl Receiver, reply: &mut Vec<u8>) {
         let link = &mut self.links[at];
         let State::Entering { welcomed, joined } = &mut link.state else { return };
-        for part in self.dialect.replies(payload) {
-            match self.dialect.reply_kind(part) {
-                ReplyKind::Welcome => *welcomed = true,
-                ReplyKind::Joined => *joined = true,
-                ReplyKind::Error => {
-                    let why = format!("the server refused to let it in: {}", String::from_utf8_lossy(part));
-                    return self.fail(at, &why, receiver);
-                }
-                ReplyKind::Pong | ReplyKind::Other => receiver.message(at, part, reply),
+        match self.dialect.reply_kind(message) {
+            ReplyKind::Welcome => *welcomed = true,
+            ReplyKind::Joined => {
+                *joined = true;
+                let answer = self.dialect.joined(message);
+                self.position = answer.position;
+                self.traffic.messages += answer.messages.len() as u64;
+                answer.messages.into_iter().for_each(|message| receiver.message(at, message, reply));
             }
+            ReplyKind::Error => {
+                let why = format!("the server refused to let it in: {}", String::from_utf8_lossy(message));
+                return self.fail(at, &why, receiver);
+            }
+            ReplyKind::Pong | ReplyKind::Other => receiver.message(at, message, reply),
         }
         if *welcomed && *joined {
             link.state = State::Open;

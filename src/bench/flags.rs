@@ -5,8 +5,8 @@ use clap::ArgMatches;
 use super::BenchError;
 use super::dialect::DIALECT_NAMES;
 use super::limits::{
-    ATTACKERS_MAX, BOMB_BYTES_MAX, BOMB_BYTES_MIN, BOMBS_MAX, COMMANDS_MAX, CONNECTIONS_MAX, OUTSTANDING_MAX,
-    PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX, TEXT_BYTES_MAX, TOKEN_BYTES_MAX,
+    ATTACKERS_MAX, BOMB_BYTES_MAX, BOMB_BYTES_MIN, BOMBS_MAX, COMMANDS_MAX, CONNECTIONS_MAX, MISSED_MAX,
+    OUTSTANDING_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX, TEXT_BYTES_MAX, TOKEN_BYTES_MAX,
 };
 use super::scenario::{ATTACK_NAMES, ATTACKS, AttackKind, FILLER, JSON, Payload};
 use crate::config::{Bounds, Kind, Value};
@@ -80,7 +80,13 @@ pub const FLAGS: &[Flag] = &[
         "dialect",
         Kind::Choice(DIALECT_NAMES),
         "user",
-        "connect: the messages by which a client enters; centrifugo are that server's.",
+        "Whose messages are spoken; centrifugo is that server's JSON protocol, not for private and hostile.",
+    ),
+    flag(
+        "missed",
+        integer(1, MISSED_MAX),
+        "100",
+        "resume: messages that were published into its room while a client was away.",
     ),
     flag(
         "logins",
@@ -193,7 +199,8 @@ pub const FLAGS: &[Flag] = &[
         "peer-url",
         Kind::Text { bytes_max: 1024 },
         "none",
-        "hostile: another node of the cluster, where the room whose presence is asked for has as many members more.",
+        "Another node of the cluster: fanout, rooms and latency publish there; hostile: the room whose presence is asked \
+         for has as many members more there.",
     ),
     flag("handshakes", integer(1, 20_000), "64; logins 1024", "Connections that are being opened at any time."),
     flag(

@@ -28,9 +28,14 @@ pub(super) struct Consent {
 impl Handshake {
     /// With the server of these options, by their credentials.
     pub(super) fn new(options: &Options) -> Handshake {
+        Handshake::with(&options.target, options)
+    }
+
+    /// With another server, by the credentials of these options.
+    pub(super) fn with(target: &Target, options: &Options) -> Handshake {
         let key = tungstenite::handshake::client::generate_key();
         Handshake {
-            target: options.target.clone(),
+            target: target.clone(),
             credentials: options.credentials.clone(),
             brings_token: options.dialect.brings_token_in_request(),
             accept: tungstenite::handshake::derive_accept_key(key.as_bytes()),

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::crowd::{Crowd, Receiver, Seat, room_name};
+use super::crowd::{Crowd, Receiver};
 use super::inbox::Inbox;
 use super::meter::Stretch;
 use super::process::{Sample, resident_bytes};
 use super::progress::Progress;
 use super::report::{Figure, Report};
+use super::seat::{Seat, room_name};
 use super::wire::Tag;
 use super::{BenchError, Options};
 
@@ -22,11 +23,11 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
     ];
     let mut report = Report::new(options, &settings);
     let rooms = options.rooms;
-    let seat = |at| Seat { user: format!("u{at:06}"), rooms: vec![room_name(at % rooms)], deflate: options.deflate };
+    let seat = |at| Seat::new(format!("u{at:06}"), vec![room_name(at % rooms)]).offering(options.deflate);
     let seats = (0..options.connections).map(seat);
     let mut crowd = Crowd::new(options, seats)?;
     let tags = (0..options.connections).map(|at| Tag::new((at % rooms) as u32));
-    let mut idlers = Idlers { inbox: Inbox::new(tags) };
+    let mut idlers = Idlers { inbox: Inbox::new(options.dialect, tags) };
 
     crowd.open(options.base, &mut idlers, progress)?;
     hold(&mut crowd, &mut idlers, options.warmup, progress)?;

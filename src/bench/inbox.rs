@@ -9,6 +9,7 @@ use super::wire::{Opcode, Stamp, StampScanner, Tag, masked};
 /// The messages of all connections.
 #[derive(Debug)]
 pub(super) struct Inbox {
+    dialect: Dialect,
     ledger: Ledger,
     scanner: StampScanner,
     delivered: u64,
@@ -18,8 +19,8 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// One listener for each tag, which names its stream.
-    pub(super) fn new(tags: impl Iterator<Item = Tag>) -> Inbox {
-        Inbox { ledger: Ledger::new(tags), scanner: StampScanner::default(), delivered: 0, pongs_left: 0 }
+    pub(super) fn new(dialect: Dialect, tags: impl Iterator<Item = Tag>) -> Inbox {
+        Inbox { dialect, ledger: Ledger::new(tags), scanner: StampScanner::default(), delivered: 0, pongs_left: 0 }
     }
 
     /// Looks for the stamp of a message; what has none is a reply, and is taken care of.
@@ -61,7 +62,7 @@ impl Inbox {
     /// Takes a message of a connection that listens to nothing: a publisher's.
     #[cold]
     pub(super) fn reply(&mut self, at: usize, payload: &[u8]) {
-        match Dialect::User.reply_kind(payload) {
+        match self.dialect.reply_kind(payload) {
             ReplyKind::Pong => self.pong(),
             ReplyKind::Error => {
                 let faults = self.ledger.faults_mut();
@@ -99,10 +100,11 @@ impl Inbox {
 
     /// Asks each connection but the publishers for a pong: what a server sent twice stands before it.
     pub(super) fn raise_barrier(&mut self, crowd: &mut Crowd, options: &Options) {
-        // An answer that may come compressed could not be told from a delivery. A control frame never is (RFC 7692 §6).
-        let ping = match options.deflate {
+        // An answer that may come compressed could not be told from a delivery where these are not inflated. A control
+        // frame never is (RFC 7692 §6).
+        let ping = match options.deflate && self.dialect.has_one_message_a_frame() {
             true => masked(Opcode::Ping, b"", crowd.mask()),
-            false => masked(Opcode::Text, br#"{"type":"ping"}"#, crowd.mask()),
+            false => masked(Opcode::Text, self.dialect.barrier().as_bytes(), crowd.mask()),
         };
         self.pongs_left = options.connections;
         for at in 0..options.connections {

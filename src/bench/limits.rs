@@ -28,6 +28,9 @@ pub(super) const JSON_BODIES: usize = 256;
 /// Delivered messages are at most so long, so that any frame fits the receive buffer.
 pub(super) const PAYLOAD_BYTES_MAX: u64 = 64 * 1024;
 
+/// Messages that each client of `resume` has missed. The options refuse more.
+pub(super) const MISSED_MAX: u64 = 1_000;
+
 /// Attackers of one kind. The options refuse more.
 pub(super) const ATTACKERS_MAX: u64 = 1_000_000;
 

@@ -8,7 +8,7 @@
 //! even inflated: they count as the next message of their connection.
 
 use super::body::Bodies;
-use super::crowd::{Crowd, Receiver, Seat, room_name};
+use super::crowd::{Crowd, Receiver};
 use super::inbox::Inbox;
 use super::ledger::Faults;
 use super::limits::{COMPARED_EVERY, COMPARED_FIRST, SEQUENCE_MAX};
@@ -17,6 +17,7 @@ use super::report::{Figure, Report, Round};
 use super::runner::{Runner, Workload};
 use super::scenario::Scenario;
 use super::schedule::Schedule;
+use super::seat::{Seat, room_name};
 use super::times::Times;
 use super::wire::{Stamp, Tag};
 use super::{BenchError, Options};
@@ -34,6 +35,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
         | Scenario::Private
         | Scenario::Idle
         | Scenario::Connect
+        | Scenario::Resume
         | Scenario::Hostile
         | Scenario::Logins
         | Scenario::Storm => load.closed_loop(options.outstanding),
@@ -52,6 +54,7 @@ pub(super) fn report(options: &Options) -> Report {
         | Scenario::Private
         | Scenario::Idle
         | Scenario::Connect
+        | Scenario::Resume
         | Scenario::Storm => ("outstanding", options.outstanding as u64),
     };
     let settings = [
@@ -70,15 +73,21 @@ pub(super) fn report(options: &Options) -> Report {
 pub(super) fn seats(options: &Options) -> impl Iterator<Item = Seat> {
     let rooms = options.rooms;
     let deflate = options.deflate;
-    let subscriber = move |at: usize| Seat { user: format!("u{at:06}"), rooms: vec![room_name(at % rooms)], deflate };
+    let subscriber = move |at: usize| Seat::new(format!("u{at:06}"), vec![room_name(at % rooms)]).offering(deflate);
     // As members they get nothing of what they publish themselves, and no one else publishes into these rooms.
-    let is_member = options.credentials.ask_for_membership();
+    let is_member = are_publishers_members(options);
+    let is_elsewhere = options.peer.is_some();
     let own_rooms = move |at: usize| (at..rooms).step_by(options.publishers).filter(move |_| is_member);
     let publisher = move |at: usize| {
         let rooms = own_rooms(at).map(room_name).collect();
-        Seat { user: format!("p{at:06}"), rooms, deflate: false }
+        Seat { is_elsewhere, ..Seat::new(format!("p{at:06}"), rooms) }
     };
     (0..options.connections).map(subscriber).chain((0..options.publishers).map(publisher))
+}
+
+/// Whether those who publish have to be in the room.
+pub(super) fn are_publishers_members(options: &Options) -> bool {
+    options.credentials.ask_for_membership() && options.dialect.asks_for_membership()
 }
 
 /// One room's messages.
@@ -132,11 +141,11 @@ impl Load {
         let stream = |number: u32| Stream { publisher: number as usize % options.publishers, published: 0, oldest: 0 };
         let room_of: Vec<u32> = (0..options.connections as u32).map(|at| at % rooms).collect();
         Load {
-            bodies: Bodies::new(options.payload, options.payload_bytes, mask),
+            bodies: Bodies::new(options.dialect, options.payload, options.payload_bytes, mask),
             streams: (0..rooms).map(stream).collect(),
             subscribers_per_room: (options.connections / options.rooms) as u32,
             connections: options.connections,
-            inbox: Inbox::new(room_of.iter().map(|room| Tag::new(*room))),
+            inbox: Inbox::new(options.dialect, room_of.iter().map(|room| Tag::new(*room))),
             room_of,
             left: Vec::new(),
             pace: Pace::Stopped,

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::connect::Watch;
-use super::crowd::{Crowd, Seat};
+use super::crowd::Crowd;
 use super::halves::{Half, Twice};
 use super::ledger::Faults;
 use super::limits::{LOGINS_NICENESS, LOGINS_PER_ROOM};
@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::report::{Figure, Report, Round};
 use super::runner::Runner;
 use super::schedule::Schedule;
+use super::seat::Seat;
 use super::times::Times;
 use super::{BenchError, Options};
 use crate::niceness::stand_back;
@@ -72,7 +73,7 @@ const TWICE: [Twice; 11] = [
 /// Those who will log in, each into a room of a few that is not the measured one.
 fn newcomers(options: &Options) -> Result<Crowd, BenchError> {
     let rooms = |at: usize| vec![format!("l{:06}", at / LOGINS_PER_ROOM)];
-    let seat = |at: usize| Seat { user: format!("l{at:06}"), rooms: rooms(at), deflate: options.deflate };
+    let seat = |at: usize| Seat::new(format!("l{at:06}"), rooms(at)).offering(options.deflate);
     Crowd::new(options, (0..options.logins).map(seat))
 }
 

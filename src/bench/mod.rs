@@ -1,4 +1,5 @@
-//! `fanfare bench`: a load generator for any server of the user dialect, and the judge of what it receives.
+//! `fanfare bench`: a load generator for any server of the user dialect, and for Centrifugo; and the judge of what it
+//! receives.
 //!
 //! Owns the client's side of a measurement: a crowd of connections on one thread (`crowd`), the sequence numbers in
 //! every message and the `ledger` that finds what is missing, doubled, reordered or misrouted, the scenarios, and
@@ -11,7 +12,7 @@
 //! durations are written), `niceness`, and nothing else of this crate.
 //!
 //! ```text
-//! options ─► scenario (load, private, idle, connect, storm, hostile, logins) ─► report ─► table or JSON
+//! options ─► scenario (load, private, idle, connect, resume, storm, hostile, logins) ─► report ─► table or JSON
 //!               │ bytes in and out     │ stamps, bytes    │ a thread of its own
 //!               ▼                      ▼                  ▼
 //!             crowd ─► wire, deflate  ledger, body       attack ─► dribblers, bombers, greedy; or a crowd that logs in
@@ -28,6 +29,7 @@ mod dialect;
 mod dribblers;
 mod error;
 mod flags;
+mod fragments;
 mod greedy;
 mod halves;
 mod handshake;
@@ -44,9 +46,11 @@ mod private;
 mod process;
 mod progress;
 mod report;
+mod resume;
 mod runner;
 mod scenario;
 mod schedule;
+mod seat;
 mod skim;
 mod stage;
 mod storm;
@@ -93,6 +97,7 @@ fn measure(options: &Options, progress: &mut Progress) -> Result<Report, BenchEr
         Scenario::Private => private::run(options, progress),
         Scenario::Idle => idle::run(options, progress),
         Scenario::Connect => connect::run(options, progress),
+        Scenario::Resume => resume::run(options, progress),
         Scenario::Storm => storm::run(options, progress),
         Scenario::Hostile => hostile::run(options, progress),
         Scenario::Logins => logins::run(options, progress),

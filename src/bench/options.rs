@@ -9,6 +9,7 @@ use super::credentials::Credentials;
 use super::dialect::Dialect;
 use super::flags::Given;
 use super::limits::{JSON_PAYLOAD_BYTES_MIN, OUTSTANDING_TOTAL_MAX};
+use super::resume::KEEPERS;
 use super::scenario::{AttackKind, Payload, SCENARIO, SCENARIOS, Scenario};
 use super::target::Target;
 use crate::client::Trust;
@@ -30,6 +31,8 @@ pub struct Options {
     pub connections: usize,
     /// The smaller number of connections of `idle`.
     pub base: usize,
+    /// Messages that each client of `resume` has missed.
+    pub missed: u32,
     /// Clients that log in at once.
     pub logins: usize,
     /// Whether connections of `connect` join a room.
@@ -70,7 +73,7 @@ pub struct Options {
     pub attack_deaf: bool,
     /// Members of the room whose presence is asked for, on each node.
     pub members: usize,
-    /// Another node, where more of them sit.
+    /// Another node, where more of them sit, or those who publish.
     pub peer: Option<Target>,
     /// How long a round measures.
     pub duration: Duration,
@@ -130,6 +133,7 @@ impl Options {
             insecure,
             connections,
             base: given.count("base")?.unwrap_or(connections.div_ceil(3)),
+            missed: given.integer("missed")?.map_or(100, |missed| missed as u32),
             logins: given.count("logins")?.unwrap_or(15_000),
             join: given.is_set("join")?,
             rooms: given.count("rooms")?.unwrap_or(rooms),
@@ -171,12 +175,27 @@ impl Options {
                 self.connections + self.publishers
             }
             Scenario::Private | Scenario::Idle | Scenario::Connect => self.connections,
+            Scenario::Resume => self.connections + KEEPERS,
             Scenario::Logins => self.connections + self.publishers + self.logins,
             Scenario::Hostile => {
                 let siege = self.dribblers + self.bombers + self.fragmenters;
                 let crowds = if self.peer.is_some() { 2 } else { 1 };
                 self.connections + self.publishers + siege + self.attackers + self.members * crowds
             }
+        }
+    }
+
+    /// Whether another node means something.
+    fn has_peer(&self) -> bool {
+        match self.scenario {
+            Scenario::Fanout | Scenario::Rooms | Scenario::Latency => true,
+            Scenario::Hostile => self.attack == AttackKind::Presence,
+            Scenario::Private
+            | Scenario::Idle
+            | Scenario::Connect
+            | Scenario::Resume
+            | Scenario::Storm
+            | Scenario::Logins => false,
         }
     }
 
@@ -197,10 +216,16 @@ impl Options {
         if self.payload == Payload::Json && (self.payload_bytes as u64) < JSON_PAYLOAD_BYTES_MIN {
             return wrong(format!("--payload json needs --payload-bytes {JSON_PAYLOAD_BYTES_MIN} or more"));
         }
-        if self.scenario != Scenario::Connect && (self.join || self.dialect != Dialect::User) {
-            return wrong("--join and --dialect are for connect; leave them out".into());
+        if self.scenario != Scenario::Connect && self.join {
+            return wrong("--join is for connect; leave it out".into());
+        }
+        if self.peer.is_some() && !self.has_peer() {
+            return wrong("--peer-url is for fanout, rooms, latency, and --attack presence; leave it out".into());
         }
         match self.scenario {
+            Scenario::Private | Scenario::Hostile if self.dialect != Dialect::User => {
+                wrong(format!("--dialect: {} speaks the user dialect; leave it out", self.scenario.name()))
+            }
             Scenario::Private if matches!(self.credentials, Credentials::Shared(_)) => wrong(
                 "private needs users of their own, and a token makes all one; give --token-secret-file instead".into(),
             ),
@@ -211,9 +236,6 @@ impl Options {
             Scenario::Hostile | Scenario::Logins if self.messages.is_some() => {
                 let name = self.scenario.name();
                 wrong(format!("--messages: {name} takes its time; write --duration instead"))
-            }
-            Scenario::Hostile if self.peer.is_some() && self.attack != AttackKind::Presence => {
-                wrong("--peer-url is for --attack presence; leave it out".into())
             }
             Scenario::Private if outstanding > connections * 100 => wrong(format!(
                 "--outstanding {outstanding} is more than 100 for each of {connections} users; write less"
@@ -227,6 +249,7 @@ impl Options {
             | Scenario::Private
             | Scenario::Idle
             | Scenario::Connect
+            | Scenario::Resume
             | Scenario::Latency
             | Scenario::Storm
             | Scenario::Hostile

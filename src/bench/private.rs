@@ -3,13 +3,15 @@
 //! Every message received makes its receiver send one on. Each user sends to several others in turn, so that messages
 //! that meet at a user part again; each pair of sender and receiver is a stream of its own, and its order is known.
 
-use super::crowd::{Crowd, Receiver, Seat};
+use super::crowd::{Crowd, Receiver};
+use super::dialect::Dialect;
 use super::inbox::Inbox;
 use super::ledger::Faults;
 use super::limits::{RECEIVERS_MAX, SEQUENCE_MAX};
 use super::progress::Progress;
 use super::report::Report;
 use super::runner::{Runner, Workload};
+use super::seat::Seat;
 use super::wire::{STAMP_BYTES, Stamp, Tag, Template};
 use super::{BenchError, Options};
 
@@ -21,8 +23,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
         ("payload_bytes", options.payload_bytes as u64),
     ];
     let mut report = Report::new(options, &settings);
-    let seats =
-        (0..options.connections).map(|at| Seat { user: format!("u{at:06}"), rooms: Vec::new(), deflate: false });
+    let seats = (0..options.connections).map(|at| Seat::new(format!("u{at:06}"), Vec::new()));
     let mut crowd = Crowd::new(options, seats)?;
     let mut circle = Circle::new(options, crowd.mask());
     crowd.open(options.sockets(), &mut circle, progress)?;
@@ -58,7 +59,7 @@ impl Circle {
         let tags = (0..count).flat_map(|at| strides.iter().map(move |stride| listener(at, stride)));
         Circle {
             users: (0..count).map(|at| User { template: template(at), sent: 0 }).collect(),
-            inbox: Inbox::new(tags),
+            inbox: Inbox::new(Dialect::User, tags),
             strides,
             sent: 0,
             stopped: false,

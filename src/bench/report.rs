@@ -37,6 +37,7 @@ impl Report {
         all.extend(settings.iter().map(|(name, value)| (*name, json!(value))));
         all.push(("deflate", json!(options.deflate)));
         all.push(("tokens", json!(options.credentials.name())));
+        all.push(("dialect", json!(options.dialect.name())));
         Report {
             scenario: options.scenario.name(),
             settings: all,

@@ -19,6 +19,8 @@ pub enum Scenario {
     Idle,
     /// Connecting, as fast as the server accepts.
     Connect,
+    /// Clients that come back for what they have missed.
+    Resume,
     /// An open loop at a fixed rate, measured from the intended send time.
     Latency,
     /// All connections dropped and opened again.
@@ -36,6 +38,11 @@ pub const SCENARIOS: &[(Scenario, &str, &str)] = &[
     (Scenario::Private, "private", "users who pass private messages on, a fixed number always in flight"),
     (Scenario::Idle, "idle", "connections that do nothing; with --server-pid the memory each one takes"),
     (Scenario::Connect, "connect", "connections opened as fast as the server welcomes them"),
+    (
+        Scenario::Resume,
+        "resume",
+        "clients that come back with their position and get --missed messages; the server keeps the history of rooms r*",
+    ),
     (Scenario::Latency, "latency", "a fixed rate into a room, each delivery timed from the intended send time"),
     (Scenario::Storm, "storm", "all connections dropped at once and opened again, until all are served"),
     (
@@ -96,6 +103,7 @@ impl Scenario {
         match self {
             Scenario::Fanout
             | Scenario::Private
+            | Scenario::Resume
             | Scenario::Latency
             | Scenario::Storm
             | Scenario::Hostile
@@ -113,6 +121,7 @@ impl Scenario {
             | Scenario::Private
             | Scenario::Idle
             | Scenario::Connect
+            | Scenario::Resume
             | Scenario::Latency
             | Scenario::Storm
             | Scenario::Hostile
@@ -129,6 +138,7 @@ impl Scenario {
             | Scenario::Rooms
             | Scenario::Private
             | Scenario::Connect
+            | Scenario::Resume
             | Scenario::Latency
             | Scenario::Storm
             | Scenario::Logins => 5_000,

@@ -3,11 +3,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-use super::crowd::{Crowd, Receiver, Seat};
+use super::crowd::{Crowd, Receiver};
 use super::handshake::Handshake;
 use super::limits::{HISTORY_CONTENT_BYTES, HISTORY_MESSAGES, LONG_USER_BYTES, RECEIVE_BYTES};
 use super::progress::Progress;
 use super::scenario::AttackKind;
+use super::seat::Seat;
 use super::skim::Skim;
 use super::target::Target;
 use super::wire::{Opcode, masked};
@@ -20,7 +21,7 @@ pub(super) const GREEDY_ROOM: &str = "greedy";
 /// Seats of the members of a crowded room, for `options.members` of the node named here.
 pub(super) fn members(options: &Options, node: char) -> impl Iterator<Item = Seat> + use<> {
     let user = move |at: usize| format!("{node}{at:0digits$}", digits = LONG_USER_BYTES - 1);
-    (0..options.members).map(move |at| Seat { user: user(at), rooms: vec![GREEDY_ROOM.to_owned()], deflate: false })
+    (0..options.members).map(move |at| Seat::new(user(at), vec![GREEDY_ROOM.to_owned()]))
 }
 
 /// Members at another node. What they are sent, which is next to nothing, is not read.

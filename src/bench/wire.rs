@@ -1,5 +1,5 @@
-//! Bytes of the user dialect from the client's side: masked frames prepared once, and a scan of the server's frames
-//! that looks for nothing but the stamp in each message.
+//! Bytes of a dialect from the client's side: masked frames prepared once, and a scan of the server's frames that looks
+//! for nothing but the stamp in each message.
 //!
 //! Every published content starts with a stamp: `#000123:00000042` is message 42 of stream 123. It is found again in
 //! whatever envelope a server puts around it, without parsing JSON.
@@ -103,7 +103,7 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// The frame of a JSON text that carries one stamp, and perhaps a `roomId` or a `toUser`.
+    /// The frame of a JSON text that carries one stamp, and perhaps a `roomId`, a `channel` or a `toUser`.
     ///
     /// # Panics
     ///
@@ -114,7 +114,7 @@ impl Template {
         Template {
             payload_at: frame.len() - json.len(),
             stamp_at: json.find('#').expect("a template carries a stamp"),
-            room_at: behind(r#""roomId":"r"#),
+            room_at: behind(r#""roomId":"r"#).or_else(|| behind(r#""channel":"r"#)),
             receiver_at: behind(r#""toUser":"u"#),
             frame,
             mask,
@@ -204,6 +204,20 @@ pub(super) enum Frame<'a> {
     Message(&'a [u8]),
     /// A whole message, compressed (RFC 7692 §6).
     Compressed(&'a [u8]),
+    /// The first fragment of a message.
+    First {
+        /// What it carries of the message.
+        payload: &'a [u8],
+        /// Whether the message is compressed.
+        is_compressed: bool,
+    },
+    /// Another fragment of a message.
+    Further {
+        /// What it carries of the message.
+        payload: &'a [u8],
+        /// Whether the message ends with it.
+        is_last: bool,
+    },
     /// A ping, to be answered with its payload.
     Ping(&'a [u8]),
     /// A pong.
@@ -219,7 +233,7 @@ pub(super) enum Parsed<'a> {
     Frame(Frame<'a>, usize),
     /// The beginning of a frame.
     Partial,
-    /// No frame that this client asked for: masked, fragmented or too large.
+    /// No frame that this client asked for: masked, of an unknown kind, or too large.
     Malformed,
 }
 
@@ -244,6 +258,10 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
     let frame = match bytes[0] {
         0x81 | 0x82 => Frame::Message(payload),
         0xC1 | 0xC2 => Frame::Compressed(payload),
+        0x01 | 0x02 => Frame::First { payload, is_compressed: false },
+        0x41 | 0x42 => Frame::First { payload, is_compressed: true },
+        0x00 => Frame::Further { payload, is_last: false },
+        0x80 => Frame::Further { payload, is_last: true },
         0x88 => Frame::Close(payload),
         0x89 => Frame::Ping(payload),
         0x8A => Frame::Pong,
@@ -312,11 +330,23 @@ mod tests {
     }
 
     #[test]
+    fn fragments_say_where_they_belong() {
+        for (bytes, frame) in [
+            (&b"\x01\x01x"[..], Frame::First { payload: b"x", is_compressed: false }),
+            (b"\x41\x01x", Frame::First { payload: b"x", is_compressed: true }),
+            (b"\x00\x01x", Frame::Further { payload: b"x", is_last: false }),
+            (b"\x80\x00", Frame::Further { payload: b"", is_last: true }),
+        ] {
+            assert_eq!(parse(bytes), Parsed::Frame(frame, bytes.len()));
+        }
+    }
+
+    #[test]
     fn what_was_not_asked_for_is_malformed() {
         for bytes in [
-            &b"\x01\x01x"[..],
+            &b"\x03\x01x"[..],
             b"\xA1\x01x",
-            b"\x41\x01x",
+            b"\x40\x01x",
             b"\xC9\x01x",
             b"\x81\x81abcdx",
             b"\x81\x7F\0\0\0\0\xFF\0\0\0",

@@ -93,17 +93,47 @@ pub fn start_with(manners: Manners) -> SocketAddr {
     address
 }
 
-struct Writer {
+/// The sending half of a connection.
+pub struct Writer {
     socket: WebSocket<TcpStream>,
     deflate: Option<(Deflate, Compress)>,
 }
 
 impl Writer {
-    fn send(&mut self, text: &str) {
-        let Some((deflate, state)) = &mut self.deflate else {
-            let _ = self.socket.send(Message::text(text));
-            return;
-        };
+    /// Sends a text in one frame.
+    pub fn send(&mut self, text: &str) {
+        match self.compress(text) {
+            Some(payload) => self.send_as_compressed(payload),
+            None => {
+                let _ = self.socket.send(Message::text(text));
+            }
+        }
+    }
+
+    /// Sends a text in frames of at most so many bytes each; 0: in one.
+    pub fn send_in_fragments(&mut self, text: &str, fragment_bytes: usize) {
+        if fragment_bytes == 0 {
+            return self.send(text);
+        }
+        let compressed = self.compress(text);
+        let payload = compressed.as_deref().unwrap_or(text.as_bytes());
+        let count = payload.chunks(fragment_bytes).count();
+        for (at, part) in payload.chunks(fragment_bytes).enumerate() {
+            let opcode = OpCode::Data(if at == 0 { Data::Text } else { Data::Continue });
+            let (is_final, rsv1) = (at + 1 == count, at == 0 && compressed.is_some());
+            let header = FrameHeader { is_final, rsv1, opcode, ..FrameHeader::default() };
+            let _ = self.socket.send(Message::Frame(Frame::from_payload(header, part.to_vec().into())));
+        }
+    }
+
+    /// Closes the connection.
+    pub fn close(&mut self) {
+        let _ = self.socket.close(None);
+    }
+
+    /// What a text becomes where compression is agreed.
+    fn compress(&mut self, text: &str) -> Option<Vec<u8>> {
+        let (deflate, state) = self.deflate.as_mut()?;
         if *deflate != Deflate::Window {
             state.reset();
         }
@@ -111,7 +141,7 @@ impl Writer {
         state.compress_vec(text.as_bytes(), &mut payload, FlushCompress::Sync).expect("there is room");
         // What RFC 7692 §7.2.1 has a sender cut off.
         payload.truncate(payload.len() - 4);
-        self.send_as_compressed(payload);
+        Some(payload)
     }
 
     fn send_as_compressed(&mut self, payload: Vec<u8>) {
@@ -211,18 +241,24 @@ impl Hub {
     }
 }
 
-fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
-    hub.lock().unwrap_or_else(PoisonError::into_inner)
+/// A connection, once it is upgraded: what it receives, what sends to it, and the query of its request.
+pub struct Accepted {
+    /// The receiving half.
+    pub reader: WebSocket<TcpStream>,
+    /// The sending half.
+    pub writer: Writer,
+    /// What stands behind the question mark.
+    pub query: String,
 }
 
-fn serve(stream: TcpStream, hub: &Mutex<Hub>) {
+/// Upgrades a connection, with compression or without; `None` where it is no WebSocket.
+pub fn accept(stream: TcpStream, deflate: Deflate) -> Option<Accepted> {
     let writer = stream.try_clone().expect("a second handle");
-    let deflate = lock(hub).manners.deflate;
-    let mut user = String::new();
+    let mut query = String::new();
     let mut compresses = deflate == Deflate::Unasked;
     #[allow(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
     let agree = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
-        user = request.uri().query().unwrap_or_default().trim_start_matches("userId=").to_owned();
+        query = request.uri().query().unwrap_or_default().to_owned();
         let answer = match deflate {
             Deflate::Never | Deflate::Unasked => None,
             Deflate::Alone => Some("permessage-deflate; server_no_context_takeover"),
@@ -234,12 +270,23 @@ fn serve(stream: TcpStream, hub: &Mutex<Hub>) {
         }
         Ok(response)
     };
-    let Ok(mut reader) = tungstenite::accept_hdr(stream, agree) else { return };
+    let reader = tungstenite::accept_hdr(stream, agree).ok()?;
+    let deflate = compresses.then(|| (deflate, Compress::new(Compression::default(), false)));
+    let socket = WebSocket::from_raw_socket(writer, Role::Server, None);
+    Some(Accepted { reader, writer: Writer { socket, deflate }, query })
+}
+
+fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
+    hub.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(stream: TcpStream, hub: &Mutex<Hub>) {
+    let deflate = lock(hub).manners.deflate;
+    let Some(Accepted { mut reader, writer, query }) = accept(stream, deflate) else { return };
+    let user = query.trim_start_matches("userId=").to_owned();
     {
         let mut hub = lock(hub);
-        let deflate = compresses.then(|| (deflate, Compress::new(Compression::default(), false)));
-        let socket = WebSocket::from_raw_socket(writer, Role::Server, None);
-        hub.writers.insert(user.clone(), Writer { socket, deflate });
+        hub.writers.insert(user.clone(), writer);
         hub.send(&user, &json!({"type": "welcome", "clientId": user, "userId": user, "heartbeat": 30_000}).to_string());
     }
     while let Ok(message) = reader.read() {

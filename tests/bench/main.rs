@@ -1,5 +1,6 @@
 //! The load generator finds what a server does wrong, and finds nothing where it does right.
 
+mod centrifugo;
 mod faulty;
 mod tokens;
 
@@ -244,7 +245,7 @@ fn busy_clients_always_have_more_to_send() {
     assert!(count("attackers_replies") > 1_000, "{median}");
     assert_eq!([count("attackers_cut"), count("attackers_left")], [0, 2], "{median}");
     let ran = run("hostile --attack busy --peer-url ws://127.0.0.1:1");
-    assert_eq!(ran.err, "fanfare: --peer-url is for --attack presence; leave it out\n");
+    assert_eq!(ran.err, "fanfare: --peer-url is for fanout, rooms, latency, and --attack presence; leave it out\n");
 }
 
 #[test]
@@ -318,7 +319,7 @@ fn the_servers_own_cost_is_reported_where_its_process_is_named() {
 fn what_cannot_be_measured_is_said_in_one_line() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     for (arguments, line) in [
-        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, latency, storm, hostile, logins".to_owned()),
+        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, resume, latency, storm, hostile, logins".to_owned()),
         ("fanuot", "unknown scenario \"fanuot\"; did you mean fanout?".to_owned()),
         ("fanout --conections 5", "unknown flag --conections; did you mean --connections?".to_owned()),
         ("fanout --rounds many", "--rounds: \"many\" is no whole number; write 1 to 1000".to_owned()),
@@ -332,7 +333,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         ),
         ("hostile --messages 5", "--messages: hostile takes its time; write --duration instead".to_owned()),
         ("logins --messages 5", "--messages: logins takes its time; write --duration instead".to_owned()),
-        ("fanout --join", "--join and --dialect are for connect; leave them out".to_owned()),
+        ("fanout --join", "--join is for connect; leave it out".to_owned()),
         (
             "fanout --ca /nowhere",
             "--ca is for wss:// URLs, and ws://127.0.0.1:8080/ has no TLS; leave it out".to_owned(),
@@ -464,4 +465,39 @@ fn floor() -> PathBuf {
     let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
     assert!(built.success(), "the floor builds");
     profile.join("examples/floor")
+}
+
+#[test]
+fn those_who_come_back_to_fanfare_get_what_they_missed() {
+    for reactors in [1, 2] {
+        let server = Server::with_reactors(reactors, &["--room", "match=r*,history.size=200"]);
+        for deflate in ["", "--deflate"] {
+            let arguments = format!("resume --connections 30 --missed 150 --rounds 2 {deflate} --json");
+            let ran = bench(server.addr(), &arguments);
+            assert_eq!((ran.code, ran.faults()), (Some(0), [0; 7]), "{arguments}: {} {}", ran.out, ran.err);
+        }
+        // No more than is kept can be recovered, and then nothing is.
+        let ran = bench(server.addr(), "resume --connections 3 --missed 201 --json");
+        assert_eq!((ran.code, ran.faults()[0]), (Some(1), 3 * 201), "{} {}", ran.out, ran.err);
+    }
+    let ran = bench(Server::start(&[]).addr(), "resume --connections 3 --json");
+    assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""));
+    assert!(ran.err.contains("keeps no history"), "{}", ran.err);
+}
+
+#[test]
+fn publishers_can_sit_at_another_node() {
+    let redis = fanfare_testing::Redis::start();
+    let nodes = [0, 1].map(|_| Server::start(&["--redis.url", &redis.url()]));
+    for scenario in ["fanout --connections 5 --messages 50", "latency --connections 5 --rate 100 --duration 200ms"] {
+        let ran = run(&format!(
+            "{scenario} --json --timeout 10s --url ws://{} --peer-url ws://{}",
+            nodes[0].addr(),
+            nodes[1].addr()
+        ));
+        assert_eq!((ran.code, ran.faults()), (Some(0), [0; 7]), "{scenario}: {} {}", ran.out, ran.err);
+    }
+    let ran = bench(nodes[0].addr(), "storm --connections 5 --peer-url ws://127.0.0.1:1");
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.err.contains("--peer-url is for"), "{}", ran.err);
 }

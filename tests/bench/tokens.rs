@@ -1,22 +1,20 @@
-//! The load generator with tokens, over TLS, and in another server's words.
+//! The load generator with tokens, and over TLS.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 
 use fanfare_testing::{Certificates, Server, TlsFront, temporary_path};
-use serde_json::{Value, json};
-use tungstenite::Message;
+use serde_json::Value;
 
 use super::{Ran, run};
 
 /// A secret in a file of its own.
-struct Secret(PathBuf);
+pub struct Secret(pub PathBuf);
 
 impl Secret {
-    fn new() -> Secret {
+    /// A file among the temporary ones.
+    pub fn new() -> Secret {
         let path = temporary_path("secret");
         fs::write(&path, "a secret of the tests, of more than 32 bytes\n").expect("a file of our own");
         Secret(path)
@@ -34,7 +32,8 @@ impl Drop for Secret {
     }
 }
 
-fn assert_clean(ran: &Ran, what: &str) -> Value {
+/// The medians of a run without faults.
+pub fn assert_clean(ran: &Ran, what: &str) -> Value {
     assert_eq!((ran.code, ran.faults()), (Some(0), [0; 7]), "{what}: {} {}", ran.out, ran.err);
     ran.report()["median"].clone()
 }
@@ -133,47 +132,6 @@ fn those_who_log_in_are_told_of_beside_those_who_are_connected() {
     }
     assert_eq!(ran.report()["rounds"].as_array().map(Vec::len), Some(2));
     assert_eq!(ran.report()["settings"]["logins"], 100);
-}
-
-#[test]
-fn centrifugos_words_are_spoken() {
-    let secret = Secret::new();
-    let arguments = format!(
-        "connect --connections 6 --join --rooms 2 --dialect centrifugo --json --token-secret-file {} --url ws://{}",
-        secret.0.display(),
-        centrifugo(),
-    );
-    let ran = run(&arguments);
-    assert_clean(&ran, "centrifugo");
-}
-
-/// As far as a client enters: a reply to each command, several commands or replies in one message.
-fn centrifugo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let mut socket = tungstenite::accept(stream).expect("a request for an upgrade");
-                while let Ok(Message::Text(text)) = socket.read() {
-                    let commands = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-                    let replies: Vec<_> = commands.map(|command| reply(&command)).collect();
-                    let _ = socket.send(Message::text(replies.join("\n")));
-                }
-            });
-        }
-    });
-    address
-}
-
-fn reply(command: &Value) -> String {
-    let id = &command["id"];
-    let reply = match (&command["connect"]["token"], &command["subscribe"]["channel"]) {
-        (Value::String(token), _) if token.split('.').count() == 3 => json!({"id": id, "connect": {"client": "c"}}),
-        (_, Value::String(channel)) if channel.starts_with('r') => json!({"id": id, "subscribe": {}}),
-        _ => json!({"id": id, "error": {"code": 107, "message": "bad request"}}),
-    };
-    reply.to_string()
 }
 
 /// What `fanfare` prints.
