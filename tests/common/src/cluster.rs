@@ -181,6 +181,13 @@ impl Cluster {
         self.nodes[node].signal(Signal::TERM);
     }
 
+    /// Waits until a node that was told to go away has ended.
+    #[track_caller]
+    pub fn await_end(&mut self, node: usize) {
+        let status = self.nodes[node].wait_exit();
+        assert!(status.success(), "node {node} ended with {status}:\n{}", self.log(node));
+    }
+
     /// Stops a node with SIGSTOP: connections stay, answers do not come.
     pub fn stop(&self, node: usize) {
         self.nodes[node].signal(Signal::STOP);

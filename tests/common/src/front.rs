@@ -155,6 +155,8 @@ impl Place<'_> {
                 ("/var/log/nginx/error.log", &format!("{folder}/error.log")),
                 ("/var/log/nginx/access.log", &format!("{folder}/access.log")),
                 ("/etc/nginx/conf.d/*.conf", &format!("{folder}/fanfare.conf")),
+                // As much as a container may have.
+                ("worker_rlimit_nofile 200000", "worker_rlimit_nofile 8192"),
                 ("worker_processes auto", "worker_processes 2"),
                 ("worker_connections 65536", "worker_connections 4096"),
             ],
