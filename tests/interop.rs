@@ -35,6 +35,7 @@ suite! {
     node_ws,
     node_ws_over_tls,
     python_websockets,
+    python_websockets_over_tls,
     chromium_console,
     chromium_console_over_tls,
     chromium_console_behind_a_path_of_nginx,
@@ -95,6 +96,15 @@ fn python_websockets(reactors: usize) {
             })
         );
     }
+}
+
+fn python_websockets_over_tls(reactors: usize) {
+    let (server, certificates) = secured(reactors);
+    let script = clients_folder().join("python_websockets.py");
+    let mut python = Command::new(python());
+    python.env("SSL_CERT_FILE", certificates.path("ca.pem")).arg(script).arg(format!("wss://{}", server.addr()));
+    let counts = run(&mut python);
+    assert_eq!((&counts["room_msg"], &counts["raw"], &counts["refused"]), (&json!(1_000), &json!(18), &json!(2)));
 }
 
 /// Both directions, as the server counts them: 49 of the room's messages and 4 in each of two raw rooms are worth

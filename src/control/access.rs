@@ -16,7 +16,7 @@ use crate::config::{Role, Verb};
 use crate::current::Current;
 use crate::loopback::{Ends, RequestLine, is_loopback};
 use crate::network::Networks;
-use crate::reactor::{ListenerId, Origin, Provenance, RemoteAddr};
+use crate::reactor::{Arrival, ListenerId, Provenance, RemoteAddr};
 
 /// What plain HTTP asks of those who want more than everybody gets.
 #[derive(Clone, Debug)]
@@ -74,8 +74,8 @@ impl Access {
     }
 
     /// Where a request really comes from: on one connection of a proxy each may be another client's.
-    pub(super) fn provenance(&self, origin: Origin, headers: &HeaderMap) -> Provenance {
-        origin.of_request(headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes), &self.trusted)
+    pub(super) fn provenance(&self, arrival: Arrival, headers: &HeaderMap) -> Provenance {
+        arrival.of_request(headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes), &self.trusted)
     }
 
     /// Whether a request may read the node's counters.

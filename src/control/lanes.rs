@@ -72,15 +72,15 @@ impl Handoff {
     /// Takes a socket from a reactor. Where the thread has no place for it, it is answered 503; one whose TLS has not begun is
     /// closed.
     pub fn give(&self, from: ReactorId, handover: Handover<tls::Stream<Socket>>) {
-        let Handover { stream, read, origin, errand } = handover;
-        let guest = Guest { stream, read, origin, from };
+        let Handover { stream, read, arrival, errand } = handover;
+        let guest = Guest { stream, read, arrival, from };
         match errand {
             Errand::Refuse => refuse(guest.stream),
             // Many handshakes would keep those from their answers who ask about health.
             Errand::FindOut if matches!(guest.stream.layer, tls::Layer::Wanted(_)) => refuse(guest.stream),
             Errand::FindOut => self.late.give(guest),
             Errand::Serve if path(&guest.read).starts_with(b"/health/") => self.health.give(guest),
-            Errand::Serve => match self.access.role(origin.provenance.listener) {
+            Errand::Serve => match self.access.role(arrival.provenance.listener) {
                 Role::Clients => self.pages.give(guest),
                 Role::Admin => self.admin.give(guest),
                 Role::Api => self.api.give(guest),

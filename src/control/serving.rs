@@ -41,7 +41,7 @@ use crate::limits::{
     HTTP_HEAD_BYTES_MIN, HTTP_HEADERS_FREE, HTTP2_ERROR_RESETS_MAX, HTTP2_RESETS_WAITING_MAX, HTTP2_SEND_BYTES_MAX,
     HTTP2_STREAMS_MAX, HTTP2_WINDOW_BYTES,
 };
-use crate::reactor::{Errand, Handover, Origin, WayBack};
+use crate::reactor::{Arrival, Errand, Handover, WayBack};
 use crate::tls;
 
 /// What all connections of a lane have in common.
@@ -61,20 +61,20 @@ pub(super) struct Site {
 pub(super) struct Guest {
     pub(super) stream: tls::Stream<Socket>,
     pub(super) read: Vec<u8>,
-    pub(super) origin: Origin,
+    pub(super) arrival: Arrival,
     /// The reactor that it came from.
     pub(super) from: ReactorId,
 }
 
 /// Serves a guest to its end.
 pub(super) async fn serve(site: Arc<Site>, guest: Guest, place: Place) {
-    let Guest { stream, read, origin, from } = guest;
+    let Guest { stream, read, arrival, from } = guest;
     let is_http_2 = read.starts_with(b"PRI ");
     let transport = match Transport::new(stream, read, place.link.clone()) {
         Ok(transport) => TokioIo::new(transport),
         Err(error) => return tracing::debug!(%error, "plain HTTP: a socket cannot be served"),
     };
-    let visit = Visit(Arc::new(Visitor { site, link: place.link.clone(), origin, wanted: OnceLock::new() }));
+    let visit = Visit(Arc::new(Visitor { site, link: place.link.clone(), arrival, wanted: OnceLock::new() }));
     match is_http_2 {
         true => serve_http_2(transport, visit, &place).await,
         false => serve_http_1(transport, visit, place, from).await,
@@ -162,7 +162,7 @@ async fn serve_http_1(transport: TokioIo<Transport>, visit: Visit, place: Place,
 fn give_back(visitor: &Visitor, transport: Transport, behind: &[u8], from: ReactorId) {
     let (Some(head), Some((stream, rest))) = (visitor.wanted.get(), transport.into_parts()) else { return };
     let read = [head, behind, &*rest].concat();
-    let handover = Handover { stream, read, origin: visitor.origin, errand: Errand::Serve };
+    let handover = Handover { stream, read, arrival: visitor.arrival, errand: Errand::Serve };
     if let Err(handover) = visitor.site.way_back.give(from, handover) {
         tracing::debug!("an upgrade refused: too many sockets wait for their reactor");
         refuse(handover.stream);
@@ -176,7 +176,7 @@ struct Visit(Arc<Visitor>);
 struct Visitor {
     site: Arc<Site>,
     link: Arc<Link>,
-    origin: Origin,
+    arrival: Arrival,
     /// The head of a request that asks for an upgrade: nothing is answered behind it.
     wanted: OnceLock<Vec<u8>>,
 }
@@ -213,7 +213,7 @@ impl Visitor {
         if let Err(what) = name_host(&mut parts) {
             return (StatusCode::BAD_REQUEST, [(header::CONNECTION, "close")], what).into_response();
         }
-        let provenance = self.site.access.provenance(self.origin, &parts.headers);
+        let provenance = self.site.access.provenance(self.arrival, &parts.headers);
         parts.extensions.insert(provenance);
         let body = if body.is_end_stream() { Body::empty() } else { Body::new(body) };
         let mut routes = self.site.routes.clone();

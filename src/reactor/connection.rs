@@ -21,7 +21,7 @@ use std::num::NonZeroU64;
 use super::addresses::AddressRef;
 use super::backend::{Ticket, Token};
 use super::driver::RemoteAddr;
-use super::handover::Origin;
+use super::handover::Arrival;
 use super::identity::{Authority, Grant, Identity, Passport, Pending};
 use super::intake::Intake;
 use crate::compress::Agreement;
@@ -123,7 +123,7 @@ pub(super) struct Detached {
     /// What was read from it: it goes with the socket.
     pub(super) read: Vec<u8>,
     /// So does this.
-    pub(super) origin: Origin,
+    pub(super) arrival: Arrival,
 }
 
 #[derive(Debug)]
@@ -157,7 +157,7 @@ pub(super) enum Then {
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) reader: HeadReader,
-    pub(super) origin: Origin,
+    pub(super) arrival: Arrival,
     pub(super) until: Millis,
 }
 
@@ -421,10 +421,10 @@ impl Connection {
     }
 
     /// What goes with its socket to the control thread, while the driver is asked for that.
-    pub(super) fn take_detached(&mut self) -> Option<(Vec<u8>, Origin)> {
+    pub(super) fn take_detached(&mut self) -> Option<(Vec<u8>, Arrival)> {
         match &mut self.phase {
             Phase::Terminating(Terminating::Detached(detached)) => {
-                Some((std::mem::take(&mut detached.read), detached.origin))
+                Some((std::mem::take(&mut detached.read), detached.arrival))
             }
             Phase::Handshake(_)
             | Phase::Authorizing(_)
@@ -586,8 +586,8 @@ mod tests {
         ] {
             let provenance = Provenance { listener: ListenerId(0), remote, proxied: false };
             let reader = HeadReader::default();
-            let origin = Origin { provenance, is_unnamed: false };
-            let handshake = Handshake { reader, origin, until: Millis(0) };
+            let arrival = Arrival { provenance, is_unnamed: false };
+            let handshake = Handshake { reader, arrival, until: Millis(0) };
             let mut connection = Connection::new(0, Millis(0), handshake, None);
             connection.begin_authorizing(held);
             let counted = connection.stranger_bytes();

@@ -28,14 +28,14 @@ use crate::network::Networks;
 
 /// Where a socket came from, whatever its requests say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct Arrival {
     /// As the socket says, or a PROXY header in front of its bytes.
     pub provenance: Provenance,
     /// Whether a PROXY header came that names no client: its address is the proxy's.
     pub is_unnamed: bool,
 }
 
-impl Origin {
+impl Arrival {
     /// Where a request really comes from: from whom trusted proxies have passed it on for, by its fields
     /// `X-Forwarded-For`, in their order. Behind a PROXY header that names no client, what a request says stands there as the
     /// client wrote it: such a proxy passes bytes on as they are.
@@ -44,7 +44,7 @@ impl Origin {
         forwarded_for: impl DoubleEndedIterator<Item = &'f [u8]>,
         trusted: &Networks,
     ) -> Provenance {
-        let Origin { provenance, is_unnamed } = self;
+        let Arrival { provenance, is_unnamed } = self;
         if is_unnamed || !trusts(trusted, provenance.remote) {
             return provenance;
         }
@@ -86,7 +86,7 @@ pub struct Handover<S> {
     /// What was read from it and not answered.
     pub read: Vec<u8>,
     /// Where it came from.
-    pub origin: Origin,
+    pub arrival: Arrival,
     /// What is to be done with it.
     pub errand: Errand,
 }
@@ -145,15 +145,15 @@ impl<D: Driver> Worker<D> {
 
     /// A socket has come back with a request for an upgrade: all of its request is there.
     fn returned(&mut self, returned: Handover<D::Stream>) {
-        let Handover { stream, mut read, origin, .. } = returned;
-        let refused = |stream| Handover { stream, read: Vec::new(), origin, errand: Errand::Refuse };
-        let Ok(address) = self.welcome_back(origin) else { return (self.http)(refused(stream)) };
+        let Handover { stream, mut read, arrival, .. } = returned;
+        let refused = |stream| Handover { stream, read: Vec::new(), arrival, errand: Errand::Refuse };
+        let Ok(address) = self.welcome_back(arrival) else { return (self.http)(refused(stream)) };
         if self.is_draining() || !self.take_socket() {
             self.leave_address(address, Admission::Socket);
             return (self.http)(refused(stream));
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
-        let handshake = Handshake { reader: HeadReader::default(), origin, until };
+        let handshake = Handshake { reader: HeadReader::default(), arrival, until };
         let slot = self.connections.sessions.insert(handshake, self.now, address);
         if self.driver.attach(slot, stream).is_err() {
             return self.free(slot);
@@ -163,10 +163,10 @@ impl<D: Driver> Worker<D> {
     }
 
     /// As [`Worker::welcome`], for a socket whose PROXY header, if it had one, was read when it came.
-    fn welcome_back(&mut self, origin: Origin) -> Result<Option<AddressRef>, Refusal> {
-        match self.settings.gate.trusts(origin.provenance.remote) {
+    fn welcome_back(&mut self, arrival: Arrival) -> Result<Option<AddressRef>, Refusal> {
+        match self.settings.gate.trusts(arrival.provenance.remote) {
             true => Ok(None),
-            false => self.count_address(origin.provenance),
+            false => self.count_address(arrival.provenance),
         }
     }
 }

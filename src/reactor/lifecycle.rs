@@ -7,7 +7,7 @@ use super::connection::{
     Admission, CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then, Unanswered,
 };
 use super::driver::{Accepted, Detach, Driver, Provenance, Release, SlotKey};
-use super::handover::{Errand, Handover, Origin};
+use super::handover::{Arrival, Errand, Handover};
 use super::identity::{Identity, Passport, Rates, Subject};
 use super::intake::Decoded;
 use super::worker::{DeflateSettings, Settings, Worker};
@@ -29,15 +29,15 @@ impl<D: Driver> Worker<D> {
     pub(super) fn accept(&mut self, accepted: Accepted<D::Stream>) {
         let Accepted { stream, listener, remote } = accepted;
         let provenance = Provenance { listener, remote, proxied: false };
-        let origin = Origin { provenance, is_unnamed: false };
+        let arrival = Arrival { provenance, is_unnamed: false };
         let Ok(address) = self.welcome(provenance) else { return };
         if !self.take_socket() {
             self.leave_address(address, Admission::Socket);
             // It may ask about health, for which descriptors are kept back. Nothing else is answered there.
-            return (self.http)(Handover { stream, read: Vec::new(), origin, errand: Errand::FindOut });
+            return (self.http)(Handover { stream, read: Vec::new(), arrival, errand: Errand::FindOut });
         }
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
-        let handshake = Handshake { reader: HeadReader::default(), origin, until };
+        let handshake = Handshake { reader: HeadReader::default(), arrival, until };
         let slot = self.connections.sessions.insert(handshake, self.now, address);
         if self.driver.attach(slot, stream).is_err() {
             return self.free(slot);
@@ -216,9 +216,9 @@ impl<D: Driver> Worker<D> {
 
     /// The driver gives out a socket that is to be handed over.
     pub(super) fn detached(&mut self, slot: SlotKey, stream: D::Stream) {
-        if let Some((read, origin)) = self.connections.get_mut(slot).and_then(Connection::take_detached) {
+        if let Some((read, arrival)) = self.connections.get_mut(slot).and_then(Connection::take_detached) {
             self.free(slot);
-            (self.http)(Handover { stream, read, origin, errand: Errand::Serve });
+            (self.http)(Handover { stream, read, arrival, errand: Errand::Serve });
         }
     }
 
@@ -242,9 +242,9 @@ impl<D: Driver> Worker<D> {
 
     fn head_received(&mut self, slot: SlotKey, bytes: &[u8]) {
         let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
-        let Handshake { reader, until, origin } = handshake;
-        let (origin, until) = (*origin, *until);
-        let provenance = origin.provenance;
+        let Handshake { reader, until, arrival } = handshake;
+        let (arrival, until) = (*arrival, *until);
+        let provenance = arrival.provenance;
         let (bytes, head_bytes) = match reader.push(bytes, self.settings.head) {
             Ok(None) => return self.connections.sessions.count_partial(slot),
             Ok(Some(complete)) => complete,
@@ -254,7 +254,7 @@ impl<D: Driver> Worker<D> {
             }
         };
         if is_http_2(&bytes[..head_bytes]) {
-            return self.hand_over(slot, bytes, origin);
+            return self.hand_over(slot, bytes, arrival);
         }
         let Settings { head, gate, .. } = &self.settings;
         let head = match parse_head_forwarding(&bytes[..head_bytes], *head, gate.naming(), gate.forward()) {
@@ -264,7 +264,7 @@ impl<D: Driver> Worker<D> {
                 return self.refuse(slot, refusal);
             }
         };
-        let provenance = match self.trace(slot, origin, &bytes[..head_bytes]) {
+        let provenance = match self.trace(slot, arrival, &bytes[..head_bytes]) {
             Ok(provenance) => provenance,
             // A socket that counts for no address does not stay: a proxy reads on, whatever its client does.
             Err(refusal) => return self.refuse_then(slot, refusal, Then::Release),
@@ -277,20 +277,20 @@ impl<D: Driver> Worker<D> {
                 self.admit(slot, upgrade, bytes[head_bytes..].to_vec(), until, provenance);
                 self.connections.sessions.count_partial(slot);
             }
-            Head::Http => self.hand_over(slot, bytes, origin),
+            Head::Http => self.hand_over(slot, bytes, arrival),
         }
     }
 
     /// A request is plain HTTP: its socket goes to the threads of that.
-    fn hand_over(&mut self, slot: SlotKey, read: Vec<u8>, origin: Origin) {
+    fn hand_over(&mut self, slot: SlotKey, read: Vec<u8>, arrival: Arrival) {
         self.wheel.disarm(slot.slot());
         match self.driver.detach(slot) {
             Detach::Done(stream) => {
-                (self.http)(Handover { stream, read, origin, errand: Errand::Serve });
+                (self.http)(Handover { stream, read, arrival, errand: Errand::Serve });
                 self.free(slot);
             }
             Detach::Later => {
-                let detached = Box::new(Detached { read, origin });
+                let detached = Box::new(Detached { read, arrival });
                 self.connections.sessions.terminate(slot, Terminating::Detached(detached));
             }
             Detach::Lost => self.free(slot),

@@ -49,7 +49,7 @@ pub use driver::{
     Accepted, Completion, Detach, Driver, ListenerId, Provenance, Release, RemoteAddr, Sent, Shortfall, SlotKey,
 };
 pub use gate::Gate;
-pub use handover::{Errand, Handover, Origin, Returns, WayBack};
+pub use handover::{Arrival, Errand, Handover, Returns, WayBack};
 pub use mailbox::{Mailbox, News, Order, Parcel, PostOffice, Wake, Wakers, post_office};
 pub use proxied::{Behind, Proxied};
 pub use pulse::{Pulse, Silence};

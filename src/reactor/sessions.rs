@@ -274,12 +274,12 @@ mod tests {
     use super::*;
     use crate::conn::HeadReader;
     use crate::reactor::driver::{ListenerId, Provenance, RemoteAddr};
-    use crate::reactor::handover::Origin;
+    use crate::reactor::handover::Arrival;
 
     fn come(sessions: &mut Sessions) -> SlotKey {
         let provenance = Provenance { listener: ListenerId(0), remote: RemoteAddr::Unix, proxied: false };
-        let origin = Origin { provenance, is_unnamed: false };
-        let handshake = Handshake { reader: HeadReader::default(), origin, until: Millis(1) };
+        let arrival = Arrival { provenance, is_unnamed: false };
+        let handshake = Handshake { reader: HeadReader::default(), arrival, until: Millis(1) };
         sessions.insert(handshake, Millis::ZERO, None)
     }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::addresses::AddressRef;
 use super::connection::{Admission, Connection, Phase};
 use super::driver::{Driver, Provenance, RemoteAddr, SlotKey};
-use super::handover::Origin;
+use super::handover::Arrival;
 use super::worker::Worker;
 use crate::conn::{HttpRefusal, forwarded_for};
 use crate::metrics::{NodeMetrics, Refusal};
@@ -74,7 +74,7 @@ impl<D: Driver> Worker<D> {
         }
         let Some(oldest) = self.connections.sessions.oldest_awaited() else { return false };
         if let Some(handshake) = self.connections.get_mut(oldest).and_then(Connection::handshake_mut) {
-            let provenance = handshake.origin.provenance;
+            let provenance = handshake.arrival.provenance;
             self.turned_away(provenance, Refusal::Displaced);
         }
         self.release(oldest);
@@ -84,12 +84,12 @@ impl<D: Driver> Worker<D> {
     /// A proxy has said from where a connection really comes.
     pub(super) fn proxied(&mut self, slot: SlotKey, source: Option<SocketAddr>) {
         let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) else { return };
-        handshake.origin.provenance.proxied = true;
+        handshake.arrival.provenance.proxied = true;
         match source {
-            Some(source) => handshake.origin.provenance.remote = RemoteAddr::Tcp(source),
-            None => handshake.origin.is_unnamed = true,
+            Some(source) => handshake.arrival.provenance.remote = RemoteAddr::Tcp(source),
+            None => handshake.arrival.is_unnamed = true,
         }
-        let provenance = handshake.origin.provenance;
+        let provenance = handshake.arrival.provenance;
         // A proxy in front of that one is told of in the request.
         if self.settings.gate.trusts(provenance.remote) {
             return;
@@ -103,24 +103,24 @@ impl<D: Driver> Worker<D> {
     /// A connection to a listener for proxies does not begin as one of them.
     pub(super) fn not_proxied(&mut self, slot: SlotKey) {
         if let Some(handshake) = self.connections.get_mut(slot).and_then(Connection::handshake_mut) {
-            let provenance = handshake.origin.provenance;
+            let provenance = handshake.arrival.provenance;
             self.turned_away(provenance, Refusal::NoProxyHeader);
         }
         self.release(slot);
     }
 
     /// A request head is whole: where trusted proxies have passed it on, it is from whom they say, and counts for that
-    /// address from now on ([`Origin::of_request`]).
+    /// address from now on ([`Arrival::of_request`]).
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub(super) fn trace(&mut self, slot: SlotKey, origin: Origin, head: &[u8]) -> Result<Provenance, HttpRefusal> {
+    pub(super) fn trace(&mut self, slot: SlotKey, arrival: Arrival, head: &[u8]) -> Result<Provenance, HttpRefusal> {
         let gate = &self.settings.gate;
-        if !gate.trusts(origin.provenance.remote) {
-            return Ok(origin.provenance);
+        if !gate.trusts(arrival.provenance.remote) {
+            return Ok(arrival.provenance);
         }
         let mut headers = vec![httparse::EMPTY_HEADER; self.settings.head.headers_max];
-        let provenance = origin.of_request(forwarded_for(head, &mut headers), &gate.trusted);
+        let provenance = arrival.of_request(forwarded_for(head, &mut headers), &gate.trusted);
         match self.count_address(provenance) {
             Ok(address) => {
                 self.set_address(slot, address);
