@@ -26,7 +26,7 @@ use fanfare::router::{
     Answer, Batch, BatchBody, HistoryPolicy, HistorySettings, JoinReply, Kind, Mail, NoticeSettings, Publish,
     RecoverFrom, RoomPolicies, Router, RouterSettings, Sink, Slice, TopicRef,
 };
-use fanfare::time::{Millis, wheel::Wheel};
+use fanfare::time::{Millis, Stamp, wheel::Wheel};
 use ring::rand::SystemRandom;
 use ring::signature::{self, KeyPair, UnparsedPublicKey, VerificationAlgorithm};
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -270,10 +270,10 @@ impl Sink for Counter {
     fn recover(&mut self, _: ConnId, _: Slice) {}
 
     fn reply(&mut self, to: ConnId, frame: &[u8]) {
-        self.direct(to, frame);
+        self.direct(to, frame, Stamp::default());
     }
 
-    fn direct(&mut self, _: ConnId, _: &[u8]) {
+    fn direct(&mut self, _: ConnId, _: &[u8], _: Stamp) {
         self.deliveries += 1;
     }
 

@@ -11,7 +11,7 @@
 //! server      → backend, cluster, config, control, doctor, reactor, auth, tls, router, conn, compress, metrics, ids, current,
 //!               descriptors, cgroup, niceness, limits
 //! doctor      → config, cgroup, descriptors
-//! control     → auth, tls, config, loopback, reactor, router, conn, protocol, metrics, ids, current,
+//! control     → auth, tls, config, loopback, reactor, router, conn, protocol, metrics, ids, time, current,
 //!               network, limits
 //! backend     → config, reactor, auth, metrics, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits

@@ -503,6 +503,9 @@ pub const HTTP2_RESETS_WAITING_MAX: usize = 20;
 /// (CVE-2025-8671).
 pub const HTTP2_ERROR_RESETS_MAX: usize = 64;
 
+/// How long percentiles in `/stats` look back at least, in milliseconds, and at most twice that while somebody asks.
+pub const STATS_WINDOW_MS: u64 = 10_000;
+
 /// Requests of the control thread that wait for topics' homes; one more is refused.
 pub const REQUESTS_MAX: usize = 1_024;
 

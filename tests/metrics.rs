@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use fanfare_testing::{Client, PATIENCE, Server, http_get};
+use fanfare_testing::{ApiKey, Certificates, Client, Cluster, PATIENCE, Server, http_ask, http_get};
 use serde_json::json;
 use tungstenite::Message;
 
@@ -57,10 +57,16 @@ fn messages_and_deliveries_are_counted() {
                 (page.sum("fanfare_connections_opened_total"), 3),
                 (page.sum("fanfare_connections_closed_total"), 0),
                 (page.value("fanfare_places", &[]) as u64, 3),
+                // Each message with its members, the sender among them, once on each reactor that has some.
+                (page.sum("fanfare_fan_out_members_sum"), 10 * 3 + 3 + 1),
+                (page.sum("fanfare_delivery_latency_seconds_count"), page.sum("fanfare_fan_out_members_count")),
                 (page.sum("fanfare_queue_bytes"), 0),
             ]
         });
         let page = scrape(&server);
+        let (messages, most) = (page.sum("fanfare_fan_out_members_count"), [12, 23][reactors - 1]);
+        assert!((12..=most).contains(&messages), "{messages} messages, each on one or two reactors");
+        assert!(page.sum("fanfare_turn_seconds_count") <= page.sum("fanfare_turns_total"));
         for busy in ["fanfare_in_bytes_total", "fanfare_out_bytes_total", "fanfare_sends_total", "fanfare_turns_total"]
         {
             assert!(page.sum(busy) > 0, "{busy}");
@@ -112,6 +118,80 @@ fn a_silent_client_is_counted_as_such() {
     });
 }
 
+/// The document and the pages of nodes that have everything agree: names, types, labels and help texts, in both directions.
+#[test]
+fn what_is_documented_is_served_and_nothing_else() {
+    let (certificates, key) = (Certificates::make(), ApiKey::new("ops", "read"));
+    let nowhere = format!("http://{}/", fanfare_testing::free_addr());
+    let clustered = Cluster::start(1, &["--api.key", key.settings()]);
+    let (certificate, private) = (certificates.path("server.pem"), certificates.path("server.key"));
+    let admin = fanfare_testing::free_addr().to_string();
+    let guarded = Server::start(&[
+        "--tls.certificate",
+        &certificate,
+        "--tls.key",
+        &private,
+        "--admin.listen",
+        &admin,
+        "--auth.connect_url",
+        &nowhere,
+        "--auth.jwks_url",
+        &nowhere,
+    ]);
+    let admin: std::net::SocketAddr = admin.parse().expect("an address");
+    let pages = [http_get(&clustered.at(0), "/metrics"), http_get(&admin, "/metrics")];
+    drop(guarded);
+    let mut served = BTreeMap::new();
+    for page in pages.map(|answer| Page::parse(&answer.body)) {
+        for (family, kind) in &page.families {
+            let (labels, _) = page.samples_of(family).next().expect("a sample");
+            let labels = labels.keys().filter(|label| *label != "le").cloned().collect::<BTreeSet<String>>();
+            served.insert(family.clone(), (kind.clone(), labels, page.helps[family].clone()));
+        }
+    }
+    let document = include_str!("../docs/metrics.md");
+    let rows = document.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.strip_suffix(" |")?.splitn(4, " | ").collect();
+        let [name, kind, labels, help] = cells[..] else { return None };
+        let labels = labels.split(", ").map(|label| label.trim_matches('`').to_owned());
+        let labels = labels.filter(|label| !label.trim().is_empty()).collect();
+        Some((name.trim_end_matches('`').to_owned(), (kind.to_owned(), labels, help.to_owned())))
+    });
+    let documented: BTreeMap<String, (String, BTreeSet<String>, String)> = rows.collect();
+    assert!(documented.len() > 50, "the table is found");
+    for (name, row) in &documented {
+        assert_eq!(served.get(name), Some(row), "{name} is served as it is documented");
+    }
+    assert_eq!(served.len(), documented.len(), "nothing is served that is not documented");
+}
+
+#[test]
+fn refusals_are_counted_by_reason() {
+    let key = ApiKey::new("ops", "read");
+    let server = Server::with_reactors(2, &["--api.key", key.settings(), "--rooms.notice_members_max", "0"]);
+    let mut client = Client::connect(&server, "client");
+    client.send_text("[]");
+    client.send_text(r#"{"type":"join_room","roomId":""}"#);
+    client.barrier();
+    let upgrade = "GET /nowhere HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    assert_eq!(http_ask(&server, upgrade).status, 404);
+    assert_eq!(key.get(&server, "/api/v1/node").status, 200);
+    assert_eq!(http_get(&server, "/api/v1/node").status, 401);
+    settled(&server, |page| {
+        let api =
+            |status: &str| page.value("fanfare_api_requests_total", &[("route", "node"), ("status", status)]) as u64;
+        vec![
+            (page.sum_where("fanfare_commands_refused_total", "reason", "malformed"), 2),
+            (page.sum("fanfare_commands_refused_total"), 2),
+            (page.sum_where("fanfare_requests_refused_total", "reason", "not_found"), 1),
+            (page.sum("fanfare_requests_refused_total"), 1),
+            (api("200"), 1),
+            (api("401"), 1),
+        ]
+    });
+}
+
 fn scrape(server: &Server) -> Page {
     Page::parse(&http_get(server, "/metrics").body)
 }
@@ -136,6 +216,7 @@ type Labels = BTreeMap<String, String>;
 struct Page {
     /// Type of each family.
     families: BTreeMap<String, String>,
+    helps: BTreeMap<String, String>,
     samples: BTreeMap<(String, Labels), f64>,
 }
 
@@ -143,7 +224,7 @@ impl Page {
     #[track_caller]
     fn parse(text: &str) -> Page {
         assert!(text.ends_with('\n'), "the last line ends");
-        let mut page = Page { families: BTreeMap::new(), samples: BTreeMap::new() };
+        let mut page = Page { families: BTreeMap::new(), helps: BTreeMap::new(), samples: BTreeMap::new() };
         let mut helped = None;
         let mut current = None;
         for line in text.lines() {
@@ -152,6 +233,7 @@ impl Page {
                 assert!(!help.is_empty() && unescape(help, false).is_some(), "{line}");
                 assert!(!page.families.contains_key(name), "{name} has one HELP");
                 helped = Some(name);
+                page.helps.insert(name.to_owned(), help.to_owned());
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("a type");
                 assert_eq!(helped.take(), Some(name), "TYPE follows HELP");
@@ -222,9 +304,9 @@ impl Page {
     }
 
     #[track_caller]
-    fn sum(&self, family: &str) -> u64 {
-        assert!(self.families.contains_key(family), "{family} is there");
-        self.samples_of(family).map(|(_, value)| value as u64).sum()
+    fn sum(&self, name: &str) -> u64 {
+        let samples = self.samples.iter().filter(|((other, _), _)| other == name).map(|(_, value)| *value as u64);
+        samples.reduce(|sum, value| sum + value).unwrap_or_else(|| panic!("{name} is there"))
     }
 
     #[track_caller]

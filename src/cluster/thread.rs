@@ -1,6 +1,7 @@
 //! The cluster's thread: its mailbox, the two connections to Redis, the clock. What happens is the core's business.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use super::connections::{Answers, Awaited, Came, Commands, Heard, Redis, Subscri
 use super::core::{Command, Core, Identity, Input, Output};
 use crate::config::RedisAddress;
 use crate::limits::{CLUSTER_BACKLOG_BYTES_MAX, CLUSTER_REFUSAL_MS, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
-use crate::metrics::NodeMetrics;
+use crate::metrics::{ClusterMetrics, Connection, NodeMetrics};
 use crate::reactor::{Mailbox, Order, Parcel, Wake};
 use crate::time::Millis;
 
@@ -68,6 +69,7 @@ pub fn spawn(
             events,
             commands: Line::default(),
             subscriber: Line::default(),
+            sent: VecDeque::new(),
             refusal: None,
             waiting_bytes: Rc::default(),
             finish,
@@ -90,6 +92,8 @@ struct Thread {
     events: mpsc::UnboundedSender<Event>,
     commands: Line<Commands>,
     subscriber: Line<Subscriber>,
+    /// Commands that are under way, and since when: as many as the core has under way.
+    sent: VecDeque<(u64, Instant)>,
     /// Why Redis refused a command last, and when that was logged.
     refusal: Option<(String, Millis)>,
     /// Bytes of messages that a task has heard and that were not looked at yet.
@@ -331,8 +335,27 @@ impl Thread {
 
     fn answered(&mut self, batch: u64, answers: Answers) {
         self.commands.attempts = 0;
+        self.note_round_trip(batch);
         self.log_refusal(answers.refusal);
         self.core.handle(Input::Replies { batch, replies: answers.replies });
+    }
+
+    /// Answers may come in another order than their commands were sent.
+    fn note_round_trip(&mut self, batch: u64) {
+        let Some(at) = self.sent.iter().position(|(sent, _)| *sent == batch) else { return };
+        if let (Some((_, since)), Some(metrics)) = (self.sent.remove(at), self.metrics()) {
+            metrics.round_trip.record(since.elapsed().as_nanos() as u64, 1);
+        }
+    }
+
+    fn count_lost(&self, connection: Connection) {
+        if let Some(metrics) = self.metrics() {
+            metrics.lost.count(connection);
+        }
+    }
+
+    fn metrics(&self) -> Option<&ClusterMetrics> {
+        self.metrics.cluster.as_ref()
     }
 
     /// Looks at what has come on a direct connection that subscribes.
@@ -362,6 +385,7 @@ impl Thread {
     fn commands_down(&mut self, why: &str) {
         if self.commands.connection.take().is_some() {
             tracing::warn!(why, "lost the connection to Redis: history is unavailable until it is back");
+            self.count_lost(Connection::Commands);
             self.core.handle(Input::CommandsDown);
         } else if self.commands.attempts == 1 {
             tracing::warn!(why, "cannot reach Redis: history is unavailable; trying again");
@@ -372,6 +396,7 @@ impl Thread {
     fn subscriber_down(&mut self, why: &str) {
         if self.subscriber.connection.take().is_some() {
             tracing::warn!(why, "lost the subscriptions at Redis: other nodes' messages are late");
+            self.count_lost(Connection::Subscriptions);
             self.core.handle(Input::SubscriberDown);
         } else if self.subscriber.attempts == 1 && self.commands.connection.is_some() {
             tracing::warn!(why, "cannot subscribe at Redis: other nodes' messages are late; trying again");
@@ -409,11 +434,13 @@ impl Thread {
                 Output::ResetCommands => {
                     tracing::warn!("Redis does not answer: connecting anew");
                     self.commands.connection = None;
+                    self.count_lost(Connection::Commands);
                     self.connect_commands();
                 }
                 Output::ResetSubscriber => {
                     tracing::warn!("nothing arrives from Redis: subscribing anew");
                     self.subscriber.connection = None;
+                    self.count_lost(Connection::Subscriptions);
                     self.connect_subscriber();
                 }
             }
@@ -429,6 +456,7 @@ impl Thread {
     }
 
     fn send(&mut self, batch: u64, commands: Vec<Command>) {
+        self.sent.push_back((batch, Instant::now()));
         let mut connection = match &mut self.commands.connection {
             None => return,
             Some(Commands::Direct(direct)) => {
@@ -452,6 +480,8 @@ impl Thread {
 
     /// Makes a connection for commands in place of the one there was.
     fn connect_commands(&mut self) {
+        // What was under way is not answered any more.
+        self.sent.clear();
         let (session, delay) = self.commands.begin();
         let (redis, events) = (self.redis.clone(), self.events.clone());
         self.commands.spawn(async move {

@@ -18,6 +18,8 @@ pub struct Deflater {
     scratch: Vec<u8>,
     runs: u64,
     discarded: u64,
+    bytes_before: u64,
+    bytes_after: u64,
 }
 
 impl Deflater {
@@ -30,6 +32,8 @@ impl Deflater {
             scratch: Vec::new(),
             runs: 0,
             discarded: 0,
+            bytes_before: 0,
+            bytes_after: 0,
         }
     }
 
@@ -48,6 +52,11 @@ impl Deflater {
         self.discarded
     }
 
+    /// Bytes of payload that it has compressed, and of what they became: themselves where they did not become smaller.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes_before, self.bytes_after)
+    }
+
     /// The last run was for nothing.
     pub(super) fn discard(&mut self) {
         self.discarded += 1;
@@ -64,6 +73,8 @@ impl Deflater {
         let mut compressed = std::mem::take(&mut self.scratch);
         compressed.clear();
         let smaller = self.deflate(bits, payload, &mut compressed);
+        self.bytes_before += payload.len() as u64;
+        self.bytes_after += if smaller { compressed.len() } else { payload.len() } as u64;
         if smaller {
             encode_compressed_header(out, opcode, compressed.len());
             out.extend_from_slice(&compressed);

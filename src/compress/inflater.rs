@@ -77,6 +77,7 @@ impl Inflaters {
         let before = out.len();
         let result = state.push(payload, history, out, bytes_max).and_then(|()| state.end(history, out, bytes_max));
         self.counts.add_bytes(out.len() - before);
+        self.counts.take_bytes(payload.len());
         result
     }
 
@@ -104,6 +105,11 @@ impl Inflaters {
     /// Bytes decompressed so far, those of refused messages included.
     pub fn inflated_bytes(&self) -> u64 {
         self.counts.inflated_bytes.get()
+    }
+
+    /// Bytes that these were made of.
+    pub fn deflated_bytes(&self) -> u64 {
+        self.counts.deflated_bytes.get()
     }
 
     /// An empty buffer for a message.
@@ -142,6 +148,7 @@ impl Stream {
         let before = out.len();
         let result = self.state.push(piece, history, out, bytes_max);
         self.lease.0.add_bytes(out.len() - before);
+        self.lease.0.take_bytes(piece.len());
         result
     }
 
@@ -161,11 +168,16 @@ impl Stream {
 struct Counts {
     in_pieces: Cell<usize>,
     inflated_bytes: Cell<u64>,
+    deflated_bytes: Cell<u64>,
 }
 
 impl Counts {
     fn add_bytes(&self, bytes: usize) {
         self.inflated_bytes.set(self.inflated_bytes.get() + bytes as u64);
+    }
+
+    fn take_bytes(&self, bytes: usize) {
+        self.deflated_bytes.set(self.deflated_bytes.get() + bytes as u64);
     }
 }
 

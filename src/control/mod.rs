@@ -15,11 +15,13 @@ mod lanes;
 mod metrics;
 mod pages;
 mod places;
+mod process;
 mod requests;
 mod secured;
 mod serving;
 mod stats;
 mod transport;
+mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +38,7 @@ pub use api::Settings as ApiSettings;
 pub use console::{Doctor, Minter, Tokens};
 pub use lanes::{Capacity, Handoff, start};
 pub use requests::{Busy, ControlWaker, Requests};
+pub use window::Window;
 
 use access::Reader;
 
@@ -43,7 +46,7 @@ use crate::config::Role;
 use crate::current::Current;
 use crate::limits::{CONSOLE_REQUEST_BYTES_MAX, PULSE_LOOK_MS, PULSE_MS_MAX};
 use crate::metrics::NodeMetrics;
-use crate::reactor::{Pulse, Silence};
+use crate::reactor::{PostOffice, Pulse, Silence};
 
 /// What the control thread knows of the node.
 #[derive(Clone, Debug)]
@@ -62,6 +65,10 @@ pub struct Node {
     pub access: Arc<Access>,
     /// How clients get in.
     pub tokens: Current<Tokens>,
+    /// The mailboxes of the node's threads.
+    pub post: PostOffice,
+    /// What percentiles of a recent time are made from.
+    pub window: Arc<Window>,
     /// What the operator's page is told about the machine.
     pub doctor: Arc<Doctor>,
     /// What the HTTP API is told to do.

@@ -329,6 +329,7 @@ mod tests {
         Answer, Batch, HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, Router, RouterSettings, Sink,
         Slice,
     };
+    use crate::time::Stamp;
 
     const REACTORS: u16 = 3;
     const SEED: u64 = 7;
@@ -341,7 +342,7 @@ mod tests {
         fn recover(&mut self, to: ConnId, _: Slice) {
             panic!("{to:?} is not there");
         }
-        fn direct(&mut self, to: ConnId, _: &[u8]) {
+        fn direct(&mut self, to: ConnId, _: &[u8], _: Stamp) {
             panic!("{to:?} is not there");
         }
         fn reply(&mut self, to: ConnId, _: &[u8]) {

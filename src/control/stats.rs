@@ -1,57 +1,78 @@
 //! `/stats`: the node's counters as JSON, for the console and for scripts.
 
-use super::Node;
-use crate::metrics::{Counts, Ending, TlsCounts};
+use std::time::Instant;
 
-/// The node's counters, with one entry a reactor.
+use super::window::Recent;
+use super::{Node, process};
+use crate::metrics::{Ending, ReactorMetrics, Snapshot};
+
+/// The node's counters, with one entry a reactor. Percentiles are of a recent time, `window_ms`.
 pub(super) fn json(node: &Node) -> String {
-    let reactors: Vec<Counts> = node.metrics.reactors.iter().map(|reactor| reactor.read()).collect();
-    let connections: u64 = reactors.iter().map(|counts| counts.connections).sum();
-    let each: Vec<String> = reactors.iter().map(reactor_json).collect();
+    let reactors = &node.metrics.reactors;
+    let connections: u64 = reactors.iter().map(|reactor| reactor.read().connections).sum();
+    let now = Recent::of_all(reactors);
+    let (window, recent) = node.window.look(Instant::now(), now, node.started);
+    let of_node = recent.iter().cloned().reduce(Recent::plus).map_or_else(String::new, |all| recent_json(&all));
+    let each: Vec<String> = reactors.iter().zip(&recent).map(reactor_json).collect();
     let cluster = node.metrics.cluster.as_ref().map_or_else(String::new, |cluster| {
         let counts = cluster.read().named().into_iter().map(|(name, value)| format!("\"{name}\":{value}"));
         format!(",\"cluster\":{{{}}}", counts.collect::<Vec<String>>().join(","))
     });
     format!(
-        "{{\"version\":\"{}\",\"uptime_ms\":{},\"connections\":{connections},\"reactors\":[{}]{cluster}}}\n",
+        "{{\"version\":\"{}\",\"uptime_ms\":{},\"connections\":{connections},\"resident_bytes\":{},\
+         \"window_ms\":{},{of_node},\"reactors\":[{}]{cluster}}}\n",
         env!("CARGO_PKG_VERSION"),
         node.started.elapsed().as_millis(),
+        process::resident_bytes(),
+        window.as_millis(),
         each.join(",")
     )
 }
 
-fn reactor_json(counts: &Counts) -> String {
-    let Counts {
-        connections,
-        opened,
-        endings,
-        refusals,
-        messages_in,
-        messages_out,
-        deliveries,
-        bytes_in,
-        bytes_out,
-        sends,
-        pauses,
-        compressions,
-        compressions_discarded,
-        inflated_bytes,
-        queue_bytes,
-        turns,
-        tls: TlsCounts { full: tls_full, resumed: tls_resumed, failed: tls_failed, sessions: tls_sessions },
-    } = counts;
-    let slow_consumers = endings.of(Ending::SlowConsumer);
-    let closed = endings.total();
-    let refused = refusals.total();
+fn reactor_json((reactor, recent): (&ReactorMetrics, &Recent)) -> String {
+    let counts = reactor.read();
+    let tls = counts.tls;
+    let numbers = [
+        ("connections", counts.connections),
+        ("opened", counts.opened),
+        ("closed", counts.endings.total()),
+        ("refused", counts.refusals.total()),
+        ("messages_in", counts.messages_in),
+        ("messages_out", counts.messages_out),
+        ("deliveries", counts.deliveries),
+        ("bytes_in", counts.bytes_in),
+        ("bytes_out", counts.bytes_out),
+        ("sends", counts.sends),
+        ("pauses", counts.pauses),
+        ("compressions", counts.compressions),
+        ("compressions_discarded", counts.compressions_discarded),
+        ("inflated_bytes", counts.inflated_bytes),
+        ("queue_bytes", counts.queue_bytes),
+        ("history_bytes", counts.history_bytes),
+        ("slow_consumers", counts.endings.of(Ending::SlowConsumer)),
+        ("turns", counts.turns),
+        ("tls_full", tls.full),
+        ("tls_resumed", tls.resumed),
+        ("tls_failed", tls.failed),
+        ("tls_sessions", tls.sessions),
+    ];
+    let numbers: Vec<String> = numbers.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{},{}}}", numbers.join(","), recent_json(recent))
+}
+
+/// Percentiles in microseconds; `null` where nothing was observed.
+fn recent_json(recent: &Recent) -> String {
+    let us = |of: &Snapshot, share| match of.quantile(share) {
+        Some(seconds) => format!("{:.0}", seconds * 1e6),
+        None => "null".to_owned(),
+    };
+    let Recent { delivery_latency, turn_time } = recent;
     format!(
-        "{{\"connections\":{connections},\"opened\":{opened},\"closed\":{closed},\"refused\":{refused},\"messages_in\":{messages_in},\
-         \"messages_out\":{messages_out},\"deliveries\":{deliveries},\"bytes_in\":{bytes_in},\
-         \"bytes_out\":{bytes_out},\"sends\":{sends},\"pauses\":{pauses},\"compressions\":{compressions},\
-         \"compressions_discarded\":{compressions_discarded},\
-         \"inflated_bytes\":{inflated_bytes},\"queue_bytes\":{queue_bytes},\
-         \"slow_consumers\":{slow_consumers},\"turns\":{turns},\
-         \"tls_full\":{tls_full},\"tls_resumed\":{tls_resumed},\"tls_failed\":{tls_failed},\
-         \"tls_sessions\":{tls_sessions}}}"
+        "\"delivery_latency_us\":{{\"p50\":{},\"p99\":{}}},\"turn_us\":{{\"p50\":{},\"p99\":{}}}",
+        us(delivery_latency, 0.5),
+        us(delivery_latency, 0.99),
+        us(turn_time, 0.5),
+        us(turn_time, 0.99)
     )
 }
 
@@ -59,13 +80,13 @@ fn reactor_json(counts: &Counts) -> String {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
-    use super::super::{Access, ApiSettings, Doctor};
+    use super::super::{Access, ApiSettings, Doctor, Window};
     use super::*;
     use crate::auth::ApiKeys;
     use crate::current::Current;
-    use crate::metrics::NodeMetrics;
+    use crate::metrics::{Counts, NodeMetrics};
     use crate::reactor::{Pulse, post_office};
 
     #[test]
@@ -77,6 +98,7 @@ mod tests {
         metrics.reactors[1].publish(&counts);
         let (keys, trusted) = (Current::new(ApiKeys::new(&[0; 32])), Arc::default());
         let access = Access { listeners: Vec::new(), keys, loopback: false, trusted };
+        metrics.reactors[1].delivery_latency.record(1_000_000, 5);
         let node = Node {
             pulse: Arc::new(Pulse::new(post_office(Vec::new()).0, metrics.clone())),
             stall_max: Duration::ZERO,
@@ -85,6 +107,8 @@ mod tests {
             ready: Arc::new(AtomicBool::new(true)),
             access: Arc::new(access),
             tokens: Current::default(),
+            post: post_office(Vec::new()).0,
+            window: Arc::new(Window::default()),
             doctor: Arc::new(Doctor::new(String::new)),
             api: ApiSettings { body_bytes_max: 1, message_bytes_max: 1, has_tokens: false },
         };
@@ -94,5 +118,11 @@ mod tests {
         assert_eq!(stats["reactors"][1]["messages_in"], 7);
         assert_eq!(stats["reactors"][1]["slow_consumers"], 1);
         assert_eq!(stats["reactors"][1]["closed"], 2);
+        assert_eq!(stats["reactors"][0]["delivery_latency_us"]["p99"], serde_json::Value::Null);
+        for of in [&stats, &stats["reactors"][1]] {
+            let p50 = of["delivery_latency_us"]["p50"].as_u64().unwrap();
+            assert!((1_000..1_100).contains(&p50), "{p50}");
+        }
+        assert!(stats["resident_bytes"].as_u64().unwrap() > 1 << 20);
     }
 }

@@ -2,6 +2,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::histogram::{Histogram, Unit};
+use super::label::{Counters, label};
+
+label! {
+    /// What a connection to Redis is for.
+    pub enum Connection as "connection" {
+        /// For commands.
+        Commands = "commands",
+        /// For subscriptions.
+        Subscriptions = "subscriptions",
+    }
+}
+
 /// Declares the numbers, each by its name in `/stats`.
 macro_rules! cluster_counts {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -11,10 +24,24 @@ macro_rules! cluster_counts {
             $($(#[doc = $doc])+ pub $name: u64,)+
         }
 
-        /// The same, published.
-        #[derive(Debug, Default)]
+        /// The same, published, and what the thread counts in place.
+        #[derive(Debug)]
         pub struct ClusterMetrics {
             $($name: AtomicU64,)+
+            /// From handing commands to a connection until all their answers are there.
+            pub round_trip: Histogram,
+            /// Connections that were there and ended, by what for.
+            pub lost: Counters<Connection, { Connection::COUNT }>,
+        }
+
+        impl Default for ClusterMetrics {
+            fn default() -> ClusterMetrics {
+                ClusterMetrics {
+                    $($name: AtomicU64::new(0),)+
+                    round_trip: Histogram::new(Unit::Nanoseconds),
+                    lost: Counters::default(),
+                }
+            }
         }
 
         impl ClusterMetrics {
@@ -43,6 +70,8 @@ cluster_counts! {
     reachable,
     /// Other nodes that were heard of lately.
     peers,
+    /// Milliseconds for which the node has waited for its own message to come back through Redis; 0 while it waits for none.
+    lag_ms,
     /// Topics that are followed.
     feeds,
     /// Messages given to Redis for other nodes.

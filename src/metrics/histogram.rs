@@ -191,6 +191,14 @@ impl Snapshot {
         Some(f64::exp2(f64::from(self.unit.exponent()) + at as f64 / STEPS as f64))
     }
 
+    /// What was observed since an earlier look at the same histogram.
+    #[must_use]
+    pub fn since(&self, earlier: &Snapshot) -> Snapshot {
+        let buckets =
+            self.buckets.iter().zip(&earlier.buckets).map(|(now, before)| now.saturating_sub(*before)).collect();
+        Snapshot { unit: self.unit, buckets, sum: self.sum.wrapping_sub(earlier.sum) }
+    }
+
     /// The same of both together, which are in the same unit.
     #[must_use]
     pub fn plus(mut self, other: &Snapshot) -> Snapshot {

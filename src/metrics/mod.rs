@@ -4,23 +4,37 @@
 //! counts. How it is served, and the one table of all families with their names and help texts, is in `control::metrics`. A
 //! reactor publishes its counts once a turn; other threads count in place.
 
+mod api;
 mod backend;
 mod cluster;
 mod histogram;
 mod label;
 mod reactor;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+pub use api::{ApiRequests, ApiRoute, ApiStatus};
 pub use backend::{About, Answered, BackendMetrics, Fetch};
-pub use cluster::{ClusterCounts, ClusterMetrics};
+pub use cluster::{ClusterCounts, ClusterMetrics, Connection};
 pub use histogram::{Histogram, SCHEMA, Snapshot, Unit};
 pub use label::{Counters, Grid, Label, Tally};
-pub use reactor::{Counts, Ending, Endings, ReactorMetrics, Refusal, Refusals, TlsCounts};
+pub use reactor::{
+    CommandRefusal, CommandRefusals, Counts, Ending, Endings, ReactorMetrics, Refusal, Refusals, RequestRefusal,
+    RequestRefusals, TlsCounts, TokenFault, TokenFaults,
+};
 
 /// Log lines of this process that were dropped: no room was left in the queue, or they could not be written.
 pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// A certificate that listeners show.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertificateEnd {
+    /// Its file, as the configuration names it.
+    pub file: String,
+    /// When it ends, in seconds of Unix time.
+    pub unix_s: u64,
+}
 
 /// What the reactors of a node share: the counts that bound it, and the metrics of each reactor.
 #[derive(Debug)]
@@ -33,6 +47,10 @@ pub struct NodeMetrics {
     pub deflate_contexts: AtomicUsize,
     /// Bytes these may take.
     pub deflate_bytes: AtomicUsize,
+    /// Requests of the HTTP API.
+    pub api: ApiRequests,
+    /// The certificates that listeners show.
+    certificates: Mutex<Vec<CertificateEnd>>,
     /// Of a node of a cluster.
     pub cluster: Option<ClusterMetrics>,
     /// Of a node that asks the team's services.
@@ -49,6 +67,8 @@ impl NodeMetrics {
             sockets: AtomicUsize::new(0),
             deflate_contexts: AtomicUsize::new(0),
             deflate_bytes: AtomicUsize::new(0),
+            api: ApiRequests::default(),
+            certificates: Mutex::default(),
             cluster: None,
             backend: None,
             reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
@@ -63,6 +83,16 @@ impl NodeMetrics {
     /// The same, for a node that asks the team's services.
     pub fn with_backend(self, backend: Option<Arc<BackendMetrics>>) -> NodeMetrics {
         NodeMetrics { backend, ..self }
+    }
+
+    /// From now on listeners show these certificates.
+    pub fn set_certificates(&self, certificates: Vec<CertificateEnd>) {
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
+    }
+
+    /// The certificates that listeners show, each file once.
+    pub fn certificates(&self) -> Vec<CertificateEnd> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes one of `max` permits of a count; `false` where all are taken.

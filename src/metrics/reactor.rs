@@ -62,6 +62,83 @@ label! {
 /// Sockets and requests that were refused, by why.
 pub type Refusals = Tally<Refusal, { Refusal::COUNT }>;
 
+label! {
+    /// Why a request was answered without a connection.
+    pub enum RequestRefusal as "reason" {
+        /// It is malformed: 400.
+        Bad = "bad_request",
+        /// It brings no token, or none that is understood: 401.
+        TokenMissing = "token_missing",
+        /// It brings several tokens, and they differ: 401.
+        TokenSeveral = "token_several",
+        /// Its token is not valid: 401.
+        TokenInvalid = "token_invalid",
+        /// The backend does not know who asks: 401.
+        Unknown = "unknown",
+        /// Whoever asks may not: 403.
+        Forbidden = "forbidden",
+        /// There is nothing at its path: 404.
+        NotFound = "not_found",
+        /// It did not come in time: 408.
+        Timeout = "timeout",
+        /// Its upgrade was lost on its way, or is to another version: 426.
+        Upgrade = "upgrade",
+        /// Its address has all that one may have: 429.
+        TooMany = "too_many",
+        /// Its head is too large: 431.
+        HeadTooLarge = "head_too_large",
+        /// Whoever decides who gets in does not answer: 503.
+        Undecided = "undecided",
+        /// The node is full, or going away: 503.
+        AtCapacity = "at_capacity",
+    }
+}
+
+/// Requests that were answered without a connection, by why.
+pub type RequestRefusals = Tally<RequestRefusal, { RequestRefusal::COUNT }>;
+
+label! {
+    /// What is wrong with a token, at the handshake or in a `refresh`.
+    pub enum TokenFault as "fault" {
+        /// It is no token, or signed by no key of this server.
+        Signature = "signature",
+        /// A claim is missing, or not what it has to be.
+        Claims = "claims",
+        /// Its `iss` is another one.
+        Issuer = "issuer",
+        /// Its `aud` names others.
+        Audience = "audience",
+        /// It has expired.
+        Expired = "expired",
+        /// It is not valid yet.
+        NotYet = "not_yet",
+    }
+}
+
+/// Tokens that were not valid, by what is wrong with them.
+pub type TokenFaults = Tally<TokenFault, { TokenFault::COUNT }>;
+
+label! {
+    /// Why a command of a client was refused.
+    pub enum CommandRefusal as "reason" {
+        /// It, or a field of it, is not what it has to be.
+        Malformed = "malformed",
+        /// The connection sends more than its rate allows.
+        RateLimited = "rate_limited",
+        /// It names, or the connection is in, more rooms than allowed.
+        TooManyRooms = "too_many_rooms",
+        /// What was asked for is for others only.
+        Forbidden = "forbidden",
+        /// The token of a `refresh` is not valid.
+        Unauthorized = "unauthorized",
+        /// What is needed for it cannot be reached.
+        Unavailable = "unavailable",
+    }
+}
+
+/// Commands that were refused, by why.
+pub type CommandRefusals = Tally<CommandRefusal, { CommandRefusal::COUNT }>;
+
 /// A number of one reactor, or several of a kind, as others see them.
 trait Published: Default {
     /// The same on the reactor's own side.
@@ -157,6 +234,12 @@ published! {
     endings: Endings => Counters<Ending, { Ending::COUNT }>,
     /// Sockets and requests of strangers that were refused.
     refusals: Refusals => Counters<Refusal, { Refusal::COUNT }>,
+    /// Requests that were answered without a connection.
+    request_refusals: RequestRefusals => Counters<RequestRefusal, { RequestRefusal::COUNT }>,
+    /// Tokens that were not valid.
+    token_faults: TokenFaults => Counters<TokenFault, { TokenFault::COUNT }>,
+    /// Commands that were refused.
+    command_refusals: CommandRefusals => Counters<CommandRefusal, { CommandRefusal::COUNT }>,
     /// Messages received from clients.
     messages_in: u64 => AtomicU64,
     /// Messages queued for clients, each receiver counted, answers included.
@@ -176,10 +259,18 @@ published! {
     compressions: u64 => AtomicU64,
     /// Messages that another reactor had compressed first, at the same moment.
     compressions_discarded: u64 => AtomicU64,
+    /// Bytes of payload that were compressed, those that did not become smaller included.
+    compressed_bytes_before: u64 => AtomicU64,
+    /// Bytes of what they became.
+    compressed_bytes_after: u64 => AtomicU64,
+    /// Bytes of compressed messages from clients, as they came.
+    deflated_bytes_in: u64 => AtomicU64,
     /// Bytes that compressed messages from clients held.
     inflated_bytes: u64 => AtomicU64,
     /// Bytes held for connections now: segments that queues refer to, shared ones once, and incomplete messages.
     queue_bytes: u64 => AtomicU64,
+    /// Bytes that the histories of topics at home here hold now.
+    history_bytes: u64 => AtomicU64,
     /// Turns of the loop.
     turns: u64 => AtomicU64,
     /// TLS with clients.
@@ -257,6 +348,9 @@ mod tests {
         counts.endings.count(Ending::Silent);
         counts.endings.count(Ending::SlowConsumer);
         counts.refusals.count(Refusal::Displaced);
+        counts.request_refusals.count(RequestRefusal::Undecided);
+        counts.token_faults.count(TokenFault::NotYet);
+        counts.command_refusals.count(CommandRefusal::Unavailable);
         let metrics = ReactorMetrics::default();
         metrics.publish(&counts);
         assert_eq!(metrics.read(), counts);

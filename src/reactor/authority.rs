@@ -64,7 +64,7 @@ impl<D: Driver> Worker<D> {
             Command::JoinRoom { rooms: Rooms::Many(rooms), .. } => {
                 let refused = take_refused(rooms, permissions);
                 for room in refused {
-                    self.connections.message(slot, |out| protocol::forbidden_room(out, id, &room));
+                    self.connections.forbidden_room(slot, id, &room);
                 }
                 return Ok(());
             }
@@ -133,9 +133,7 @@ impl<D: Driver> Worker<D> {
     /// The command that has held up the others is done, or refused.
     pub(super) fn answer_held_up(&mut self, slot: SlotKey, outcome: Result<(), Rejection<'_>>) {
         if let Err(rejection) = outcome {
-            self.connections.message(slot, |out| {
-                protocol::error(out, rejection.id, rejection.code, &rejection.message);
-            });
+            self.connections.rejected(slot, &rejection);
         }
         self.connections.sessions.count_partial(slot);
         self.resume_held_up(slot);

@@ -103,9 +103,7 @@ impl<D: Driver> Worker<D> {
             Err(rejection) => Err(rejection),
         };
         if let Err(rejection) = outcome {
-            self.connections.message(slot, |out| {
-                protocol::error(out, rejection.id, rejection.code, &rejection.message);
-            });
+            self.connections.rejected(slot, &rejection);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Where the connections of a reactor and what is on its way to them meet: what the router and the worker tell them.
 
 use super::connection::{Connection, Opening};
+use super::counted;
 use super::driver::SlotKey;
 use super::egress::Egress;
 use super::identity::{Identity, Pending, Subject};
@@ -9,9 +10,9 @@ use crate::compress::Deflater;
 use crate::conn::{Cause, CloseReason, Unit, write_upgrade};
 use crate::frame::Opcode;
 use crate::ids::{ClientIdCodec, ConnId, ReactorId};
-use crate::metrics::Counts;
-use crate::protocol::{self, InEpoch};
-use crate::time::Millis;
+use crate::metrics::{CommandRefusal, Counts, ReactorMetrics};
+use crate::protocol::{self, InEpoch, Rejection};
+use crate::time::{Millis, Stamp};
 
 /// See the module's documentation.
 pub(super) struct Connections {
@@ -51,12 +52,13 @@ impl Connections {
         self.egress.begin_turn(now);
     }
 
-    /// The turn is over and nothing is dirty: the batches end. Buffers that nothing refers to are handed to `recycle`.
-    pub(super) fn end_turn(&mut self, recycle: impl FnMut(Vec<u8>)) {
-        self.egress.end_turn(recycle);
+    /// As [`Egress::end_turn`].
+    pub(super) fn end_turn(&mut self, now: Stamp, metrics: &ReactorMetrics, recycle: impl FnMut(Vec<u8>)) {
+        self.egress.end_turn(now, metrics, recycle);
         if let Some(deflater) = self.egress.deflater() {
             self.counts.compressions = deflater.runs() - deflater.discarded();
             self.counts.compressions_discarded = deflater.discarded();
+            (self.counts.compressed_bytes_before, self.counts.compressed_bytes_after) = deflater.bytes();
         }
     }
 
@@ -124,6 +126,18 @@ impl Connections {
         if let Some(connection) = self.sessions.get_mut(slot) {
             write(self.egress.own_batch(connection, slot, Unit::Whole, Cause::Own));
         }
+    }
+
+    /// Tells a connection that a command of its was refused.
+    pub(super) fn rejected(&mut self, slot: SlotKey, rejection: &Rejection<'_>) {
+        self.counts.command_refusals.count(counted::command_refusal(rejection.code));
+        self.message(slot, |out| protocol::error(out, rejection.id, rejection.code, &rejection.message));
+    }
+
+    /// Tells a connection that a room of several is not for it.
+    pub(super) fn forbidden_room(&mut self, slot: SlotKey, id: Option<&str>, room: &str) {
+        self.counts.command_refusals.count(CommandRefusal::Forbidden);
+        self.message(slot, |out| protocol::forbidden_room(out, id, room));
     }
 
     /// Queues one whole frame for one connection.

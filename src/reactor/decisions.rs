@@ -14,7 +14,7 @@ use super::worker::Worker;
 use crate::auth::{Decision, Denial, Grant, Protocol, Question, RoomDecision, TokenSays, Visitor};
 use crate::conn::{Forwarded, HttpRefusal, Target, Unauthorized};
 use crate::limits::RETRY_AFTER_S_MAX;
-use crate::protocol::{self, Command, ErrorCode, Position, Rejection, Request, Rooms};
+use crate::protocol::{Command, ErrorCode, Position, Rejection, Request, Rooms};
 use crate::tls::ClientName;
 
 impl<D: Driver> Worker<D> {
@@ -220,7 +220,7 @@ impl<D: Driver> Worker<D> {
                     return Err(Rejection { id, code: ErrorCode::Forbidden, message });
                 }
                 (RoomDecision { allow: false, .. }, true) => {
-                    self.connections.message(slot, |out| protocol::forbidden_room(out, id, room));
+                    self.connections.forbidden_room(slot, id, room);
                 }
             }
         }

@@ -6,12 +6,14 @@ use smallvec::SmallVec;
 
 use super::connections::Connections;
 use super::driver::SlotKey;
+use super::egress::FanOut;
 use crate::compress::{SharedFrame, WindowBits};
 use crate::conn::{Cause, Chunk, CloseReason, FrameSource, Front};
 use crate::ids::{ConnId, Slot};
 use crate::limits::SCRAP_FACTOR;
-use crate::protocol::{self, ErrorCode};
+use crate::protocol::{self, ErrorCode, Rejection};
 use crate::router::{Answer, Batch, BatchBody, Excluded, Sink, Slice};
+use crate::time::Stamp;
 
 /// One form of a batch: its index, and what of it single members are not to get.
 struct Form {
@@ -74,11 +76,12 @@ impl FrameSource for Recovered {
 
 impl Sink for Connections {
     fn deliver(&mut self, batch: Batch, members: &[Slot]) {
-        let Batch { body, frames, excluded, compressible, mut shared } = batch;
+        let Batch { body, frames, excluded, compressible, published_at, mut shared } = batch;
         if let (true, BatchBody::Frame(frame)) = (compressible, &body) {
             shared.push((0, frame.clone()));
         }
-        let plain = self.egress.push_batch(body);
+        let fan_out = FanOut { messages: frames, members: members.len() as u32, published_at };
+        let plain = self.egress.push_batch(body, fan_out);
         let deliveries = u64::from(frames) * members.len() as u64;
         self.counts.messages_out += deliveries;
         self.counts.deliveries += deliveries;
@@ -119,8 +122,9 @@ impl Sink for Connections {
         self.mark_dirty(slot);
     }
 
-    fn direct(&mut self, to: ConnId, frame: &[u8]) {
+    fn direct(&mut self, to: ConnId, frame: &[u8], published_at: Stamp) {
         if self.get(to.into()).is_some_and(|connection| connection.is_json()) {
+            self.egress.count_direct(published_at);
             self.counts.messages_out += 1;
             self.counts.deliveries += 1;
             self.own_frame(to.into(), frame, Cause::Others);
@@ -147,17 +151,13 @@ impl Sink for Connections {
                 self.message(slot, |out| protocol::resumed(out, id, position, recovered));
             }
             Answer::Acked { id, position } if open => self.message(slot, |out| protocol::ack(out, id, position)),
-            Answer::Unavailable { id } if open => self.message(slot, |out| {
-                protocol::error(
-                    out,
-                    id,
-                    ErrorCode::Unavailable,
-                    "Redis, or another node, does not answer in time: try again",
-                );
-            }),
+            Answer::Unavailable { id } if open => {
+                let message = "Redis, or another node, does not answer in time: try again".into();
+                self.rejected(slot, &Rejection { id, code: ErrorCode::Unavailable, message });
+            }
             Answer::Left { room, reason } if open => self.message(slot, |out| protocol::left(out, room, reason)),
             Answer::Forbidden { id, room } if open => {
-                self.message(slot, |out| protocol::forbidden_room(out, id, room));
+                self.forbidden_room(slot, id, room);
             }
             Answer::Disconnected if open => self.sessions.dismiss(slot, CloseReason::Disconnected),
             Answer::Replaced if open => self.sessions.dismiss(slot, CloseReason::Replaced),

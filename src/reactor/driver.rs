@@ -268,8 +268,13 @@ pub trait Driver {
         TlsCounts::default()
     }
 
-    /// The node's own clock.
-    fn now(&self) -> Millis;
+    /// The node's own clock: nanoseconds since it started.
+    fn clock_ns(&self) -> u64;
+
+    /// The same in the unit of deadlines.
+    fn now(&self) -> Millis {
+        Millis::from_ns(self.clock_ns())
+    }
 
     /// Unix time in milliseconds, for the messages.
     fn unix_ms(&self) -> u64;

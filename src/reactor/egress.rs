@@ -12,8 +12,9 @@ use crate::conn::{Cause, Chunk, Ledger, Segment, Unit};
 use crate::frame::{FRAME_HEADER_BYTES_MIN, FrameBuilder, frame_boundary};
 use crate::ids::ConnId;
 use crate::limits::{BATCH_POOL_BYTES_MAX, OWN_BATCH_BYTES_MAX};
+use crate::metrics::ReactorMetrics;
 use crate::router::{BatchBody, Excluded};
-use crate::time::Millis;
+use crate::time::{Millis, Stamp};
 
 /// Whose frames a batch holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,19 @@ pub(super) struct TurnBatch {
     owner: Owner,
     unit: Unit,
     cause: Cause,
+    /// Of a topic's batch; nothing of others.
+    fan_out: FanOut,
+}
+
+/// What is told of a batch when it is sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FanOut {
+    /// How many messages it has.
+    pub(super) messages: u32,
+    /// How many members get it.
+    pub(super) members: u32,
+    /// When the oldest of the messages was published.
+    pub(super) published_at: Stamp,
 }
 
 enum TurnBody {
@@ -78,6 +92,8 @@ pub(super) struct Egress {
     now: Millis,
     /// Bytes of large frames and answers in this turn.
     turn_bytes: usize,
+    /// Messages to single connections in this turn.
+    direct: FanOut,
     /// Bytes that single connections have caused so far: answers before compression, and what their compressed messages
     /// held. Time goes with them.
     work_bytes: u64,
@@ -95,6 +111,7 @@ impl Egress {
             ledger: Ledger::default(),
             now: Millis(0),
             turn_bytes: 0,
+            direct: FanOut::default(),
             work_bytes: 0,
         }
     }
@@ -200,9 +217,25 @@ impl Egress {
         connection.outbox.push(Chunk::new(segment, 0, end), self.now);
     }
 
-    /// The turn is over and nothing is dirty: the batches end. Buffers that no queue refers to are handed to `recycle`.
-    pub(super) fn end_turn(&mut self, mut recycle: impl FnMut(Vec<u8>)) {
+    /// One connection gets a message of another.
+    pub(super) fn count_direct(&mut self, published_at: Stamp) {
+        let earlier = if self.direct.messages == 0 { published_at } else { self.direct.published_at };
+        self.direct =
+            FanOut { messages: self.direct.messages + 1, members: 1, published_at: earlier.earlier(published_at) };
+    }
+
+    /// The turn is over and nothing is dirty: the batches end, and are counted as sent at `now`. Buffers that no queue refers
+    /// to are handed to `recycle`.
+    pub(super) fn end_turn(&mut self, now: Stamp, metrics: &ReactorMetrics, mut recycle: impl FnMut(Vec<u8>)) {
+        let sent = |FanOut { messages, members, published_at }| {
+            if messages > 0 {
+                metrics.delivery_latency.record(now.ns_since(published_at), u64::from(messages));
+                metrics.fan_out.record(u64::from(members), u64::from(messages));
+            }
+        };
+        sent(std::mem::take(&mut self.direct));
         for batch in self.batches.drain(..) {
+            sent(batch.fan_out);
             let TurnBody::Local(mut bytes) = batch.body else { continue };
             let (spare, bytes_max) = match batch.owner {
                 Owner::Topic => {
@@ -245,7 +278,8 @@ impl Egress {
             self.queue_batch(connection, 0);
             connection.batch = self.batches.len() as u32;
             let buffer = self.spare.pop().unwrap_or_default();
-            self.batches.push(TurnBatch { body: TurnBody::Local(buffer), owner: Owner::Connection(slot), unit, cause });
+            let (body, owner) = (TurnBody::Local(buffer), Owner::Connection(slot));
+            self.batches.push(TurnBatch { body, owner, unit, cause, fan_out: FanOut::default() });
         }
         match &mut self.batches[connection.batch as usize].body {
             TurnBody::Local(bytes) => bytes,
@@ -274,7 +308,7 @@ impl Egress {
     }
 
     /// Takes a batch of the router's into this turn; its index.
-    pub(super) fn push_batch(&mut self, body: BatchBody) -> u32 {
+    pub(super) fn push_batch(&mut self, body: BatchBody, fan_out: FanOut) -> u32 {
         let body = match body {
             BatchBody::Joined(bytes) => TurnBody::Local(bytes),
             BatchBody::Frame(frame) => {
@@ -282,7 +316,7 @@ impl Egress {
                 TurnBody::Segment(Segment::shared(frame, &self.ledger))
             }
         };
-        self.batches.push(TurnBatch { body, owner: Owner::Topic, unit: Unit::Frames, cause: Cause::Others });
+        self.batches.push(TurnBatch { body, owner: Owner::Topic, unit: Unit::Frames, cause: Cause::Others, fan_out });
         self.batches.len() as u32 - 1
     }
 
@@ -326,6 +360,7 @@ impl Egress {
             owner: Owner::Compressed,
             unit: Unit::Frames,
             cause: Cause::Others,
+            fan_out: FanOut::default(),
         });
         self.batches.len() as u32 - 1
     }

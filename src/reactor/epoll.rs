@@ -483,8 +483,8 @@ impl Driver for Epoll {
         self.listeners.clear();
     }
 
-    fn now(&self) -> Millis {
-        Millis(self.started.elapsed().as_millis() as u64)
+    fn clock_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
     }
 
     fn unix_ms(&self) -> u64 {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::addresses::Addresses;
 use super::backend::{BackendAccess, KeysOutcome, KeysWanted, Token};
 use super::connection::{Authorizing, Connection, Phase};
+use super::counted;
 use super::driver::{Driver, ListenerId, Provenance, RemoteAddr, SlotKey};
 use super::handover::trusts;
 use super::identity::{Passport, Pending, raw_room};
@@ -312,6 +313,9 @@ impl<D: Driver> Worker<D> {
 
     /// A token was looked at: what follows for the connection that waits with it.
     fn judge(&mut self, slot: SlotKey, token: Token, outcome: Result<Grant, TokenError>) {
+        if let Err(error) = &outcome {
+            self.connections.counts.token_faults.count(counted::token_fault(error));
+        }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match (connection.phase(), outcome) {
             (Phase::Authorizing(_), Err(error)) => self.refuse(slot, refusal_of(error)),

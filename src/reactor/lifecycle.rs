@@ -6,6 +6,7 @@ use super::commands::Message;
 use super::connection::{
     Admission, CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then, Unanswered,
 };
+use super::counted;
 use super::driver::{Accepted, Detach, Driver, Provenance, Release, SlotKey};
 use super::handover::{Arrival, Errand, Handover};
 use super::identity::{Identity, Passport, Rates, Subject};
@@ -355,6 +356,7 @@ impl<D: Driver> Worker<D> {
     /// As [`Worker::refuse`]; `then` follows when the answer is out.
     fn refuse_then(&mut self, slot: SlotKey, refusal: HttpRefusal, then: Then) {
         self.leave_topics(slot);
+        self.connections.counts.request_refusals.count(counted::request_refusal(refusal));
         self.connections.response(slot, |response| write_refusal(response, refusal));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
         if let Some(connection) = self.connections.get_mut(slot) {

@@ -21,7 +21,6 @@ use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::INTAKE_BYTES_MAX;
 use crate::metrics::NodeMetrics;
 use crate::router::{HistorySettings, Mail, NoticeSettings, RouterSettings};
-use crate::time::Millis;
 
 /// Switches away from a thread that could go on, in one run.
 const PREEMPTIONS_MAX: usize = 3;
@@ -379,8 +378,8 @@ impl Driver for Clientless {
 
     fn stop_accepting(&mut self) {}
 
-    fn now(&self) -> Millis {
-        Millis::ZERO
+    fn clock_ns(&self) -> u64 {
+        0
     }
 
     fn unix_ms(&self) -> u64 {

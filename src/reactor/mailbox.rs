@@ -149,6 +149,11 @@ impl PostOffice {
         }
     }
 
+    /// Bytes of mail that wait in each mailbox.
+    pub fn held_bytes(&self) -> impl Iterator<Item = (PeerId, usize)> {
+        self.peers.iter().map(|peer| (peer.id, peer.held_bytes.load(Ordering::Relaxed)))
+    }
+
     fn tell(&self, to: ReactorId, told: Told) {
         let peer = &self.peers[index_of(&self.peers, to.into())];
         let parcel = Parcel::News(Box::new(News(told)));

@@ -17,6 +17,7 @@ mod backend;
 mod commands;
 mod connection;
 mod connections;
+mod counted;
 mod decisions;
 mod delivery;
 mod drain;

@@ -15,7 +15,6 @@ use std::io::{self, IoSlice};
 use super::driver::{Completion, Detach, Driver, Release, Sent, Shortfall, SlotKey};
 use crate::conn::{NoProxyHeader, ProxyHeader, parse_proxy};
 use crate::limits::PROXY_HEADER_BYTES_MAX;
-use crate::time::Millis;
 
 /// See the module's documentation.
 pub struct Proxied<D: Driver> {
@@ -209,8 +208,8 @@ impl<D: Driver> Driver for Proxied<D> {
         self.awaited.get(&slot).map_or(0, Vec::capacity) + self.below.held_in(slot)
     }
 
-    fn now(&self) -> Millis {
-        self.below.now()
+    fn clock_ns(&self) -> u64 {
+        self.below.clock_ns()
     }
 
     fn unix_ms(&self) -> u64 {

@@ -20,7 +20,7 @@ use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX};
 use crate::metrics::{NodeMetrics, ReactorMetrics};
 use crate::router::{Composer, Router, RouterSettings};
-use crate::time::{Millis, wheel::Wheel};
+use crate::time::{Millis, Stamp, wheel::Wheel};
 
 /// What a worker is told to do; the units are in the names, what each means is in the configuration's table.
 #[derive(Clone, Debug)]
@@ -204,8 +204,10 @@ impl<D: Driver> Worker<D> {
         let waited = self.driver.wait(timeout_ms);
         self.mailbox.wake_up();
         waited?;
-        self.now = self.driver.now();
+        let began_ns = self.driver.clock_ns();
+        self.now = Millis::from_ns(began_ns);
         self.unix_ms = self.driver.unix_ms();
+        self.router.turn_began(Stamp::from_ns(began_ns));
         self.connections.begin_turn(self.now);
         self.router.begin_turn(self.now);
 
@@ -215,7 +217,7 @@ impl<D: Driver> Worker<D> {
         self.take_completions();
         self.take_timers();
         self.drain_some();
-        self.end_turn();
+        self.end_turn(began_ns);
         // Not before the others: their connections may need a topic that is at home here.
         match self.draining.is_some() && self.node.metrics.sockets.load(Ordering::Relaxed) == 0 && !self.spilled {
             true => Ok(Turn::Ended),
@@ -339,8 +341,9 @@ impl<D: Driver> Worker<D> {
         self.draining.is_some()
     }
 
-    fn end_turn(&mut self) {
-        self.flush_all();
+    fn end_turn(&mut self, began_ns: u64) {
+        let ended_ns = self.flush_all();
+        self.metrics().turn_time.record(ended_ns - began_ns, 1);
         self.connections.counts.turns += 1;
         // Before the budget: a reactor that is nudged because of it looks at these counts.
         self.publish_counts();
@@ -350,13 +353,21 @@ impl<D: Driver> Worker<D> {
 
     pub(super) fn publish_counts(&mut self) {
         self.connections.counts.inflated_bytes = self.inflaters.inflated_bytes();
+        self.connections.counts.deflated_bytes_in = self.inflaters.deflated_bytes();
+        self.connections.counts.history_bytes = self.router.history_bytes() as u64;
         self.connections.counts.queue_bytes = self.held_bytes();
         self.connections.counts.tls = self.driver.tls_counts();
-        self.node.metrics.reactors[self.me.0 as usize].publish(&self.connections.counts);
+        self.metrics().publish(&self.connections.counts);
+    }
+
+    /// What this reactor has published.
+    fn metrics(&self) -> &ReactorMetrics {
+        &self.node.metrics.reactors[self.me.0 as usize]
     }
 
     /// Hands out all batches, posts the mail, then flushes: a client is told of nothing that other reactors do not have yet.
-    pub(super) fn flush_all(&mut self) {
+    /// When all was sent, on the driver's clock.
+    pub(super) fn flush_all(&mut self) -> u64 {
         loop {
             self.router.end_turn(&mut self.connections);
             self.gather_mail();
@@ -366,8 +377,10 @@ impl<D: Driver> Worker<D> {
             }
             self.flush_dirty();
         }
-        let router = &mut self.router;
-        self.connections.end_turn(|buffer| router.recycle(buffer));
+        let sent_ns = self.driver.clock_ns();
+        let (router, metrics) = (&mut self.router, &self.node.metrics.reactors[self.me.0 as usize]);
+        self.connections.end_turn(Stamp::from_ns(sent_ns), metrics, |buffer| router.recycle(buffer));
+        sent_ns
     }
 
     fn gather_mail(&mut self) {

@@ -190,7 +190,7 @@ impl Router {
                 Some(published)
             }
             Some(policy) => {
-                let Published { topic, frame, exclude, key, publisher, id } = published;
+                let Published { topic, frame, exclude, key, publisher, id, published_at: _ } = published;
                 let append = Append { topic, policy, frame, exclude, key, publisher, id };
                 self.ask_cluster(ToCluster::Append(Box::new(append)));
                 None
@@ -412,7 +412,8 @@ impl Router {
     }
 
     fn fan_out_joined(&mut self, index: TopicIndex, frames: &Arc<[u8]>, sink: &mut impl Sink) {
-        self.post_to_members(index, |topic| Content::DeliverMany { topic, frames: frames.clone() });
+        let published_at = self.batches.published_at();
+        self.post_to_members(index, |topic| Content::DeliverMany { topic, frames: frames.clone(), published_at });
         self.batches.deliver_many(&mut self.topics, &self.members, index, frames, sink);
     }
 

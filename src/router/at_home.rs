@@ -105,10 +105,12 @@ impl Router {
     /// Published on another reactor, or while the topic could not be published to at once.
     fn home_publish(&mut self, published: Published, sink: &mut impl Sink) {
         let Some(published) = self.append_or_share(published) else { return };
-        let Published { topic, frame, exclude, key, publisher, id } = published;
+        let Published { topic, frame, exclude, key, publisher, published_at, id } = published;
+        let before = self.batches.deliver_as_of(published_at.unwrap_or(self.turn_began_at));
         let publish = Publish { topic: topic.borrow(), frame: frame.plain(), exclude, key: key.as_deref(), publisher };
         let found = self.topics.find(topic.hashed());
         let position = self.keep_and_fan_out(topic.hashed(), found, &publish, Some(&frame), sink);
+        self.batches.deliver_as_of(before);
         if let Some(id) = id {
             self.send(publisher.peer(), Content::Acked(Box::new(Ack { to: publisher, id, position })), sink);
         }
@@ -228,9 +230,10 @@ impl Router {
     pub(super) fn fan_out(&mut self, index: TopicIndex, delivery: Delivery<'_>, sink: &mut impl Sink) {
         let Delivery { frame, shared, exclude } = delivery;
         let mut shared = shared.cloned();
+        let published_at = self.batches.published_at();
         self.post_to_members(index, |topic| {
             let frame = shared.get_or_insert_with(|| frame.into()).clone();
-            Content::Deliver { topic, frame, exclude }
+            Content::Deliver { topic, frame, exclude, published_at }
         });
         let delivery = Delivery { frame, shared: shared.as_ref(), exclude };
         self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use crate::compress::SharedFrame;
 use crate::frame::whole_frames;
 use crate::ids::ConnId;
+use crate::time::Stamp;
 
 /// Whole server frames for all members of a topic.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Batch {
     pub excluded: SmallVec<[Excluded; 1]>,
     /// Whether a frame in it is worth compressing for those who agreed on that.
     pub compressible: bool,
+    /// When the oldest of its messages was published.
+    pub published_at: Stamp,
     /// Frames worth compressing that other reactors share, by where they start: the reactor that compresses one does it for all.
     pub shared: Vec<(u32, SharedFrame)>,
 }
@@ -42,15 +45,20 @@ pub struct Excluded {
 }
 
 impl Batch {
-    pub(super) fn joined(buffer: Vec<u8>) -> Batch {
+    pub(super) fn joined(buffer: Vec<u8>, published_at: Stamp) -> Batch {
         let body = BatchBody::Joined(buffer);
-        Batch { body, frames: 0, excluded: SmallVec::new(), compressible: false, shared: Vec::new() }
+        Batch { body, frames: 0, excluded: SmallVec::new(), compressible: false, published_at, shared: Vec::new() }
     }
 
-    pub(super) fn of_frame(frame: SharedFrame, exclude: Option<ConnId>, compressible: bool) -> Batch {
+    pub(super) fn of_frame(
+        frame: SharedFrame,
+        exclude: Option<ConnId>,
+        compressible: bool,
+        published_at: Stamp,
+    ) -> Batch {
         let end = frame.plain().len() as u32;
         let excluded = exclude.into_iter().map(|conn| Excluded { conn, start: 0, end }).collect();
-        Batch { body: BatchBody::Frame(frame), frames: 1, excluded, compressible, shared: Vec::new() }
+        Batch { body: BatchBody::Frame(frame), frames: 1, excluded, compressible, published_at, shared: Vec::new() }
     }
 
     #[inline]

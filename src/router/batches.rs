@@ -8,6 +8,7 @@ use crate::compress::SharedFrame;
 use crate::frame::whole_frames;
 use crate::ids::ConnId;
 use crate::limits::{BATCH_POOL_BYTES_MAX, BATCH_POOL_MAX, FRAME_SHARE_BYTES};
+use crate::time::Stamp;
 
 /// A frame for a topic's members.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +29,32 @@ pub(super) struct Batches {
     open_bytes: usize,
     pool: Vec<Vec<u8>>,
     compress_from_bytes: usize,
+    /// When what is delivered now was published.
+    published_at: Stamp,
 }
 
 impl Batches {
     /// None, and nothing is worth compressing.
     pub(super) fn new() -> Batches {
-        Batches { open: Vec::new(), open_bytes: 0, pool: Vec::new(), compress_from_bytes: usize::MAX }
+        Batches {
+            open: Vec::new(),
+            open_bytes: 0,
+            pool: Vec::new(),
+            compress_from_bytes: usize::MAX,
+            published_at: Stamp::default(),
+        }
+    }
+
+    /// When what is delivered now was published.
+    #[inline]
+    pub(super) fn published_at(&self) -> Stamp {
+        self.published_at
+    }
+
+    /// What is delivered from now on was published then. When what was delivered so far was.
+    #[inline]
+    pub(super) fn deliver_as_of(&mut self, published_at: Stamp) -> Stamp {
+        std::mem::replace(&mut self.published_at, published_at)
     }
 
     /// From which size on a frame is worth compressing.
@@ -83,7 +104,8 @@ impl Batches {
         if frame.len() >= FRAME_SHARE_BYTES {
             self.seal(topic, members, sink);
             let frame = shared.cloned().unwrap_or_else(|| frame.into());
-            sink.deliver(Batch::of_frame(frame, exclude, compressible), members.of(topic));
+            let batch = Batch::of_frame(frame, exclude, compressible, self.published_at);
+            sink.deliver(batch, members.of(topic));
             return;
         }
         let batch = self.batch(index, topic);
@@ -122,9 +144,11 @@ impl Batches {
     fn batch(&mut self, index: TopicIndex, topic: &mut Topic) -> &mut Batch {
         if topic.batch == NO_BATCH {
             topic.batch = self.open.len() as u32;
-            self.open.push(Some((index, Batch::joined(self.pool.pop().unwrap_or_default()))));
+            let batch = Batch::joined(self.pool.pop().unwrap_or_default(), self.published_at);
+            self.open.push(Some((index, batch)));
         }
         let (_, batch) = self.open[topic.batch as usize].as_mut().expect("a topic's batch is open");
+        batch.published_at = batch.published_at.earlier(self.published_at);
         batch
     }
 

@@ -350,7 +350,7 @@ impl Mail {
 
     /// A frame from another node to a connection, for its reactor.
     pub fn direct(to: ConnId, frame: SharedFrame) -> Mail {
-        Mail(Content::Direct { to, frame, ack: None })
+        Mail(Content::Direct { to, frame, ack: None, published_at: None })
     }
 
     /// The ack of a publish into history, for the publisher.

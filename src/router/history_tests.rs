@@ -35,10 +35,10 @@ impl Sink for Told {
         self.frames.extend_from_slice(slice.frames());
     }
     fn reply(&mut self, to: ConnId, frame: &[u8]) {
-        self.direct(to, frame);
+        self.direct(to, frame, Stamp::default());
     }
 
-    fn direct(&mut self, _: ConnId, _: &[u8]) {}
+    fn direct(&mut self, _: ConnId, _: &[u8], _: Stamp) {}
     fn answer(&mut self, _: ConnId, answer: Answer<'_>) {
         let owned = |position: InEpoch<'_>| StreamPosition { epoch: position.epoch.into(), offset: position.offset };
         match answer {

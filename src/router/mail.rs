@@ -17,6 +17,7 @@ use crate::ids::{ConnId, ReplyTo};
 #[cfg(test)]
 use crate::ids::{ReactorId, Slot};
 use crate::limits::MAIL_BYTES;
+use crate::time::Stamp;
 
 /// One piece of mail: to a topic's home, from it, to a connection, or to and from the cluster.
 #[derive(Debug)]
@@ -61,13 +62,13 @@ impl Mail {
     /// Mail for no connection, with a frame of so many bytes.
     pub(crate) fn of_size(bytes: usize) -> Mail {
         let conn = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
-        Mail(Content::Direct { to: conn, frame: vec![0; bytes][..].into(), ack: None })
+        Mail(Content::Direct { to: conn, frame: vec![0; bytes][..].into(), ack: None, published_at: None })
     }
 
     /// Mail for no connection, told apart by its number.
     pub(crate) fn numbered(number: u8) -> Mail {
         let conn = ConnId { reactor: ReactorId(0), slot: Slot(0), generation: 0 };
-        Mail(Content::Direct { to: conn, frame: [number][..].into(), ack: None })
+        Mail(Content::Direct { to: conn, frame: [number][..].into(), ack: None, published_at: None })
     }
 
     /// The number it was made with.
@@ -89,15 +90,19 @@ pub(super) enum Content {
         topic: TopicKey,
         frame: SharedFrame,
         exclude: Option<ConnId>,
+        published_at: Stamp,
     },
     DeliverMany {
         topic: TopicKey,
         frames: Arc<[u8]>,
+        published_at: Stamp,
     },
     Direct {
         to: ConnId,
         frame: SharedFrame,
         ack: Option<Box<Ack>>,
+        /// As of [`Published`].
+        published_at: Option<Stamp>,
     },
     Acked(Box<Ack>),
     Page(Box<Page>),
@@ -265,6 +270,8 @@ pub(super) struct Published {
     pub(super) exclude: Option<ConnId>,
     pub(super) key: Option<Box<str>>,
     pub(super) publisher: ReplyTo,
+    /// When; `None` where that is not known, and counts as when it is taken from the mailbox.
+    pub(super) published_at: Option<Stamp>,
     /// Where the publisher wants an ack: the command's id as JSON text, and of a request an empty one.
     pub(super) id: Option<Box<str>>,
 }

@@ -89,7 +89,7 @@ use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::{ClientId, ConnId, PeerId, ReactorId, ReplyTo, Slot};
 use crate::limits::{BATCH_POOL_BYTES_MAX, HISTORY_PAGE_MAX};
 use crate::protocol::InEpoch;
-use crate::time::Millis;
+use crate::time::{Millis, Stamp};
 
 /// Where the router puts what concerns this reactor's own connections, in order.
 pub trait Sink {
@@ -100,7 +100,7 @@ pub trait Sink {
     fn recover(&mut self, to: ConnId, slice: Slice);
 
     /// One connection gets one frame that another one sent to it, if it is still there.
-    fn direct(&mut self, to: ConnId, frame: &[u8]);
+    fn direct(&mut self, to: ConnId, frame: &[u8], published_at: Stamp);
 
     /// One connection gets an answer as a whole frame, if it is still there.
     fn reply(&mut self, to: ConnId, frame: &[u8]);
@@ -248,6 +248,8 @@ pub struct Router {
     batches: Batches,
     outgoing: Vec<(PeerId, Mail)>,
     frames: FrameBuilder,
+    /// When this turn began.
+    turn_began_at: Stamp,
 }
 
 impl Router {
@@ -270,6 +272,7 @@ impl Router {
             batches: Batches::new(),
             outgoing: Vec::new(),
             frames: FrameBuilder::default(),
+            turn_began_at: Stamp::default(),
         }
     }
 
@@ -280,19 +283,23 @@ impl Router {
             Content::Resumed(resumed) => self.resumed(*resumed, sink),
             Content::Joined(joined) => self.joined(*joined, sink),
             Content::Left(left) => self.left(*left, sink),
-            Content::Deliver { topic, frame, exclude } => {
+            Content::Deliver { topic, frame, exclude, published_at } => {
                 if let Some(index) = self.topics.find(topic.hashed()) {
+                    let before = self.batches.deliver_as_of(published_at);
                     let delivery = Delivery { frame: frame.plain(), shared: Some(&frame), exclude };
                     self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
+                    self.batches.deliver_as_of(before);
                 }
             }
-            Content::DeliverMany { topic, frames } => {
+            Content::DeliverMany { topic, frames, published_at } => {
                 if let Some(index) = self.topics.find(topic.hashed()) {
+                    let before = self.batches.deliver_as_of(published_at);
                     self.batches.deliver_many(&mut self.topics, &self.members, index, &frames, sink);
+                    self.batches.deliver_as_of(before);
                 }
             }
-            Content::Direct { to, frame, ack } => {
-                sink.direct(to, frame.plain());
+            Content::Direct { to, frame, ack, published_at } => {
+                sink.direct(to, frame.plain(), published_at.unwrap_or(self.turn_began_at));
                 if let Some(ack) = ack {
                     self.send(ack.to.peer(), Content::Acked(ack), sink);
                 }
@@ -327,6 +334,12 @@ impl Router {
         self.make_room();
     }
 
+    /// When the turn began, as far as latencies are concerned: what is published in it, was then.
+    pub fn turn_began(&mut self, at: Stamp) {
+        self.turn_began_at = at;
+        self.batches.deliver_as_of(at);
+    }
+
     /// The turn ends: hands every open batch to the members.
     pub fn end_turn(&mut self, sink: &mut impl Sink) {
         self.batches.end_turn(&mut self.topics, &self.members, sink);
@@ -349,7 +362,8 @@ impl Router {
         }
         let Publish { topic: _, frame, exclude, key, publisher } = publish;
         let (key, id) = (key.map(Into::into), id.map(Into::into));
-        let published = Published { topic: name.to_key(), frame: frame.into(), exclude, key, publisher, id };
+        let (topic, frame, published_at) = (name.to_key(), frame.into(), Some(self.turn_began_at));
+        let published = Published { topic, frame, exclude, key, publisher, published_at, id };
         self.send_home(HomeMail::Publish(Box::new(published)), sink);
     }
 
@@ -388,13 +402,14 @@ impl Router {
     /// Sends a whole frame to one connection, wherever it is.
     pub fn direct(&mut self, to: ConnId, frame: &[u8], ack: Option<(ConnId, &str)>, sink: &mut impl Sink) {
         if to.reactor == self.me {
-            sink.direct(to, frame);
+            sink.direct(to, frame, self.turn_began_at);
             if let Some((to, id)) = ack {
                 sink.answer(to, Answer::Acked { id, position: None });
             }
         } else if to.reactor.0 < self.reactors {
             let ack = ack.map(|(to, id)| Box::new(Ack { to: to.into(), id: id.into(), position: None }));
-            self.outgoing.push((to.reactor.into(), Mail(Content::Direct { to, frame: frame.into(), ack })));
+            let (frame, published_at) = (frame.into(), Some(self.turn_began_at));
+            self.outgoing.push((to.reactor.into(), Mail(Content::Direct { to, frame, ack, published_at })));
         } else if let Some((to, id)) = ack {
             sink.answer(to, Answer::Acked { id, position: None });
         }

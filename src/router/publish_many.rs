@@ -153,7 +153,8 @@ impl Router {
                 None => {
                     let id = Some(index.to_string().into());
                     let (topic, frame, key) = (name.to_key(), frame.into(), key.map(Into::into));
-                    let published = Published { topic, frame, exclude: None, key, publisher, id };
+                    let published_at = Some(self.turn_began_at);
+                    let published = Published { topic, frame, exclude: None, key, publisher, published_at, id };
                     self.send_home(HomeMail::Publish(Box::new(published)), sink);
                 }
             }

@@ -65,15 +65,15 @@ impl Sink for Told {
 
     fn recover(&mut self, to: ConnId, slice: Slice) {
         for frame in slice.frames() {
-            self.direct(to, frame.plain());
+            self.direct(to, frame.plain(), Stamp::default());
         }
     }
 
     fn reply(&mut self, to: ConnId, frame: &[u8]) {
-        self.direct(to, frame);
+        self.direct(to, frame, Stamp::default());
     }
 
-    fn direct(&mut self, to: ConnId, frame: &[u8]) {
+    fn direct(&mut self, to: ConnId, frame: &[u8], _: Stamp) {
         for payload in payloads(frame) {
             self.tell(to.slot.0, payload);
         }

@@ -91,7 +91,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let requests = signals::catch()?;
     let entrance = Entrance::new(&config, cores.len()).map_err(ServeError::Credential)?;
     let mut node = Node::new(&config, cores.len(), shares, entrance)?;
-    node.acceptors = tls::load(&config.listeners).map_err(ServeError::Credential)?;
+    node.acceptors = tls::load(&config.listeners, &node.state.metrics).map_err(ServeError::Credential)?;
     let keys = Current::new(auth::api_keys(&config.api).map_err(ServeError::Credential)?);
     let tokens = Current::new(auth::tokens(&config.auth).map_err(ServeError::Credential)?);
     let Listeners { sockets, addresses, bound, unix } =
@@ -136,6 +136,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
         listeners: config.listeners,
         acceptors: node.acceptors,
         supervisor: supervisor.clone(),
+        metrics: node.state.metrics,
     };
     let reload = reloads.start().map_err(io_error("cannot start the thread that reads files again"))?;
     supervisor.serving(&format!("serving with {} reactors", reactors.count));
@@ -293,6 +294,8 @@ impl Node {
         let mailbox = mailboxes.pop().expect("the last behind the reactors' is the control thread's");
         let pulse = Arc::new(Pulse::new(post.clone(), self.state.metrics.clone()));
         let node = control::Node {
+            post: post.clone(),
+            window: Arc::default(),
             api: self.api.clone(),
             pulse: pulse.clone(),
             stall_max: self.stall_max,

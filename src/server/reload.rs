@@ -6,6 +6,7 @@
 //! server.
 
 use std::io;
+use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -15,6 +16,7 @@ use crate::auth::ApiKeys;
 use crate::config;
 use crate::control::Tokens;
 use crate::current::Current;
+use crate::metrics::NodeMetrics;
 use crate::reactor::{Keyring, PostOffice};
 use crate::tls::Acceptor;
 
@@ -32,6 +34,8 @@ pub(super) struct Reloads {
     /// What TLS sessions begin with, by listener.
     pub(super) acceptors: Vec<Option<Acceptor>>,
     pub(super) supervisor: Supervisor,
+    /// Is told of certificates.
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 impl Reloads {
@@ -85,7 +89,7 @@ impl Reloads {
         if secured == 0 {
             return;
         }
-        match tls::reload(&self.listeners, &self.acceptors) {
+        match tls::reload(&self.listeners, &self.acceptors, &self.metrics) {
             Ok(()) => {
                 tracing::info!(listeners = secured, "read the certificates again: new connections are shown them")
             }

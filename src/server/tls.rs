@@ -1,12 +1,14 @@
 //! Certificates and keys of the listeners, as the configuration names them: the files are read here, at the start and
 //! again when they are to be read again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 
 use super::credential_error::CredentialError;
 use crate::config::{ClientCertificates, Listener, TlsFiles, read_at_most};
+use crate::metrics::{CertificateEnd, NodeMetrics};
 use crate::tls::{Acceptor, Certificate, Certificates, ClientAuth, authorities, server_config};
 
 /// Largest file with certificates or a key, in bytes. A larger one is refused.
@@ -16,16 +18,21 @@ const PEM_FILE_BYTES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// A file that cannot be read, or is not what it has to be.
-pub(super) fn load(listeners: &[Listener]) -> Result<Vec<Option<Acceptor>>, CredentialError> {
-    Ok(configs(listeners)?.into_iter().map(|config| config.map(Acceptor::new)).collect())
+pub(super) fn load(listeners: &[Listener], metrics: &NodeMetrics) -> Result<Vec<Option<Acceptor>>, CredentialError> {
+    let configs = configs(listeners, metrics)?;
+    Ok(configs.into_iter().map(|config| config.map(Acceptor::new)).collect())
 }
 
 /// Reads the files of all listeners again. Sessions from now on begin with what stands in them; open ones are as they were.
 ///
 /// # Errors
 /// As [`load`]; nothing has changed then.
-pub(super) fn reload(listeners: &[Listener], acceptors: &[Option<Acceptor>]) -> Result<(), CredentialError> {
-    for (acceptor, config) in acceptors.iter().zip(configs(listeners)?) {
+pub(super) fn reload(
+    listeners: &[Listener],
+    acceptors: &[Option<Acceptor>],
+    metrics: &NodeMetrics,
+) -> Result<(), CredentialError> {
+    for (acceptor, config) in acceptors.iter().zip(configs(listeners, metrics)?) {
         if let (Some(acceptor), Some(config)) = (acceptor, config) {
             acceptor.replace(config);
         }
@@ -33,19 +40,33 @@ pub(super) fn reload(listeners: &[Listener], acceptors: &[Option<Acceptor>]) -> 
     Ok(())
 }
 
-fn configs(listeners: &[Listener]) -> Result<Vec<Option<ServerConfig>>, CredentialError> {
-    let config = |listener: &Listener| listener.tls.as_ref().map(|files| config(listener, files)).transpose();
-    listeners.iter().map(config).collect()
+fn configs(listeners: &[Listener], metrics: &NodeMetrics) -> Result<Vec<Option<ServerConfig>>, CredentialError> {
+    let mut ends = BTreeSet::new();
+    let mut config = |listener: &Listener| {
+        let files = listener.tls.as_ref();
+        files.map(|files| config(listener, files, &mut ends)).transpose()
+    };
+    let configs = listeners.iter().map(&mut config).collect::<Result<_, _>>()?;
+    metrics.set_certificates(ends.into_iter().collect());
+    Ok(configs)
 }
 
-fn config(listener: &Listener, files: &TlsFiles) -> Result<ServerConfig, CredentialError> {
+fn config(
+    listener: &Listener,
+    files: &TlsFiles,
+    ends: &mut BTreeSet<CertificateEnd>,
+) -> Result<ServerConfig, CredentialError> {
     let fault = |what: String| CredentialError(format!("TLS of {}: {what}", listener.address));
     let pem = |path: &std::path::Path| {
         read_at_most(path, PEM_FILE_BYTES_MAX).map_err(|what| fault(format!("{path:?}: {what}")))
     };
     let certificates = files.certificates.iter().map(|files| {
         let (chain, key) = (pem(&files.certificate)?, pem(&files.key)?);
-        Certificate::from_pem(&chain, &key).map_err(|error| fault(format!("{:?}: {error}", files.certificate)))
+        let certificate =
+            Certificate::from_pem(&chain, &key).map_err(|error| fault(format!("{:?}: {error}", files.certificate)))?;
+        let file = files.certificate.display().to_string();
+        ends.extend(certificate.ends_at().map(|unix_s| CertificateEnd { file, unix_s }));
+        Ok(certificate)
     });
     let certificates = Certificates::new(certificates.collect::<Result<_, _>>()?);
     let roots = match &files.client_ca {

@@ -56,6 +56,12 @@ impl Certificate {
         Ok(Certificate(Arc::new(certified)))
     }
 
+    /// When it ends, in seconds of Unix time; `None` where it does not say so in a way that is understood.
+    pub fn ends_at(&self) -> Option<u64> {
+        let own = x509_cert::Certificate::from_der(self.0.cert.first()?).ok()?;
+        Some(own.tbs_certificate().validity().not_after.to_unix_duration().as_secs())
+    }
+
     /// Whether it is for a server of this name.
     fn is_for(&self, name: &ServerName<'_>) -> bool {
         let Some(own) = self.0.cert.first() else { return false };

@@ -10,7 +10,7 @@ use fanfare::router::{
     Answer, Batch, HistoryPolicy, HistorySettings, JoinReply, Kind, NoticeSettings, Publish, RecoverFrom, RoomPolicies,
     Router, RouterSettings, Sink, Slice, TopicRef,
 };
-use fanfare::time::Millis;
+use fanfare::time::{Millis, Stamp};
 use stats_alloc::Region;
 
 use super::ALLOCATOR;
@@ -39,10 +39,10 @@ impl Sink for &Told {
         self.recovered.set(self.recovered.get() + slice.frames().len());
     }
     fn reply(&mut self, to: ConnId, frame: &[u8]) {
-        self.direct(to, frame);
+        self.direct(to, frame, Stamp::default());
     }
 
-    fn direct(&mut self, _: ConnId, _: &[u8]) {}
+    fn direct(&mut self, _: ConnId, _: &[u8], _: Stamp) {}
     fn answer(&mut self, _: ConnId, answer: Answer<'_>) {
         if let Answer::Connected { inbox: Some(_) } | Answer::Joined { position: Some(_), .. } = answer {
             self.places.set(self.places.get() + 1);

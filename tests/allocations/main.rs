@@ -19,7 +19,6 @@ use fanfare::reactor::{
     Shortfall, SlotKey, Wake, Worker, post_office,
 };
 use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
-use fanfare::time::Millis;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -114,8 +113,8 @@ impl Driver for Feed {
 
     fn resume(&mut self, _slot: SlotKey) {}
     fn stop_accepting(&mut self) {}
-    fn now(&self) -> Millis {
-        Millis(self.now_ms)
+    fn clock_ns(&self) -> u64 {
+        self.now_ms * 1_000_000
     }
     fn unix_ms(&self) -> u64 {
         1_700_000_000_000

@@ -2,6 +2,7 @@
 
 use fanfare::ids::{ConnId, PeerId, ReactorId, Slot};
 use fanfare::router::{Answer, Batch, HistorySettings, JoinReply, NoticeSettings, Router, RouterSettings, Sink, Slice};
+use fanfare::time::Stamp;
 use stats_alloc::Region;
 
 use super::ALLOCATOR;
@@ -15,7 +16,7 @@ impl Sink for Silence {
     fn deliver(&mut self, _: Batch, _: &[Slot]) {}
     fn recover(&mut self, _: ConnId, _: Slice) {}
     fn reply(&mut self, _: ConnId, _: &[u8]) {}
-    fn direct(&mut self, _: ConnId, _: &[u8]) {}
+    fn direct(&mut self, _: ConnId, _: &[u8], _: Stamp) {}
     fn answer(&mut self, _: ConnId, _: Answer<'_>) {}
     fn disconnect(&mut self, _: &str) {}
 }

@@ -420,7 +420,8 @@ impl Core {
     /// What was done so far.
     pub fn counts(&self) -> ClusterCounts {
         let (peers, feeds) = (self.peers.count() as u64, self.feeds.len() as u64);
-        ClusterCounts { reachable: u64::from(self.reachable), peers, feeds, ..self.counts }
+        let lag_ms = self.canary.unseen_since.map_or(0, |since| self.now.since(since));
+        ClusterCounts { reachable: u64::from(self.reachable), peers, lag_ms, feeds, ..self.counts }
     }
 
     /// Checks the tables against each other; for tests.

@@ -22,6 +22,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -34,6 +37,7 @@ use caller::Enabled;
 use error::Code;
 
 use crate::limits::API_BODIES_BYTES_MAX;
+use crate::metrics::{ApiRoute, ApiStatus};
 use crate::protocol::ErrorCode;
 
 /// What the API is told to do.
@@ -100,7 +104,16 @@ pub(super) fn routes(node: Node, requests: Requests) -> Router {
         .route("/api", axum::routing::any(nothing))
         .route("/api/", axum::routing::any(nothing))
         .route("/api/{*rest}", axum::routing::any(nothing))
+        .layer(middleware::from_fn_with_state(api.clone(), count))
         .with_state(api)
+}
+
+/// Counts a request by its route and its answer.
+async fn count(State(api): State<Api>, path: MatchedPath, request: Request, next: Next) -> Response {
+    let route = ApiRoute::of_path(path.as_str());
+    let answer = next.run(request).await;
+    api.0.node.metrics.api.count(route, ApiStatus::of(answer.status().as_u16()));
+    answer
 }
 
 /// The routes, each with what the document says of it.

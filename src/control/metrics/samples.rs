@@ -2,7 +2,7 @@
 
 use super::super::Node;
 use super::table::{FAMILIES, Family, Read};
-use crate::metrics::{Counters, Counts, Grid, Label, Snapshot, Tally};
+use crate::metrics::{Counters, Counts, Grid, Histogram, Label, Snapshot, Tally};
 
 /// A family with what it is now.
 pub(super) struct Shown {
@@ -40,9 +40,9 @@ pub(super) fn collect(node: &Node) -> Vec<Shown> {
             Read::One(read) => read(node, &mut samples),
             Read::Reactor(read) => samples.each(&reactors, |samples, counts| samples.number(read(counts))),
             Read::ReactorBy(_, read) => samples.each(&reactors, |samples, counts| read(counts, samples)),
-            Read::ReactorHistogram(read) => samples.each(&node.metrics.reactors, |samples, reactor| {
-                samples.push(&[], Value::Histogram(read(reactor).read()));
-            }),
+            Read::ReactorHistogram(read) => {
+                samples.each(&node.metrics.reactors, |samples, reactor| samples.histogram(read(reactor)));
+            }
             Read::Cluster(read) => {
                 if let Some(cluster) = &node.metrics.cluster {
                     samples.number(read(&cluster.read()));
@@ -85,6 +85,11 @@ impl Samples {
                 self.labelled(&[row.name(), value.name()], grid.of(*row, *value));
             }
         }
+    }
+
+    /// One histogram, with the labels that stand in front.
+    pub(super) fn histogram(&mut self, histogram: &Histogram) {
+        self.push(&[], Value::Histogram(histogram.read()));
     }
 
     fn each<T>(&mut self, reactors: &[T], mut read: impl FnMut(&mut Samples, &T)) {

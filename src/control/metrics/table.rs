@@ -6,10 +6,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::Node;
+use super::super::{Node, process};
 use super::samples::Samples;
+use crate::ids::PeerId;
 use crate::metrics::{
-    About, Answered, ClusterCounts, Counts, Ending, Fetch, Histogram, LOG_LINES_DROPPED, Label, ReactorMetrics, Refusal,
+    About, Answered, ApiRoute, ApiStatus, CertificateEnd, ClusterCounts, CommandRefusal, Connection, Counts, Ending,
+    Fetch, Histogram, LOG_LINES_DROPPED, Label, ReactorMetrics, Refusal, RequestRefusal, TokenFault,
 };
 
 /// What is counted or measured, under one name.
@@ -112,6 +114,26 @@ pub(super) const FAMILIES: &[Family] = &[
         One(|node, samples| samples.number(node.metrics.sockets.load(Ordering::Relaxed))),
     ),
     Family::gauge(
+        "process_resident_memory_bytes",
+        "Memory that the process has in RAM.",
+        One(|_, samples| samples.number(process::resident_bytes())),
+    ),
+    Family::counter(
+        "process_cpu_seconds_total",
+        "CPU time that all threads of the process have used.",
+        One(|_, samples| process::cpu_seconds().into_iter().for_each(|seconds| samples.number(seconds))),
+    ),
+    Family::gauge(
+        "process_open_fds",
+        "Descriptors that are open; from Linux 6.2 on.",
+        One(|_, samples| process::descriptors().into_iter().for_each(|open| samples.number(open))),
+    ),
+    Family::gauge(
+        "process_max_fds",
+        "Descriptors that may be open.",
+        One(|_, samples| process::descriptors_max().into_iter().for_each(|max| samples.number(max))),
+    ),
+    Family::gauge(
         "fanfare_deflate_contexts",
         "Connections whose client may refer to its earlier compressed messages.",
         One(|node, samples| samples.number(node.metrics.deflate_contexts.load(Ordering::Relaxed))),
@@ -143,7 +165,22 @@ pub(super) const FAMILIES: &[Family] = &[
         "Sockets and requests refused before they became connections, by why.",
         ReactorBy(Refusal::LABEL, |counts, samples| samples.tally(&counts.refusals)),
     ),
+    Family::counter(
+        "fanfare_requests_refused_total",
+        "WebSocket requests that were answered without a connection, by why.",
+        ReactorBy(RequestRefusal::LABEL, |counts, samples| samples.tally(&counts.request_refusals)),
+    ),
+    Family::counter(
+        "fanfare_tokens_refused_total",
+        "Tokens that were not valid, at the handshake or in a refresh, by what is wrong with them.",
+        ReactorBy(TokenFault::LABEL, |counts, samples| samples.tally(&counts.token_faults)),
+    ),
     // -- messages --
+    Family::counter(
+        "fanfare_commands_refused_total",
+        "Commands of clients that were answered with an error, by why; several rooms of one command count each.",
+        ReactorBy(CommandRefusal::LABEL, |counts, samples| samples.tally(&counts.command_refusals)),
+    ),
     Family::counter(
         "fanfare_messages_in_total",
         "Messages received from clients.",
@@ -199,11 +236,36 @@ pub(super) const FAMILIES: &[Family] = &[
         Reactor(|counts| counts.compressions_discarded),
     ),
     Family::counter(
+        "fanfare_compressed_before_bytes_total",
+        "Bytes of payload that were compressed, before: those that did not become smaller included.",
+        Reactor(|counts| counts.compressed_bytes_before),
+    ),
+    Family::counter(
+        "fanfare_compressed_after_bytes_total",
+        "The same after; over the bytes before it is the deflate ratio.",
+        Reactor(|counts| counts.compressed_bytes_after),
+    ),
+    Family::counter(
+        "fanfare_deflated_bytes_total",
+        "Bytes of compressed messages from clients, as they came.",
+        Reactor(|counts| counts.deflated_bytes_in),
+    ),
+    Family::counter(
         "fanfare_inflated_bytes_total",
         "Bytes that compressed messages from clients held.",
         Reactor(|counts| counts.inflated_bytes),
     ),
     // -- the loop --
+    Family::gauge(
+        "fanfare_mailbox_bytes",
+        "Bytes of mail that wait in the mailbox of a thread now.",
+        By(&["peer"], mailboxes),
+    ),
+    Family::gauge(
+        "fanfare_history_bytes",
+        "Bytes that the histories of topics at home on a reactor hold now.",
+        Reactor(|counts| counts.history_bytes),
+    ),
     Family::counter("fanfare_turns_total", "Turns of the reactor's loop.", Reactor(|counts| counts.turns)),
     Family::histogram(
         "fanfare_turn_seconds",
@@ -231,6 +293,15 @@ pub(super) const FAMILIES: &[Family] = &[
         "TLS sessions there are now, those in their handshake among them.",
         Reactor(|counts| counts.tls.sessions),
     ),
+    Family::gauge(
+        "fanfare_tls_certificate_expiry_timestamp_seconds",
+        "Unix time at which a certificate ends that listeners show, by its file.",
+        By(&["file"], |node, samples| {
+            for CertificateEnd { file, unix_s } in node.metrics.certificates() {
+                samples.labelled(&[&file], unix_s);
+            }
+        }),
+    ),
     // -- the cluster --
     Family::gauge(
         "fanfare_cluster_reachable",
@@ -238,6 +309,33 @@ pub(super) const FAMILIES: &[Family] = &[
         Cluster(|counts| counts.reachable),
     ),
     Family::gauge("fanfare_cluster_peers", "Other nodes that were heard of lately.", Cluster(|counts| counts.peers)),
+    Family::gauge(
+        "fanfare_cluster_lag_seconds",
+        "Time for which the node has waited for its own message to come back through Redis; 0 while it waits for none.",
+        One(|node, samples| {
+            if let Some(cluster) = &node.metrics.cluster {
+                samples.number(cluster.read().lag_ms as f64 / 1e3);
+            }
+        }),
+    ),
+    Family::histogram(
+        "fanfare_cluster_round_trip_seconds",
+        "From handing commands to a connection to Redis until all their answers are there.",
+        One(|node, samples| {
+            if let Some(cluster) = &node.metrics.cluster {
+                samples.histogram(&cluster.round_trip);
+            }
+        }),
+    ),
+    Family::counter(
+        "fanfare_cluster_connections_lost_total",
+        "Connections to Redis that were there and ended, by what for; each is made anew.",
+        By(&[Connection::LABEL], |node, samples| {
+            if let Some(cluster) = &node.metrics.cluster {
+                samples.by(&cluster.lost);
+            }
+        }),
+    ),
     Family::gauge("fanfare_cluster_feeds", "Topics that are followed.", Cluster(|counts| counts.feeds)),
     Family::counter(
         "fanfare_cluster_published_total",
@@ -271,6 +369,16 @@ pub(super) const FAMILIES: &[Family] = &[
         "Messages on channels that no node of this version wrote.",
         Cluster(|counts| counts.unreadable),
     ),
+    // -- the HTTP API --
+    Family::counter(
+        "fanfare_api_requests_total",
+        "Requests of the HTTP API, by what they are for and the status of the answer; statuses that have not occurred are left out.",
+        By(&[ApiRoute::LABEL, ApiStatus::LABEL], |node, samples| {
+            for (route, status, count) in node.metrics.api.occurred() {
+                samples.labelled(&[route.name(), status.name()], count);
+            }
+        }),
+    ),
     // -- the team's services --
     Family::counter(
         "fanfare_key_set_fetches_total",
@@ -301,6 +409,18 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
 ];
 
+/// A reactor's name is its thread's.
+fn mailboxes(node: &Node, samples: &mut Samples) {
+    for (peer, bytes) in node.post.held_bytes() {
+        let name = match peer {
+            PeerId::Reactor(reactor) => format!("reactor-{}", reactor.0),
+            PeerId::Control => "control".to_owned(),
+            PeerId::Cluster => "cluster".to_owned(),
+        };
+        samples.labelled(&[&name], bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -316,7 +436,19 @@ mod tests {
             assert!(help.ends_with('.') && !help.contains('\n'), "{name}: {help}");
         }
         let labels: BTreeSet<&str> = FAMILIES.iter().flat_map(Family::labels).collect();
-        let known = ["about", "outcome", "reactor", "reason", "version"];
+        let known = [
+            "about",
+            "connection",
+            "fault",
+            "file",
+            "outcome",
+            "peer",
+            "reactor",
+            "reason",
+            "route",
+            "status",
+            "version",
+        ];
         assert_eq!(labels, known.into(), "a label has few values, and none of them is a user's or a room's");
     }
 

@@ -9,7 +9,6 @@ use crate::limits::READ_BYTES;
 use crate::reactor::driver::{
     Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey,
 };
-use crate::time::Millis;
 
 /// Unix time, in milliseconds, at which the world's clock began.
 const UNIX_MS_BEGIN: u64 = 1_700_000_000_000;
@@ -339,8 +338,8 @@ impl Driver for SimDriver {
         }
     }
 
-    fn now(&self) -> Millis {
-        self.world.0.borrow().now
+    fn clock_ns(&self) -> u64 {
+        self.world.0.borrow().now.0 * 1_000_000
     }
 
     fn unix_ms(&self) -> u64 {

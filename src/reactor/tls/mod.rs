@@ -29,7 +29,6 @@ use queued::{Queued, Records};
 use super::driver::{Accepted, Completion, Detach, Driver, Release, Sent, Shortfall, SlotKey};
 use crate::limits::TLS_HANDSHAKES_PER_TURN;
 use crate::metrics::TlsCounts;
-use crate::time::Millis;
 use crate::tls::{Acceptor, ClientName, Layer, Secured, Stream};
 
 /// Received bytes, lent: the inner driver's, or opened ones.
@@ -404,8 +403,8 @@ impl<D: Driver> Driver for Tls<D> {
         self.counts
     }
 
-    fn now(&self) -> Millis {
-        self.inner.now()
+    fn clock_ns(&self) -> u64 {
+        self.inner.clock_ns()
     }
 
     fn unix_ms(&self) -> u64 {
