@@ -8,6 +8,8 @@ from report import middle, number
 
 LABELS = {"fanfare": "fanfare", "centrifugo": "Centrifugo", "centrifugo-small": "Centrifugo, small buffers"}
 LESS_IS_BETTER = ("_us", "_us_each", "_bytes", "_bytes_each", "_by_calm")
+# How h2load asks, by the word in a row's arguments: connections, and requests under way on each.
+H2LOAD = {"h1": ["--h1", "-c", "64", "-m", "1"], "h2": ["-c", "1", "-m", "64"]}
 NOT_MEASURED = "not measured"
 
 FIGURES = {
@@ -81,6 +83,10 @@ def cell(value):
     return NOT_MEASURED if value is None else number(value)
 
 
+def pair(ours, theirs, figure):
+    return f"{number(middle(ours, figure))} / {number(middle(theirs, figure))}" if ours or theirs else "–"
+
+
 def table(rows, results):
     heads = ["figure", "fanfare", "Centrifugo", "×", "CPU µs, fanfare", "CPU µs, Centrifugo", "server busy %",
              "clients busy %"]
@@ -92,12 +98,10 @@ def table(rows, results):
         for others in row.servers[1:]:
             ours, theirs = by_server.get("fanfare", []), by_server.get(others, [])
             for figure in row.figures:
-                both = lambda name: "–" if not (ours or theirs) else \
-                    f"{number(middle(ours, name))} / {number(middle(theirs, name))}"
                 cells = [FIGURES[figure], cell(middle(ours, figure)), cell(middle(theirs, figure)),
                          cell(times_as_good(row, results, figure, others)),
                          number(middle(ours, "server_cpu_us_each")), number(middle(theirs, "server_cpu_us_each")),
-                         both("server_busy_percent"), both("generator_busy_percent")]
+                         pair(ours, theirs, "server_busy_percent"), pair(ours, theirs, "generator_busy_percent")]
                 what = row.title if others == "centrifugo" else f"the same, {LABELS[others]}"
                 lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return lines + [""]
@@ -141,8 +145,8 @@ def doubts(rows, results):
 def reading():
     return """## What is compared
 
-- Contents are the same for both, byte for byte; each server puts its own envelope around them. With the user dialect's a
-  message has 128 bytes. Centrifugo's names the channel, and the publisher's user and client id.
+- Contents are the same for both, byte for byte; each server puts its own envelope around them. With fanfare's a message has
+  128 bytes, in the rows on compression 512 and 4,096. Centrifugo's names the channel, and the publisher's user and client id.
 - Every delivery is checked. Centrifugo puts several messages into one frame when it is busy: messages are counted, not
   frames. Its pings are answered.
 - Both check tokens (HS256, the same secret) in every row but `connect`. A publisher of fanfare has to be a member of its
@@ -152,8 +156,9 @@ def reading():
 - API rows publish 64 bytes of JSON into 1,000 rooms, or into one by single publishes, and nobody is in these rooms. That
   each publish of a batch is taken is checked once before each run; statuses are checked throughout.
 - `api-beside` is the latency of the subscribers in calm, and again while a client sends one batch of 10,000 publishes each
-  second into rooms that nobody is in. Aimed at is a p99 of at most twice the calm one; of API publishes, twice
-  Centrifugo's rate for single ones and five times for batches.
+  second into rooms that nobody is in.
+- What is aimed at: twice Centrifugo's rate of single API publishes, five times its rate in batches, and beside a large batch
+  a p99 of at most twice the calm one.
 - Not compared, since Centrifugo has no such thing: messages from one user to another by their ids.
 """.splitlines() + [""]
 
@@ -162,7 +167,10 @@ def rows_as_commands(rows, smoke):
     lines = ["## Rows", "", "| row | what runs |", "| --- | --- |"]
     for row in rows:
         arguments = row.smoke if smoke else row.arguments
-        what = f"h2load, {arguments}" if row.kind == "api" else f"`fanfare bench {arguments}`"
+        what = f"`fanfare bench {arguments}`"
+        if row.kind == "api":
+            method, client = arguments.split()
+            what = f"`h2load {' '.join(H2LOAD[client])} -d BODY http://ADDRESS/…/{method}`"
         more = {"nodes": ", publishers at the other node", "beside": ", and h2load with one batch a second"}
         lines.append(f"| `{row.name}` | {what}{more.get(row.kind, '')} |")
     return lines + [""]
