@@ -527,6 +527,10 @@ pub const API_BODIES_BYTES_MAX: usize = 64 << 20;
 /// How long a body may take to come in whole, in milliseconds; beyond it the request is answered 408.
 pub const API_BODY_MS_MAX: u64 = 20_000;
 
+/// How long publishes of the HTTP API wait for reactors and Redis, in milliseconds; beyond it they are answered 503. Redis
+/// has less, so that it is a reactor that has ended.
+pub const API_ANSWER_MS_MAX: u64 = 10_000;
+
 /// What a client of the HTTP API is told to wait that is answered 429 or 503, in seconds.
 pub const API_RETRY_AFTER_S: u32 = 1;
 
@@ -559,6 +563,7 @@ const _: () = assert!(REQUEST_BYTES_FREE < EARLY_BYTES_MAX && EARLY_BYTES_MAX <=
 const _: () = assert!(CONTROL_BYTES_MAX < 126, "a control frame has the short length form");
 const _: () = assert!(PARCEL_BYTES_MAX < MAILBOX_BYTES_MAX);
 const _: () = assert!(PARCEL_MAIL_MAX > 0 && MAILBOX_PARCELS > 0 && PARCELS_PER_TURN > 0);
+const _: () = assert!(API_ANSWER_MS_MAX > 2 * CLUSTER_ANSWER_MS_MAX);
 const _: () = assert!(PUBLISHES_BYTES_MAX < PARCEL_BYTES_MAX && API_COMMANDS_MAX < u32::MAX as usize);
 const _: () = assert!(FRAME_SHARE_BYTES < TURN_BYTES_MAX && READ_BYTES <= TURN_BYTES_MAX);
 const _: () = assert!(BATCH_POOL_BYTES_MAX >= FRAME_SHARE_BYTES);

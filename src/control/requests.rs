@@ -69,15 +69,18 @@ struct Waiting {
 /// What a request waits for.
 enum Awaited {
     Reply(oneshot::Sender<Reply>),
-    Fates(Fates),
+    Fates(OpenFates),
 }
 
+/// What has become of publishes, in their order.
+pub(super) type Fates = SmallVec<[Fate; 1]>;
+
 /// Publishes of one request.
-struct Fates {
-    each: SmallVec<[Fate; 1]>,
+struct OpenFates {
+    each: Fates,
     /// How many of them are open.
     open: usize,
-    done: oneshot::Sender<SmallVec<[Fate; 1]>>,
+    done: oneshot::Sender<Fates>,
 }
 
 /// One publish of a request.
@@ -142,7 +145,7 @@ impl Requests {
         &self,
         unix_ms: u64,
         publications: impl ExactSizeIterator<Item = Publication<'a>>,
-    ) -> Result<oneshot::Receiver<SmallVec<[Fate; 1]>>, Busy> {
+    ) -> Result<oneshot::Receiver<Fates>, Busy> {
         let asked = self.lock().publish(unix_ms, publications)?;
         self.waker.wake();
         Ok(asked)
@@ -193,11 +196,11 @@ impl Desk {
         &mut self,
         unix_ms: u64,
         publications: impl ExactSizeIterator<Item = Publication<'a>>,
-    ) -> Result<oneshot::Receiver<SmallVec<[Fate; 1]>>, Busy> {
+    ) -> Result<oneshot::Receiver<Fates>, Busy> {
         let (done, asked) = oneshot::channel();
         let open = publications.len();
         let each = std::iter::repeat_n(Fate::Open, open).collect();
-        let request = self.await_answer(Awaited::Fates(Fates { each, open, done }))?;
+        let request = self.await_answer(Awaited::Fates(OpenFates { each, open, done }))?;
         for (index, Publication { from, draft, key }) in (0..).zip(publications) {
             let Composed { topic, frame, audience: _ } = self.composer.compose(Author { user: from, unix_ms }, draft);
             let topic = self.homeward.address(topic);
@@ -295,7 +298,8 @@ impl Desk {
         fates.each[index as usize] = fate;
         fates.open -= 1;
         if fates.open == 0
-            && let Waiting { awaited: Awaited::Fates(Fates { each, open: _, done }), .. } = self.waiting.remove(slot)
+            && let Waiting { awaited: Awaited::Fates(OpenFates { each, open: _, done }), .. } =
+                self.waiting.remove(slot)
         {
             let _ = done.send(each);
         }

@@ -19,8 +19,9 @@ use utoipa::ToSchema;
 use super::body::Format;
 use super::command::{Command, Fields, Kind};
 use super::error::{Code, ErrorDetail, json_response};
-use super::publish::{Accepted, malformed, unix_ms, utf8};
+use super::publish::{Accepted, fates_of, malformed, unix_ms, utf8};
 use super::{Api, ApiError, Caller};
+use crate::control::requests::Fates;
 use crate::limits::{API_COMMANDS_MAX, API_PIECES_MAX, PUBLISHES_BYTES_MAX, PUBLISHES_MAX};
 use crate::protocol::scan::{self, Malformed, Walk};
 use crate::protocol::{Decoder, ErrorCode};
@@ -172,7 +173,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Commands that are on their way, and where their fates come from: `None` where nothing of them was published.
-type Underway = (Range<usize>, Option<oneshot::Receiver<SmallVec<[Fate; 1]>>>);
+type Underway = (Range<usize>, Option<oneshot::Receiver<Fates>>);
 
 /// Publishes piece by piece, so that no reactor has more than a few at once of it: between them it serves its clients.
 ///
@@ -230,12 +231,16 @@ async fn settle(
     fates: &mut Vec<Result<Fate, ApiError>>,
 ) {
     let published = match asked {
-        Some(asked) => asked.await.unwrap_or_default(),
-        None => SmallVec::new(),
+        Some(asked) => fates_of(asked).await,
+        None => Err(ApiError::busy()),
     };
-    let mut published = published.into_iter();
-    fates.extend(commands[piece].iter().map(|command| match command {
-        Ok(_) => published.next().ok_or_else(ApiError::busy),
-        Err(error) => Err(error.clone()),
+    let (mut published, error) = match published {
+        Ok(published) => (published, None),
+        Err(error) => (Fates::new(), Some(error)),
+    };
+    let mut published = published.drain(..);
+    fates.extend(commands[piece].iter().map(|command| match (command, &error) {
+        (Ok(_), None) => published.next().ok_or_else(ApiError::unavailable),
+        (Ok(_), Some(error)) | (Err(error), _) => Err(error.clone()),
     }));
 }

@@ -49,7 +49,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ("413", "The body, a `content` or the number of commands is larger than allowed."),
     ("415", "The body is of another type."),
     ("429", "Too much is under way: `Retry-After` says when to come back."),
-    ("503", "Redis does not answer: `Retry-After` says when to come back."),
+    ("503", "Redis does not answer, or the node goes away: `Retry-After` says when to come back."),
 ];
 
 /// The OpenAPI document. Needs no key.

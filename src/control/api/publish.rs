@@ -1,17 +1,20 @@
 //! `POST /api/v1/publish`, `/private` and `/broadcast`: one message.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::body::Format;
 use super::command::{Broadcast, Command, Fields, Kind, Private, Publish};
 use super::error::{HEADERS, json_response};
 use super::{Api, ApiError, Caller};
+use crate::control::requests::Fates;
+use crate::limits::API_ANSWER_MS_MAX;
 use crate::protocol::scan::{Malformed, Walk};
 use crate::protocol::{Decoder, ErrorCode};
 use crate::router::Fate;
@@ -86,11 +89,20 @@ async fn one(api: &Api, caller: &Caller, request: Request, kind: Kind) -> Result
     command.check(api, caller)?;
     let publication = [command.publication(caller)].into_iter();
     let asked = api.requests.publish(unix_ms(), publication).map_err(|_| ApiError::busy())?;
-    let fates = asked.await.map_err(|_| ApiError::unavailable())?;
+    let fates = fates_of(asked).await?;
     match &fates[0] {
         Fate::Acked(None) => Ok((HEADERS, "{}").into_response()),
         fate => Accepted::of(fate).map(|accepted| json_response(StatusCode::OK, &accepted)),
     }
+}
+
+/// What has become of publishes.
+///
+/// # Errors
+/// `unavailable` where nobody says so in time: the node goes away.
+pub(super) async fn fates_of(asked: oneshot::Receiver<Fates>) -> Result<Fates, ApiError> {
+    let in_time = tokio::time::timeout(Duration::from_millis(API_ANSWER_MS_MAX), asked).await;
+    in_time.ok().and_then(Result::ok).ok_or_else(ApiError::unavailable)
 }
 
 fn read(text: &str, kind: Kind) -> Result<Command<'_>, ApiError> {
