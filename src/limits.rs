@@ -534,6 +534,46 @@ pub const API_ANSWER_MS_MAX: u64 = 10_000;
 /// What a client of the HTTP API is told to wait that is answered 429 or 503, in seconds.
 pub const API_RETRY_AFTER_S: u32 = 1;
 
+/// Rooms in one page of the HTTP API: what a request asks for beyond is not listed.
+pub const API_ROOMS_MAX: usize = 1_000;
+
+/// Surveys that one page of rooms takes; a page that is not full then says where the next begins.
+pub const API_SURVEYS_MAX: usize = 32;
+
+/// Bytes of what one node answers to a survey of all reactors, shared out among them: which rooms there are, which
+/// connections a user has. What does not fit comes with the next question, or is said to be missing.
+pub const SURVEY_BYTES_MAX: usize = 256 << 10;
+
+/// The least share of a reactor in that.
+pub const SURVEY_BYTES_MIN: usize = 4 << 10;
+
+/// Rooms in one reactor's answer to a survey; the rest with the next question.
+pub const SURVEY_ROOMS_MAX: usize = 256;
+
+/// Rooms that a reactor looks at for one survey, times the patterns that it tries; the rest with the next question.
+pub const SURVEY_VISITED_MAX: usize = 4_096;
+
+/// Bytes of answers to surveys that may be on their way to a node, by what its peers may send at most; one more survey waits
+/// for its turn. One is always under way.
+pub const CLUSTER_SURVEYS_OWED_BYTES_MAX: usize = 8 << 20;
+
+/// Time all nodes have to answer a survey, in milliseconds, and time that one waits for its turn; beyond it, it is
+/// answered `unavailable`.
+pub const CLUSTER_SURVEY_MS_MAX: u64 = 2_000;
+
+/// Pages of histories that requests have asked Redis for; one more is answered `unavailable`.
+pub const CLUSTER_PAGES_MAX: usize = 64;
+
+/// Users whose tokens are revoked. One more takes the place of the one that was revoked first, where that was longer ago
+/// than [`REVOCATION_KEPT_S`], and is refused otherwise.
+pub const REVOCATIONS_MAX: usize = 65_536;
+
+/// How long a revocation is kept whatever comes, in seconds: 400 days.
+pub const REVOCATION_KEPT_S: u64 = 400 * 24 * 60 * 60;
+
+/// Revocations in one answer of Redis, about.
+pub const CLUSTER_REVOCATIONS_SCAN: usize = 1_000;
+
 /// How long the control thread waits where its mail found no room, in milliseconds; then it tries again.
 pub const CONTROL_SPILL_MS: u64 = 1;
 

@@ -24,6 +24,7 @@ mod origin;
 mod patterns;
 mod permissions;
 mod public;
+mod revocations;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use key_set::{KeySet, KeySetError, key_set};
 pub use mint::Mint;
 pub use origin::{Origins, says_port};
 pub use permissions::{Allowance, Permissions};
+pub use revocations::{Revocations, RevocationsFull};
 pub use sign::SigningKey;
 pub use token::{TokenError, texts};
 
@@ -106,6 +108,7 @@ pub struct Auth {
     settings: Arc<Settings>,
     keys: Vec<Key>,
     compiled: Arc<Compiled>,
+    revocations: Arc<Revocations>,
     generation: u64,
 }
 
@@ -113,13 +116,15 @@ impl Auth {
     /// From keys as they stand in the settings and in key sets, all together.
     pub fn new(settings: Settings, keys: Vec<Key>) -> Auth {
         let compiled = Arc::new(Compiled::new(settings.default.clone()));
-        Auth { settings: Arc::new(settings), keys, compiled, generation: 0 }
+        let (settings, revocations) = (Arc::new(settings), Arc::default());
+        Auth { settings, keys, compiled, revocations, generation: 0 }
     }
 
     /// The same with other keys, of the next generation.
     pub fn with_keys(&self, keys: Vec<Key>) -> Auth {
         let (settings, compiled) = (self.settings.clone(), self.compiled.clone());
-        Auth { settings, keys, compiled, generation: self.generation + 1 }
+        let revocations = self.revocations.clone();
+        Auth { settings, keys, compiled, revocations, generation: self.generation + 1 }
     }
 
     /// How often the keys have changed.
@@ -145,11 +150,15 @@ impl Auth {
         let payload = token.payload()?;
         let claims = claims::read(&payload)?;
         let expires_unix_ms = claims.check(&self.settings, now_unix_ms, leeway_ms)?;
+        let issued_unix_s = claims.iat.map(|at| at.as_s());
+        if self.revocations.refuse(&claims.sub, issued_unix_s) {
+            return Err(TokenError::Revoked);
+        }
         Ok(Grant {
             user: claims.sub.as_ref().into(),
             permissions: self.compiled.permissions(claims.fanfare.map(|raw| raw.get()))?,
             expires_unix_ms,
-            issued_unix_s: claims.iat.map(|at| at.as_s()),
+            issued_unix_s,
         })
     }
 
@@ -173,6 +182,11 @@ impl Auth {
     /// What a token that says nothing allows.
     pub fn default_permissions(&self) -> Arc<Permissions> {
         self.compiled.default_permissions()
+    }
+
+    /// Whose tokens are revoked. It outlives the keys.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// The settings.

@@ -41,6 +41,8 @@ pub enum TokenError {
     Expired,
     /// `nbf` has not come.
     NotYet,
+    /// The operator has revoked it.
+    Revoked,
 }
 
 impl fmt::Display for TokenError {
@@ -66,6 +68,7 @@ impl fmt::Display for TokenError {
             TokenError::Audience => f.write_str("the token's aud does not name auth.audience"),
             TokenError::Expired => f.write_str("the token has expired"),
             TokenError::NotYet => f.write_str("the token is not valid yet (nbf)"),
+            TokenError::Revoked => f.write_str("the token is revoked: it was made before its user's tokens were"),
         }
     }
 }

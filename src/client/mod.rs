@@ -5,6 +5,8 @@
 //! together with stdin or a signal (`link`, `interrupt`), what the server's messages say (`message`), when to try
 //! again (`backoff`), and the three commands. One thread, one connection at a time: a crowd of them is `bench`'s.
 //!
+//! The commands of an operator ask a server's HTTP API (`api`).
+//!
 //! It never touches the server's modules: what it knows of a server is what `docs/wire.md` tells anyone. The query of
 //! a URL may hold a secret, and a token is one. They are sent to the server and never shown.
 //!
@@ -16,6 +18,7 @@
 //!   stdin      interrupt, backoff   └─► poll: the socket, and stdin or the signal
 //! ```
 
+mod api;
 mod backoff;
 mod error;
 mod interrupt;
@@ -32,6 +35,7 @@ mod url;
 use std::fmt::Display;
 use std::io::{self, Write};
 
+pub use api::{Api, ApiAnswer};
 pub use error::ClientError;
 pub use message::Position;
 pub use presence::{Presence, presence};

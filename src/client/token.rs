@@ -32,7 +32,12 @@ impl Token {
         }
     }
 
-    fn read(path: &str) -> Result<Token, String> {
+    /// The token in a file.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read, or what is in it is no token.
+    pub fn read(path: &str) -> Result<Token, String> {
         let bytes = read_at_most(Path::new(path), TOKEN_BYTES_MAX + 2)?;
         String::from_utf8(bytes).map_err(|_| "is not text".to_owned())?.trim_end_matches(['\r', '\n']).parse()
     }

@@ -134,6 +134,21 @@ impl Follower {
         }
     }
 
+    /// The stream was forgotten, and goes on from this position in a new epoch.
+    pub fn restart(&mut self, position: StreamPosition) -> Vec<Step> {
+        match (&self.position, &self.state) {
+            (Some(here), _) if here.epoch == position.epoch => Vec::new(),
+            // What is read may be of before.
+            (None, _) | (_, State::Reading { .. }) => self.resync(Reason::MayHaveLost),
+            (Some(_), State::Current | State::Failed(_) | State::Awaiting(_)) => {
+                self.held.clear();
+                self.state = State::Current;
+                self.position = Some(position.clone());
+                vec![Step::Gap(position), Step::UpToDate]
+            }
+        }
+    }
+
     /// The stream could not be read: it will be read on the next [`Follower::resync`].
     pub fn read_failed(&mut self) {
         if let State::Reading { reason, again } = self.state {
@@ -331,6 +346,18 @@ mod tests {
         assert_eq!(follower.read_answered(answer("e", 7, 7..8)), []);
         assert_eq!(follower.resync(Reason::MayHaveLost), [Step::Read]);
         assert_eq!(follower.read_answered(answer("f", 0, 0..0)), [Step::Gap(position("f", 0)), Step::UpToDate]);
+    }
+
+    #[test]
+    fn a_stream_that_was_forgotten_goes_on_in_its_new_epoch() {
+        let mut follower = following("e", 5);
+        assert_eq!(follower.restart(position("f", 0)), [Step::Gap(position("f", 0)), Step::UpToDate]);
+        assert_eq!(follower.restart(position("f", 0)), [], "it is told by Redis, too");
+        assert_eq!(follower.live(message("f", 1)), [deliver(1)]);
+        assert_eq!(follower.live(message("e", 6)), [Step::Read], "it was on its way");
+        assert_eq!(follower.restart(position("g", 0)), [], "what is read may be of before");
+        assert_eq!(follower.read_answered(answer("f", 1, 0..0)), [Step::Read]);
+        assert_eq!(follower.read_answered(answer("g", 0, 0..0)), [Step::Gap(position("g", 0)), Step::UpToDate]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod names;
 mod order;
 pub mod record;
 mod redis;
+mod survey_record;
 mod thread;
 
 pub use order::{Order, OrderError, give};

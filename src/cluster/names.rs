@@ -7,6 +7,7 @@
 //!   fanfare:room:{den}:m        its history: epoch and end
 //!   fanfare:room:{den}:s        its history: the stream
 //!   fanfare:room:{den}:k:…      a publish's key
+//!   fanfare:revoked             whose tokens are revoked, each with the last Unix second whose tokens are refused
 //! ```
 //!
 //! The braces make a Redis Cluster put all of a topic into one slot. A brace or percent sign in the topic's own name is
@@ -37,6 +38,11 @@ impl Names {
     /// The channel of the node with this run.
     pub fn node(&self, run: u64) -> Arc<str> {
         format!("{}:node:{run:016x}", self.prefix).into()
+    }
+
+    /// The table of users whose tokens are revoked.
+    pub fn revoked(&self) -> Arc<str> {
+        format!("{}:revoked", self.prefix).into()
     }
 
     /// The channel of a topic, with which the names of its keys begin.

@@ -39,6 +39,8 @@ pub enum OrderError {
     Wrong(String),
     /// Redis cannot be reached, or refuses.
     Redis(String),
+    /// A server's HTTP API cannot be reached, or refuses.
+    Api(String),
 }
 
 impl fmt::Display for OrderError {
@@ -46,6 +48,7 @@ impl fmt::Display for OrderError {
         match self {
             OrderError::Wrong(what) => f.write_str(what),
             OrderError::Redis(why) => write!(f, "Redis cannot be asked: {why}"),
+            OrderError::Api(why) => write!(f, "the HTTP API does not take it: {why}"),
         }
     }
 }
@@ -78,7 +81,11 @@ pub fn give(redis: &config::Redis, order: Order<'_>) -> Result<u64, OrderError> 
 }
 
 impl Order<'_> {
-    fn check(self) -> Result<(), OrderError> {
+    /// Whether the names, and the reason, are within their bounds.
+    ///
+    /// # Errors
+    /// [`OrderError::Wrong`].
+    pub fn check(self) -> Result<(), OrderError> {
         let (room, user, reason) = match self {
             Order::Disconnect { user } => (None, user, ""),
             Order::Kick { room, user, reason } => (Some(room), user, reason),

@@ -12,6 +12,7 @@
 //!
 //! Whatever comes in may be anything: what cannot be read is skipped, and counted by the caller.
 
+pub use super::survey_record::{read_found, read_survey, write_found, write_survey};
 use crate::frame::whole_frames;
 use crate::ids::{ConnId, ReactorId, Slot};
 
@@ -76,6 +77,29 @@ pub enum Record<'a> {
         /// Told in the message `left`.
         reason: &'a str,
     },
+    /// A user's tokens are good no more.
+    Revoke {
+        /// Whose.
+        user: &'a str,
+        /// The last Unix second whose tokens are refused.
+        unix_s: u64,
+    },
+    /// Every reactor is asked. To be answered on the asking node's channel.
+    Survey {
+        /// The survey's number at that node.
+        number: u64,
+        /// What is asked, as [`read_survey`] reads it.
+        body: &'a [u8],
+    },
+    /// What one reactor of the answering node has found.
+    Found {
+        /// The survey's number.
+        number: u64,
+        /// Reactors of the answering node.
+        reactors: u16,
+        /// What was found, as [`read_found`] reads it.
+        body: &'a [u8],
+    },
 }
 
 /// A piece of a node's answer who is in a room.
@@ -139,6 +163,19 @@ impl Record<'_> {
                 write_user(out, user);
                 out.extend_from_slice(reason.as_bytes());
             }
+            Record::Revoke { user, unix_s } => {
+                out.extend_from_slice(&unix_s.to_be_bytes());
+                out.extend_from_slice(user.as_bytes());
+            }
+            Record::Survey { number, body } => {
+                out.extend_from_slice(&number.to_be_bytes());
+                out.extend_from_slice(body);
+            }
+            Record::Found { number, reactors, body } => {
+                out.extend_from_slice(&number.to_be_bytes());
+                out.extend_from_slice(&reactors.to_be_bytes());
+                out.extend_from_slice(body);
+            }
         }
         let length = u32::try_from(out.len() - at - 4).expect("a record is shorter than 4 GiB");
         out[at..at + 4].copy_from_slice(&length.to_be_bytes());
@@ -157,6 +194,9 @@ impl Record<'_> {
             Record::Presence { .. } => 10,
             Record::Present(_) => 11,
             Record::PresentMore { .. } => 12,
+            Record::Revoke { .. } => 13,
+            Record::Survey { .. } => 14,
+            Record::Found { .. } => 15,
         }
     }
 }
@@ -250,6 +290,19 @@ fn read_record(tag: u8, body: &[u8]) -> Option<Record<'_>> {
             Record::Present(Present { number: asked, users, more: more == 1, names, hashes, sketch })
         }
         12 => Record::PresentMore { number: number(body)?.0 },
+        13 => {
+            let (unix_s, user) = number(body)?;
+            Record::Revoke { user: std::str::from_utf8(user).ok()?, unix_s }
+        }
+        14 => {
+            let (number, body) = number(body)?;
+            Record::Survey { number, body }
+        }
+        15 => {
+            let (number, rest) = number(body)?;
+            let (reactors, body) = rest.split_first_chunk::<2>()?;
+            Record::Found { number, reactors: u16::from_be_bytes(*reactors), body }
+        }
         _ => return None,
     })
 }
@@ -273,6 +326,13 @@ pub struct Kept<'a> {
 /// Entries behind each other, each with its length in front.
 #[derive(Clone, Debug)]
 pub struct Entries<'a>(&'a [u8]);
+
+impl Entries<'_> {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl<'a> Iterator for Entries<'a> {
     type Item = &'a [u8];
@@ -338,7 +398,7 @@ pub fn write_user(out: &mut Vec<u8>, user: &str) {
     out.extend_from_slice(user.as_bytes());
 }
 
-fn read_user(bytes: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn read_user(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     let (user, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     Some((std::str::from_utf8(user).ok()?, rest))
@@ -362,7 +422,7 @@ fn read_conn(bytes: &[u8]) -> Option<(ConnId, &[u8])> {
     Some((conn, rest))
 }
 
-fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub(super) fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = bytes.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*number), rest))
 }

@@ -3,7 +3,9 @@
 use redis::{Pipeline, Script, Value};
 
 use super::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
-use crate::limits::{CLUSTER_EPOCH_MS, CLUSTER_READ_BYTES_MAX, CLUSTER_READ_MAX, PUBLISH_KEY_MS_MAX};
+use crate::limits::{
+    CLUSTER_EPOCH_MS, CLUSTER_READ_BYTES_MAX, CLUSTER_READ_MAX, CLUSTER_REVOCATIONS_SCAN, PUBLISH_KEY_MS_MAX,
+};
 use crate::router::cluster::Wanted;
 use crate::router::{HistoryPolicy, StreamPosition};
 
@@ -27,6 +29,7 @@ pub(super) enum Mode {
 pub(super) struct Scripts {
     append: Script,
     read: Script,
+    purge: Script,
     run: String,
     /// The command to publish with.
     publish: &'static str,
@@ -36,7 +39,7 @@ impl Scripts {
     /// What a connection has to load and ask for before anything else: [`Scripts::at`] takes the answers.
     pub(super) fn preparation(mode: Mode) -> Pipeline {
         let mut pipeline = redis::pipe();
-        for source in [include_str!("append.lua"), include_str!("read.lua")] {
+        for source in [include_str!("append.lua"), include_str!("read.lua"), include_str!("purge.lua")] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         pipeline.cmd("INFO").arg("server");
@@ -70,6 +73,7 @@ impl Scripts {
         Ok(Scripts {
             append: Script::new(include_str!("append.lua")),
             read: Script::new(include_str!("read.lua")),
+            purge: Script::new(include_str!("purge.lua")),
             run: run.to_owned(),
             publish: match mode {
                 Mode::Alone => "PUBLISH",
@@ -88,6 +92,17 @@ impl Scripts {
                 self.append(pipeline, topic, *policy, seed, entries);
             }
             Command::Read { topic, policy, seed, range } => self.read(pipeline, topic, *policy, seed, *range),
+            Command::Purge { topic, policy, seed } => {
+                let command = pipeline.cmd("EVALSHA").arg(self.purge.get_hash()).arg(2);
+                command.arg(format!("{topic}:m")).arg(format!("{topic}:s"));
+                command.arg(&self.run).arg(seed).arg(meta_ms(*policy)).arg(self.publish).arg(&**topic);
+            }
+            Command::Revoke { key, user, unix_s } => {
+                pipeline.cmd("ZADD").arg(&**key).arg(*unix_s).arg(&**user);
+            }
+            Command::Revocations { key, cursor } => {
+                pipeline.cmd("ZSCAN").arg(&**key).arg(*cursor).arg("COUNT").arg(CLUSTER_REVOCATIONS_SCAN);
+            }
         }
     }
 
@@ -106,16 +121,25 @@ impl Scripts {
     }
 
     fn read(&self, pipeline: &mut Pipeline, topic: &str, policy: HistoryPolicy, seed: &str, range: ReadRange) {
+        let mut count = CLUSTER_READ_MAX;
         let (which, from, to) = match range {
             ReadRange::End => ("none", 1, 0),
             ReadRange::From(offset) => ("forward", offset, OFFSET_MAX),
             ReadRange::Back { from, before, wanted: Wanted::Any } => ("back", from, before.saturating_sub(1)),
             ReadRange::Back { from, before, wanted: Wanted::All } => ("whole", from, before.saturating_sub(1)),
+            ReadRange::NewestBefore { before, limit } => {
+                count = limit;
+                ("back", 1, before.saturating_sub(1))
+            }
+            ReadRange::OldestAfter { after, limit } => {
+                count = limit;
+                ("forward", after.saturating_add(1).min(OFFSET_MAX), OFFSET_MAX)
+            }
         };
         let command = pipeline.cmd("EVALSHA").arg(self.read.get_hash()).arg(2);
         command.arg(format!("{topic}:m")).arg(format!("{topic}:s"));
         command.arg(&self.run).arg(seed).arg(meta_ms(policy)).arg(which).arg(from).arg(to);
-        command.arg(CLUSTER_READ_MAX).arg(CLUSTER_READ_BYTES_MAX);
+        command.arg(count).arg(CLUSTER_READ_BYTES_MAX);
     }
 }
 
@@ -134,7 +158,8 @@ fn meta_ms(policy: HistoryPolicy) -> u64 {
 pub(super) fn channel(command: &Command) -> &str {
     match command {
         Command::Publish { channel, .. } => channel,
-        Command::Append { topic, .. } | Command::Read { topic, .. } => topic,
+        Command::Append { topic, .. } | Command::Read { topic, .. } | Command::Purge { topic, .. } => topic,
+        Command::Revoke { key, .. } | Command::Revocations { key, .. } => key,
     }
 }
 
@@ -144,6 +169,9 @@ pub(super) fn reply(command: &Command, answer: Value) -> Reply {
         (Command::Publish { .. }, Value::Int(receivers)) => u64::try_from(receivers).ok().map(Reply::Published),
         (Command::Append { .. }, Value::Array(answer)) => appended(&answer),
         (Command::Read { range, .. }, Value::Array(answer)) => read(*range, answer),
+        (Command::Purge { .. }, answer) => text(&answer).map(|epoch| Reply::Purged { epoch: epoch.into() }),
+        (Command::Revoke { .. }, Value::Int(_)) => Some(Reply::Revoked),
+        (Command::Revocations { .. }, Value::Array(answer)) => revocations(answer),
         (_, _) => None,
     };
     reply.unwrap_or(Reply::Failed)
@@ -165,10 +193,17 @@ fn read(range: ReadRange, answer: Vec<Value>) -> Option<Reply> {
         let (Value::BulkString(entry), at_ms) = (messages.next()?, messages.next()?) else { return None };
         entries.push(StreamEntry { offset: number(&offset)?, at_ms: number(&at_ms)?, entry });
     }
-    if matches!(range, ReadRange::Back { .. }) {
+    if matches!(range, ReadRange::Back { .. } | ReadRange::NewestBefore { .. }) {
         entries.reverse();
     }
     Some(Reply::Read { end, now_ms: number(&now_ms)?, more: number(&more)? == 1, entries })
+}
+
+fn revocations(answer: Vec<Value>) -> Option<Reply> {
+    let [cursor, entries]: [Value; 2] = answer.try_into().ok()?;
+    let Value::Array(entries) = entries else { return None };
+    let pairs = entries.chunks_exact(2).map(|pair| Some((text(&pair[0])?.to_owned(), number(&pair[1])?)));
+    Some(Reply::Revocations { cursor: number(&cursor)?, entries: pairs.collect::<Option<_>>()? })
 }
 
 fn text(value: &Value) -> Option<&str> {

@@ -53,7 +53,9 @@ pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
 pub use room::{ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources, read_at_most};
 pub use suggest::{nearest, nearest_flag};
-pub use table::{API_KEY, AUTH_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS, Setting};
+pub use table::{
+    API_KEY, AUTH_KEY, ENV_API_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS, Setting,
+};
 
 use crate::network::Networks;
 use values::Values;

@@ -35,6 +35,11 @@ impl Pattern {
         rest.ends_with(tail)
     }
 
+    /// Whether one of some patterns means a room, and this one as well, where there is one.
+    pub fn any_means(any_of: &[Pattern], matching: Option<&Pattern>, room: &str) -> bool {
+        matching.is_none_or(|pattern| pattern.matches(room)) && any_of.iter().any(|pattern| pattern.matches(room))
+    }
+
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.0

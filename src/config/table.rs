@@ -24,6 +24,9 @@ pub const ENV_CONFIG: &str = "FANFARE_CONFIG";
 /// The environment variable that holds the token of a client (`fanfare pub`, `bench`), as `--token` does. It is no setting.
 pub const ENV_TOKEN: &str = "FANFARE_TOKEN";
 
+/// The environment variable with the key that an operator's commands show a server's HTTP API.
+pub const ENV_API_KEY: &str = "FANFARE_API_KEY";
+
 /// A list of tables: each of its entries is a `[[name]]` table in the file, and a line in the environment and by flag.
 #[derive(Debug)]
 pub struct List {

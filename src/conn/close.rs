@@ -145,7 +145,7 @@ impl CloseReason {
             CloseReason::Peer(error) => error.to_string(),
             CloseReason::AtCapacity => "at capacity: try again later".to_owned(),
             CloseReason::SlowConsumer => "slow consumer: messages were not read in time".to_owned(),
-            CloseReason::Disconnected => "disconnected by an operator".to_owned(),
+            CloseReason::Disconnected => "disconnected".to_owned(),
             CloseReason::Expired => "token expired: connect again with a new one".to_owned(),
             CloseReason::TooManyConnections => "too many connections of this user: close another one first".to_owned(),
             CloseReason::Replaced => "replaced by a newer connection of the same user".to_owned(),

@@ -42,6 +42,7 @@ pub use window::Window;
 
 use access::Reader;
 
+use crate::auth::Revocations;
 use crate::config::Role;
 use crate::current::Current;
 use crate::limits::{CONSOLE_REQUEST_BYTES_MAX, PULSE_LOOK_MS, PULSE_MS_MAX};
@@ -73,6 +74,10 @@ pub struct Node {
     pub doctor: Arc<Doctor>,
     /// What the HTTP API is told to do.
     pub api: ApiSettings,
+    /// A number that no other run of a server has: the node's name.
+    pub run: u64,
+    /// Whose tokens are revoked; `None` where none is asked for.
+    pub revocations: Option<Arc<Revocations>>,
 }
 
 /// All that is served through listeners of a kind. The API is served where it is meant to be: on its own listeners where

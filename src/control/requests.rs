@@ -19,8 +19,10 @@ use tokio::sync::{Notify, oneshot};
 use crate::ids::{PeerId, ReactorId, RequestId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, CONTROL_SPILL_MS, REQUESTS_MAX};
 use crate::reactor::{Mailbox, Order, Parcel, Wake};
+use crate::router::cluster;
 use crate::router::{
-    ApiKeyed, Author, CommandId, Composed, Composer, Draft, Fate, Homeward, PublishMany, Question, Reply, Told,
+    ApiKeyed, Author, CommandId, Composed, Composer, Draft, Fate, Homeward, Mail, NodeFound, PageRange, PublishMany,
+    Question, Reply, Survey, Told,
 };
 
 /// Wakes the control thread; its mailbox needs it before the thread is there.
@@ -70,6 +72,15 @@ struct Waiting {
 enum Awaited {
     Reply(oneshot::Sender<Reply>),
     Fates(OpenFates),
+    Survey(Surveying),
+}
+
+/// A survey, and what was found so far.
+struct Surveying {
+    /// Answers that are still to come.
+    open: usize,
+    found: Vec<NodeFound>,
+    done: oneshot::Sender<Reply>,
 }
 
 /// What has become of publishes, in their order.
@@ -127,13 +138,63 @@ impl Requests {
     /// # Errors
     /// [`Busy`] where `limits::REQUESTS_MAX` requests wait.
     pub fn ask(&self, question: Question) -> Result<oneshot::Receiver<Reply>, Busy> {
+        self.send(|desk| desk.ask_with(|homeward, request| homeward.ask(request, question)))
+    }
+
+    /// Posts what is asked.
+    fn send<T>(&self, ask: impl FnOnce(&mut Desk) -> Result<T, Busy>) -> Result<T, Busy> {
         let mut desk = self.lock();
-        let asked = desk.ask(question)?;
+        desk.gather_publishes();
+        let asked = ask(&mut desk)?;
         if !desk.mailbox.post() {
             // It is posted as soon as there is room.
             self.waker.wake();
         }
         Ok(asked)
+    }
+
+    /// Asks every reactor, in a cluster those of all nodes: answered with [`Reply::Found`], or [`Reply::Unavailable`].
+    ///
+    /// # Errors
+    /// As [`Requests::ask`].
+    pub fn survey(&self, survey: &Survey) -> Result<oneshot::Receiver<Reply>, Busy> {
+        self.send(|desk| {
+            let (done, asked) = oneshot::channel();
+            let awaited = Surveying { open: 0, found: Vec::new(), done };
+            let request = desk.await_answer(Awaited::Survey(awaited))?;
+            let mail = desk.homeward.survey(request, survey);
+            if let Some(Waiting { awaited: Awaited::Survey(survey), .. }) = desk.waiting.get_mut(request.slot as usize)
+            {
+                survey.open = mail.len();
+            }
+            mail.into_iter().for_each(|(to, mail)| desk.mailbox.gather(to, mail));
+            Ok(asked)
+        })
+    }
+
+    /// Has nodes do something: answered with [`Reply::Heard`], or [`Reply::Unavailable`]. Of a node alone only
+    /// [`cluster::Order::Kick`].
+    ///
+    /// # Errors
+    /// As [`Requests::ask`].
+    pub fn order(&self, order: cluster::Order) -> Result<oneshot::Receiver<Reply>, Busy> {
+        self.send(|desk| desk.ask_with(|homeward, request| homeward.order(request, order)))
+    }
+
+    /// Has a room's history forgotten: answered with [`Reply::Heard`], or [`Reply::Unavailable`].
+    ///
+    /// # Errors
+    /// As [`Requests::ask`].
+    pub fn purge(&self, room: &str) -> Result<oneshot::Receiver<Reply>, Busy> {
+        self.send(|desk| desk.ask_with(|homeward, request| homeward.purge(request, room)))
+    }
+
+    /// Reads a page of a room's history: answered with [`Reply::History`], or [`Reply::Unavailable`].
+    ///
+    /// # Errors
+    /// As [`Requests::ask`].
+    pub fn read_history(&self, room: &str, range: PageRange, limit: usize) -> Result<oneshot::Receiver<Reply>, Busy> {
+        self.send(|desk| desk.ask_with(|homeward, request| homeward.read(request, room, range, limit)))
     }
 
     /// Publishes in this order; the fate of each comes through what is returned, in the same order, which may be dropped.
@@ -183,12 +244,14 @@ impl fmt::Debug for Requests {
 }
 
 impl Desk {
-    fn ask(&mut self, question: Question) -> Result<oneshot::Receiver<Reply>, Busy> {
+    fn ask_with(
+        &mut self,
+        mail: impl FnOnce(&Homeward, RequestId) -> (PeerId, Mail),
+    ) -> Result<oneshot::Receiver<Reply>, Busy> {
         let (reply, asked) = oneshot::channel();
         let request = self.await_answer(Awaited::Reply(reply))?;
-        let (home, mail) = self.homeward.ask(request, question);
-        self.gather_publishes();
-        self.mailbox.gather(home, mail);
+        let (to, mail) = mail(&self.homeward, request);
+        self.mailbox.gather(to, mail);
         Ok(asked)
     }
 
@@ -276,15 +339,34 @@ impl Desk {
                 }
             }
             Told::Fate(of, fate) => self.settle(of, fate),
+            Told::Found(request, found) => self.found(request, found),
         }
     }
 
     fn answer(&mut self, request: RequestId, reply: Reply) {
-        if self.waits(request)
-            && let Waiting { awaited: Awaited::Reply(asker), .. } = self.waiting.remove(request.slot as usize)
-        {
-            // Its client may have gone meanwhile.
-            let _ = asker.send(reply);
+        if !self.waits(request) {
+            return;
+        }
+        let asker = match self.waiting.remove(request.slot as usize).awaited {
+            Awaited::Reply(asker) | Awaited::Survey(Surveying { done: asker, .. }) => asker,
+            Awaited::Fates(_) => return,
+        };
+        // Its client may have gone meanwhile.
+        let _ = asker.send(reply);
+    }
+
+    /// One more answer to a survey.
+    fn found(&mut self, request: RequestId, found: Arc<Vec<NodeFound>>) {
+        if !self.waits(request) {
+            return;
+        }
+        let slot = request.slot as usize;
+        let Some(Waiting { awaited: Awaited::Survey(survey), .. }) = self.waiting.get_mut(slot) else { return };
+        survey.found.extend(Arc::unwrap_or_clone(found));
+        survey.open -= 1;
+        if survey.open == 0 {
+            let all = std::mem::take(&mut survey.found);
+            self.answer(request, Reply::Found(all.into()));
         }
     }
 
@@ -317,6 +399,7 @@ impl Awaited {
         match self {
             Awaited::Reply(reply) => reply.is_closed(),
             Awaited::Fates(fates) => fates.done.is_closed(),
+            Awaited::Survey(survey) => survey.done.is_closed(),
         }
     }
 }

@@ -110,6 +110,8 @@ mod tests {
             post: post_office(Vec::new()).0,
             window: Arc::new(Window::default()),
             doctor: Arc::new(Doctor::new(String::new)),
+            run: 1,
+            revocations: None,
             api: ApiSettings { body_bytes_max: 1, message_bytes_max: 1, has_tokens: false },
         };
         let stats: serde_json::Value = serde_json::from_str(&json(&node)).unwrap();

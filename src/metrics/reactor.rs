@@ -112,6 +112,8 @@ label! {
         Expired = "expired",
         /// It is not valid yet.
         NotYet = "not_yet",
+        /// The operator has revoked it.
+        Revoked = "revoked",
     }
 }
 

@@ -22,7 +22,7 @@ use super::addresses::AddressRef;
 use super::backend::{Ticket, Token};
 use super::driver::RemoteAddr;
 use super::handover::Arrival;
-use super::identity::{Authority, Grant, Identity, Passport, Pending};
+use super::identity::{Authority, Grant, Identity, Passport, Pending, Subject};
 use super::intake::Intake;
 use crate::compress::Agreement;
 use crate::conn::{ControlFrames, Decoder, Forwarded, HeadReader, Outbox, PeerError, Target, Upgrade};
@@ -335,6 +335,15 @@ impl Connection {
             | Phase::Terminating(_) => &None,
         };
         grant.as_ref()?.raw_user()
+    }
+
+    /// The user of a connection that is about to open.
+    pub(super) fn opening_user(&self) -> Option<&str> {
+        let Phase::Opening(opening) = &self.phase else { return None };
+        match &opening.identity.subject {
+            Subject::User(user) => Some(user),
+            Subject::RawRoom(_) => None,
+        }
     }
 
     /// The request is good, and the node has room: the first topic is joined next.

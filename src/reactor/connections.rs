@@ -1,11 +1,14 @@
 //! Where the connections of a reactor and what is on its way to them meet: what the router and the worker tell them.
 
+use std::sync::Arc;
+
 use super::connection::{Connection, Opening};
 use super::counted;
 use super::driver::SlotKey;
 use super::egress::Egress;
 use super::identity::{Identity, Pending, Subject};
 use super::sessions::Sessions;
+use crate::auth::Revocations;
 use crate::compress::Deflater;
 use crate::conn::{Cause, CloseReason, Unit, write_upgrade};
 use crate::frame::Opcode;
@@ -23,6 +26,10 @@ pub(super) struct Connections {
     heartbeat_ms: u64,
     /// The time of this turn.
     pub(super) now: Millis,
+    /// The same in Unix milliseconds.
+    pub(super) unix_ms: u64,
+    /// Whose tokens are revoked, on all reactors.
+    pub(super) revocations: Arc<Revocations>,
 }
 
 impl Connections {
@@ -31,6 +38,7 @@ impl Connections {
         codec: ClientIdCodec,
         heartbeat_ms: u64,
         deflater: Option<Box<Deflater>>,
+        revocations: Arc<Revocations>,
     ) -> Connections {
         Connections {
             sessions: Sessions::new(me),
@@ -39,6 +47,8 @@ impl Connections {
             codec,
             heartbeat_ms,
             now: Millis(0),
+            unix_ms: 0,
+            revocations,
         }
     }
 
@@ -46,9 +56,9 @@ impl Connections {
         &self.codec
     }
 
-    /// A turn begins at `now`.
-    pub(super) fn begin_turn(&mut self, now: Millis) {
-        self.now = now;
+    /// A turn begins at `now`, which is `unix_ms`.
+    pub(super) fn begin_turn(&mut self, now: Millis, unix_ms: u64) {
+        (self.now, self.unix_ms) = (now, unix_ms);
         self.egress.begin_turn(now);
     }
 
@@ -213,6 +223,7 @@ impl Connections {
         let Opening { upgrade, identity, early, until: _ } = connection.open()?;
         let Identity { subject, grant } = identity;
         connection.grant = grant;
+        self.sessions.note_opened_at(slot, self.now);
         self.counts.connections += 1;
         self.counts.opened += 1;
         self.response(slot, |response| write_upgrade(response, &upgrade, agreement));

@@ -39,6 +39,7 @@ pub(super) fn token_fault(error: &TokenError) -> TokenFault {
         TokenError::Audience => TokenFault::Audience,
         TokenError::Expired => TokenFault::Expired,
         TokenError::NotYet => TokenFault::NotYet,
+        TokenError::Revoked => TokenFault::Revoked,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::conn::{Cause, Chunk, CloseReason, FrameSource, Front};
 use crate::ids::{ConnId, Slot};
 use crate::limits::SCRAP_FACTOR;
 use crate::protocol::{self, ErrorCode, Rejection};
-use crate::router::{Answer, Batch, BatchBody, Excluded, Sink, Slice};
+use crate::router::{Answer, Batch, BatchBody, Described, Excluded, Sink, Slice};
 use crate::time::Stamp;
 
 /// One form of a batch: its index, and what of it single members are not to get.
@@ -175,7 +175,18 @@ impl Sink for Connections {
     }
 
     fn disconnect(&mut self, user: &str) {
-        self.sessions.dismiss_raw(user, CloseReason::Disconnected);
+        self.sessions.dismiss_others(user, CloseReason::Disconnected);
+    }
+
+    fn describe(&self, conn: ConnId) -> Option<Described> {
+        let slot = SlotKey::from(conn);
+        self.get(slot).filter(|connection| connection.is_open())?;
+        let since_unix_ms = self.unix_ms.saturating_sub(self.sessions.open_ms(slot, self.now));
+        Some(Described { client_id: self.codec().encode(conn), since_unix_ms })
+    }
+
+    fn revoke(&mut self, user: &str, unix_s: u64) {
+        self.revocations.force(user, unix_s);
     }
 }
 

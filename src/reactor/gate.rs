@@ -313,6 +313,12 @@ impl<D: Driver> Worker<D> {
 
     /// A token was looked at: what follows for the connection that waits with it.
     fn judge(&mut self, slot: SlotKey, token: Token, outcome: Result<Grant, TokenError>) {
+        let revocations = &self.connections.revocations;
+        // It may have been revoked while it was looked at elsewhere.
+        let outcome = outcome.and_then(|grant| match revocations.refuse(&grant.user, grant.issued_unix_s) {
+            true => Err(TokenError::Revoked),
+            false => Ok(grant),
+        });
         if let Err(error) = &outcome {
             self.connections.counts.token_faults.count(counted::token_fault(error));
         }
@@ -397,5 +403,6 @@ pub(super) fn what_is_wrong(error: TokenError) -> &'static str {
         TokenError::Audience => "its aud names others",
         TokenError::Expired => "it has expired: get a new one",
         TokenError::NotYet => "it is not valid yet",
+        TokenError::Revoked => "it is revoked: get a new one",
     }
 }

@@ -19,6 +19,9 @@ use crate::time::Millis;
 /// Generations stay below 2^31 so that a driver can put more beside them, see [`SlotKey`].
 const GENERATIONS_MASK: u32 = 0x7FFF_FFFF;
 
+/// A step of the time at which a connection opened, in milliseconds.
+const OPENED_STEP_MS: u64 = 4;
+
 /// Outdated entries that may stand between those whose request is awaited, beside one for each connection.
 const AWAITED_SPARE: usize = 64;
 
@@ -27,6 +30,8 @@ pub(super) struct Sessions {
     me: ReactorId,
     slab: Slab<Connection>,
     generations: Vec<u32>,
+    /// When the connection in a slot opened, in steps of [`OPENED_STEP_MS`], as far as 32 bits go.
+    opened_at: Vec<u32>,
     /// Connections that agreed on compression.
     deflating: usize,
     /// Connections that opened in this turn, with what they sent behind their request head.
@@ -47,6 +52,7 @@ impl Sessions {
             me,
             slab: Slab::new(),
             generations: Vec::new(),
+            opened_at: Vec::new(),
             deflating: 0,
             opened: Vec::new(),
             quiesced: Vec::new(),
@@ -70,6 +76,8 @@ impl Sessions {
         if at >= self.generations.len() {
             self.generations.make_room_for_one();
             self.generations.push(0);
+            self.opened_at.make_room_for_one();
+            self.opened_at.push(0);
         }
         let generation = self.generations[at];
         entry.insert(Connection::new(generation, now, handshake, address));
@@ -221,6 +229,17 @@ impl Sessions {
         self.slab.iter_mut().map(|(_, connection)| connection)
     }
 
+    /// A connection opens now.
+    pub(super) fn note_opened_at(&mut self, slot: SlotKey, now: Millis) {
+        self.opened_at[slot.index()] = (now.0 / OPENED_STEP_MS) as u32;
+    }
+
+    /// For how long an open connection is, in milliseconds: exact to [`OPENED_STEP_MS`], and up to half a year.
+    pub(super) fn open_ms(&self, slot: SlotKey, now: Millis) -> u64 {
+        let steps = ((now.0 / OPENED_STEP_MS) as u32).wrapping_sub(self.opened_at[slot.index()]);
+        u64::from(steps) * OPENED_STEP_MS
+    }
+
     /// A connection is open: the worker is to begin with what it sent behind its request head.
     pub(super) fn note_opened(&mut self, slot: SlotKey, early: Vec<u8>) {
         self.opened.push((slot, early));
@@ -255,11 +274,13 @@ impl Sessions {
         self.dismissed.push((slot, reason));
     }
 
-    /// All of a user's connections to raw rooms are ended from elsewhere. Takes time linear in the connections here: it is
-    /// for an operator's order alone, and a raw room has no table of users.
-    pub(super) fn dismiss_raw(&mut self, user: &str, reason: CloseReason) {
+    /// A user's connections to raw rooms, and those that are about to open, are ended from elsewhere. Takes time linear in
+    /// the connections here: it is for an operator's order alone, and a raw room has no table of users.
+    pub(super) fn dismiss_others(&mut self, user: &str, reason: CloseReason) {
         let Sessions { slab, dismissed, .. } = self;
-        let theirs = slab.iter().filter(|(_, connection)| connection.raw_user() == Some(user));
+        let is_theirs =
+            |connection: &Connection| connection.raw_user() == Some(user) || connection.opening_user() == Some(user);
+        let theirs = slab.iter().filter(|(_, connection)| is_theirs(connection));
         dismissed.extend(theirs.map(|(at, connection)| (SlotKey::new(at as u32, connection.generation), reason)));
     }
 

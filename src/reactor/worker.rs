@@ -156,12 +156,13 @@ impl<D: Driver> Worker<D> {
         settings.router.history.bytes_max /= usize::from(reactors);
         // A client does not become a slow consumer by asking.
         settings.intake_bytes_max = settings.intake_bytes_max.min(settings.outbox_bytes_max / 2);
+        let revocations = settings.gate.auth.as_ref().map_or_else(Arc::default, |auth| auth.revocations().clone());
         let deflater = settings.deflate.map(|deflate| Box::new(Deflater::new(deflate.level, deflate.min_bytes)));
         Worker {
             me,
             mailbox,
             router: Router::new(me, reactors, node.seed, node.run, settings.router.clone()),
-            connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms, deflater),
+            connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms, deflater, revocations),
             wheel: Wheel::new(),
             http,
             returns: None,
@@ -208,7 +209,7 @@ impl<D: Driver> Worker<D> {
         self.now = Millis::from_ns(began_ns);
         self.unix_ms = self.driver.unix_ms();
         self.router.turn_began(Stamp::from_ns(began_ns));
-        self.connections.begin_turn(self.now);
+        self.connections.begin_turn(self.now, self.unix_ms);
         self.router.begin_turn(self.now);
 
         self.take_mail();

@@ -17,7 +17,7 @@ use super::topic::{Kind, TopicIndex, TopicKey};
 use super::{Router, Sink};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
-use crate::ids::{ConnId, PeerId};
+use crate::ids::{ConnId, PeerId, ReplyTo};
 use crate::limits::{CLUSTER_FENCE_ROUNDS, CLUSTER_SINGLE_FRAME_BYTES, HISTORY_PAGE_BYTES_MAX};
 use crate::protocol;
 
@@ -52,7 +52,8 @@ impl Router {
     /// Mail for a topic that is at home here. Some of it has to wait.
     pub(super) fn arrived(&mut self, mail: HomeMail, answered: Answered, sink: &mut impl Sink) {
         let name = mail.topic().hashed();
-        if name.kind == Kind::Everyone {
+        // What a request asks is answered by Redis.
+        if name.kind == Kind::Everyone || matches!(mail, HomeMail::Request(_)) {
             return self.home_act(mail, sink);
         }
         let found = self.topics.find(name);
@@ -64,9 +65,11 @@ impl Router {
         let kind = match mail {
             HomeMail::Join(_) => ArrivalKind::Join,
             HomeMail::Leave(_) => ArrivalKind::Leave,
-            HomeMail::Publish(_) | HomeMail::Presence(_) | HomeMail::History(_) | HomeMail::Resume(_) => {
-                ArrivalKind::Other
-            }
+            HomeMail::Publish(_)
+            | HomeMail::Presence(_)
+            | HomeMail::History(_)
+            | HomeMail::Resume(_)
+            | HomeMail::Request(_) => ArrivalKind::Other,
         };
         let index = match (kind, found) {
             (ArrivalKind::Join, _) => {
@@ -157,6 +160,7 @@ impl Router {
             HomeMail::Presence(question) => (question.asker, question.id),
             HomeMail::History(question) => (question.asker, question.id),
             HomeMail::Resume(resume) => (resume.to.into(), resume.id),
+            HomeMail::Request(request) => (ReplyTo::Request(request.request), None),
             HomeMail::Join(_) | HomeMail::Leave(_) => unreachable!("joins and leaves always wait"),
         };
         self.send(to.peer(), Content::Unavailable { to, id }, sink);
@@ -242,13 +246,7 @@ impl Router {
                     self.loaded(of, before, older.map(|older| Piece { before, older, rest }), sink);
                 }
             }
-            FromCluster::Lapsed { topic, attach } => {
-                let found = self.topics.find(topic.hashed());
-                if let Some(index) = found.filter(|&index| self.homes.is_empty(self.topics.get(index))) {
-                    self.happened(index, Input::Lapsed(attach), sink);
-                    self.drop_if_unused(index);
-                }
-            }
+            FromCluster::Lapsed { topic, attach } => self.lapsed(&topic, attach, sink),
             FromCluster::Checked { topic, attach, answered } => {
                 if let Some(of) = self.attached(&topic, attach).filter(|of| self.awaits_check(of.index)) {
                     let answered = if answered { Answered::All(Need::Check) } else { Answered::No };
@@ -266,6 +264,20 @@ impl Router {
                 self.home_expel(&Expulsion { topic, user, reason }, sink);
             }
             FromCluster::Disconnect { user } => sink.disconnect(&user),
+            FromCluster::Survey { id, survey } => {
+                let found = self.survey(&survey, sink);
+                self.ask_cluster(ToCluster::Found { id, found });
+            }
+            FromCluster::Revoked { user, unix_s } => sink.revoke(&user, unix_s),
+        }
+    }
+
+    /// A topic has had no member here for a while.
+    fn lapsed(&mut self, topic: &TopicKey, attach: AttachId, sink: &mut impl Sink) {
+        let found = self.topics.find(topic.hashed());
+        if let Some(index) = found.filter(|&index| self.homes.is_empty(self.topics.get(index))) {
+            self.happened(index, Input::Lapsed(attach), sink);
+            self.drop_if_unused(index);
         }
     }
 
@@ -362,7 +374,7 @@ impl Router {
     }
 
     /// The members are told where a history is, whatever they have known of it: they have missed something that is gone.
-    fn tell_gap(&mut self, index: TopicIndex, sink: &mut impl Sink) {
+    pub(super) fn tell_gap(&mut self, index: TopicIndex, sink: &mut impl Sink) {
         let topic = self.topics.get(index);
         let history = self.homes.get(topic).and_then(|home| home.history.as_deref());
         let Some(position) = history.map(History::position) else { return };

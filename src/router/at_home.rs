@@ -31,6 +31,7 @@ impl Router {
             HomeMail::Presence(question) => self.home_presence(*question, sink),
             HomeMail::History(question) => self.home_history(*question, sink),
             HomeMail::Resume(resume) => self.home_resume(*resume, sink),
+            HomeMail::Request(request) => self.home_request(*request, sink),
         }
     }
 

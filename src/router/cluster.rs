@@ -15,11 +15,13 @@ use arcstr::ArcStr;
 
 use super::crowd::{Crowd, CrowdKey};
 use super::history::{HistoryPolicy, StreamPosition};
+use super::home_request::{PageRange, page_apart};
 use super::mail::{Ack, Content, Mail};
 use super::replies::Counted;
+use super::survey::{Found, NodeFound, Survey, SurveyId, Surveyed};
 use super::topic::TopicKey;
 use crate::compress::SharedFrame;
-use crate::ids::{ClientId, ConnId, ReplyTo};
+use crate::ids::{ClientId, ConnId, PeerId, ReplyTo, RequestId};
 
 /// Which attachment of a topic to the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +150,70 @@ pub enum ToCluster {
         question: Question,
         /// Who is.
         crowd: Crowd,
+    },
+    /// A request asks every reactor of every node; from the control thread.
+    Survey {
+        /// Who asks.
+        request: RequestId,
+        /// What.
+        survey: Survey,
+    },
+    /// What a reactor has found.
+    Found {
+        /// As it was asked.
+        id: SurveyId,
+        /// What.
+        found: Found,
+    },
+    /// An order of a request for all nodes that it concerns; from the control thread.
+    Order {
+        /// Whose.
+        request: RequestId,
+        /// What.
+        order: Order,
+    },
+    /// A request has a room's history forgotten.
+    Purge {
+        /// Whose.
+        request: RequestId,
+        /// The room.
+        topic: TopicKey,
+        /// What is kept of it.
+        policy: HistoryPolicy,
+    },
+    /// A request reads a page of a room's history.
+    Read {
+        /// Whose.
+        request: RequestId,
+        /// The room.
+        topic: TopicKey,
+        /// What is kept of it.
+        policy: HistoryPolicy,
+        /// Which messages.
+        range: PageRange,
+        /// At most so many.
+        limit: usize,
+    },
+}
+
+/// What nodes are to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A user is removed from a room.
+    Kick {
+        /// The room.
+        room: Box<str>,
+        /// Who.
+        user: Box<str>,
+        /// Told to the user.
+        reason: Box<str>,
+    },
+    /// A user's connections end.
+    Disconnect {
+        /// Whose.
+        user: Box<str>,
+        /// The user's tokens up to this Unix second are good no more, where that is said.
+        revoke_unix_s: Option<u64>,
     },
 }
 
@@ -294,6 +360,20 @@ pub enum FromCluster {
         /// Whose.
         user: ArcStr,
     },
+    /// A node, this one included, asks every reactor: answered with [`ToCluster::Found`].
+    Survey {
+        /// To be given back with the answer.
+        id: SurveyId,
+        /// What is asked.
+        survey: Survey,
+    },
+    /// Tokens of a user up to a Unix second are good no more.
+    Revoked {
+        /// Whose.
+        user: ArcStr,
+        /// The last second whose tokens are refused.
+        unix_s: u64,
+    },
     /// Whether Redis can be reached; to every reactor.
     Reachable(bool),
 }
@@ -307,6 +387,7 @@ impl ToCluster {
             ToCluster::Append(append) => append.frame.plain().len(),
             ToCluster::Direct { frame, .. } => frame.plain().len(),
             ToCluster::Present { crowd, .. } => crowd.bytes(),
+            ToCluster::Found { found, .. } => found.bytes(),
             ToCluster::Attach { .. }
             | ToCluster::Idle { .. }
             | ToCluster::Detach { .. }
@@ -314,6 +395,10 @@ impl ToCluster {
             | ToCluster::Enough { .. }
             | ToCluster::Check { .. }
             | ToCluster::Presence { .. }
+            | ToCluster::Survey { .. }
+            | ToCluster::Order { .. }
+            | ToCluster::Purge { .. }
+            | ToCluster::Read { .. }
             | ToCluster::Fence { .. } => 0,
         }
     }
@@ -337,6 +422,8 @@ impl FromCluster {
             | FromCluster::Fenced { .. }
             | FromCluster::Expel { .. }
             | FromCluster::Disconnect { .. }
+            | FromCluster::Survey { .. }
+            | FromCluster::Revoked { .. }
             | FromCluster::Reachable(_) => 0,
         }
     }
@@ -366,6 +453,26 @@ impl Mail {
     /// A reply that several connections get, each with the end that its own id makes of it.
     pub fn counted(to: ReplyTo, id: Option<Box<str>>, head: Arc<[u8]>) -> Mail {
         Mail(Content::Counted(Box::new(Counted { to, id, head })))
+    }
+
+    /// So many nodes have heard an order of a request.
+    pub fn heard(request: RequestId, nodes: u64) -> (PeerId, Mail) {
+        (PeerId::Control, Mail(Content::Heard { request, nodes }))
+    }
+
+    /// What a survey of a request has found.
+    pub fn surveyed(request: RequestId, found: Arc<Vec<NodeFound>>) -> (PeerId, Mail) {
+        (PeerId::Control, Mail(Content::Surveyed(Box::new(Surveyed { request, found }))))
+    }
+
+    /// A page of a history for a request. `next` is where the next page begins, if there is one.
+    pub fn history_page(
+        request: RequestId,
+        position: StreamPosition,
+        frames: Vec<SharedFrame>,
+        next: Option<u64>,
+    ) -> (PeerId, Mail) {
+        (PeerId::Control, Mail(Content::HistoryPage(Box::new(page_apart(request, position, frames, next)))))
     }
 
     /// What the cluster says with it to a home, or else what it is, a reply with its id first; for tests.

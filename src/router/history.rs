@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use super::home_request::PageRange;
 use super::kept::{Kept, Noted};
 use super::slice::Slice;
 use crate::compress::{Account, SharedFrame};
@@ -283,6 +284,29 @@ impl History {
         self.slice(end - 1 - count as u64, end - 1)
     }
 
+    /// A page of at most `limit` messages and `limits::HISTORY_PAGE_BYTES_MAX`, of which one message may go beyond, and
+    /// where the next one begins.
+    pub(super) fn read(&mut self, range: PageRange, limit: usize) -> (Slice, Option<u64>) {
+        let first = self.first_offset();
+        match range {
+            PageRange::Before(before) => {
+                let page = self.page(before, limit);
+                let end = before.unwrap_or(u64::MAX).clamp(first, self.last_offset + 1);
+                let begin = end - page.frames().len() as u64;
+                (page, (begin > first && begin < end).then_some(begin))
+            }
+            PageRange::After(after) => {
+                let after = after.clamp(first - 1, self.last_offset);
+                let count = self.kept.as_ref().map_or(0, |kept| {
+                    let oldest = kept.ring().range((after + 1 - first) as usize..).take(limit);
+                    oldest_within(oldest.map(|entry| &entry.frame), HISTORY_PAGE_BYTES_MAX)
+                });
+                let end = after + count as u64;
+                (self.slice(after, end), (after < end && end < self.last_offset).then_some(end))
+            }
+        }
+    }
+
     fn place_of(&self, offset: u64) -> StreamPosition {
         StreamPosition { epoch: self.epoch.clone(), offset }
     }
@@ -299,13 +323,18 @@ impl History {
     }
 }
 
-/// How many of the newest frames hold no more than so many bytes together: at least one, if there is one.
-pub(super) fn newest_within<'a>(frames: impl DoubleEndedIterator<Item = &'a SharedFrame>, bytes_max: usize) -> usize {
-    let sums = frames.rev().scan(0, |sum, frame| {
+/// How many of the first frames hold no more than so many bytes together: at least one, if there is one.
+pub(super) fn oldest_within<'a>(frames: impl Iterator<Item = &'a SharedFrame>, bytes_max: usize) -> usize {
+    let sums = frames.scan(0, |sum, frame| {
         *sum += frame.plain().len();
         Some(*sum)
     });
     sums.enumerate().take_while(|(at, bytes)| *at == 0 || *bytes <= bytes_max).count()
+}
+
+/// How many of the newest frames hold no more than so many bytes together: at least one, if there is one.
+pub(super) fn newest_within<'a>(frames: impl DoubleEndedIterator<Item = &'a SharedFrame>, bytes_max: usize) -> usize {
+    oldest_within(frames.rev(), bytes_max)
 }
 
 #[cfg(test)]

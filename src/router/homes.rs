@@ -2,6 +2,9 @@
 //!
 //! All of a [`Home`] is what it is, but for the table of a large room's users, which is built again by adding them.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
 use arcstr::ArcStr;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -155,6 +158,8 @@ pub(super) enum Admittance {
 #[derive(Debug)]
 pub(super) struct Homes {
     homes: Slab<Home>,
+    /// The names of rooms with members. It follows from the topics.
+    rooms: BTreeSet<ArcStr>,
     policies: Policies,
     notices: NoticeSettings,
     /// That of a large room's table.
@@ -169,7 +174,8 @@ impl Homes {
         let RouterSettings { notices, history, user_connections, cluster, .. } = settings;
         let (user_connections, clustered) = (*user_connections, *cluster);
         let policies = Policies::new(history.rooms.clone(), history.inbox, notices);
-        Homes { homes: Slab::new(), policies, notices: notices.clone(), seed, user_connections, clustered }
+        let (homes, rooms, notices) = (Slab::new(), BTreeSet::new(), notices.clone());
+        Homes { homes, rooms, policies, notices, seed, user_connections, clustered }
     }
 
     /// What is known of a topic beside its members on one reactor.
@@ -234,6 +240,9 @@ impl Homes {
 
     /// One more member; a `user` where the topic keeps presence.
     pub(super) fn add(&mut self, topic: &mut Topic, reactor: ReactorId, user: Option<&ArcStr>) {
+        if topic.key.kind == Kind::Room && self.is_empty(topic) {
+            self.rooms.insert(topic.key.name.clone());
+        }
         let seed = self.seed;
         match &mut topic.home {
             HomeState::Open(at) => self.homes[*at as usize].add(reactor, user, seed),
@@ -280,6 +289,14 @@ impl Homes {
             }
             HomeState::Vacant => panic!("a topic with members has a home"),
         }
+        if topic.key.kind == Kind::Room && self.is_empty(topic) {
+            self.rooms.remove(&topic.key.name);
+        }
+    }
+
+    /// Rooms with members in the order of their names, from one on.
+    pub(super) fn rooms_from(&self, from: Bound<&str>) -> impl Iterator<Item = &ArcStr> {
+        self.rooms.range::<str, _>((from, Bound::Unbounded))
     }
 
     /// Whether no reactor has a member.
@@ -370,8 +387,12 @@ impl Homes {
     /// Checks that each home has a topic, and is of use; for tests.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
-        let mut open = 0;
+        let (mut open, mut rooms) = (0, 0);
         for topic in topics {
+            if topic.key.kind == Kind::Room && !self.is_empty(topic) {
+                rooms += 1;
+                assert!(self.rooms.contains(&topic.key.name), "{:?} is found by its name", topic.key);
+            }
             let Some(home) = self.get(topic) else { continue };
             open += 1;
             assert!(!home.is_unused(), "the home of {:?} is unused", topic.key);
@@ -384,5 +405,6 @@ impl Homes {
             assert_eq!(home.policy, self.policies.resolve(topic.key.hashed()), "the policy of {:?}", topic.key);
         }
         assert_eq!(open, self.homes.len(), "each home has a topic");
+        assert_eq!(rooms, self.rooms.len(), "each room with members is found by its name");
     }
 }

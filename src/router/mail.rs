@@ -7,13 +7,15 @@ use arcstr::ArcStr;
 
 use super::cluster::{FromCluster, ToCluster};
 use super::history::StreamPosition;
+use super::home_request::{HistoryPage, HomeRequest};
 use super::publish_many::PublishMany;
 use super::replies::{Counted, Page, Users};
 use super::retention::Recovery;
 use super::slice::Slice;
+use super::survey::{SurveyOf, Surveyed};
 use super::topic::{TopicKey, TopicRef};
 use crate::compress::SharedFrame;
-use crate::ids::{ConnId, ReplyTo};
+use crate::ids::{ConnId, ReplyTo, RequestId};
 #[cfg(test)]
 use crate::ids::{ReactorId, Slot};
 use crate::limits::MAIL_BYTES;
@@ -34,6 +36,8 @@ impl Mail {
             Content::Page(page) => size_of_val(page.messages.frames()),
             Content::Users(users) => size_of_val(&users.names[..]),
             Content::PublishMany(many) | Content::PublishedMany(many) => many.text_bytes(),
+            Content::HistoryPage(page) => size_of_val(page.messages.frames()),
+            Content::Surveyed(surveyed) => surveyed.found.iter().map(|found| found.found.bytes()).sum(),
             Content::ToCluster(request) => request.bytes(),
             Content::FromCluster(news) => news.bytes(),
             Content::Home(
@@ -41,7 +45,8 @@ impl Mail {
                 | HomeMail::Leave(_)
                 | HomeMail::Presence(_)
                 | HomeMail::History(_)
-                | HomeMail::Resume(_),
+                | HomeMail::Resume(_)
+                | HomeMail::Request(_),
             )
             | Content::Resumed(_)
             | Content::Joined(_)
@@ -50,6 +55,8 @@ impl Mail {
             | Content::Unavailable { .. }
             | Content::Expel(_)
             | Content::Replaced { .. }
+            | Content::Survey(_)
+            | Content::Heard { .. }
             | Content::Fence { .. }
             | Content::Fenced { .. } => 0,
         };
@@ -122,6 +129,17 @@ pub(super) enum Content {
     PublishMany(PublishMany),
     /// The same, back at the control thread.
     PublishedMany(PublishMany),
+    /// To a reactor of a node alone.
+    Survey(Box<SurveyOf>),
+    /// To the control thread.
+    Surveyed(Box<Surveyed>),
+    /// To the control thread.
+    HistoryPage(Box<HistoryPage>),
+    /// To the control thread: so many nodes have heard an order.
+    Heard {
+        request: RequestId,
+        nodes: u64,
+    },
     ToCluster(Box<ToCluster>),
     FromCluster(Box<FromCluster>),
     /// Goes behind all that `from` has sent this way, and comes back as `Fenced` behind what became of it.
@@ -145,6 +163,7 @@ pub(super) enum HomeMail {
     Presence(Box<PresenceOf>),
     History(Box<HistoryOf>),
     Resume(Box<Resume>),
+    Request(Box<HomeRequest>),
 }
 
 impl HomeMail {
@@ -157,6 +176,7 @@ impl HomeMail {
             HomeMail::Presence(question) => &question.room,
             HomeMail::History(question) => &question.room,
             HomeMail::Resume(resume) => &resume.inbox,
+            HomeMail::Request(request) => &request.room,
         }
     }
 }

@@ -258,6 +258,14 @@ impl Members {
         left
     }
 
+    /// The rooms that a connection is a member of.
+    pub(super) fn rooms_of<'t>(&self, topics: &'t Topics, conn: ConnId) -> impl Iterator<Item = &'t ArcStr> {
+        let subscriptions = self.get(conn).map_or(&[][..], |subscriber| &subscriber.subscriptions[..]);
+        let listed = subscriptions.iter().filter(|subscription| subscription.is_listed() && subscription.is_wanted());
+        let keys = listed.map(|subscription| &topics.get(subscription.topic).key);
+        keys.filter(|key| key.kind == Kind::Room).map(|key| &key.name)
+    }
+
     /// Whether the connection wants to be, or is, a member of a topic.
     pub(super) fn is_member(&mut self, topics: &Topics, conn: ConnId, topic: HashedTopic<'_>) -> bool {
         let topic = topics.find(topic);

@@ -36,6 +36,7 @@ mod cluster_subscription;
 mod compose;
 mod crowd;
 mod history;
+mod home_request;
 mod homes;
 mod kept;
 mod mail;
@@ -51,6 +52,7 @@ mod requests;
 mod retention;
 mod sketch;
 mod slice;
+mod survey;
 mod topic;
 mod users;
 
@@ -67,13 +69,18 @@ pub use batch::{Batch, BatchBody, Excluded};
 pub use compose::{Audience, Author, Composed, Composer, Draft, key_of};
 pub use crowd::{Census, Crowd, CrowdKey, Others};
 pub use history::{HistoryPolicy, StreamPosition};
+pub use home_request::PageRange;
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
 pub use policy::{PolicyOfRoom, RoomPolicies, TopicPolicy};
 pub use publish_many::{AddressedTopic, ApiKeyed, CommandId, Fate, PublishMany};
-pub use requests::{Homeward, Question, Reply, Told};
+pub use requests::{HistoryRead, Homeward, Question, Reply, Told};
 pub use retention::HistorySettings;
 pub use sketch::{SKETCH_BYTES, Sketch};
 pub use slice::Slice;
+pub use survey::{
+    ConnectionFound, ConnectionsFound, Described, Found, NodeFound, RoomFilter, RoomFound, RoomsFound, RoomsQuery,
+    Survey, SurveyId,
+};
 pub use topic::{Kind, TopicKey, TopicRef};
 
 use at_cluster::Cluster;
@@ -108,8 +115,17 @@ pub trait Sink {
     /// A connection gets an answer, if it is still there.
     fn answer(&mut self, to: ConnId, answer: Answer<'_>);
 
-    /// The connections of a user here end that have no inbox, by which the others are found.
+    /// The connections of a user here end that are not found by the user's inbox: those to raw rooms, and those that are
+    /// about to open.
     fn disconnect(&mut self, user: &str);
+
+    /// What it knows of a connection, if that is still there.
+    fn describe(&self, _conn: ConnId) -> Option<Described> {
+        None
+    }
+
+    /// Tokens of a user that were made in this Unix second or before, or do not say when, are good no more.
+    fn revoke(&mut self, _user: &str, _unix_s: u64) {}
 }
 
 /// What a connection is told.
@@ -320,6 +336,10 @@ impl Router {
             Content::FromCluster(news) => self.cluster_news(*news, sink),
             Content::PublishMany(many) => self.publish_many(many, sink),
             Content::PublishedMany(many) => unreachable!("{many:?} is for the control thread"),
+            Content::Survey(of) => self.surveyed(*of, sink),
+            Content::Surveyed(_) | Content::HistoryPage(_) | Content::Heard { .. } => {
+                unreachable!("it is for the control thread")
+            }
             Content::ToCluster(request) => unreachable!("{request:?} is for the cluster's thread"),
         }
     }

@@ -105,7 +105,7 @@ pub(super) fn need_of(history: &History, mail: &HomeMail, now: Millis) -> Option
             Some(Need::Check)
         }
         HomeMail::Resume(resume) => load_of(history, resume.offset + 1, Wanted::All, now),
-        HomeMail::Leave(_) | HomeMail::Publish(_) | HomeMail::Presence(_) => None,
+        HomeMail::Leave(_) | HomeMail::Publish(_) | HomeMail::Presence(_) | HomeMail::Request(_) => None,
     }
 }
 

@@ -3,8 +3,13 @@
 //! A request asks as a connection does, by the same mail. It is no member of anything, and gets its reply by mail, which
 //! the control thread reads with [`Mail::into_told`]. Publishes go in pieces of many ([`PublishMany`]).
 
+use std::sync::Arc;
+
+use super::history::StreamPosition;
+use super::home_request::HistoryPage;
 use super::mail::{Ack, Content, HistoryOf, HomeMail, Mail, PresenceOf};
 use super::publish_many::{CommandId, Fate, PublishMany};
+use super::survey::{NodeFound, Surveyed};
 use super::topic::{HashedTopic, Kind, TopicHasher, TopicKey, TopicRef};
 use crate::ids::{PeerId, ReactorId, ReplyTo, RequestId};
 use crate::limits::HISTORY_PAGE_MAX;
@@ -33,8 +38,25 @@ pub enum Question {
 pub enum Reply {
     /// The JSON text of a message, as a connection would get it without an `id`.
     Message(Vec<u8>),
+    /// A page of a room's history.
+    History(HistoryRead),
+    /// So many nodes have heard an order.
+    Heard(u64),
+    /// What all reactors have found.
+    Found(Arc<Vec<NodeFound>>),
     /// What it needs Redis for, which does not answer.
     Unavailable,
+}
+
+/// A page of a room's history.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HistoryRead {
+    /// Where the history ends; `None` where nothing is kept of the room.
+    pub position: Option<StreamPosition>,
+    /// The messages as a JSON array, oldest first.
+    pub messages: Vec<u8>,
+    /// Where the next page begins, in the same direction; `None` where there is none.
+    pub next: Option<u64>,
 }
 
 /// What the control thread is told by mail.
@@ -46,18 +68,30 @@ pub enum Told {
     Published(PublishMany),
     /// What has become of one of those.
     Fate(CommandId, Fate),
+    /// A reactor's answer to a survey, or those of all reactors of all nodes in one.
+    Found(RequestId, Arc<Vec<NodeFound>>),
 }
 
 /// Addresses questions to the topics' homes.
 #[derive(Clone, Debug)]
 pub struct Homeward {
     hasher: TopicHasher,
+    is_clustered: bool,
 }
 
 impl Homeward {
     /// For a node of so many reactors; `seed` is that of its routers.
     pub fn new(seed: u64, reactors: u16) -> Homeward {
-        Homeward { hasher: TopicHasher::new(seed, reactors) }
+        Homeward { hasher: TopicHasher::new(seed, reactors), is_clustered: false }
+    }
+
+    /// The same for a node of a cluster, or of none.
+    pub fn in_cluster(self, is_clustered: bool) -> Homeward {
+        Homeward { is_clustered, ..self }
+    }
+
+    pub(super) fn is_clustered(&self) -> bool {
+        self.is_clustered
     }
 
     /// Reactors of the node.
@@ -83,7 +117,7 @@ impl Homeward {
         (home.into(), Mail(Content::Home(mail)))
     }
 
-    fn key(&self, kind: Kind, name: &str) -> TopicKey {
+    pub(super) fn key(&self, kind: Kind, name: &str) -> TopicKey {
         self.hashed(TopicRef { kind, name }).to_key()
     }
 
@@ -109,6 +143,12 @@ impl Mail {
         };
         match self.0 {
             Content::PublishedMany(many) => Told::Published(many),
+            Content::Surveyed(surveyed) => {
+                let Surveyed { request, found } = *surveyed;
+                Told::Found(request, found)
+            }
+            Content::Heard { request, nodes } => Told::Reply(request, Reply::Heard(nodes)),
+            Content::HistoryPage(page) => Told::Reply(page.request, Reply::History(read(*page))),
             Content::Acked(ack) => {
                 let Ack { to, id, position } = *ack;
                 Told::Fate(command_of(to, &id), Fate::Acked(position))
@@ -134,4 +174,10 @@ fn request_of(to: ReplyTo) -> RequestId {
 fn command_of(to: ReplyTo, id: &str) -> CommandId {
     let index = id.parse().expect("a publish of a request has its index as its id");
     CommandId { request: request_of(to), index }
+}
+
+fn read(page: HistoryPage) -> HistoryRead {
+    let mut messages = Vec::new();
+    page.write_messages(&mut messages);
+    HistoryRead { position: page.position, messages, next: page.next }
 }

@@ -1,6 +1,7 @@
 //! The routers of a node against a naive model, with the mail between them delivered in any order that keeps each
 //! pair's own.
 
+mod requests;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -104,6 +105,9 @@ struct Node {
     routers: Vec<Router>,
     told: Vec<Told>,
     mail: BTreeMap<(u16, u16), VecDeque<Mail>>,
+    /// What came for the control thread.
+    answers: Vec<Mail>,
+    homeward: Homeward,
 }
 
 const NO_NOTICES: u64 = 0;
@@ -114,23 +118,37 @@ impl Node {
     }
 
     fn bounded(reactors: u16, seed: u64, notice_members_max: u64, user_connections: Option<UserConnections>) -> Node {
+        Node::with_history(reactors, seed, notice_members_max, user_connections, HistorySettings::none())
+    }
+
+    /// One whose rooms all keep this.
+    fn keeping(reactors: u16, seed: u64, policy: HistoryPolicy) -> Node {
+        let rooms = Some(RoomPolicies(std::sync::Arc::new(move |_: &str| Some(policy))));
+        let history =
+            HistorySettings { rooms, bytes_max: 1 << 20, pinned_bytes_max: 1 << 20, ..HistorySettings::none() };
+        Node::with_history(reactors, seed, NO_NOTICES, None, history)
+    }
+
+    fn with_history(
+        reactors: u16,
+        seed: u64,
+        notice_members_max: u64,
+        user_connections: Option<UserConnections>,
+        history: HistorySettings,
+    ) -> Node {
         let notices = NoticeSettings {
             members_max: notice_members_max,
             join_text: "{user} joined".into(),
             leave_text: "{user} left".into(),
         };
-        let settings = RouterSettings {
-            rooms_max: 8,
-            notices,
-            history: HistorySettings::none(),
-            user_connections,
-            cluster: false,
-        };
+        let settings = RouterSettings { rooms_max: 8, notices, history, user_connections, cluster: false };
         let router = |me| Router::new(ReactorId(me), reactors, seed, 1, settings.clone());
         Node {
             routers: (0..reactors).map(router).collect(),
             told: (0..reactors).map(|reactor| Told { reactor, ..Told::default() }).collect(),
             mail: BTreeMap::new(),
+            answers: Vec::new(),
+            homeward: Homeward::new(seed, reactors),
         }
     }
 
@@ -138,8 +156,11 @@ impl Node {
         let (router, told) = (&mut self.routers[reactor as usize], &mut self.told[reactor as usize]);
         let outcome = act(router, told);
         for (to, mail) in router.poll_mail() {
-            let PeerId::Reactor(ReactorId(to)) = to else { panic!("{to:?} is no reactor") };
-            self.mail.entry((reactor, to)).or_default().push_back(mail);
+            match to {
+                PeerId::Reactor(ReactorId(to)) => self.mail.entry((reactor, to)).or_default().push_back(mail),
+                PeerId::Control => self.answers.push(mail),
+                PeerId::Cluster => panic!("there is no cluster"),
+            }
         }
         outcome
     }
@@ -349,6 +370,8 @@ enum Act {
     Private(u8, u8),
     Carry(u8),
     EndTurn(u8),
+    /// A user is removed from a room.
+    Kick(u8, u8),
     /// What can be built again is, on one reactor.
     Rebuild(u8),
 }
@@ -366,6 +389,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (who.clone(), who.clone()).prop_map(|(who, to)| Act::Private(who, to)),
         8 => any::<u8>().prop_map(Act::Carry),
         2 => (0_u8..3).prop_map(Act::EndTurn),
+        1 => (0_u8..3, 0_u8..3).prop_map(|(user, room)| Act::Kick(user, room)),
         1 => (0_u8..3).prop_map(Act::Rebuild),
     ];
     proptest::collection::vec(act, 1..120)
@@ -379,6 +403,20 @@ struct Model {
 }
 
 impl Model {
+    /// Rooms with members, in the order of their names, with the numbers of members and of users.
+    fn listed(&self) -> Vec<(String, u64, u64)> {
+        let mut listed = Vec::new();
+        for at in 0..3 {
+            let members: Vec<u8> =
+                self.rooms.iter().filter(|(_, rooms)| rooms.contains(&at)).map(|(who, _)| *who).collect();
+            let users: BTreeSet<u8> = members.iter().map(|who| who / 2).collect();
+            if !members.is_empty() {
+                listed.push((format!("room{at}"), members.len() as u64, users.len() as u64));
+            }
+        }
+        listed
+    }
+
     fn conn(&self, who: u8, reactors: u16) -> ConnId {
         let generation = self.generations.get(&who).copied().unwrap_or(0);
         ConnId { reactor: ReactorId(u16::from(who) % reactors), slot: Slot(u32::from(who)), generation }
@@ -434,6 +472,13 @@ fn run(node: &mut Node, model: &mut Model, act: &Act, serial: usize) {
             router.rebuild();
             router.check_invariants();
         }
+        Act::Kick(user, at) => {
+            node.carry_all();
+            node.kick(&room_name(at), &format!("user{user}"));
+            node.carry_all();
+            let theirs = model.rooms.iter_mut().filter(|(who, _)| *who / 2 == user);
+            theirs.for_each(|(_, rooms)| _ = rooms.remove(&at));
+        }
         Act::EndTurn(at) => node.with(u16::from(at) % reactors, |router, told| router.end_turn(told)),
         Act::Connect(_) | Act::Disconnect(_) | Act::Publish(..) | Act::Broadcast(..) | Act::Private(..) => {}
     }
@@ -454,6 +499,8 @@ proptest! {
         node.carry_all();
         let histories = node.told.iter().flat_map(|told| told.by_slot.values()).cloned().collect::<Vec<_>>();
         check_orders(&histories)?;
+        let listed = node.rooms(RoomFilter::new(&["*"], None).tested_by(|_| true));
+        prop_assert_eq!(listed, model.listed(), "each room with its members and users");
 
         let outsider = conn(0, 1_000);
         for at in 0..3 {

@@ -284,6 +284,7 @@ impl Node {
         wakers.extend(cluster_waker.clone().map(|waker| (PeerId::Cluster, waker as Arc<dyn Wake>)));
         let (post, mut mailboxes) = post_office(wakers);
         self.entrance.start(&post).map_err(io_error("cannot start the threads that find out who may connect"))?;
+        let is_clustered = self.cluster.is_some();
         let mut cluster_finished = None;
         if let (Some(settings), Some(waker)) = (self.cluster.take(), cluster_waker) {
             let mailbox = mailboxes.pop().expect("the last is the cluster's");
@@ -297,6 +298,8 @@ impl Node {
             post: post.clone(),
             window: Arc::default(),
             api: self.api.clone(),
+            run: self.state.run,
+            revocations: self.settings.gate.auth.as_ref().map(|auth| auth.revocations().clone()),
             pulse: pulse.clone(),
             stall_max: self.stall_max,
             metrics: self.state.metrics.clone(),
@@ -306,7 +309,8 @@ impl Node {
             tokens,
             doctor: self.doctor.clone(),
         };
-        let requests = Requests::new(mailbox, control_waker, Homeward::new(self.state.seed, reactors));
+        let homeward = Homeward::new(self.state.seed, reactors).in_cluster(is_clustered);
+        let requests = Requests::new(mailbox, control_waker, homeward);
         let capacity = control::Capacity {
             pages: pages as usize,
             admin: ADMIN_CONNECTIONS_MAX,

@@ -21,7 +21,7 @@ fn a_user_is_disconnected_on_all_nodes() {
     let ran = run_fanfare(&["disconnect", "alice", "--redis", &cluster.redis().url()], &[]);
     assert_eq!(ran, (Some(0), "2 nodes have heard it\n".to_owned(), String::new()));
     for mut alice in alices {
-        assert_eq!(alice.close_frame(), (1008, "disconnected by an operator".to_owned()));
+        assert_eq!(alice.close_frame(), (1008, "disconnected".to_owned()));
     }
     let mut back = Client::connect(&cluster.at(0), "alice");
     bobs[2].publish(json!({"type": "private_msg", "toUser": "alice", "content": "again?"}));
@@ -53,9 +53,9 @@ fn a_user_is_disconnected_from_raw_rooms_on_all_nodes() {
     let ran = run_fanfare(&["disconnect", "alice", "--redis", &cluster.redis().url()], &[]);
     assert_eq!(ran, (Some(0), "2 nodes have heard it\n".to_owned(), String::new()));
     for mut alice in alices {
-        alice.expect_close(1008, "disconnected by an operator");
+        alice.expect_close(1008, "disconnected");
     }
-    assert_eq!(json.close_frame(), (1008, "disconnected by an operator".to_owned()));
+    assert_eq!(json.close_frame(), (1008, "disconnected".to_owned()));
     bobs[0].send_frame(0x82, b"who is left?");
     for bob in &mut bobs[1..] {
         let frame = bob.read_frame().expect("it is open");

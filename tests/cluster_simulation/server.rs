@@ -102,7 +102,15 @@ impl Server {
                 let published = Some((channel.clone(), payload[..].into()));
                 Outcome { reply: Reply::Published(self.subscribers(channel)), published }
             }
-            Command::Append { .. } | Command::Read { .. } if self.refuses => Outcome::of(Reply::Failed),
+            Command::Append { .. }
+            | Command::Read { .. }
+            | Command::Purge { .. }
+            | Command::Revoke { .. }
+            | Command::Revocations { .. }
+                if self.refuses =>
+            {
+                Outcome::of(Reply::Failed)
+            }
             Command::Append { topic, policy, seed, entries } => {
                 let history = self.data.entry(topic.clone()).or_default();
                 let next = Next { topic, run, seed, policy: *policy, now_ms };
@@ -113,6 +121,14 @@ impl Server {
                 let next = Next { topic, run, seed, policy: *policy, now_ms };
                 Outcome::of(history.read(&next, *range, chronicle))
             }
+            Command::Purge { topic, policy, seed } => {
+                let history = self.data.entry(topic.clone()).or_default();
+                let next = Next { topic, run, seed, policy: *policy, now_ms };
+                history.purge(&next, chronicle)
+            }
+            // No connection here has a token.
+            Command::Revoke { .. } => Outcome::of(Reply::Revoked),
+            Command::Revocations { .. } => Outcome::of(Reply::Revocations { cursor: 0, entries: Vec::new() }),
         }
     }
 
@@ -206,8 +222,26 @@ impl History {
                 let entries = part.take(count).skip(skipped).cloned().collect();
                 (entries, skipped > 0)
             }
+            ReadRange::NewestBefore { before, limit } => {
+                let part = self.stream.iter().filter(|kept| is_in(kept, 1, before.saturating_sub(1)));
+                let skipped = part.clone().count().saturating_sub(limit);
+                (part.skip(skipped).cloned().collect(), skipped > 0)
+            }
+            ReadRange::OldestAfter { after, limit } => {
+                let part = self.stream.iter().filter(|kept| is_in(kept, after + 1, u64::MAX));
+                (part.clone().take(limit).cloned().collect(), part.count() > limit)
+            }
         };
         Reply::Read { end: StreamPosition { epoch, offset: last }, now_ms: next.now_ms, more, entries }
+    }
+
+    fn purge(&mut self, next: &Next<'_>, chronicle: &mut Chronicle) -> Outcome {
+        let epoch: Arc<str> = format!("{}-{}", next.run, next.seed).into();
+        self.stream.clear();
+        self.meta = Some((epoch.clone(), 0));
+        chronicle.begin(next.topic, &epoch, 0, std::iter::empty());
+        let payload = format!("H{epoch}\n1\n").into_bytes();
+        Outcome { reply: Reply::Purged { epoch }, published: Some((next.topic.clone(), payload.into())) }
     }
 
     /// The epoch and the end, with which both scripts begin.

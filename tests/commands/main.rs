@@ -145,7 +145,11 @@ fn a_wrong_command_line_is_exit_code_two_and_one_clear_line() {
         (&["presence"], "presence needs a room; say fanfare presence ROOM"),
         (&["disconnect"], "disconnect needs a user; say fanfare disconnect USER"),
         (&["kick", "den"], "kick needs a room and a user; say fanfare kick ROOM USER"),
-        (&["disconnect", "alice"], "there is no Redis, and so no way to the nodes; say which with --redis URL"),
+        (
+            &["disconnect", "alice"],
+            "an order needs --redis URL, or a key for the HTTP API of a server: say --key-file FILE, or set FANFARE_API_KEY; \
+             the key is an [[api.key]] with the verb kick",
+        ),
         (&["kick", "", "alice", "--redis", "redis://h"], "a room id is a text of 1 to 255 bytes"),
         (&["kick", "den", "alice", "--raeson", "x"], "unknown flag --raeson; did you mean --reason?"),
         (

@@ -83,7 +83,11 @@ impl DirectCommands {
                     let payload = std::mem::take(payload);
                     put_command(self.wire.outgoing(), &[b"PUBLISH", channel.as_bytes(), &payload]);
                 }
-                Command::Append { .. } | Command::Read { .. } => {
+                Command::Append { .. }
+                | Command::Read { .. }
+                | Command::Purge { .. }
+                | Command::Revoke { .. }
+                | Command::Revocations { .. } => {
                     let mut pipeline = redis::pipe();
                     self.scripts.add(&mut pipeline, command);
                     self.wire.outgoing().extend_from_slice(&pipeline.get_packed_pipeline());

@@ -277,7 +277,12 @@ impl Core {
                 let steps = stream.follower.read_answered(StreamRead { end, entries, more });
                 self.take_steps(feed.at, steps);
             }
-            Reply::Published(_) | Reply::Appended { .. } | Reply::Failed => {
+            Reply::Published(_)
+            | Reply::Appended { .. }
+            | Reply::Purged { .. }
+            | Reply::Revoked
+            | Reply::Revocations { .. }
+            | Reply::Failed => {
                 stream.follower.read_failed();
                 self.failed.push(feed);
                 self.notify_checked(feed.at, false);
@@ -359,11 +364,22 @@ impl Core {
         Some((frame, exclude))
     }
 
+    /// A history was forgotten: nothing has come in its new epoch yet.
+    pub(super) fn restart(&mut self, at: usize, epoch: &Arc<str>) {
+        if let Some(stream) = &mut self.feeds[at].stream {
+            let steps = stream.follower.restart(StreamPosition { epoch: epoch.clone(), offset: 0 });
+            self.take_steps(at, steps);
+        }
+    }
+
     /// Messages of a history that came on its channel.
     pub(super) fn received_kept(&mut self, channel: &str, kept: Kept<'_>) {
         let Some(&at) = self.feeds_by_name.get(channel) else { return };
         let Kept { epoch, first, entries } = kept;
         let epoch: Arc<str> = epoch.into();
+        if entries.is_empty() {
+            return self.restart(at, &epoch);
+        }
         for (offset, entry) in (first..).zip(entries) {
             let Some(stream) = &mut self.feeds[at].stream else { return };
             let message = LiveMessage { epoch: epoch.clone(), offset, entry: entry.to_vec() };
@@ -413,6 +429,8 @@ impl Core {
                     self.notify(home, FromCluster::Expel { topic, user, reason });
                 }
             }
+            Record::Revoke { user, unix_s } if is_everyone => self.heard_revoke(user, unix_s),
+            Record::Survey { number, body } if is_everyone => self.survey_came(run, number, body),
             Record::Kick { user, reason } if topic.kind == Kind::Room => {
                 let (user, reason) = (user.into(), reason.into());
                 self.notify(home, FromCluster::Expel { topic, user, reason });
@@ -423,6 +441,9 @@ impl Core {
             | Record::Hello { .. }
             | Record::Canary { .. }
             | Record::Disconnect { .. }
+            | Record::Revoke { .. }
+            | Record::Survey { .. }
+            | Record::Found { .. }
             | Record::Kick { .. } => {
                 self.counts.unreadable += 1;
             }

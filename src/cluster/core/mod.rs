@@ -16,9 +16,12 @@ mod feeds;
 mod fences;
 mod loads;
 mod nodes;
+mod orders;
 mod presence;
 mod presence_answers;
 mod publish;
+mod revocations;
+mod surveys;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +33,7 @@ use slab::Slab;
 use super::names::Names;
 use super::record::{self, Incoming, Record};
 use crate::frame::FrameBuilder;
-use crate::ids::{ClientIdCodec, PeerId, ReactorId, ReplyTo};
+use crate::ids::{ClientIdCodec, PeerId, ReactorId, ReplyTo, RequestId};
 use crate::limits::{
     CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_HELLO_MS, CLUSTER_SUBSCRIBE_MAX,
 };
@@ -44,9 +47,12 @@ use feeds::Feed;
 use fences::{Fences, Tickets};
 use loads::Loads;
 use nodes::Peers;
+use orders::PageRead;
 use presence::Presence;
 use presence_answers::PresenceAnswers;
-use publish::{Envelope, Pending};
+use publish::{Envelope, Heard, Pending};
+use revocations::Revocations;
+use surveys::Surveys;
 
 /// Who this node is.
 #[derive(Clone, Debug)]
@@ -93,6 +99,31 @@ pub enum Command {
         /// Which messages.
         range: ReadRange,
     },
+    /// The purge script: answered with [`Reply::Purged`].
+    Purge {
+        /// As for `Append`.
+        topic: Arc<str>,
+        /// What is kept.
+        policy: HistoryPolicy,
+        /// As for `Append`.
+        seed: String,
+    },
+    /// Notes whose tokens are revoked: answered with [`Reply::Revoked`].
+    Revoke {
+        /// The table.
+        key: Arc<str>,
+        /// Whose.
+        user: Box<str>,
+        /// The last Unix second whose tokens are refused.
+        unix_s: u64,
+    },
+    /// Reads whose tokens are revoked: answered with [`Reply::Revocations`].
+    Revocations {
+        /// The table.
+        key: Arc<str>,
+        /// As the answer before gave it; 0 to begin.
+        cursor: u64,
+    },
 }
 
 /// One message for the append script.
@@ -120,6 +151,20 @@ pub enum ReadRange {
         /// Whether some of them are of use.
         wanted: Wanted,
     },
+    /// The newest in front of one offset, as far as one read goes.
+    NewestBefore {
+        /// In front of which they are.
+        before: u64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// The oldest behind one offset, as far as one read goes.
+    OldestAfter {
+        /// Behind which they are.
+        after: u64,
+        /// At most so many.
+        limit: usize,
+    },
 }
 
 /// What Redis answers to a command.
@@ -144,6 +189,20 @@ pub enum Reply {
         more: bool,
         /// What was asked for, in order: the first of it, or, where it was asked for back from an offset, the last.
         entries: Vec<StreamEntry>,
+    },
+    /// The history is forgotten.
+    Purged {
+        /// The new epoch, in which nothing has come.
+        epoch: Arc<str>,
+    },
+    /// It is noted.
+    Revoked,
+    /// A piece of the table.
+    Revocations {
+        /// Where the next begins; 0 where this is the last.
+        cursor: u64,
+        /// Users, each with the last Unix second whose tokens are refused.
+        entries: Vec<(String, u64)>,
     },
     /// It was refused.
     Failed,
@@ -239,6 +298,10 @@ pub struct Core {
     pending: Pending,
     presence: Presence,
     presence_answers: PresenceAnswers,
+    surveys: Surveys,
+    revocations: Revocations,
+    /// Pages of histories that requests have asked Redis for.
+    pages: usize,
     tickets: Tickets,
     fences: Fences,
     peers: Peers,
@@ -286,6 +349,9 @@ impl Core {
             pending: Pending::default(),
             presence: Presence::default(),
             presence_answers: PresenceAnswers::default(),
+            surveys: Surveys::default(),
+            revocations: Revocations::default(),
+            pages: 0,
             tickets: Tickets::default(),
             fences: Fences::default(),
             peers: Peers::default(),
@@ -301,12 +367,21 @@ impl Core {
         }
     }
 
-    /// Takes mail of a reactor of this node.
+    /// Takes mail of a reactor of this node, or of the control thread.
     ///
     /// # Panics
-    /// Where another peer sent it: only topics' homes have something for the cluster.
+    /// Where another peer sent it, or the control thread what only reactors have for the cluster.
     pub fn handle_mail(&mut self, from: PeerId, request: ToCluster) {
-        let PeerId::Reactor(from) = from else { unreachable!("{from:?} has nothing for the cluster") };
+        let from = match (from, request) {
+            (PeerId::Control, ToCluster::Survey { request, survey }) => return self.ask_all(request, survey),
+            (PeerId::Control, ToCluster::Order { request, order }) => return self.order(request, order),
+            (PeerId::Reactor(from), request) => return self.reactor_mail(from, request),
+            (from, request) => (from, request),
+        };
+        unreachable!("{from:?} is not for the cluster")
+    }
+
+    fn reactor_mail(&mut self, from: ReactorId, request: ToCluster) {
         match request {
             ToCluster::Attach { topic, attach, policy } => self.open(from, topic, attach, policy),
             ToCluster::Idle { topic, attach } => self.idle(topic.borrow(), attach),
@@ -326,6 +401,12 @@ impl Core {
             }
             ToCluster::Present { question, crowd } => self.answer_presence(question, crowd),
             ToCluster::Fence { member, rounds_left } => self.fence(from, member, rounds_left),
+            ToCluster::Found { id, found } => self.found_here(id, found),
+            ToCluster::Purge { request, topic, policy } => self.purge(request, &topic, policy),
+            ToCluster::Read { request, topic, policy, range, limit } => {
+                self.read_page(request, &topic, policy, range, limit);
+            }
+            ToCluster::Survey { .. } | ToCluster::Order { .. } => unreachable!("the control thread asks for it"),
         }
     }
 
@@ -366,12 +447,14 @@ impl Core {
             self.canary_at = now.saturating_add(CLUSTER_CANARY_MS);
             self.send_canary();
             self.resync_failed();
+            self.read_revocations();
         }
         if self.reachable && self.hello_at <= now {
             self.publish_hello(false);
         }
         self.peers.forget_silent(now);
         self.presence_goes_on();
+        self.surveys_go_on();
         self.presence_answers.forget_old(now);
         self.stop_lingering();
     }
@@ -450,6 +533,9 @@ impl Core {
         if !self.presence.is_idle() {
             return Some("who is in a room is not answered".to_owned());
         }
+        if !self.surveys.is_idle() || self.pages > 0 {
+            return Some("a request is not answered".to_owned());
+        }
         if !self.subscribe.is_empty() || !self.unsubscribe.is_empty() || !self.mail.is_empty() {
             return Some("something is not handed out".to_owned());
         }
@@ -515,8 +601,17 @@ impl Core {
             true => {
                 self.publish_hello(true);
                 self.resync_all();
+                // What was revoked while it was out of reach was not heard.
+                self.revocations = match self.revocations {
+                    Revocations::Unread | Revocations::Read => Revocations::Unread,
+                    Revocations::Reading => Revocations::Reading,
+                };
+                self.read_revocations();
             }
-            false => self.refuse_pending(),
+            false => {
+                self.refuse_pending();
+                self.give_up_surveys();
+            }
         }
     }
 
@@ -562,6 +657,7 @@ impl Core {
             Record::Hello { node, key, asks } => self.heard_hello(run, node, key, asks),
             Record::Present(present) => self.presence_answered(run, &present),
             Record::PresentMore { number } => self.publish_next_piece(run, number),
+            Record::Found { number, reactors, body } => self.found_elsewhere(run, number, reactors, body),
             Record::Direct { to, payload } => {
                 self.counts.received += 1;
                 let frame = self.text_frame(payload);
@@ -574,7 +670,9 @@ impl Core {
             | Record::Notice(_)
             | Record::Presence { .. }
             | Record::Disconnect { .. }
-            | Record::Kick { .. } => self.counts.unreadable += 1,
+            | Record::Kick { .. }
+            | Record::Revoke { .. }
+            | Record::Survey { .. } => self.counts.unreadable += 1,
         }
     }
 }
@@ -584,14 +682,22 @@ impl Core {
 enum Expect {
     /// Nobody.
     Nothing,
-    /// Those who ask who is in a room, by their questions.
-    Presence(Vec<u64>),
+    /// Those who wait for how many nodes have got it.
+    Heard(Vec<Heard>),
     /// The publishers, in the order of the entries, and the topic's channel.
     Append(Arc<str>, Vec<(ReplyTo, Option<Box<str>>)>),
     /// The follower of a feed.
     Follow(FeedId),
     /// A home that wants older messages than it has: the number of its load.
     Load(FeedId, u64),
+    /// A request that reads a history.
+    Page(PageRead),
+    /// A request that has a history forgotten, and the topic's channel.
+    Purge(RequestId, Arc<str>),
+    /// A request that revokes a user's tokens.
+    Revoke { request: RequestId, user: Box<str>, unix_s: u64 },
+    /// This node, which reads whose tokens are revoked.
+    Revocations,
 }
 
 /// A feed by its slot, and which of those that had it.

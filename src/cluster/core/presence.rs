@@ -25,6 +25,7 @@ use siphasher::sip::SipHasher13;
 use super::super::record::{self, Present, Record};
 use super::Core;
 use super::fences::Ticket;
+use super::publish::Heard;
 use crate::ids::{ReactorId, ReplyTo};
 use crate::limits::{
     CLUSTER_ASKER_BYTES, CLUSTER_ASKERS_BYTES_MAX, CLUSTER_CENSUS_BYTES_MAX, CLUSTER_PRESENCE_BYTES_PER_MS,
@@ -214,7 +215,8 @@ impl Core {
         let names = if asking.census.names().len() == PRESENCE_USERS_MAX { 0 } else { PRESENCE_USERS_MAX as u16 };
         let Some(topic) = self.presence.rooms.get(&room).map(|room| room.topic.clone()) else { return };
         let channel = self.names.topic(topic.borrow());
-        self.publish(&channel, &Record::Presence { number, key: key.0, names });
+        let question = Record::Presence { number, key: key.0, names };
+        self.publish_heard(&channel, &question, Some(Heard::Presence(number)));
     }
 
     /// Redis has given the question to so many nodes, or to none.

@@ -8,11 +8,22 @@ use super::fences::Stored;
 use super::{Command, Core, Expect, NewEntry, Output, Reply};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, split_frame};
-use crate::ids::ReplyTo;
+use crate::ids::{ReplyTo, RequestId};
 use crate::limits::{CLUSTER_BATCH_BYTES_MAX, CLUSTER_UNANSWERED_BYTES_MAX};
 use crate::router::cluster::Append;
 use crate::router::{HistoryPolicy, Mail, StreamPosition, TopicRef};
 use crate::time::Millis;
+
+/// Who waits for how many nodes have got a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Those who ask who is in a room, by their question.
+    Presence(u64),
+    /// Requests that ask all nodes, by their survey.
+    Survey(u64),
+    /// A request that gives an order.
+    Order(RequestId),
+}
 
 /// What one round has for one channel.
 #[derive(Debug)]
@@ -25,7 +36,7 @@ pub(super) struct Envelope {
 pub(super) enum Body {
     Records {
         payload: Vec<u8>,
-        questions: Vec<u64>,
+        heard: Vec<Heard>,
     },
     Entries {
         policy: HistoryPolicy,
@@ -60,8 +71,14 @@ struct Sent {
 impl Sent {
     fn is_awaited(&self) -> bool {
         self.expects.iter().any(|expect| match expect {
-            Expect::Nothing => false,
-            Expect::Presence(_) | Expect::Append(..) | Expect::Follow(_) | Expect::Load(..) => true,
+            Expect::Nothing | Expect::Revocations => false,
+            Expect::Heard(_)
+            | Expect::Append(..)
+            | Expect::Follow(_)
+            | Expect::Load(..)
+            | Expect::Page(_)
+            | Expect::Purge(..)
+            | Expect::Revoke { .. } => true,
         })
     }
 }
@@ -149,7 +166,8 @@ impl Command {
             + match self {
                 Command::Publish { payload, .. } => payload.len(),
                 Command::Append { entries, .. } => entries.iter().map(|entry| entry.entry.len() + 64).sum(),
-                Command::Read { .. } => 0,
+                Command::Revoke { user, .. } => user.len(),
+                Command::Read { .. } | Command::Purge { .. } | Command::Revocations { .. } => 0,
             }
     }
 }
@@ -192,21 +210,22 @@ impl Core {
 
     /// Puts a record on its way to a channel.
     pub(super) fn publish(&mut self, channel: &Arc<str>, record: &Record<'_>) {
-        let question = match record {
-            Record::Presence { number, .. } => Some(*number),
-            _ => None,
-        };
+        self.publish_heard(channel, record, None);
+    }
+
+    /// The same; `heard` is told how many nodes have got it.
+    pub(super) fn publish_heard(&mut self, channel: &Arc<str>, record: &Record<'_>, heard: Option<Heard>) {
         let open = self.envelopes_by_channel.get(channel).copied();
         let at = match open.map(|at| (at, &self.envelopes[at].body)) {
             Some((at, Body::Records { payload, .. })) if payload.len() < CLUSTER_BATCH_BYTES_MAX => at,
             _ => {
                 let payload = record::begin(self.me.run);
-                self.begin(channel.clone(), Body::Records { payload, questions: Vec::new() })
+                self.begin(channel.clone(), Body::Records { payload, heard: Vec::new() })
             }
         };
-        if let Body::Records { payload, questions } = &mut self.envelopes[at].body {
+        if let Body::Records { payload, heard: all } = &mut self.envelopes[at].body {
             record.write(payload);
-            questions.extend(question);
+            all.extend(heard);
         }
     }
 
@@ -225,8 +244,8 @@ impl Core {
         self.envelopes_by_channel.clear();
         for Envelope { channel, body } in std::mem::take(&mut self.envelopes) {
             match body {
-                Body::Records { payload, questions } => {
-                    let expect = if questions.is_empty() { Expect::Nothing } else { Expect::Presence(questions) };
+                Body::Records { payload, heard } => {
+                    let expect = if heard.is_empty() { Expect::Nothing } else { Expect::Heard(heard) };
                     self.pending.push(Command::Publish { channel, payload }, expect);
                 }
                 Body::Entries { policy, entries, publishers, .. } => {
@@ -266,9 +285,15 @@ impl Core {
     fn settle(&mut self, expect: Expect, reply: Reply) {
         match (expect, reply) {
             (Expect::Nothing, _) => {}
-            (Expect::Presence(questions), reply) => {
+            (Expect::Heard(all), reply) => {
                 let nodes = if let Reply::Published(nodes) = reply { Some(nodes) } else { None };
-                questions.into_iter().for_each(|number| self.presence_asked(number, nodes));
+                for heard in all {
+                    match heard {
+                        Heard::Presence(number) => self.presence_asked(number, nodes),
+                        Heard::Survey(number) => self.survey_heard(number, nodes),
+                        Heard::Order(request) => self.order_heard(request, nodes),
+                    }
+                }
             }
             (Expect::Append(channel, publishers), Reply::Appended { epoch, offsets })
                 if offsets.len() == publishers.len() =>
@@ -287,6 +312,10 @@ impl Core {
             }
             (Expect::Follow(feed), reply) => self.feed_read(feed, reply),
             (Expect::Load(feed, number), reply) => self.loaded(feed, number, reply),
+            (Expect::Page(page), reply) => self.page_read(&page, reply),
+            (Expect::Purge(request, channel), reply) => self.purged(request, &channel, &reply),
+            (Expect::Revoke { request, user, unix_s }, reply) => self.revoke_stored(request, &user, unix_s, &reply),
+            (Expect::Revocations, reply) => self.revocations_read(reply),
         }
     }
 

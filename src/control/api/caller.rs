@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 
 use super::{Api, ApiError};
 use crate::auth::ApiGrant;
-use crate::config::Verb;
+use crate::config::{Pattern, Verb};
 use crate::control::access::bearer;
 
 /// A program that has shown a key of this server.
@@ -42,6 +42,11 @@ impl Caller {
             true => Ok(()),
             false => Err(ApiError::forbidden("this key is not good for this room: see its rooms in [[api.key]]")),
         }
+    }
+
+    /// The rooms that the key is good for.
+    pub(in crate::control) fn rooms(&self) -> &[Pattern] {
+        &self.0.rooms
     }
 
     /// Whether the room is one of those that the key is good for.

@@ -150,6 +150,11 @@ impl ApiError {
         ApiError::wire(ErrorCode::Unavailable, message)
     }
 
+    /// It cannot be done now, for another reason.
+    pub(super) fn unavailable_because(message: &'static str) -> ApiError {
+        ApiError::wire(ErrorCode::Unavailable, message)
+    }
+
     /// What it says, for people and programs.
     pub(super) fn into_detail(self) -> ErrorDetail {
         ErrorDetail { code: self.code.as_str(), message: self.message }

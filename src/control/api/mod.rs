@@ -17,6 +17,9 @@ mod error;
 mod node;
 mod openapi;
 mod publish;
+mod query;
+mod rooms;
+mod users;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -124,6 +127,13 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(publish::broadcast))
         .routes(routes!(batch::batch))
         .routes(routes!(node::node))
+        .routes(routes!(rooms::rooms))
+        .routes(routes!(rooms::presence))
+        .routes(routes!(rooms::history, rooms::forget_history))
+        .routes(routes!(rooms::items))
+        .routes(routes!(rooms::kick))
+        .routes(routes!(users::user))
+        .routes(routes!(users::disconnect))
         .routes(routes!(openapi::openapi))
 }
 
