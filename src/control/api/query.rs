@@ -1,5 +1,7 @@
 //! What paths and queries of requests say.
 
+use std::time::Duration;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::Uri;
@@ -7,11 +9,14 @@ use axum::http::request::Parts;
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 
 use super::error::Code;
 use super::{Api, ApiError};
-use crate::limits::USER_ID_BYTES_MAX;
+use crate::control::Busy;
+use crate::limits::{API_ANSWER_MS_MAX, USER_ID_BYTES_MAX};
 use crate::protocol::ErrorCode;
+use crate::router::Reply;
 
 /// The parameters of a query.
 ///
@@ -21,6 +26,18 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     match Query::try_from_uri(uri) {
         Ok(Query(params)) => Ok(params),
         Err(rejection) => Err(ApiError::new(Code::BadOptions, rejection.body_text())),
+    }
+}
+
+/// The reply to what is asked of the reactors.
+///
+/// # Errors
+/// `rate_limited` where too much is under way; `unavailable` where Redis does not answer, or nobody does in time.
+pub(super) async fn reply_of(asked: Result<oneshot::Receiver<Reply>, Busy>) -> Result<Reply, ApiError> {
+    let asked = asked.map_err(|Busy| ApiError::busy())?;
+    match tokio::time::timeout(Duration::from_millis(API_ANSWER_MS_MAX), asked).await {
+        Ok(Ok(Reply::Unavailable)) | Ok(Err(_)) | Err(_) => Err(ApiError::unavailable()),
+        Ok(Ok(reply)) => Ok(reply),
     }
 }
 

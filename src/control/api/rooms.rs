@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::error::{Code, HEADERS, json_response};
-use super::query::{Limit, RoomName, RoomUser, cursor_of, query, text_of_cursor};
+use super::query::{Limit, RoomName, RoomUser, cursor_of, query, reply_of, text_of_cursor};
 use super::users::Nodes;
 use super::{Api, ApiError, Caller};
 use crate::config::{Pattern, Verb};
@@ -157,8 +157,9 @@ pub(super) async fn rooms(State(api): State<Api>, caller: Caller, uri: Uri) -> R
     let mut rooms = Vec::new();
     for _ in 0..API_SURVEYS_MAX {
         let query = RoomsQuery { after: after.take().unwrap_or_default().into(), filter: filter.clone() };
-        let found = api.requests.survey(&Survey::Rooms(query)).map_err(|_| ApiError::busy())?;
-        let Ok(Reply::Found(found)) = found.await else { return Err(ApiError::unavailable()) };
+        let Reply::Found(found) = reply_of(api.requests.survey(&Survey::Rooms(query))).await? else {
+            return Err(ApiError::unavailable());
+        };
         after = put_together(&mut rooms, &found);
         if after.is_none() || rooms.len() >= limit {
             break;
@@ -218,8 +219,8 @@ pub(super) async fn presence(
     let PresenceParams { after, limit } = query(&uri)?;
     let limit = Limit { default: PRESENCE_USERS_MAX, max: PRESENCE_USERS_MAX }.of(limit)?;
     let after = after.as_deref().map(text_of_cursor).transpose()?;
-    let asked = api.requests.ask(Question::Presence { room: room.clone() }).map_err(|_| ApiError::busy())?;
-    let Ok(Reply::Message(message)) = asked.await else { return Err(ApiError::unavailable()) };
+    let asked = api.requests.ask(Question::Presence { room: room.clone() });
+    let Reply::Message(message) = reply_of(asked).await? else { return Err(ApiError::unavailable()) };
     let OnTheWire { count, mut users, truncated, approximate } =
         serde_json::from_slice(&message).map_err(|_| ApiError::unavailable())?;
     users.sort_unstable();
@@ -267,8 +268,8 @@ pub(super) async fn history(
         (Some(after), None) => PageRange::After(after),
         (None, before) => PageRange::Before(before),
     };
-    let asked = api.requests.read_history(&room, range, limit).map_err(|_| ApiError::busy())?;
-    let Ok(Reply::History(page)) = asked.await else { return Err(ApiError::unavailable()) };
+    let asked = api.requests.read_history(&room, range, limit);
+    let Reply::History(page) = reply_of(asked).await? else { return Err(ApiError::unavailable()) };
     let (epoch, offset) = page.position.as_ref().map_or((None, 0), |at| (Some(&*at.epoch), at.offset));
     let messages = serde_json::from_slice(&page.messages).map_err(|_| ApiError::unavailable())?;
     let page = History { room_id: &room, epoch, offset, messages, next: page.next };
@@ -306,11 +307,8 @@ pub(super) async fn forget_history(
     RoomName { room }: RoomName,
 ) -> Result<Response, ApiError> {
     check_room(&api, &caller, Verb::Kick, &room)?;
-    let asked = api.requests.purge(&room).map_err(|_| ApiError::busy())?;
-    match asked.await {
-        Ok(Reply::Heard(_)) => Ok((HEADERS, "{}").into_response()),
-        _ => Err(ApiError::unavailable()),
-    }
+    reply_of(api.requests.purge(&room)).await?;
+    Ok((HEADERS, "{}").into_response())
 }
 
 /// Removes a user from a room, on all nodes: each connection gets `left`, and may join again. Needs the verb `kick` and the

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::error::json_response;
-use super::query::{UserName, query};
+use super::query::{UserName, query, reply_of};
 use super::{Api, ApiError, Caller};
 use crate::config::Verb;
 use crate::control::Busy;
@@ -58,8 +58,8 @@ pub(super) struct Nodes {
 impl Nodes {
     /// The answer to an order that is given.
     pub(super) async fn heard(asked: Result<oneshot::Receiver<Reply>, Busy>) -> Result<Response, ApiError> {
-        match asked.map_err(|_| ApiError::busy())?.await {
-            Ok(Reply::Heard(nodes)) => Ok(Nodes::response(nodes)),
+        match reply_of(asked).await? {
+            Reply::Heard(nodes) => Ok(Nodes::response(nodes)),
             _ => Err(ApiError::unavailable()),
         }
     }
@@ -83,8 +83,8 @@ pub(super) async fn user(
     UserName { user }: UserName,
 ) -> Result<Response, ApiError> {
     caller.needs_all_rooms(Verb::Read)?;
-    let asked = api.requests.survey(&Survey::Connections { user: user.into() }).map_err(|_| ApiError::busy())?;
-    let Ok(Reply::Found(found)) = asked.await else { return Err(ApiError::unavailable()) };
+    let asked = api.requests.survey(&Survey::Connections { user: user.into() });
+    let Reply::Found(found) = reply_of(asked).await? else { return Err(ApiError::unavailable()) };
     let mut answer = Connections { connections: Vec::new(), truncated: false };
     for node in found.iter() {
         let Found::Connections(found) = &node.found else { continue };
@@ -133,11 +133,8 @@ pub(super) async fn disconnect(
     if let Some(revocations) = revocations {
         revocations.revoke(&user, now_s).map_err(|_| full())?;
     }
-    let asked = api.requests.survey(&Survey::Disconnect { user: user.into() }).map_err(|_| ApiError::busy())?;
-    match asked.await {
-        Ok(Reply::Found(_)) => Ok(Nodes::response(1)),
-        _ => Err(ApiError::unavailable()),
-    }
+    reply_of(api.requests.survey(&Survey::Disconnect { user: user.into() })).await?;
+    Ok(Nodes::response(1))
 }
 
 fn full() -> ApiError {
