@@ -57,8 +57,21 @@ impl Limit {
         match limit {
             None => Ok(self.default),
             Some(0) => Err(ApiError::new(Code::BadOptions, "limit is a number from 1 on")),
-            Some(limit) => Ok(usize::try_from(limit).map_or(self.max, |limit| limit.min(self.max))),
+            Some(limit) => {
+                check_number(limit).map(|()| usize::try_from(limit).map_or(self.max, |limit| limit.min(self.max)))
+            }
         }
+    }
+}
+
+/// Numbers have 63 bits, as the document says of them.
+///
+/// # Errors
+/// `bad_options`.
+pub(super) fn check_number(number: u64) -> Result<(), ApiError> {
+    match i64::try_from(number) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ApiError::new(Code::BadOptions, "a number is larger than any that means something here")),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::error::{Code, HEADERS, json_response};
-use super::query::{Limit, RoomName, RoomUser, cursor_of, query, reply_of, text_of_cursor};
+use super::query::{Limit, RoomName, RoomUser, check_number, cursor_of, query, reply_of, text_of_cursor};
 use super::users::Nodes;
 use super::{Api, ApiError, Caller};
 use crate::config::{Pattern, Verb};
@@ -129,7 +129,6 @@ struct History<'a> {
 #[into_params(parameter_in = Query)]
 pub(super) struct KickParams {
     /// Told to the user: at most 1,024 bytes.
-    #[param(max_length = 1_024)]
     reason: Option<String>,
 }
 
@@ -261,6 +260,7 @@ pub(super) async fn history(
     check_room(&api, &caller, Verb::Read, &room)?;
     let HistoryParams { after, before, limit } = query(&uri)?;
     let limit = Limit { default: HISTORY_PAGE_MAX, max: HISTORY_PAGE_MAX }.of(limit)?;
+    [after, before].into_iter().flatten().try_for_each(check_number)?;
     let range = match (after, before) {
         (Some(_), Some(_)) => {
             return Err(ApiError::new(Code::BadOptions, "after and before go in two directions: say one of them"));
