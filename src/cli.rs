@@ -1,15 +1,17 @@
 //! The command line: `serve`, `config`, `check`, `bench`, `doctor`; `pub`, `sub`, `presence` (`clients`); and
-//! `disconnect`, `kick` (`orders`).
+//! `disconnect`, `kick` (`orders`); `token`; `webhook`.
 //!
 //! Owns the flags (made from the table of settings), the help texts, the exit codes and what is printed where. What
 //! was asked for goes to stdout; what went wrong goes to stderr, one line each. Never decides what a value means:
 //! that is `config`'s.
 //!
-//! Imports `auth`, `bench`, `client`, `cluster`, `config`, `doctor`, `limits` and `server`.
+//! Imports `auth`, `bench`, `client`, `cluster`, `config`, `doctor`, `limits`, `server` and
+//! `webhook`.
 
 mod clients;
 mod orders;
 mod token;
+mod webhook;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -40,7 +42,7 @@ const CONFIG: &str = "config";
 const CHECK: &str = "check";
 const BENCH: &str = "bench";
 const DOCTOR: &str = "doctor";
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     SERVE,
     CONFIG,
     CHECK,
@@ -52,6 +54,7 @@ const COMMANDS: [&str; 11] = [
     orders::DISCONNECT,
     orders::KICK,
     token::TOKEN,
+    webhook::WEBHOOK,
 ];
 
 /// Id of the flag that asks for JSON.
@@ -96,6 +99,7 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
         },
         Some((BENCH, matches)) => measure(matches, &env, out, err),
         Some((name @ (orders::DISCONNECT | orders::KICK), matches)) => orders::run(name, matches, env, out, err),
+        Some((webhook::WEBHOOK, matches)) => webhook::run(matches, out, err),
         Some((token::TOKEN, matches)) => token::run(matches, env, out, err),
         Some((name, matches)) => clients::run(name, matches, &env, out, err),
         None => refuse(err, no_command()),
@@ -223,6 +227,7 @@ fn command() -> Command {
         .subcommands(clients::commands())
         .subcommands(orders::commands())
         .subcommand(token::command())
+        .subcommand(webhook::command())
 }
 
 fn file() -> Arg {
@@ -277,7 +282,7 @@ fn flag(setting: &'static Setting) -> Arg {
         | Kind::Mode
         | Kind::Address
         | Kind::Pattern
-        | Kind::Secret
+        | Kind::Secret { .. }
         | Kind::HttpUrl
         | Kind::RedisUrl => arg.allow_hyphen_values(true),
     }

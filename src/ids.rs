@@ -23,6 +23,8 @@ pub enum PeerId {
     Cluster,
     /// The control thread: it asks on behalf of HTTP requests.
     Control,
+    /// The webhooks' thread, where a webhook is configured.
+    Webhooks,
 }
 
 impl PeerId {

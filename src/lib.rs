@@ -5,14 +5,15 @@
 //!
 //! ```text
 //! main        → cli
-//! cli         → bench, client, cluster, config, doctor, server, auth, limits
+//! cli         → bench, client, cluster, config, doctor, server, webhook, auth, limits
 //! bench       → auth, client, config, frame, niceness
 //! client      → config
-//! server      → backend, cluster, config, control, doctor, reactor, auth, tls, router, conn, compress, metrics, ids, current,
-//!               descriptors, cgroup, niceness, limits
+//! server      → webhook, backend, cluster, config, control, doctor, reactor, auth, tls, router, conn, compress, metrics,
+//!               ids, current, descriptors, cgroup, niceness, limits
 //! doctor      → config, cgroup, descriptors
 //! control     → auth, tls, config, loopback, reactor, router, conn, protocol, metrics, ids, time, current,
 //!               network, limits
+//! webhook     → backend, cluster, config, reactor, router, metrics, ids, current, time, limits
 //! backend     → config, reactor, auth, metrics, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
 //! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, network, limits
@@ -40,7 +41,8 @@
 //! What is sans-IO mentions no descriptor, clock, thread or die:
 //!
 //! ```text
-//! cluster/core, cluster/follower, cluster/names, cluster/record, doctor/checks, auth, tls, router, conn, compress, protocol,
+//! webhook/event, webhook/ledger, webhook/queue, webhook/registry, webhook/signature, cluster/core, cluster/follower,
+//! cluster/names, cluster/record, cluster/tell, doctor/checks, auth, tls, router, conn, compress, protocol,
 //! frame, ids, time, growth, loopback, descriptors, cgroup, network
 //! ```
 //!
@@ -76,3 +78,4 @@ pub mod router;
 pub mod server;
 pub mod time;
 pub mod tls;
+pub mod webhook;

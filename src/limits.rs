@@ -596,6 +596,88 @@ pub const LOG_REPEAT_MS: u64 = 1_000;
 /// How long the end of the process waits for its last log lines to be written, in milliseconds; then they are lost.
 pub const LOG_FLUSH_MS_MAX: u64 = 500;
 
+/// How long a webhook's edge waits to be undone, in milliseconds; after a close with 1001 the hint of that is added.
+pub const WEBHOOK_HOLD_MS: u64 = 3_000;
+
+/// How long rooms and users that an earlier run of a node alone has told of may take to come back, in milliseconds: with
+/// 80,000 clients the reconnect hints and the hold.
+pub const WEBHOOK_RETURN_MS: u64 = 20_000;
+
+/// Events in one request to a webhook's receiver; the rest in the next.
+pub const WEBHOOK_BATCH_EVENTS_MAX: usize = 256;
+
+/// How long a batch of a webhook is tried again, in milliseconds from its first attempt; then it is given up.
+pub const WEBHOOK_GIVE_UP_MS: u64 = 5 * 60 * 1_000;
+
+/// Before a batch is tried for the second time, in milliseconds; doubled with each further time.
+pub const WEBHOOK_PAUSE_MS_MIN: u64 = 1_000;
+
+/// Before a batch is tried again, in milliseconds, at most.
+pub const WEBHOOK_PAUSE_MS_MAX: u64 = 30_000;
+
+/// Attempts of a batch that fail before it may be split.
+pub const WEBHOOK_SPLIT_AFTER: u32 = 3;
+
+/// Attempts that fail one after the other before new batches begin at a slower pace.
+pub const WEBHOOK_DOWN_AFTER: u32 = 4;
+
+/// Between two new batches then, in milliseconds.
+pub const WEBHOOK_DOWN_PACE_MS: u64 = 250;
+
+/// Bytes of a receiver's answer that are read; the attempt fails where there are more.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes up to which a node alone does not tidy up its journal of webhooks; beyond it where four times what counts is there.
+pub const WEBHOOK_JOURNAL_BYTES_SPARED: usize = 1 << 20;
+
+/// Webhooks of a configuration. One more is refused.
+pub const WEBHOOKS_MAX: usize = 16;
+
+/// Between two warnings that a webhook's receiver does not take events, in milliseconds.
+pub const WEBHOOK_WARNING_MS: u64 = 10_000;
+
+/// Time a node that goes away has to deliver the events that it has, in milliseconds.
+pub const WEBHOOK_FINISH_MS_MAX: u64 = 2_000;
+
+/// How long a node, and the one that delivers webhooks for the cluster, are believed without a word, in milliseconds; then
+/// what a node had is vacant, and another node delivers.
+pub const WEBHOOK_LEASE_MS: u64 = 10_000;
+
+/// Between two calls of a node that has nothing to say, in milliseconds.
+pub const WEBHOOK_CALL_MS: u64 = 1_000;
+
+/// The same of the node that delivers.
+pub const WEBHOOK_TELLER_CALL_MS: u64 = 250;
+
+/// How long changes are gathered for one call, in milliseconds.
+pub const WEBHOOK_GATHER_MS: u64 = 50;
+
+/// Changes, and finished events, in one call; the rest in the next.
+pub const WEBHOOK_CALL_CHANGES_MAX: usize = 500;
+
+/// Events that one call brings; the rest with the next.
+pub const WEBHOOK_CALL_EVENTS_MAX: usize = 1_000;
+
+/// How long the edges of a dead node wait to be undone, in milliseconds: its clients come back elsewhere.
+pub const WEBHOOK_SWEEP_HOLD_MS: u64 = 4_000;
+
+/// How long a node must have reached Redis without a break before it takes others for dead, in milliseconds: they may be
+/// on their way back, too.
+pub const WEBHOOK_SWEEP_AFTER_MS: u64 = 5_000;
+
+/// How long a difference waits that shows when Redis comes back empty, in milliseconds: nodes are still saying who is here.
+pub const WEBHOOK_LOST_HOLD_MS: u64 = 10_000;
+
+/// How long a new node knows its Redis before it would deliver, in milliseconds: where Redis has just come back empty, the
+/// node that delivered before comes first.
+pub const WEBHOOK_FRESH_VOLUNTEER_MS: u64 = 2_500;
+
+/// The same of a node that knew the Redis before it came back empty.
+pub const WEBHOOK_LOST_VOLUNTEER_MS: u64 = 10_000;
+
+/// A node's earlier registrations in Redis that it keeps alive until all is said anew; of more the oldest ends by its lease.
+pub const WEBHOOK_REGISTRATIONS_MAX: usize = 4;
+
 /// Bytes the hot part of a connection may take.
 pub const CONNECTION_BYTES_MAX: usize = 128;
 
@@ -611,3 +693,6 @@ const _: () =
     assert!(CLUSTER_PRESENT_BYTES < CLUSTER_PRESENT_OWED_BYTES_MAX && PRESENCE_USERS_MAX < PRESENCE_EXACT_MAX);
 const _: () = assert!(REACTORS_MAX <= u16::MAX as usize);
 const _: () = assert!(RATE_STRIKES_MAX < (u16::MAX - CONTROL_FRAMES_PER_SECOND_MAX) as u32);
+const _: () = assert!(WEBHOOK_FRESH_VOLUNTEER_MS < WEBHOOK_HOLD_MS, "the first events are not late");
+const _: () = assert!(WEBHOOK_LEASE_MS + WEBHOOK_CALL_MS + WEBHOOK_SWEEP_HOLD_MS + WEBHOOK_CALL_MS < 20_000);
+const _: () = assert!(CLUSTER_RETRY_MS_MAX + CLUSTER_CONNECT_MS_MAX < WEBHOOK_SWEEP_AFTER_MS);

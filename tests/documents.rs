@@ -31,6 +31,15 @@ fn the_backend_document_shows_the_example_as_it_is() {
 }
 
 #[test]
+fn the_webhooks_document_shows_the_examples_as_they_are() {
+    let document = read("docs/webhooks.md");
+    for (language, path) in [("python", "examples/webhook_receiver.py"), ("js", "examples/webhook_receiver.mjs")] {
+        let block = format!("\n```{language}\n{}```\n", read(path));
+        assert!(document.contains(&block), "docs/webhooks.md shows another text than {path}");
+    }
+}
+
+#[test]
 fn the_wire_document_lists_every_error_code_and_no_other() {
     let listed: BTreeSet<String> = first_cells(section(&read("docs/wire.md"), "## Errors"))
         .into_iter()

@@ -61,14 +61,16 @@ impl Authorities {
 
 /// What a service has answered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Bytes,
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body, within its bound.
+    pub body: Bytes,
 }
 
 /// Why there is no answer. Holds nothing of it, nor of the request.
 #[derive(Debug)]
-pub(super) enum RequestError {
+pub enum RequestError {
     /// The time is over.
     Late,
     /// It is longer than the bound.
@@ -80,7 +82,7 @@ pub(super) enum RequestError {
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RequestError::Late => f.write_str("it did not answer within auth.url_timeout"),
+            RequestError::Late => f.write_str("it did not answer in time"),
             RequestError::TooLong => f.write_str("its answer is too long"),
             RequestError::Broken(error) => {
                 write!(f, "{error}")?;
@@ -97,14 +99,14 @@ impl fmt::Display for RequestError {
 
 /// Clones share their connections.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     timeout: Duration,
 }
 
 impl Client {
     /// Keeps so many connections to a host.
-    pub(super) fn new(authorities: Authorities, connections_max: usize, timeout: Duration) -> Client {
+    pub fn new(authorities: Authorities, connections_max: usize, timeout: Duration) -> Client {
         let provider = rustls::crypto::ring::default_provider();
         let tls = rustls::ClientConfig::builder_with_provider(provider.into())
             .with_safe_default_protocol_versions()
@@ -127,12 +129,15 @@ impl Client {
     }
 
     /// How long an answer may take.
-    pub(super) fn timeout(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// Sends a request and reads its answer, of which the body has so many bytes at most.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>, bytes_max: usize) -> Result<Answer, RequestError> {
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn send(&self, request: Request<Full<Bytes>>, bytes_max: usize) -> Result<Answer, RequestError> {
         let answered = async {
             let response = self.http.request(request).await.map_err(|error| RequestError::Broken(error.into()))?;
             let status = response.status().as_u16();
@@ -147,6 +152,6 @@ impl Client {
 }
 
 /// A URL for a log line: what stands behind the host may be a secret.
-pub(super) fn place(url: &Uri) -> String {
+pub fn place(url: &Uri) -> String {
     format!("{}://{}", url.scheme_str().unwrap_or_default(), url.authority().map_or("", |authority| authority.as_str()))
 }

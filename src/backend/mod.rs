@@ -11,7 +11,7 @@
 //!   reactors ─ want_keys ─► one loop: due? ─► GET ─► keyring ─► mailboxes
 //! ```
 //!
-//! May import `config`, `reactor`, `auth`, `metrics`, `limits`.
+//! Webhooks have the same client. May import `config`, `reactor`, `auth`, `metrics`, `limits`.
 
 mod asking;
 mod cache;
@@ -26,8 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use asking::Asking;
-pub use client::Authorities;
-use client::Client;
+pub use client::{Answer, Authorities, Client, RequestError, place};
 use futures_util::future::join;
 use keys::KeySource;
 use places::{Place, Places};

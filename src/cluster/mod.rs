@@ -7,7 +7,8 @@
 //!
 //! [`core`] decides everything and sees no socket; `thread` has the clock, `connections` what there is of Redis, be it one
 //! server or many. What the nodes say to each other is in [`record`], how a history is followed in [`follower`], what
-//! things are called in Redis in [`names`].
+//! things are called in Redis in [`names`]. What nodes have between them of webhooks goes over a connection of its own:
+//! [`Telling`].
 //! May import `config` (where Redis is), `reactor` (its mailbox), `router` and the layers below.
 
 mod connections;
@@ -18,7 +19,10 @@ mod order;
 pub mod record;
 mod redis;
 mod survey_record;
+pub mod tell;
+mod telling;
 mod thread;
 
 pub use order::{Order, OrderError, give};
+pub use telling::{TellAddress, TellError, Telling};
 pub use thread::{ClusterSettings, ClusterWaker, spawn};

@@ -1,8 +1,9 @@
-//! Commands as Redis takes them, and its answers. The scripts are `append.lua` and `read.lua` beside this file.
+//! Commands as Redis takes them, and its answers. The scripts are `append.lua`, `read.lua` and `tell.lua` beside this file.
 
 use redis::{Pipeline, Script, Value};
 
 use super::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
+use super::tell::{Tell, Told};
 use crate::limits::{
     CLUSTER_EPOCH_MS, CLUSTER_READ_BYTES_MAX, CLUSTER_READ_MAX, CLUSTER_REVOCATIONS_SCAN, PUBLISH_KEY_MS_MAX,
 };
@@ -30,6 +31,7 @@ pub(super) struct Scripts {
     append: Script,
     read: Script,
     purge: Script,
+    tell: Script,
     run: String,
     /// The command to publish with.
     publish: &'static str,
@@ -39,7 +41,9 @@ impl Scripts {
     /// What a connection has to load and ask for before anything else: [`Scripts::at`] takes the answers.
     pub(super) fn preparation(mode: Mode) -> Pipeline {
         let mut pipeline = redis::pipe();
-        for source in [include_str!("append.lua"), include_str!("read.lua"), include_str!("purge.lua")] {
+        for source in
+            [include_str!("append.lua"), include_str!("read.lua"), include_str!("purge.lua"), include_str!("tell.lua")]
+        {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         pipeline.cmd("INFO").arg("server");
@@ -74,6 +78,7 @@ impl Scripts {
             append: Script::new(include_str!("append.lua")),
             read: Script::new(include_str!("read.lua")),
             purge: Script::new(include_str!("purge.lua")),
+            tell: Script::new(include_str!("tell.lua")),
             run: run.to_owned(),
             publish: match mode {
                 Mode::Alone => "PUBLISH",
@@ -103,6 +108,7 @@ impl Scripts {
             Command::Revocations { key, cursor } => {
                 pipeline.cmd("ZSCAN").arg(&**key).arg(*cursor).arg("COUNT").arg(CLUSTER_REVOCATIONS_SCAN);
             }
+            Command::Tell(tell) => self.tell(pipeline, tell),
         }
     }
 
@@ -141,7 +147,29 @@ impl Scripts {
         command.arg(&self.run).arg(seed).arg(meta_ms(policy)).arg(which).arg(from).arg(to);
         command.arg(count).arg(CLUSTER_READ_BYTES_MAX);
     }
+
+    fn tell(&self, pipeline: &mut Pipeline, tell: &Tell) {
+        let base = &tell.base;
+        let switch = |on: bool| if on { "1" } else { "" };
+        let command = pipeline.cmd("EVALSHA").arg(self.tell.get_hash()).arg(TELL_KEYS.len());
+        for key in TELL_KEYS {
+            command.arg(format!("{base}:{key}"));
+        }
+        command.arg(format!("{base}:on:")).arg(&tell.registration).arg(switch(tell.is_first)).arg(tell.lease_ms);
+        command.arg(&tell.seed).arg(&tell.caller).arg(switch(tell.volunteers)).arg(tell.lease_ms).arg(tell.last);
+        command.arg(tell.events_wanted).arg(tell.events_max).arg(switch(tell.makes_events)).arg(switch(tell.sweeps));
+        command.arg(tell.sweep_hold_ms).arg(tell.told_cursor.as_deref().unwrap_or_default());
+        command.arg(switch(tell.earlier_are_over)).arg(tell.earlier.len()).arg(tell.finished.len());
+        command.arg(&tell.earlier).arg(&tell.finished);
+        for change in &tell.changes {
+            let (what, subject, amount) = change.parts();
+            command.arg(what).arg(subject).arg(amount);
+        }
+    }
 }
+
+/// What the script of webhooks keeps, in the order of its keys.
+const TELL_KEYS: [&str; 6] = ["state", "nodes", "counts", "told", "due", "events"];
 
 /// A field of what `INFO` says.
 fn field<'a>(answers: &'a [Value], name: &str) -> Option<&'a str> {
@@ -160,6 +188,7 @@ pub(super) fn channel(command: &Command) -> &str {
         Command::Publish { channel, .. } => channel,
         Command::Append { topic, .. } | Command::Read { topic, .. } | Command::Purge { topic, .. } => topic,
         Command::Revoke { key, .. } | Command::Revocations { key, .. } => key,
+        Command::Tell(tell) => &tell.base,
     }
 }
 
@@ -172,6 +201,7 @@ pub(super) fn reply(command: &Command, answer: Value) -> Reply {
         (Command::Purge { .. }, answer) => text(&answer).map(|epoch| Reply::Purged { epoch: epoch.into() }),
         (Command::Revoke { .. }, Value::Int(_)) => Some(Reply::Revoked),
         (Command::Revocations { .. }, Value::Array(answer)) => revocations(answer),
+        (Command::Tell(_), Value::Array(answer)) => told(&answer),
         (_, _) => None,
     };
     reply.unwrap_or(Reply::Failed)
@@ -204,6 +234,24 @@ fn revocations(answer: Vec<Value>) -> Option<Reply> {
     let Value::Array(entries) = entries else { return None };
     let pairs = entries.chunks_exact(2).map(|pair| Some((text(&pair[0])?.to_owned(), number(&pair[1])?)));
     Some(Reply::Revocations { cursor: number(&cursor)?, entries: pairs.collect::<Option<_>>()? })
+}
+
+fn told(answer: &[Value]) -> Option<Reply> {
+    let [registered, epoch, teller, become_teller, last, more, cursor, told, events] = answer else { return None };
+    let (Value::Array(told), Value::Array(events)) = (told, events) else { return None };
+    let owned = |value| text(value).map(str::to_owned);
+    let events = events.chunks_exact(2).map(|pair| Some((number(&pair[1])?, owned(&pair[0])?)));
+    Some(Reply::Told(Box::new(Told {
+        is_registered: number(registered)? == 1,
+        epoch: owned(epoch)?,
+        is_teller: number(teller)? == 1,
+        has_become_teller: number(become_teller)? == 1,
+        last: number(last)?,
+        has_more: number(more)? == 1,
+        told_cursor: owned(cursor)?,
+        told: told.iter().map(owned).collect::<Option<_>>()?,
+        events: events.collect::<Option<_>>()?,
+    })))
 }
 
 fn text(value: &Value) -> Option<&str> {

@@ -45,7 +45,7 @@ fn set_pair(list: &'static List, entry: &mut Values, pair: &str, source: &Source
             None => format!("{what}; it may have {}", names.join(", ")),
         });
     };
-    if setting.kind == Kind::Secret && matches!(source, Source::Flag(_)) {
+    if matches!(setting.kind, Kind::Secret { .. }) && matches!(source, Source::Flag(_)) {
         return Err(format!(
             "everybody on this machine can read a secret in a flag; give secret_file, or the secret in {} or the file",
             list.env()

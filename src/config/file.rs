@@ -209,7 +209,7 @@ fn read(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
             | Kind::Address
             | Kind::Paths
             | Kind::Pattern
-            | Kind::Secret
+            | Kind::Secret { .. }
             | Kind::HttpUrl
             | Kind::RedisUrl,
             DeValue::String(text),

@@ -39,9 +39,6 @@ pub struct Bounds {
     pub zero: bool,
 }
 
-/// Shortest secret, in bytes.
-const SECRET_BYTES_MIN: usize = 32;
-
 /// Longest secret, in bytes.
 const SECRET_BYTES_MAX: usize = 4096;
 
@@ -99,7 +96,10 @@ pub enum Kind {
     /// A list of names of header fields, which may be empty: a TOML array, or text with commas between them.
     Fields,
     /// A text that is shown to nobody; empty is none.
-    Secret,
+    Secret {
+        /// Shortest one, in bytes.
+        bytes_min: usize,
+    },
     /// Where a service of the team's own is asked.
     HttpUrl,
     /// Where Redis is.
@@ -218,13 +218,14 @@ impl Kind {
                 let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
                 self.fields(texts.map(str::parse).collect::<Result<_, _>>()?)
             }
-            Kind::Secret => match text.len() {
-                0 | SECRET_BYTES_MIN..=SECRET_BYTES_MAX => Ok(Value::Secret(Secret::new(text))),
+            Kind::Secret { bytes_min } => match text.len() {
+                0 => Ok(Value::Secret(Secret::new(text))),
+                fit if (bytes_min..=SECRET_BYTES_MAX).contains(&fit) => Ok(Value::Secret(Secret::new(text))),
                 more if more > SECRET_BYTES_MAX => {
                     Err(format!("the secret has {more} bytes; write at most {SECRET_BYTES_MAX}"))
                 }
                 few => Err(format!(
-                    "the secret has {few} bytes, few enough to be guessed; make one of at least {SECRET_BYTES_MIN} with \
+                    "the secret has {few} bytes, few enough to be guessed; make one of at least {bytes_min} with \
                      `openssl rand -base64 48`"
                 )),
             },
@@ -337,7 +338,7 @@ impl Kind {
                 format!("networks as 10.0.0.0/8 or unix with commas between them, at most {NETWORKS_MAX}")
             }
             Kind::Fields => format!("names with commas between them, at most {FIELDS_MAX}"),
-            Kind::Secret => format!("{SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes"),
+            Kind::Secret { bytes_min } => format!("{bytes_min} to {SECRET_BYTES_MAX} bytes"),
             Kind::HttpUrl => format!("{}, or empty", http_url::FORMS),
             Kind::RedisUrl => format!("{}, or empty", redis_url::FORMS),
         }
@@ -362,7 +363,7 @@ impl Kind {
             Kind::Patterns => "an array of patterns",
             Kind::Networks => "an array of networks",
             Kind::Fields => "an array of names",
-            Kind::Secret => "a text",
+            Kind::Secret { .. } => "a text",
             Kind::HttpUrl => "a URL",
             Kind::RedisUrl => "a URL",
         }
@@ -386,7 +387,7 @@ impl Kind {
             Kind::Patterns => "PATTERNS",
             Kind::Networks => "NETWORKS",
             Kind::Fields => "NAMES",
-            Kind::Secret => "SECRET",
+            Kind::Secret { .. } => "SECRET",
             Kind::HttpUrl => "URL",
             Kind::RedisUrl => "URL",
         }

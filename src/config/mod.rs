@@ -36,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod values;
+mod webhook;
 
 use std::time::Duration;
 
@@ -55,7 +56,9 @@ pub use source::{Source, SourceFile, Sources, read_at_most};
 pub use suggest::{nearest, nearest_flag};
 pub use table::{
     API_KEY, AUTH_KEY, ENV_API_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS, Setting,
+    WEBHOOK,
 };
+pub use webhook::{Webhook, Webhooks};
 
 use crate::network::Networks;
 use values::Values;
@@ -111,6 +114,10 @@ pub struct Config {
     pub redis: Redis,
     /// When the server is live.
     pub health: Health,
+    /// Who is told of rooms and users; at most [`crate::limits::WEBHOOKS_MAX`].
+    pub webhook: Vec<Webhook>,
+    /// What holds for all of those.
+    pub webhooks: Webhooks,
     /// The end of the server's life.
     pub drain: Drain,
     /// Options of the sockets.
@@ -355,6 +362,7 @@ impl Config {
         room::check_count(effective.entries(&ROOM), &mut problems);
         auth::check(&effective, &mut problems);
         api::check(&effective, &mut problems);
+        webhook::check(&effective, &mut problems);
         if problems.is_empty() {
             return Ok((Config::from_effective(&effective), effective));
         }
@@ -427,6 +435,8 @@ impl Config {
                 tls_ca: from.text("redis.tls_ca").to_owned(),
                 prefix: from.text("redis.prefix").to_owned(),
             },
+            webhook: effective.entries(&WEBHOOK).iter().map(Webhook::from_values).collect(),
+            webhooks: Webhooks::from_values(from),
             health: Health { stall_max: from.duration("health.stall_max") },
             drain: Drain { delay: from.duration("drain.delay"), timeout: from.duration("drain.timeout") },
             tcp: Tcp {

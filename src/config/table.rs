@@ -4,7 +4,7 @@
 
 use super::kind::{Bounds, Kind};
 use super::values::Values;
-use super::{api, auth, listener, room};
+use super::{api, auth, listener, room, webhook};
 use crate::limits::{API_BODIES_BYTES_MAX, REACTORS_MAX};
 
 const KIB: u64 = 1 << 10;
@@ -69,7 +69,7 @@ impl List {
 }
 
 /// All lists.
-pub static LISTS: [&List; 4] = [&ROOM, &AUTH_KEY, &LISTENER, &API_KEY];
+pub static LISTS: [&List; 5] = [&ROOM, &AUTH_KEY, &LISTENER, &API_KEY, &WEBHOOK];
 
 /// Rules for rooms.
 pub static ROOM: List = List {
@@ -130,8 +130,25 @@ pub static API_KEY: List = List {
     fault: api::fault,
 };
 
+/// Where events are sent.
+pub static WEBHOOK: List = List {
+    name: "webhook",
+    entry: "webhook",
+    placeholder: "WEBHOOK",
+    heading: "Keys of a webhook",
+    help: "A receiver of events, as url=https://app.example.com/fanfare,secret_file=/run/secrets/fanfare-webhook; the flag \
+           may be repeated, or give several with semicolons between them. Each gets all events that it names.",
+    rows: WEBHOOK_SETTINGS,
+    has_defaults: false,
+    example: "url=https://app.example.com/fanfare,secret_file=/run/secrets/fanfare-webhook",
+    fault: webhook::fault,
+};
+
 /// The pattern of a rule, which every rule has to say.
 pub(super) const ROOM_MATCH: &str = "room.match";
+
+/// Where a webhook's events go, which every one has to say.
+pub(super) const WEBHOOK_URL: &str = "webhook.url";
 
 /// The address of a listener, which every one has to say.
 pub(super) const LISTENER_ADDRESS: &str = "listener.address";
@@ -229,6 +246,12 @@ const PEM: Kind = Kind::Text { bytes_max: 16 * 1024 };
 const ALG: Kind = Kind::Choice(&["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]);
 
 const NAME: Kind = Kind::Text { bytes_max: 128 };
+
+/// What tokens and keys hang on.
+const SECRET: Kind = Kind::Secret { bytes_min: 32 };
+
+/// What both sides may have agreed on before.
+const WEBHOOK_SECRET: Kind = Kind::Secret { bytes_min: 1 };
 
 const CLIENT_CERTIFICATES: Kind = Kind::Choice(&["none", "optional", "required"]);
 
@@ -585,6 +608,19 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("redis.prefix", PREFIX, "fanfare", "What the names of channels and keys in Redis start with."),
     row(
+        "webhooks.queue_max",
+        integer(1_000, 10_000_000),
+        "500000",
+        "Events of webhooks that are not delivered yet, of the whole cluster; beyond it changes wait, and undo each other.",
+    ),
+    row(
+        "webhooks.directory",
+        PATH,
+        "",
+        "Folder in which a node alone keeps the events that are not delivered, for its next start; empty keeps them in \
+         memory. Not with redis.url: Redis keeps them.",
+    ),
+    row(
         "health.stall_max",
         duration(10, HOUR),
         "5s",
@@ -680,7 +716,7 @@ const AUTH_KEY_SETTINGS: &[Setting] = &[
         "",
         "Its name: tokens with this kid are checked by it alone, those without by the keys without.",
     ),
-    row("auth.key.secret", Kind::Secret, "", "For HS256, HS384 and HS512: the secret that tokens are signed with."),
+    row("auth.key.secret", SECRET, "", "For HS256, HS384 and HS512: the secret that tokens are signed with."),
     row("auth.key.secret_file", PATH, "", "File with that secret; line breaks at its end do not count."),
     row("auth.key.public_key", PEM, "", "For the others: the public key in PEM."),
     row("auth.key.public_key_file", PATH, "", "File with that public key."),
@@ -694,7 +730,7 @@ const API_KEY_SETTINGS: &[Setting] = &[
         "",
         "Whose it is; several keys may have one name, so that one takes the place of another.",
     ),
-    row("api.key.secret", Kind::Secret, "", "The key itself, as in Authorization: Bearer KEY."),
+    row("api.key.secret", SECRET, "", "The key itself, as in Authorization: Bearer KEY."),
     row("api.key.secret_file", PATH, "", "File with it; line breaks at its end do not count."),
     row(
         "api.key.verbs",
@@ -703,4 +739,42 @@ const API_KEY_SETTINGS: &[Setting] = &[
         "What it is good for; /metrics and /stats take one that may read.",
     ),
     row("api.key.rooms", Kind::Patterns, "*", "Rooms that it is good for, where * stands for any run of characters."),
+];
+
+/// What a webhook may say, each as a name of a `[[webhook]]` table.
+const WEBHOOK_SETTINGS: &[Setting] = &[
+    row(WEBHOOK_URL, Kind::HttpUrl, "", "Fixed URL that events are sent to (POST, JSON); redirects are not followed."),
+    row("webhook.secret", WEBHOOK_SECRET, "", "What requests are signed with; best 32 bytes or more."),
+    row("webhook.secret_file", PATH, "", "File with that secret; line breaks at its end do not count."),
+    row(
+        "webhook.events",
+        Kind::Words(&["room_occupied", "room_vacated", "user_online", "user_offline"]),
+        "room_occupied,room_vacated,user_online,user_offline",
+        "Events that are sent; all, if it does not say which.",
+    ),
+    row(
+        "webhook.rooms",
+        Kind::Patterns,
+        "*",
+        "Rooms whose events are sent, raw rooms as raw/ROOM; * stands for any run of characters, and for all if it does not say \
+         which.",
+    ),
+    row(
+        "webhook.ca",
+        PATH,
+        "",
+        "PEM file with the certificate authorities that the receiver's certificate is checked against; empty is the system's.",
+    ),
+    row(
+        "webhook.timeout",
+        duration(100, MINUTE),
+        "5s",
+        "Time the receiver has to answer, 5s if it does not say; then the request is sent again later.",
+    ),
+    row(
+        "webhook.concurrency",
+        integer(1, 64),
+        "4",
+        "Requests under way at once, 4 if it does not say; half of them may be repetitions.",
+    ),
 ];

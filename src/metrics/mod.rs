@@ -10,6 +10,7 @@ mod cluster;
 mod histogram;
 mod label;
 mod reactor;
+mod webhooks;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,7 @@ pub use reactor::{
     CommandRefusal, CommandRefusals, Counts, Ending, Endings, ReactorMetrics, Refusal, Refusals, RequestRefusal,
     RequestRefusals, TlsCounts, TokenFault, TokenFaults,
 };
+pub use webhooks::{EventOutcome, Request, WebhookMetrics, WebhookState};
 
 /// Log lines of this process that were dropped: no room was left in the queue, or they could not be written.
 pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -55,6 +57,8 @@ pub struct NodeMetrics {
     pub cluster: Option<ClusterMetrics>,
     /// Of a node that asks the team's services.
     pub backend: Option<Arc<BackendMetrics>>,
+    /// Of a node with webhooks.
+    pub webhooks: Option<Arc<WebhookMetrics>>,
     /// One entry a reactor.
     pub reactors: Vec<ReactorMetrics>,
 }
@@ -71,6 +75,7 @@ impl NodeMetrics {
             certificates: Mutex::default(),
             cluster: None,
             backend: None,
+            webhooks: None,
             reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
         }
     }
@@ -83,6 +88,11 @@ impl NodeMetrics {
     /// The same, for a node that asks the team's services.
     pub fn with_backend(self, backend: Option<Arc<BackendMetrics>>) -> NodeMetrics {
         NodeMetrics { backend, ..self }
+    }
+
+    /// The same, for a node with webhooks.
+    pub fn with_webhooks(self, webhooks: Option<Arc<WebhookMetrics>>) -> NodeMetrics {
+        NodeMetrics { webhooks, ..self }
     }
 
     /// From now on listeners show these certificates.

@@ -137,7 +137,17 @@ impl<D: Driver> Worker<D> {
     /// Ends an open connection with a close frame, and awaits the peer's.
     pub(super) fn close(&mut self, slot: SlotKey, reason: CloseReason) {
         let ending = ending_of(reason);
-        self.ended(slot, ending);
+        let back_ms = match reason {
+            CloseReason::GoingAway { retry_ms } => u32::try_from(retry_ms).unwrap_or(u32::MAX),
+            CloseReason::Peer(_)
+            | CloseReason::AtCapacity
+            | CloseReason::SlowConsumer
+            | CloseReason::Disconnected
+            | CloseReason::Expired
+            | CloseReason::TooManyConnections
+            | CloseReason::Replaced => 0,
+        };
+        self.ended(slot, ending, back_ms);
         if reason == CloseReason::SlowConsumer
             && let Some(connection) = self.connections.sessions.get_mut(slot)
         {
@@ -193,7 +203,7 @@ impl<D: Driver> Worker<D> {
         if self.connections.get(slot).is_none_or(|connection| matches!(connection.phase(), Phase::Terminating(_))) {
             return;
         }
-        self.ended(slot, ending);
+        self.ended(slot, ending, 0);
         self.wheel.disarm(slot.slot());
         match self.driver.release(slot) {
             Release::Done => self.free(slot),
@@ -223,22 +233,23 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// If it was open, this was its end; what it was a member of hears of it.
-    fn ended(&mut self, slot: SlotKey, ending: Ending) {
+    /// If it was open, this was its end; what it was a member of hears of it, and within how many milliseconds the client was
+    /// told to come back.
+    fn ended(&mut self, slot: SlotKey, ending: Ending, back_ms: u32) {
         if self.connections.get(slot).is_some_and(Connection::is_open) {
             self.connections.counts.connections -= 1;
             self.connections.counts.endings.count(ending);
         }
-        self.leave_topics(slot);
+        self.leave_topics(slot, back_ms);
     }
 
     /// Nothing is delivered to this connection any more, and its rooms hear that it left.
-    fn leave_topics(&mut self, slot: SlotKey) {
+    fn leave_topics(&mut self, slot: SlotKey, back_ms: u32) {
         if self.connections.get(slot).is_none() {
             return;
         }
         let id = self.connections.id(slot);
-        self.router.disconnect(id, &mut self.connections);
+        self.router.send_away(id, back_ms, &mut self.connections);
     }
 
     fn head_received(&mut self, slot: SlotKey, bytes: &[u8]) {
@@ -355,7 +366,7 @@ impl<D: Driver> Worker<D> {
 
     /// As [`Worker::refuse`]; `then` follows when the answer is out.
     fn refuse_then(&mut self, slot: SlotKey, refusal: HttpRefusal, then: Then) {
-        self.leave_topics(slot);
+        self.leave_topics(slot, 0);
         self.connections.counts.request_refusals.count(counted::request_refusal(refusal));
         self.connections.response(slot, |response| write_refusal(response, refusal));
         let until = self.now.saturating_add(CLOSE_MS_MAX);
@@ -468,7 +479,7 @@ impl<D: Driver> Worker<D> {
 
     /// The peer's close frame: answered where it came first (RFC 6455 §5.5.1); then nothing is left to say.
     fn peer_closed(&mut self, slot: SlotKey, first: bool, code: Option<u16>) {
-        self.ended(slot, Ending::Client);
+        self.ended(slot, Ending::Client, 0);
         if first {
             self.connections.own_frames(slot, |frames| match code {
                 Some(code) => crate::conn::close_payload(frames, code, ""),

@@ -20,7 +20,7 @@ use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::INTAKE_BYTES_MAX;
 use crate::metrics::NodeMetrics;
-use crate::router::{HistorySettings, Mail, NoticeSettings, RouterSettings};
+use crate::router::{HistorySettings, Mail, NoticeSettings, RouterSettings, Watched};
 
 /// Switches away from a thread that could go on, in one run.
 const PREEMPTIONS_MAX: usize = 3;
@@ -316,7 +316,15 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
         NodeState { metrics: Arc::new(NodeMetrics::new(2)), codec: ClientIdCodec::new([7; 16], 0), seed: 1, run: 1 };
     bell.attach();
     bell.about_to_sleep();
-    let assignment = Assignment { me: ReactorId(0), reactors: 2, mailbox, settings, node: state, jitter_seed: 1 };
+    let assignment = Assignment {
+        me: ReactorId(0),
+        reactors: 2,
+        mailbox,
+        settings,
+        node: state,
+        watched: Watched::default(),
+        jitter_seed: 1,
+    };
     Worker::new(assignment, Clientless(bell), Box::new(|_| ()))
 }
 

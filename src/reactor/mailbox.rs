@@ -40,7 +40,7 @@ pub enum Order {
         /// In so many milliseconds the connections that are left are cut.
         within_ms: u64,
     },
-    /// All reactors have ended: the cluster's thread sends what it still has.
+    /// All reactors have ended: the threads of the cluster and of webhooks send what they still have.
     Finish,
 }
 
@@ -239,8 +239,8 @@ pub(super) fn post_office_of(wakers: Wakers, parcels_max: usize) -> (PostOffice,
 fn index_of(peers: &[Peer], id: PeerId) -> usize {
     match id {
         PeerId::Reactor(ReactorId(at)) => usize::from(at),
-        // Behind the reactors there are two at most.
-        PeerId::Cluster | PeerId::Control => {
+        // Behind the reactors there are three at most.
+        PeerId::Cluster | PeerId::Control | PeerId::Webhooks => {
             peers.iter().rposition(|peer| peer.id == id).expect("mail is for peers that are there")
         }
     }

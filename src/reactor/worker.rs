@@ -19,7 +19,7 @@ use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, ReactorId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX};
 use crate::metrics::{NodeMetrics, ReactorMetrics};
-use crate::router::{Composer, Router, RouterSettings};
+use crate::router::{Composer, Router, RouterSettings, Watched};
 use crate::time::{Millis, Stamp, wheel::Wheel};
 
 /// What a worker is told to do; the units are in the names, what each means is in the configuration's table.
@@ -97,6 +97,8 @@ pub struct Assignment {
     pub settings: Settings,
     /// What they have in common.
     pub node: NodeState,
+    /// Of which topics the webhooks' thread is told.
+    pub watched: Watched,
     /// Drives jitter only.
     pub jitter_seed: u64,
 }
@@ -151,17 +153,19 @@ pub struct Worker<D: Driver> {
 impl<D: Driver> Worker<D> {
     /// A worker before its first turn.
     pub fn new(assignment: Assignment, driver: D, http: HttpHandoff<D::Stream>) -> Worker<D> {
-        let Assignment { me, reactors, mailbox, mut settings, node, jitter_seed } = assignment;
+        let Assignment { me, reactors, mailbox, mut settings, node, watched, jitter_seed } = assignment;
         // Each reactor's share: topics are spread evenly.
         settings.router.history.bytes_max /= usize::from(reactors);
         // A client does not become a slow consumer by asking.
         settings.intake_bytes_max = settings.intake_bytes_max.min(settings.outbox_bytes_max / 2);
         let revocations = settings.gate.auth.as_ref().map_or_else(Arc::default, |auth| auth.revocations().clone());
+        let mut router = Router::new(me, reactors, node.seed, node.run, settings.router.clone());
+        router.watch(watched);
         let deflater = settings.deflate.map(|deflate| Box::new(Deflater::new(deflate.level, deflate.min_bytes)));
         Worker {
             me,
             mailbox,
-            router: Router::new(me, reactors, node.seed, node.run, settings.router.clone()),
+            router,
             connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms, deflater, revocations),
             wheel: Wheel::new(),
             http,

@@ -5,6 +5,7 @@ use arcstr::ArcStr;
 use super::batches::Delivery;
 use super::cluster::ToCluster;
 use super::cluster_subscription::Redis;
+use super::edge::{Edge, Turned};
 use super::history::{History, StreamPosition};
 use super::homes::{Admittance, HomeState};
 use super::mail::{
@@ -17,7 +18,7 @@ use super::topic::{HashedTopic, Kind, TopicIndex, TopicKey};
 use super::{Router, Sink};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, split_frame};
-use crate::ids::ReactorId;
+use crate::ids::{PeerId, ReactorId};
 use crate::limits::PRESENCE_USERS_MAX;
 use crate::protocol::{self, Notice};
 
@@ -42,7 +43,7 @@ impl Router {
             self.open_home(index);
         }
         if membership == Membership::Changed {
-            self.homes.add(self.topics.get_mut(index), member.reactor, listed(&topic, &user));
+            self.add_member(index, member.reactor, &user);
             match self.homes.admit(self.topics.get(index), member) {
                 Admittance::Granted => {}
                 Admittance::Replaces(oldest) => {
@@ -70,7 +71,7 @@ impl Router {
         let Join { topic, member, user, membership, reply } = join;
         let index = self.topics.find_or_insert(&topic);
         if membership == Membership::Changed {
-            self.homes.add(self.topics.get_mut(index), member.reactor, listed(&topic, &user));
+            self.add_member(index, member.reactor, &user);
         }
         let joined = Joined { topic, member, membership, reply, outcome: Outcome::Unavailable };
         self.send(member.reactor, Content::Joined(Box::new(joined)), sink);
@@ -81,7 +82,11 @@ impl Router {
         let found = self.topics.find(topic.hashed());
         if membership == Membership::Changed {
             let index = found.expect("a topic with members is in its home's table");
-            self.homes.remove(self.topics.get_mut(index), member.reactor, listed(&topic, &user));
+            let back_ms = match why {
+                Departure::Gone { back_ms } => back_ms,
+                Departure::Asked(_) | Departure::Refused | Departure::Removed(_) => 0,
+            };
+            self.remove_member(index, member.reactor, &user, back_ms);
             self.homes.dismiss(self.topics.get(index), member);
             self.retention.keep_position(&self.topics, &mut self.homes, index);
             self.make_room_beside(&topic);
@@ -91,7 +96,7 @@ impl Router {
             Departure::Asked(id) => (Some(left(id, None)), true),
             Departure::Removed(reason) => (Some(left(None, Some(reason))), true),
             Departure::Refused => (Some(left(None, None)), false),
-            Departure::Gone => (None, true),
+            Departure::Gone { .. } => (None, true),
         };
         if let Some(left) = left {
             self.send(member.reactor, Content::Left(Box::new(left)), sink);
@@ -101,6 +106,34 @@ impl Router {
             self.notice(index, Notice::Leave, &user, sink);
         }
         self.settle(index, sink);
+    }
+
+    fn add_member(&mut self, index: TopicIndex, reactor: ReactorId, user: &ArcStr) {
+        let topic = self.topics.get_mut(index);
+        let was_vacant = self.homes.is_empty(topic);
+        let kind = topic.key.kind;
+        self.homes.add(topic, reactor, listed(kind, user));
+        if was_vacant {
+            self.tell_edge(index, Turned::Occupied);
+        }
+    }
+
+    fn remove_member(&mut self, index: TopicIndex, reactor: ReactorId, user: &ArcStr, back_ms: u32) {
+        let topic = self.topics.get_mut(index);
+        let kind = topic.key.kind;
+        self.homes.remove(topic, reactor, listed(kind, user));
+        if self.homes.is_empty(topic) {
+            self.tell_edge(index, Turned::Vacant { back_ms });
+        }
+    }
+
+    /// The webhooks' thread hears of it, where it wants to.
+    fn tell_edge(&mut self, index: TopicIndex, turned: Turned) {
+        let topic = &self.topics.get(index).key;
+        if self.watched.covers(topic.kind) {
+            let edge = Edge { topic: topic.clone(), turned };
+            self.outgoing.push((PeerId::Webhooks, Mail(Content::Edge(edge))));
+        }
     }
 
     /// Published on another reactor, or while the topic could not be published to at once.
@@ -302,8 +335,8 @@ impl Router {
 }
 
 /// The user as presence lists it.
-fn listed<'a>(topic: &TopicKey, user: &'a ArcStr) -> Option<&'a ArcStr> {
-    match topic.kind {
+fn listed(kind: Kind, user: &ArcStr) -> Option<&ArcStr> {
+    match kind {
         Kind::Room => Some(user),
         Kind::Everyone | Kind::Inbox | Kind::Raw => None,
     }

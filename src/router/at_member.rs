@@ -38,6 +38,11 @@ impl Router {
     /// The connection is gone, or about to be: it leaves everything at once. What was published so far still goes to
     /// it, so that its close frame comes behind it.
     pub fn disconnect(&mut self, conn: ConnId, sink: &mut impl Sink) {
+        self.send_away(conn, 0, sink);
+    }
+
+    /// As [`Router::disconnect`], for a client that was told to come back within so many milliseconds.
+    pub fn send_away(&mut self, conn: ConnId, back_ms: u32, sink: &mut impl Sink) {
         for index in self.members.listed_in(conn) {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
         }
@@ -47,7 +52,7 @@ impl Router {
             let topic = self.topics.get(subscription.topic).key.clone();
             if subscription.is_wanted() {
                 let (topic, user) = (topic.clone(), name.clone());
-                let (membership, why) = (Membership::Changed, Departure::Gone);
+                let (membership, why) = (Membership::Changed, Departure::Gone { back_ms });
                 self.send_leave(Leave { topic, member: conn, user, membership, why }, sink);
             }
             if let Some(index) = self.topics.find(topic.hashed()) {

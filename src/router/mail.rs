@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use arcstr::ArcStr;
 
 use super::cluster::{FromCluster, ToCluster};
+use super::edge::Edge;
 use super::history::StreamPosition;
 use super::home_request::{HistoryPage, HomeRequest};
 use super::publish_many::PublishMany;
@@ -57,6 +58,7 @@ impl Mail {
             | Content::Replaced { .. }
             | Content::Survey(_)
             | Content::Heard { .. }
+            | Content::Edge(_)
             | Content::Fence { .. }
             | Content::Fenced { .. } => 0,
         };
@@ -142,6 +144,8 @@ pub(super) enum Content {
     },
     ToCluster(Box<ToCluster>),
     FromCluster(Box<FromCluster>),
+    /// For the webhooks' thread.
+    Edge(Edge),
     /// Goes behind all that `from` has sent this way, and comes back as `Fenced` behind what became of it.
     Fence {
         from: ConnId,
@@ -241,7 +245,10 @@ pub(super) enum Departure {
     /// It said so and may want an answer with this id.
     Asked(Option<Box<str>>),
     /// Its connection ended: there is none to answer.
-    Gone,
+    Gone {
+        /// Within how many milliseconds its client was told to come back; 0 where it was not.
+        back_ms: u32,
+    },
     /// Its join was refused.
     Refused,
     /// An operator has removed it, for this reason.

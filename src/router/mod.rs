@@ -35,6 +35,7 @@ pub mod cluster;
 mod cluster_subscription;
 mod compose;
 mod crowd;
+mod edge;
 mod history;
 mod home_request;
 mod homes;
@@ -68,6 +69,7 @@ use std::fmt;
 pub use batch::{Batch, BatchBody, Excluded};
 pub use compose::{Audience, Author, Composed, Composer, Draft, key_of};
 pub use crowd::{Census, Crowd, CrowdKey, Others};
+pub use edge::{Edge, Turned, Watched};
 pub use history::{HistoryPolicy, StreamPosition};
 pub use home_request::PageRange;
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
@@ -262,6 +264,8 @@ pub struct Router {
     cluster: Option<Cluster>,
     /// What goes to members here at the end of the turn.
     batches: Batches,
+    /// Of which topics edges are told.
+    watched: Watched,
     outgoing: Vec<(PeerId, Mail)>,
     frames: FrameBuilder,
     /// When this turn began.
@@ -286,10 +290,16 @@ impl Router {
             retention: Retention::new(&settings.history, run, me),
             cluster: settings.cluster.then(Cluster::new),
             batches: Batches::new(),
+            watched: Watched::default(),
             outgoing: Vec::new(),
             frames: FrameBuilder::default(),
             turn_began_at: Stamp::default(),
         }
+    }
+
+    /// From now on edges of these topics are told to [`PeerId::Webhooks`]. To be called before there is a member.
+    pub fn watch(&mut self, watched: Watched) {
+        self.watched = watched;
     }
 
     /// Takes mail. What it is about says who is answered.
@@ -341,6 +351,7 @@ impl Router {
                 unreachable!("it is for the control thread")
             }
             Content::ToCluster(request) => unreachable!("{request:?} is for the cluster's thread"),
+            Content::Edge(edge) => unreachable!("{edge:?} is for the webhooks' thread"),
         }
     }
 

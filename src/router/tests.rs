@@ -159,7 +159,7 @@ impl Node {
             match to {
                 PeerId::Reactor(ReactorId(to)) => self.mail.entry((reactor, to)).or_default().push_back(mail),
                 PeerId::Control => self.answers.push(mail),
-                PeerId::Cluster => panic!("there is no cluster"),
+                PeerId::Cluster | PeerId::Webhooks => panic!("there is neither"),
             }
         }
         outcome

@@ -137,19 +137,29 @@ pub fn api_keys(config: &config::Api) -> Result<ApiKeys, CredentialError> {
     getrandom::fill(&mut seed).map_err(|error| CredentialError(format!("cannot get random bytes: {error}")))?;
     let mut keys = ApiKeys::new(&seed);
     for key in &config.key {
-        let (name, path) = match &key.secret {
-            SecretPlace::Here(_) => ("secret", String::new()),
-            SecretPlace::File(path) => ("secret_file", format!("{path:?}: ")),
-        };
-        let fault = |what: String| CredentialError(format!("{}: api.key.{name}: {path}{what}", key.place));
-        let secret = match &key.secret {
-            SecretPlace::Here(secret) => secret.expose().as_bytes().to_vec(),
-            SecretPlace::File(path) => without_line_breaks(read_at_most(path, KEY_FILE_BYTES_MAX).map_err(fault)?),
-        };
+        let (secret, place) = secret_at(&key.secret, &key.place, "api.key")?;
         let grant = ApiGrant { name: key.name.clone(), verbs: key.verbs.clone(), rooms: key.rooms.clone() };
-        keys.add(&secret, grant).map_err(|error| fault(error.to_string()))?;
+        keys.add(&secret, grant).map_err(|error| CredentialError(format!("{place}{error}")))?;
     }
     Ok(keys)
+}
+
+/// A secret from where it is, and what stands in front of a message about it. `place` is where its entry of the list `list`
+/// is written.
+///
+/// # Errors
+///
+/// Its file cannot be read.
+pub(super) fn secret_at(secret: &SecretPlace, place: &str, list: &str) -> Result<(Vec<u8>, String), CredentialError> {
+    match secret {
+        SecretPlace::Here(secret) => Ok((secret.expose().as_bytes().to_vec(), format!("{place}: {list}.secret: "))),
+        SecretPlace::File(path) => {
+            let place = format!("{place}: {list}.secret_file: {path:?}: ");
+            let bytes = read_at_most(path, KEY_FILE_BYTES_MAX);
+            let bytes = bytes.map_err(|what| CredentialError(format!("{place}{what}")))?;
+            Ok((without_line_breaks(bytes), place))
+        }
+    }
 }
 
 /// How clients get in, and what tokens of the console are made with.

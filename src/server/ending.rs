@@ -12,7 +12,7 @@ use super::signals::Request;
 use super::supervisor::Supervisor;
 use super::unix::UnixSocket;
 use crate::config;
-use crate::limits::{CLUSTER_FINISH_MS_MAX, STOP_SPARE_MS};
+use crate::limits::{CLUSTER_FINISH_MS_MAX, STOP_SPARE_MS, WEBHOOK_FINISH_MS_MAX};
 use crate::reactor::Order;
 
 /// Why the node is to end.
@@ -108,10 +108,14 @@ impl Ending {
                 }
             }
         }
+        reactors.post.order(Order::Finish);
         if let Some(finished) = &reactors.cluster_finished {
-            reactors.post.order(Order::Finish);
             // The other nodes hear of the last leaves, if Redis is there to tell them.
             let _ = finished.recv_timeout(Duration::from_millis(CLUSTER_FINISH_MS_MAX));
+        }
+        if let Some(finished) = &reactors.webhooks_finished {
+            // Receivers get what is due, if they take it.
+            let _ = finished.recv_timeout(Duration::from_millis(WEBHOOK_FINISH_MS_MAX));
         }
         tracing::info!("drained");
         Ok(())

@@ -19,6 +19,7 @@ mod signals;
 mod supervisor;
 mod tls;
 mod unix;
+pub mod webhook;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -37,6 +38,7 @@ use reload::Reloads;
 use settings::settings;
 use socket2::Socket;
 use supervisor::Supervisor;
+use webhook::Webhooks;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
 use crate::config::{self, Config, Role};
@@ -49,11 +51,12 @@ use crate::limits::{ADMIN_CONNECTIONS_MAX, API_CONNECTIONS_MAX};
 use crate::metrics::NodeMetrics;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    Assignment, ListenerId, NodeState, PostOffice, Proxied, Pulse, Returns, Settings, Tls, Wake, WayBack, Worker,
-    post_office,
+    Assignment, ListenerId, Mailbox, NodeState, PostOffice, Proxied, Pulse, Returns, Settings, Tls, Wake, WayBack,
+    Worker, post_office,
 };
-use crate::router::Homeward;
+use crate::router::{Homeward, Watched};
 use crate::tls::Acceptor;
+use crate::webhook::WebhookWaker;
 
 pub use error::ServeError;
 pub use log::last_words;
@@ -73,8 +76,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let inherited = Inherited::from_env()?;
     let cores = cores::assign(&config)?;
     let (descriptors, raised) = memory::raise_descriptor_limit();
-    let own = descriptors::own(cores.len() as u64, config.listeners.len() as u64, extra_places(&config))
-        + config.auth.url_sockets_max();
+    let own = own_descriptors(&config, cores.len());
     let connections_max = config.limits.connections_max as u64;
     let wanted = descriptors::wanted(connections_max, own);
     // Before the first thread: with one thread the process waits for no lock.
@@ -90,7 +92,9 @@ fn serve(config: Config) -> Result<(), ServeError> {
     }
     let requests = signals::catch()?;
     let entrance = Entrance::new(&config, cores.len()).map_err(ServeError::Credential)?;
-    let mut node = Node::new(&config, cores.len(), shares, entrance)?;
+    let webhooks = Webhooks::new(&config).map_err(ServeError::Credential)?;
+    let webhook_secrets = webhooks.as_ref().map(|webhooks| webhooks.secrets.clone());
+    let mut node = Node::new(&config, cores.len(), shares, entrance, webhooks)?;
     node.acceptors = tls::load(&config.listeners, &node.state.metrics).map_err(ServeError::Credential)?;
     let keys = Current::new(auth::api_keys(&config.api).map_err(ServeError::Credential)?);
     let tokens = Current::new(auth::tokens(&config.auth).map_err(ServeError::Credential)?);
@@ -114,13 +118,7 @@ fn serve(config: Config) -> Result<(), ServeError> {
     );
     warn_of_listeners(&config);
     if shares.connections < connections_max {
-        tracing::warn!(
-            configured = connections_max,
-            connections_max = shares.connections,
-            descriptors,
-            wanted,
-            "limits.connections_max is cut to what the descriptor limit allows: raise it (ulimit -Hn), or configure less"
-        );
+        warn_of_cut(connections_max, shares.connections, descriptors, wanted);
     }
     announce(&addresses)?;
     let supervisor =
@@ -132,6 +130,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
         tokens,
         api: config.api,
         api_keys: keys,
+        webhook: config.webhook,
+        webhook_secrets,
         post: reactors.post.clone(),
         listeners: config.listeners,
         acceptors: node.acceptors,
@@ -141,6 +141,23 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let reload = reloads.start().map_err(io_error("cannot start the thread that reads files again"))?;
     supervisor.serving(&format!("serving with {} reactors", reactors.count));
     Ending { requests, reactors, ready, unix, supervisor }.wait(&reload, || config.drain.clone())
+}
+
+/// Descriptors that the node keeps for itself.
+fn own_descriptors(config: &Config, reactors: usize) -> u64 {
+    descriptors::own(reactors as u64, config.listeners.len() as u64, extra_places(config))
+        + config.auth.url_sockets_max()
+        + config.webhook.iter().map(config::Webhook::sockets_max).sum::<u64>()
+}
+
+fn warn_of_cut(configured: u64, connections_max: u64, descriptors: u64, wanted: u64) {
+    tracing::warn!(
+        configured,
+        connections_max,
+        descriptors,
+        wanted,
+        "limits.connections_max is cut to what the descriptor limit allows: raise it (ulimit -Hn), or configure less"
+    );
 }
 
 /// A listener that believes every peer what it says of its client is told, and one for which there are no keys.
@@ -191,6 +208,10 @@ struct Node {
     stall_max: Duration,
     entrance: Entrance,
     doctor: Arc<Doctor>,
+    /// Who is told of rooms and users, if anyone.
+    webhooks: Option<Webhooks>,
+    /// Of which topics reactors tell the webhooks' thread.
+    watched: Watched,
     /// What TLS sessions begin with, by listener.
     acceptors: Vec<Option<Acceptor>>,
 }
@@ -202,10 +223,18 @@ struct Reactors {
     count: usize,
     /// Told once when the cluster's thread has sent all it had.
     cluster_finished: Option<Receiver<()>>,
+    /// The same of the webhooks' thread.
+    webhooks_finished: Option<Receiver<()>>,
 }
 
 impl Node {
-    fn new(config: &Config, reactors: usize, shares: Shares, entrance: Entrance) -> Result<Node, ServeError> {
+    fn new(
+        config: &Config,
+        reactors: usize,
+        shares: Shares,
+        entrance: Entrance,
+        webhooks: Option<Webhooks>,
+    ) -> Result<Node, ServeError> {
         let mut secrets = [0; 42];
         getrandom::fill(&mut secrets).map_err(|error| ServeError::Io {
             what: "cannot get random bytes from the operating system",
@@ -221,7 +250,8 @@ impl Node {
                     None => NodeMetrics::new(reactors),
                     Some(_) => NodeMetrics::new(reactors).in_cluster(),
                 }
-                .with_backend(entrance.metrics.clone()),
+                .with_backend(entrance.metrics.clone())
+                .with_webhooks(webhooks.as_ref().map(|webhooks| webhooks.metrics.clone())),
             ),
             codec: ClientIdCodec::new(*key, u16::from_ne_bytes([node[0], node[1]])),
             seed: u64::from_ne_bytes(*seed),
@@ -258,6 +288,8 @@ impl Node {
             stall_max: config.health.stall_max,
             entrance,
             doctor: Arc::new(Doctor::new(examine_machine(config.clone()))),
+            watched: webhooks.as_ref().map(|webhooks| webhooks.watched).unwrap_or_default(),
+            webhooks,
             acceptors: Vec::new(),
         })
     }
@@ -269,7 +301,6 @@ impl Node {
         access: Access,
         tokens: Current<Tokens>,
     ) -> Result<Reactors, ServeError> {
-        let Shares { pages, health, .. } = self.shares;
         let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
         for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
             let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
@@ -282,16 +313,16 @@ impl Node {
         wakers.push((PeerId::Control, control_waker.clone()));
         let cluster_waker = self.cluster.as_ref().map(|_| Arc::new(ClusterWaker::default()));
         wakers.extend(cluster_waker.clone().map(|waker| (PeerId::Cluster, waker as Arc<dyn Wake>)));
+        let webhook_waker = self.webhooks.as_ref().map(|_| Arc::new(WebhookWaker::default()));
+        wakers.extend(webhook_waker.clone().map(|waker| (PeerId::Webhooks, waker as Arc<dyn Wake>)));
         let (post, mut mailboxes) = post_office(wakers);
         self.entrance.start(&post).map_err(io_error("cannot start the threads that find out who may connect"))?;
         let is_clustered = self.cluster.is_some();
-        let mut cluster_finished = None;
-        if let (Some(settings), Some(waker)) = (self.cluster.take(), cluster_waker) {
-            let mailbox = mailboxes.pop().expect("the last is the cluster's");
-            let finished = cluster::spawn(settings, mailbox, waker, self.state.metrics.clone(), self.started)
-                .map_err(io_error("cannot start the cluster's thread"))?;
-            cluster_finished = Some(finished);
-        }
+        let webhooks = self.webhooks.take().zip(webhook_waker);
+        let webhooks =
+            webhooks.map(|(webhooks, waker)| webhooks.start(&mut mailboxes, waker, self.started, &self.state));
+        let webhooks_finished = webhooks.transpose().map_err(io_error("cannot start the thread of webhooks"))?;
+        let cluster_finished = self.start_cluster(cluster_waker, &mut mailboxes)?;
         let mailbox = mailboxes.pop().expect("the last behind the reactors' is the control thread's");
         let pulse = Arc::new(Pulse::new(post.clone(), self.state.metrics.clone()));
         let node = control::Node {
@@ -312,10 +343,10 @@ impl Node {
         let homeward = Homeward::new(self.state.seed, reactors).in_cluster(is_clustered);
         let requests = Requests::new(mailbox, control_waker, homeward);
         let capacity = control::Capacity {
-            pages: pages as usize,
+            pages: self.shares.pages as usize,
             admin: ADMIN_CONNECTIONS_MAX,
             api: API_CONNECTIONS_MAX,
-            health: health as usize,
+            health: self.shares.health as usize,
         };
         let count = cores.len();
         let (way_back, returns) = WayBack::new(post.clone(), count);
@@ -330,6 +361,7 @@ impl Node {
                 mailbox,
                 settings: self.settings.clone(),
                 node: self.state.clone(),
+                watched: self.watched,
                 jitter_seed: self.jitter_seed ^ at as u64,
             };
             let body = reactor(assignment, driver, returns, core, http.clone(), end.clone());
@@ -338,7 +370,22 @@ impl Node {
                 .spawn(body)
                 .map_err(io_error("cannot start a reactor's thread"))?;
         }
-        Ok(Reactors { post, pulse, ended, count, cluster_finished })
+        Ok(Reactors { post, pulse, ended, count, cluster_finished, webhooks_finished })
+    }
+}
+
+impl Node {
+    /// Starts the cluster's thread, whose mailbox is the last one, if there is a cluster.
+    fn start_cluster(
+        &mut self,
+        waker: Option<Arc<ClusterWaker>>,
+        mailboxes: &mut Vec<Mailbox>,
+    ) -> Result<Option<Receiver<()>>, ServeError> {
+        let Some((settings, waker)) = self.cluster.take().zip(waker) else { return Ok(None) };
+        let mailbox = mailboxes.pop().expect("the last is the cluster's");
+        cluster::spawn(settings, mailbox, waker, self.state.metrics.clone(), self.started)
+            .map(Some)
+            .map_err(io_error("cannot start the cluster's thread"))
     }
 }
 

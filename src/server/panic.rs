@@ -19,7 +19,7 @@ pub fn end_process_if_a_reactor_panics() {
             _ => String::new(),
         };
         let line = format!("fanfare: {name} panicked at {place}: {what}\n{trace}");
-        if name.starts_with("reactor-") || name == "cluster" || name == "auth" || name == "backend" {
+        if name.starts_with("reactor-") || ["cluster", "auth", "backend", "webhooks"].contains(&name) {
             tracing::error!(thread = name, place, what, "a reactor panicked: the process ends");
             last_words(line.as_bytes());
             std::process::abort();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Sender, bounded};
 
 use super::supervisor::Supervisor;
-use super::{auth, tls};
+use super::{auth, tls, webhook};
 use crate::auth::ApiKeys;
 use crate::config;
 use crate::control::Tokens;
@@ -19,6 +19,7 @@ use crate::current::Current;
 use crate::metrics::NodeMetrics;
 use crate::reactor::{Keyring, PostOffice};
 use crate::tls::Acceptor;
+use crate::webhook::SigningSecret;
 
 /// What is read again, and who is told.
 pub(super) struct Reloads {
@@ -29,6 +30,9 @@ pub(super) struct Reloads {
     pub(super) tokens: Current<Tokens>,
     pub(super) api: config::Api,
     pub(super) api_keys: Current<ApiKeys>,
+    pub(super) webhook: Vec<config::Webhook>,
+    /// What requests to the receivers of webhooks are signed with, where there are some.
+    pub(super) webhook_secrets: Option<Current<Vec<SigningSecret>>>,
     pub(super) post: PostOffice,
     pub(super) listeners: Vec<config::Listener>,
     /// What TLS sessions begin with, by listener.
@@ -55,6 +59,7 @@ impl Reloads {
         self.supervisor.reloading();
         self.keys();
         self.api_keys();
+        self.webhook_secrets();
         self.certificates();
         self.supervisor.serving("serving; read files again");
     }
@@ -81,6 +86,17 @@ impl Reloads {
                 self.api_keys.replace(keys);
             }
             Err(error) => tracing::error!(%error, "cannot read the keys of programs again: the ones before stay"),
+        }
+    }
+
+    fn webhook_secrets(&self) {
+        let Some(secrets) = &self.webhook_secrets else { return };
+        match webhook::secrets(&self.webhook) {
+            Ok(read) => {
+                tracing::info!(secrets = read.len(), "read the secrets of webhooks again");
+                secrets.replace(read);
+            }
+            Err(error) => tracing::error!(%error, "cannot read the secrets of webhooks again: the ones before stay"),
         }
     }
 

@@ -18,7 +18,7 @@ use fanfare::reactor::{
     Accepted, Assignment, Completion, Detach, Driver, Gate, ListenerId, NodeState, Release, RemoteAddr, Sent, Settings,
     Shortfall, SlotKey, Wake, Worker, post_office,
 };
-use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
+use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings, Watched};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -181,7 +181,8 @@ fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize)
     let (joining, message) = (frame(r#"{"type":"join_room","roomId":"r"}"#), frame(message));
     let feed = Feeder { input, slots, joining, message };
     let (me, mailbox) = (ReactorId(0), mailboxes.remove(0));
-    let assignment = Assignment { me, reactors: 1, mailbox, settings, node, jitter_seed: 1 };
+    let assignment =
+        Assignment { me, reactors: 1, mailbox, settings, node, watched: Watched::default(), jitter_seed: 1 };
     let mut worker = Worker::new(assignment, driver, Box::new(|_| {}));
     worker.turn().unwrap();
     worker.turn().unwrap();

@@ -102,6 +102,7 @@ impl Server {
                 let published = Some((channel.clone(), payload[..].into()));
                 Outcome { reply: Reply::Published(self.subscribers(channel)), published }
             }
+            Command::Tell(_) => unreachable!("no webhook is simulated"),
             Command::Append { .. }
             | Command::Read { .. }
             | Command::Purge { .. }

@@ -8,7 +8,11 @@ mod servers;
 mod shards;
 mod tls;
 
-use fanfare_testing::{Client, Cluster, eventually};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use fanfare_testing::{Client, Cluster, eventually, metric, temporary_path};
 use serde_json::{Value, json};
 
 /// Rooms whose names begin with `kept` keep more history than any case needs; no notices.
@@ -17,13 +21,20 @@ const KEPT: &[&str] = &["--room", "match=kept*,history.size=1000,history.ttl=1h"
 /// Two nodes around the Redis behind this URL. Returns once both are ready.
 #[track_caller]
 fn nodes(url: &str, settings: &[&str]) -> Cluster {
-    let cluster = Cluster::at_url(url, 2, &[KEPT, settings].concat());
+    // Nobody takes the events: how many there are shows what Redis does.
+    static SECRET: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = temporary_path("secret");
+        fs::write(&path, "what no request is checked with").expect("a file can be written");
+        path
+    });
+    let webhook = format!("url=http://127.0.0.1:1/,secret_file={},events=user_online", SECRET.display());
+    let cluster = Cluster::at_url(url, 2, &[KEPT, &["--webhook", &webhook], settings].concat());
     cluster.await_ready();
     cluster
 }
 
 /// Everything that goes through Redis goes from one node to the other: rooms with and without history, a user's inbox, a
-/// single connection, presence, a page of history.
+/// single connection, presence, a page of history, and the events of webhooks.
 #[track_caller]
 fn assert_works(cluster: &Cluster) {
     let mut alice = Client::connect(&cluster.at(0), "alice");
@@ -48,6 +59,7 @@ fn assert_works(cluster: &Cluster) {
     let page = bob.request(json!({"type": "history", "roomId": "kept", "limit": 2}));
     let contents: Vec<&Value> = page["messages"].as_array().expect("messages").iter().map(|m| &m["content"]).collect();
     assert_eq!(contents, [2, 3]);
+    eventually("both users are told of", || metric(cluster, "fanfare_webhook_events_total{outcome=\"queued\"}") >= 2);
 }
 
 fn room_msg(room: &str, content: impl Into<Value>) -> Value {

@@ -87,7 +87,8 @@ impl DirectCommands {
                 | Command::Read { .. }
                 | Command::Purge { .. }
                 | Command::Revoke { .. }
-                | Command::Revocations { .. } => {
+                | Command::Revocations { .. }
+                | Command::Tell(_) => {
                     let mut pipeline = redis::pipe();
                     self.scripts.add(&mut pipeline, command);
                     self.wire.outgoing().extend_from_slice(&pipeline.get_packed_pipeline());

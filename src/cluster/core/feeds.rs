@@ -282,6 +282,7 @@ impl Core {
             | Reply::Purged { .. }
             | Reply::Revoked
             | Reply::Revocations { .. }
+            | Reply::Told(_)
             | Reply::Failed => {
                 stream.follower.read_failed();
                 self.failed.push(feed);

@@ -32,6 +32,7 @@ use slab::Slab;
 
 use super::names::Names;
 use super::record::{self, Incoming, Record};
+use super::tell::{Tell, Told};
 use crate::frame::FrameBuilder;
 use crate::ids::{ClientIdCodec, PeerId, ReactorId, ReplyTo, RequestId};
 use crate::limits::{
@@ -124,6 +125,8 @@ pub enum Command {
         /// As the answer before gave it; 0 to begin.
         cursor: u64,
     },
+    /// The script of webhooks: answered with [`Reply::Told`].
+    Tell(Box<Tell>),
 }
 
 /// One message for the append script.
@@ -204,6 +207,8 @@ pub enum Reply {
         /// Users, each with the last Unix second whose tokens are refused.
         entries: Vec<(String, u64)>,
     },
+    /// What the script of webhooks says.
+    Told(Box<Told>),
     /// It was refused.
     Failed,
 }

@@ -167,7 +167,7 @@ impl Command {
                 Command::Publish { payload, .. } => payload.len(),
                 Command::Append { entries, .. } => entries.iter().map(|entry| entry.entry.len() + 64).sum(),
                 Command::Revoke { user, .. } => user.len(),
-                Command::Read { .. } | Command::Purge { .. } | Command::Revocations { .. } => 0,
+                Command::Read { .. } | Command::Purge { .. } | Command::Revocations { .. } | Command::Tell(_) => 0,
             }
     }
 }

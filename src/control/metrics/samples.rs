@@ -48,6 +48,11 @@ pub(super) fn collect(node: &Node) -> Vec<Shown> {
                     samples.number(read(&cluster.read()));
                 }
             }
+            Read::Webhooks(read) => {
+                if let Some(webhooks) = &node.metrics.webhooks {
+                    samples.number(read(&webhooks.read()));
+                }
+            }
             Read::By(_, read) => read(node, &mut samples),
         }
         Shown { family, samples: samples.samples }

@@ -11,7 +11,8 @@ use super::samples::Samples;
 use crate::ids::PeerId;
 use crate::metrics::{
     About, Answered, ApiRoute, ApiStatus, CertificateEnd, ClusterCounts, CommandRefusal, Connection, Counts, Ending,
-    Fetch, Histogram, LOG_LINES_DROPPED, Label, ReactorMetrics, Refusal, RequestRefusal, TokenFault,
+    EventOutcome, Fetch, Histogram, LOG_LINES_DROPPED, Label, ReactorMetrics, Refusal, Request, RequestRefusal,
+    TokenFault, WebhookState,
 };
 
 /// What is counted or measured, under one name.
@@ -58,6 +59,8 @@ pub(super) enum Read {
     ReactorHistogram(fn(&ReactorMetrics) -> &Histogram),
     /// One number of the cluster's thread.
     Cluster(fn(&ClusterCounts) -> u64),
+    /// One number of the webhooks' thread.
+    Webhooks(fn(&WebhookState) -> u64),
 }
 
 impl Family {
@@ -76,7 +79,7 @@ impl Family {
     /// The names of its samples' labels, in order.
     pub(super) fn labels(&self) -> Vec<&'static str> {
         match self.read {
-            One(_) | Cluster(_) => Vec::new(),
+            One(_) | Cluster(_) | Webhooks(_) => Vec::new(),
             By(labels, _) => labels.to_vec(),
             Reactor(_) | ReactorHistogram(_) => vec!["reactor"],
             ReactorBy(label, _) => vec!["reactor", label],
@@ -84,7 +87,7 @@ impl Family {
     }
 }
 
-use Read::{By, Cluster, One, Reactor, ReactorBy, ReactorHistogram};
+use Read::{By, Cluster, One, Reactor, ReactorBy, ReactorHistogram, Webhooks};
 
 pub(super) const FAMILIES: &[Family] = &[
     // -- the node --
@@ -407,6 +410,45 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         }),
     ),
+    // -- webhooks --
+    Family::counter(
+        "fanfare_webhook_events_total",
+        "Events of webhooks: made or taken over, and for each receiver taken, tried again, given up.",
+        By(&[EventOutcome::LABEL], |node, samples| {
+            if let Some(webhooks) = &node.metrics.webhooks {
+                samples.by(&webhooks.events);
+            }
+        }),
+    ),
+    Family::counter(
+        "fanfare_webhook_requests_total",
+        "Requests to the receivers of webhooks, by how they ended.",
+        By(&[Request::LABEL], |node, samples| {
+            if let Some(webhooks) = &node.metrics.webhooks {
+                samples.by(&webhooks.requests);
+            }
+        }),
+    ),
+    Family::counter(
+        "fanfare_webhook_edges_coalesced_total",
+        "Edges that were undone before they were told.",
+        Webhooks(|state| state.coalesced),
+    ),
+    Family::gauge(
+        "fanfare_webhook_events_waiting",
+        "Events that are not taken by all receivers.",
+        Webhooks(|state| state.waiting),
+    ),
+    Family::gauge(
+        "fanfare_webhook_edges_waiting",
+        "Edges that wait to be undone, or for Redis.",
+        Webhooks(|state| state.edges_waiting),
+    ),
+    Family::gauge(
+        "fanfare_webhook_teller",
+        "1 where this node sends the events, else 0.",
+        Webhooks(|state| state.teller),
+    ),
 ];
 
 /// A reactor's name is its thread's.
@@ -416,6 +458,7 @@ fn mailboxes(node: &Node, samples: &mut Samples) {
             PeerId::Reactor(reactor) => format!("reactor-{}", reactor.0),
             PeerId::Control => "control".to_owned(),
             PeerId::Cluster => "cluster".to_owned(),
+            PeerId::Webhooks => "webhooks".to_owned(),
         };
         samples.labelled(&[&name], bytes);
     }

@@ -10,6 +10,7 @@ use fanfare::limits::{INFLATE_STEP_BYTES, INFLATE_STREAM_BYTES};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Client, Inside, Rest, SimDriver, SimWaker, World};
 use fanfare::reactor::{Assignment, Handover, Mailbox, NodeState, Settings, Turn, Worker};
+use fanfare::router::Watched;
 use fanfare::time::Millis;
 
 /// Bytes that a node may hold for each byte that came: of a message its frame on every reactor, plain and compressed; of a
@@ -88,7 +89,15 @@ impl Seats {
             let handoff =
                 Box::new(move |handover: Handover<Client>| to.borrow_mut().push((handover.stream, handover.read)));
             let (me, settings, node) = (ReactorId(at as u16), settings.clone(), state.clone());
-            let assignment = Assignment { me, reactors, mailbox, settings, node, jitter_seed: seed + at as u64 };
+            let assignment = Assignment {
+                me,
+                reactors,
+                mailbox,
+                settings,
+                node,
+                watched: Watched::default(),
+                jitter_seed: seed + at as u64,
+            };
             let worker = Worker::new(assignment, world.driver(at), handoff);
             Seat {
                 worker: Some(worker),

@@ -1,0 +1,45 @@
+//! Webhooks, end to end: the built binary against a receiver that the test plays, alone and in a cluster with a real Redis.
+//!
+//! An edge waits three seconds, so tests wait for events, and for the event of a later edge where nothing is to come.
+
+mod alone;
+mod cluster;
+mod journal;
+mod programs;
+mod receiver;
+
+use std::process::Command;
+
+use fanfare_testing::Server;
+
+use receiver::{Receiver, SECRET};
+
+/// A file with the secret, of this process.
+fn secret_file() -> String {
+    static FILE: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
+        let path = fanfare_testing::temporary_path("secret");
+        std::fs::write(&path, SECRET).expect("a file can be written");
+        path
+    });
+    FILE.to_str().expect("a path of ours is text").to_owned()
+}
+
+/// The value of `--webhook` for a receiver, with more of it.
+fn webhook(receiver: &Receiver, more: &str) -> String {
+    format!("{},secret_file={}{more}", receiver.entry(), secret_file())
+}
+
+/// A node alone with a webhook.
+fn start(receiver: &Receiver, more: &str, settings: &[&str]) -> Server {
+    let webhook = webhook(receiver, more);
+    Server::start(&[&["--reactors", "2", "--webhook", &webhook], settings].concat())
+}
+
+/// These tests may run under nohup themselves.
+fn hears_hangups(command: &mut Command) {
+    let mut wrapped = Command::new("env");
+    wrapped.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
+    wrapped.stdin(std::process::Stdio::null());
+    wrapped.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    *command = wrapped;
+}
