@@ -53,9 +53,10 @@ fn the_examples_of_the_document_work() {
             .expect("bash should start");
         let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
         assert!(status.success(), "{example}\n{stderr}");
-        let answer: Value =
-            serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{example}\n{error}: {stdout}"));
-        assert!(!stdout.contains("\"error\""), "{example}\n{answer}");
+        let answers: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&stdout).into_iter().collect();
+        let answers = answers.unwrap_or_else(|error| panic!("{example}\n{error}: {stdout}"));
+        assert_eq!(answers.len(), example.matches("curl ").count(), "{example}\n{stdout}");
+        assert!(!stdout.contains("\"error\""), "{example}\n{stdout}");
     }
 }
 

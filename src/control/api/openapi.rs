@@ -36,7 +36,10 @@ impl IntoResponses for ApiError {
             let response = ResponseBuilder::new().description(description).content("application/json", body()).build();
             (status.to_owned(), response.into())
         };
-        REFUSALS.iter().map(refusal).collect()
+        let head = ResponseBuilder::new()
+            .description("The head of the request is larger than allowed; without a body.")
+            .build();
+        REFUSALS.iter().map(refusal).chain([("431".to_owned(), head.into())]).collect()
     }
 }
 
