@@ -11,11 +11,11 @@
 //! server      → webhook, backend, cluster, config, control, doctor, reactor, auth, tls, router, conn, compress, metrics,
 //!               ids, current, descriptors, cgroup, niceness, limits
 //! doctor      → config, cgroup, descriptors
-//! control     → auth, tls, config, loopback, reactor, router, conn, protocol, metrics, ids, time, current,
+//! control     → auth, tls, config, loopback, reactor, router, conn, protocol, metrics, ids, time, process, current,
 //!               network, limits
 //! webhook     → backend, cluster, config, reactor, router, metrics, ids, current, time, limits
 //! backend     → config, reactor, auth, metrics, limits
-//! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, limits
+//! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, process, limits
 //! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, network, limits
 //! auth        → config, limits
 //! tls         → current, limits
@@ -35,6 +35,8 @@
 //! cgroup      →
 //! network     →
 //! niceness    →
+//! process     →
+//! process     →
 //! limits      →
 //! ```
 //!
@@ -72,6 +74,7 @@ pub mod loopback;
 pub mod metrics;
 pub mod network;
 mod niceness;
+mod process;
 pub mod protocol;
 pub mod reactor;
 pub mod router;

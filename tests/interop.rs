@@ -10,7 +10,9 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use fanfare_testing::nginx::Nginx;
-use fanfare_testing::{Certificates, Client, PATIENCE, Server, Signal, await_metric, http_ask, metric, temporary_path};
+use fanfare_testing::{
+    ApiKey, Certificates, Client, PATIENCE, Server, Signal, await_metric, http_ask, metric, temporary_path,
+};
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
@@ -40,6 +42,7 @@ suite! {
     chromium_console_over_tls,
     chromium_console_behind_a_path_of_nginx,
     chromium_console_on_narrow_screens,
+    chromium_operator,
     chromium_console_with_tokens,
     example_node,
     example_python,
@@ -163,6 +166,23 @@ fn chromium_console_on_narrow_screens(reactors: usize) {
     let server = Server::with_reactors(reactors, &[]);
     let counts = run(node_script("console_narrow.mjs").arg(format!("http://{}", server.addr())));
     assert_eq!(counts, json!({"widths": 9, "cut": 0}));
+}
+
+/// On the machine itself the page needs nothing; behind a proxy a person gives it an API key.
+fn chromium_operator(reactors: usize) {
+    let _alone = one_browser_at_a_time();
+    let done = json!({
+        "tiles": 9, "published": 3, "rooms": 1, "kicked": 1, "disconnected": 1, "findings": 5, "widths": 4, "cut": 0,
+        "violations": 0
+    });
+    let server = Server::with_reactors(reactors, &[]);
+    assert_eq!(run(node_script("operator.mjs").arg(format!("http://{}", server.addr()))), done);
+
+    let key = ApiKey::new("a", "publish private broadcast read kick");
+    let server = Server::with_reactors(reactors, &["--api.key", key.settings()]);
+    let nginx = Nginx::before(&server);
+    let counts = run(node_script("operator.mjs").arg(format!("http://{}/push", nginx.addr())).arg(key.secret()));
+    assert_eq!(counts, done);
 }
 
 /// On the machine itself the page gets its tokens from the server; behind a proxy a person pastes one, and an API key.

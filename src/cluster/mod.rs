@@ -22,6 +22,7 @@ mod survey_record;
 pub mod tell;
 mod telling;
 mod thread;
+mod vitals;
 
 pub use order::{Order, OrderError, give};
 pub use telling::{TellAddress, TellError, Telling};

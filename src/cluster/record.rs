@@ -15,6 +15,7 @@
 pub use super::survey_record::{read_found, read_survey, write_found, write_survey};
 use crate::frame::whole_frames;
 use crate::ids::{ConnId, ReactorId, Slot};
+use crate::metrics::Vitals;
 
 /// What an envelope begins with.
 const VERSION: u8 = b'1';
@@ -59,6 +60,8 @@ pub enum Record<'a> {
         key: [u8; 16],
         /// Whether it wants to know who else is there.
         asks: bool,
+        /// How it is doing.
+        vitals: Vitals,
     },
     /// What a node sends to itself, to see that what is published arrives.
     Canary {
@@ -153,10 +156,11 @@ impl Record<'_> {
                 write_conn(out, *to);
                 out.extend_from_slice(payload);
             }
-            Record::Hello { node, key, asks } => {
+            Record::Hello { node, key, asks, vitals } => {
                 out.extend_from_slice(&node.to_be_bytes());
                 out.extend_from_slice(key);
                 out.push(u8::from(*asks));
+                out.extend_from_slice(&vitals.to_bytes());
             }
             Record::Disconnect { user } => out.extend_from_slice(user.as_bytes()),
             Record::Kick { user, reason } => {
@@ -266,7 +270,10 @@ fn read_record(tag: u8, body: &[u8]) -> Option<Record<'_>> {
         6 => {
             let (node, rest) = body.split_first_chunk::<2>()?;
             let (key, rest) = rest.split_first_chunk::<16>()?;
-            Record::Hello { node: u16::from_be_bytes(*node), key: *key, asks: *rest.first()? == 1 }
+            let (&asks, vitals) = rest.split_first()?;
+            // A node of a version that does not tell has none.
+            let vitals = vitals.first_chunk().map(Vitals::from_bytes).unwrap_or_default();
+            Record::Hello { node: u16::from_be_bytes(*node), key: *key, asks: asks == 1, vitals }
         }
         7 => Record::Canary { number: number(body)?.0 },
         8 => Record::Disconnect { user: std::str::from_utf8(body).ok()? },
@@ -459,7 +466,7 @@ mod tests {
             Record::Present(present),
             Record::PresentMore { number: 7 },
             Record::Direct { to: CONN, payload: b"x" },
-            Record::Hello { node: 9, key: [1; 16], asks: true },
+            Record::Hello { node: 9, key: [1; 16], asks: true, vitals: Vitals { connections: 3, ..Vitals::default() } },
             Record::Canary { number: u64::MAX },
             Record::Disconnect { user: "alice" },
             Record::Kick { user: "bob", reason: "why" },

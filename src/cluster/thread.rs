@@ -14,6 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::connections::{Answers, Awaited, Came, Commands, Heard, Redis, Subscriber};
 use super::core::{Command, Core, Identity, Input, Output};
+use super::vitals::Pulse;
 use crate::config::RedisAddress;
 use crate::limits::{CLUSTER_BACKLOG_BYTES_MAX, CLUSTER_REFUSAL_MS, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
 use crate::metrics::{ClusterMetrics, Connection, NodeMetrics};
@@ -63,6 +64,7 @@ pub fn spawn(
             core: Core::new(settings.identity, &settings.prefix),
             mailbox,
             waker,
+            pulse: Pulse::new(Instant::now()),
             metrics,
             started,
             redis,
@@ -87,6 +89,7 @@ struct Thread {
     mailbox: Mailbox,
     waker: Arc<ClusterWaker>,
     metrics: Arc<NodeMetrics>,
+    pulse: Pulse,
     started: Instant,
     redis: Arc<Redis>,
     events: mpsc::UnboundedSender<Event>,
@@ -156,6 +159,7 @@ impl Thread {
         self.connect_subscriber();
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
+            self.tell_vitals();
             self.core.handle_time(self.now());
             self.take_mail();
             // While the reactors have no room for more, what comes from Redis waits.
@@ -188,6 +192,16 @@ impl Thread {
             };
             self.pause(&mut inbox, alarm.as_mut(), pause).await;
             self.mailbox.wake_up();
+        }
+    }
+
+    /// Has the core tell the others how this node is doing, and those who ask here how they are.
+    fn tell_vitals(&mut self) {
+        if self.core.wants_vitals(self.now()) {
+            self.core.set_vitals(self.pulse.take(&self.metrics, Instant::now()));
+        }
+        if let Some(nodes) = self.core.poll_nodes() {
+            self.metrics.cluster_nodes.replace(nodes);
         }
     }
 

@@ -76,6 +76,11 @@ impl Verb {
         ("read", Verb::Read),
         ("kick", Verb::Kick),
     ];
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Verb> {
+        Verb::ALL.into_iter().map(|(_, verb)| verb)
+    }
 }
 
 impl Api {

@@ -15,7 +15,6 @@ mod lanes;
 mod metrics;
 mod pages;
 mod places;
-mod process;
 mod requests;
 mod secured;
 mod serving;

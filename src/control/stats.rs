@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use super::Node;
 use super::window::Recent;
-use super::{Node, process};
-use crate::metrics::{Ending, ReactorMetrics, Snapshot};
+use crate::metrics::{Ending, NodeVitals, ReactorMetrics, Snapshot, Vitals};
+use crate::process;
 
 /// The node's counters, with one entry a reactor. Percentiles are of a recent time, `window_ms`.
 pub(super) fn json(node: &Node) -> String {
@@ -16,7 +17,8 @@ pub(super) fn json(node: &Node) -> String {
     let each: Vec<String> = reactors.iter().zip(&recent).map(reactor_json).collect();
     let cluster = node.metrics.cluster.as_ref().map_or_else(String::new, |cluster| {
         let counts = cluster.read().named().into_iter().map(|(name, value)| format!("\"{name}\":{value}"));
-        format!(",\"cluster\":{{{}}}", counts.collect::<Vec<String>>().join(","))
+        let nodes: Vec<String> = node.metrics.cluster_nodes.read().iter().map(node_json).collect();
+        format!(",\"cluster\":{{{},\"nodes\":[{}]}}", counts.collect::<Vec<String>>().join(","), nodes.join(","))
     });
     format!(
         "{{\"version\":\"{}\",\"uptime_ms\":{},\"connections\":{connections},\"resident_bytes\":{},\
@@ -58,6 +60,20 @@ fn reactor_json((reactor, recent): (&ReactorMetrics, &Recent)) -> String {
     ];
     let numbers: Vec<String> = numbers.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{},{}}}", numbers.join(","), recent_json(recent))
+}
+
+/// A node of the cluster; percentiles in microseconds.
+fn node_json(node: &NodeVitals) -> String {
+    let NodeVitals { run, is_own, vitals } = node;
+    let Vitals { connections, deliveries_per_s, delivery_latency_p99_us, turn_p99_us, resident_bytes } = vitals;
+    let known = |number: &Option<u64>| number.map_or_else(|| "null".to_owned(), |number| number.to_string());
+    format!(
+        "{{\"node\":\"{run:016x}\",\"own\":{is_own},\"connections\":{connections},\
+         \"deliveries_per_s\":{deliveries_per_s},\"delivery_latency_p99_us\":{},\"turn_p99_us\":{},\
+         \"resident_bytes\":{resident_bytes}}}",
+        known(delivery_latency_p99_us),
+        known(turn_p99_us)
+    )
 }
 
 /// Percentiles in microseconds; `null` where nothing was observed.

@@ -10,6 +10,7 @@ mod cluster;
 mod histogram;
 mod label;
 mod reactor;
+mod vitals;
 mod webhooks;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ pub use reactor::{
     CommandRefusal, CommandRefusals, Counts, Ending, Endings, ReactorMetrics, Refusal, Refusals, RequestRefusal,
     RequestRefusals, TlsCounts, TokenFault, TokenFaults,
 };
+pub use vitals::{ClusterNodes, NodeVitals, Vitals};
 pub use webhooks::{EventOutcome, Request, WebhookMetrics, WebhookState};
 
 /// Log lines of this process that were dropped: no room was left in the queue, or they could not be written.
@@ -55,6 +57,8 @@ pub struct NodeMetrics {
     certificates: Mutex<Vec<CertificateEnd>>,
     /// Of a node of a cluster.
     pub cluster: Option<ClusterMetrics>,
+    /// The nodes of that cluster.
+    pub cluster_nodes: ClusterNodes,
     /// Of a node that asks the team's services.
     pub backend: Option<Arc<BackendMetrics>>,
     /// Of a node with webhooks.
@@ -74,6 +78,7 @@ impl NodeMetrics {
             api: ApiRequests::default(),
             certificates: Mutex::default(),
             cluster: None,
+            cluster_nodes: ClusterNodes::default(),
             backend: None,
             webhooks: None,
             reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),

@@ -99,6 +99,12 @@ export class Peer {
 
   async close() {
     this.socket.close(1000);
+    await this.ended();
+  }
+
+  /** Waits for the end, and tells how it came. */
+  async ended() {
     while (this.closed === null) await new Promise((resolve) => this.socket.once("close", resolve));
+    return this.closed;
   }
 }

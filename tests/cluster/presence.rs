@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fanfare_testing::{Client, Cluster, PATIENCE};
+use fanfare_testing::{Client, Cluster, PATIENCE, eventually, http_get};
 use serde_json::{Value, json};
 
 use crate::{PLAIN, users_of};
@@ -126,4 +126,23 @@ fn a_node_that_goes_away_says_who_leaves() {
     left.sort_unstable();
     left.dedup();
     assert_eq!(left.len(), 20);
+}
+
+/// What an operator sees of each node on any of them.
+#[test]
+fn every_node_tells_the_others_how_it_is() {
+    let cluster = Cluster::start(2, PLAIN);
+    let _members = [member(&cluster, 0, "alice"), member(&cluster, 0, "bob"), member(&cluster, 1, "carol")];
+    for node in 0..2 {
+        eventually("both nodes with their connections", || {
+            let stats: Value = serde_json::from_str(&http_get(&cluster.at(node), "/stats").body).expect("JSON");
+            let nodes = stats["cluster"]["nodes"].as_array().expect("nodes").clone();
+            let mut connections: Vec<u64> =
+                nodes.iter().map(|node| node["connections"].as_u64().expect("a number")).collect();
+            connections.sort_unstable();
+            let own = nodes.iter().filter(|node| node["own"] == true).count();
+            let is_measured = nodes.iter().all(|node| node["resident_bytes"].as_u64() > Some(0));
+            connections == [1, 2] && own == 1 && nodes[0]["own"] == true && is_measured
+        });
+    }
 }

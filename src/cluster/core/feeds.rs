@@ -13,7 +13,7 @@ use super::fences::Ticket;
 use super::{Command, Core, Expect, FeedId, ReadRange, Reply, Subscriber};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
-use crate::ids::{ConnId, ReactorId};
+use crate::ids::{ClientIdCodec, ConnId, ReactorId};
 use crate::protocol;
 use crate::router::cluster::{AttachId, FromCluster, Question};
 use crate::router::{Crowd, CrowdKey, HistoryPolicy, Kind, Others, StreamPosition, TopicKey, TopicRef};
@@ -420,7 +420,9 @@ impl Core {
                 let question = Question { run, number, key: CrowdKey(key) };
                 self.notify(home, FromCluster::Asked { topic, question, names: usize::from(names) });
             }
-            Record::Hello { node, key, asks } if is_everyone => self.heard_hello(run, node, key, asks),
+            Record::Hello { node, key, asks, vitals } if is_everyone => {
+                self.heard_hello(run, ClientIdCodec::new(key, node), asks, vitals);
+            }
             Record::Disconnect { user } if is_everyone => {
                 let everywhere = ArcStr::from(user);
                 self.notify_all(|| FromCluster::Disconnect { user: everywhere.clone() });

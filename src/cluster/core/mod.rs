@@ -38,7 +38,7 @@ use crate::ids::{ClientIdCodec, PeerId, ReactorId, ReplyTo, RequestId};
 use crate::limits::{
     CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CANARY_MS_MAX, CLUSTER_HELLO_MS, CLUSTER_SUBSCRIBE_MAX,
 };
-use crate::metrics::ClusterCounts;
+use crate::metrics::{ClusterCounts, Vitals};
 use crate::router::cluster::{FromCluster, ToCluster, Wanted};
 use crate::router::{HistoryPolicy, Mail, StreamPosition};
 use crate::time::Millis;
@@ -311,6 +311,8 @@ pub struct Core {
     fences: Fences,
     peers: Peers,
     hello_at: Millis,
+    /// How this node is doing, as it tells the others.
+    vitals: Vitals,
     canary_at: Millis,
     canary: Canary,
     subscribe: Vec<Arc<str>>,
@@ -361,6 +363,7 @@ impl Core {
             fences: Fences::default(),
             peers: Peers::default(),
             hello_at: Millis(0),
+            vitals: Vitals::default(),
             canary_at: Millis(0),
             canary: Canary::default(),
             subscribe: Vec::new(),
@@ -659,7 +662,9 @@ impl Core {
     fn received_here(&mut self, run: u64, record: Record<'_>) {
         match record {
             Record::Canary { number } if run == self.me.run => self.see_canary(number),
-            Record::Hello { node, key, asks } => self.heard_hello(run, node, key, asks),
+            Record::Hello { node, key, asks, vitals } => {
+                self.heard_hello(run, ClientIdCodec::new(key, node), asks, vitals);
+            }
             Record::Present(present) => self.presence_answered(run, &present),
             Record::PresentMore { number } => self.publish_next_piece(run, number),
             Record::Found { number, reactors, body } => self.found_elsewhere(run, number, reactors, body),

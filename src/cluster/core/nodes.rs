@@ -11,18 +11,22 @@ use crate::compress::SharedFrame;
 use crate::frame::split_frame;
 use crate::ids::{ClientId, ClientIdCodec, ConnId};
 use crate::limits::CLUSTER_HELLO_MS;
+use crate::metrics::{NodeVitals, Vitals};
 use crate::time::Millis;
 
 /// The other nodes, by their runs.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: HashMap<u64, Peer>,
+    /// Whether something has changed since it was asked for last.
+    has_changed: bool,
 }
 
 #[derive(Debug)]
 struct Peer {
     codec: ClientIdCodec,
     heard_at: Millis,
+    vitals: Vitals,
 }
 
 impl Peers {
@@ -31,7 +35,9 @@ impl Peers {
     }
 
     pub(super) fn forget_silent(&mut self, now: Millis) {
+        let count = self.peers.len();
         self.peers.retain(|_, peer| now.since(peer.heard_at) <= 4 * CLUSTER_HELLO_MS);
+        self.has_changed |= self.peers.len() != count;
     }
 
     /// The node, by its run, and the connection that a client id names.
@@ -52,16 +58,45 @@ impl Core {
         self.publish(&channel, &hello);
     }
 
-    fn hello(&self, asks: bool) -> Record<'static> {
-        Record::Hello { node: self.me.codec.node(), key: self.me.key, asks }
+    /// Whether this node is about to tell the others how it is doing.
+    pub fn wants_vitals(&self, now: Millis) -> bool {
+        self.reachable && self.hello_at <= now
     }
 
-    pub(super) fn heard_hello(&mut self, run: u64, node: u16, key: [u8; 16], asks: bool) {
+    /// How this node is doing.
+    pub fn set_vitals(&mut self, vitals: Vitals) {
+        self.vitals = vitals;
+        self.peers.has_changed = true;
+    }
+
+    /// How each node was doing when it was heard of last, this one first; `None` where nothing has changed since the last call.
+    pub fn poll_nodes(&mut self) -> Option<Vec<NodeVitals>> {
+        if !std::mem::take(&mut self.peers.has_changed) {
+            return None;
+        }
+        let own = NodeVitals { run: self.me.run, is_own: true, vitals: self.vitals };
+        let mut nodes: Vec<NodeVitals> = self
+            .peers
+            .peers
+            .iter()
+            .map(|(&run, peer)| NodeVitals { run, is_own: false, vitals: peer.vitals })
+            .collect();
+        nodes.sort_unstable_by_key(|node| node.run);
+        nodes.insert(0, own);
+        Some(nodes)
+    }
+
+    fn hello(&self, asks: bool) -> Record<'static> {
+        Record::Hello { node: self.me.codec.node(), key: self.me.key, asks, vitals: self.vitals }
+    }
+
+    pub(super) fn heard_hello(&mut self, run: u64, codec: ClientIdCodec, asks: bool, vitals: Vitals) {
         if run == self.me.run {
             return;
         }
-        let peer = Peer { codec: ClientIdCodec::new(key, node), heard_at: self.now };
+        let peer = Peer { codec, heard_at: self.now, vitals };
         self.peers.peers.insert(run, peer);
+        self.peers.has_changed = true;
         if asks && self.commands_up {
             let channel = self.names.node(run);
             let hello = self.hello(false);

@@ -6,6 +6,7 @@ mod requests;
 use super::*;
 use crate::ids::ConnId;
 use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_LOADS_MAX};
+use crate::metrics::Vitals;
 use crate::router::cluster::{Append, AttachId};
 use crate::router::{Kind, TopicKey};
 
@@ -431,7 +432,7 @@ fn a_client_id_of_another_node_is_found_by_that_nodes_key() {
     node.core.handle_mail(HOME.into(), direct());
     node.hand_out();
     assert_eq!(node.sent.len(), 0, "no known connection's");
-    node.receive("p:all", &Record::Hello { node: 2, key, asks: false });
+    node.receive("p:all", &Record::Hello { node: 2, key, asks: false, vitals: Vitals::default() });
     node.core.handle_mail(HOME.into(), direct());
     let [Command::Publish { channel, .. }] = &node.answer_published(1)[..] else { panic!("one message") };
     assert_eq!(**channel, *node.core.names.node(OTHER_RUN));

@@ -24,10 +24,10 @@ mod users;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -36,7 +36,7 @@ pub(in crate::control) use caller::Caller;
 pub(in crate::control) use error::ApiError;
 
 use super::{Node, Requests};
-use caller::Enabled;
+use caller::{Enabled, ThroughPage};
 use error::Code;
 
 use crate::limits::API_BODIES_BYTES_MAX;
@@ -95,25 +95,30 @@ impl Api {
     }
 }
 
-/// Everything that is served under `/api`.
+/// Everything that is served under `/api`, for keys alone, and under `/console/api` for the pages of this server.
 pub(super) fn routes(node: Node, requests: Requests) -> Router {
     let (routes, document) = documented().split_for_parts();
     let settings = node.api.clone();
     let document = document.to_json().expect("texts and numbers are JSON");
     let bodies = Semaphore::new(API_BODIES_BYTES_MAX);
     let api = Api(Arc::new(Shared { node, requests, settings, bodies, document }));
-    routes
+    let routes = routes
         .method_not_allowed_fallback(not_allowed)
         .route("/api", axum::routing::any(nothing))
         .route("/api/", axum::routing::any(nothing))
         .route("/api/{*rest}", axum::routing::any(nothing))
         .layer(middleware::from_fn_with_state(api.clone(), count))
-        .with_state(api)
+        .with_state(api);
+    routes.clone().nest(PAGES, routes.layer(Extension(ThroughPage::new())))
 }
+
+/// Where the API begins that the pages of this server take.
+const PAGES: &str = "/console";
 
 /// Counts a request by its route and its answer.
 async fn count(State(api): State<Api>, path: MatchedPath, request: Request, next: Next) -> Response {
-    let route = ApiRoute::of_path(path.as_str());
+    let path = path.as_str();
+    let route = ApiRoute::of_path(path.strip_prefix(PAGES).unwrap_or(path));
     let answer = next.run(request).await;
     api.0.node.metrics.api.count(route, ApiStatus::of(answer.status().as_u16()));
     answer

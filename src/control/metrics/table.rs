@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::{Node, process};
+use super::super::Node;
 use super::samples::Samples;
 use crate::ids::PeerId;
 use crate::metrics::{
@@ -14,6 +14,7 @@ use crate::metrics::{
     EventOutcome, Fetch, Histogram, LOG_LINES_DROPPED, Label, ReactorMetrics, Refusal, Request, RequestRefusal,
     TokenFault, WebhookState,
 };
+use crate::process;
 
 /// What is counted or measured, under one name.
 pub(super) struct Family {

@@ -63,10 +63,10 @@ export function on(act, run) {
   });
 }
 
-/** Shows the field for the key, and why. */
+/** Shows the field for the key, and what is wrong with the one in it. */
 export function showKey(why) {
   byTest("key-form").hidden = false;
-  byTest("key-why").textContent = why;
+  if (byTest("key").value.trim() !== "") byTest("key-why").textContent = why;
 }
 
 /** Asks a person before what cannot be undone; whether they agree. */

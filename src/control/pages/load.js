@@ -10,10 +10,10 @@ const TILES = [
   { name: "deliveries/s", test: "deliveries", rate: true, of: (stats) => sum(stats, "deliveries") },
   { name: "messages in/s", test: "messages-in", rate: true, of: (stats) => sum(stats, "messages_in") },
   { name: "bytes out/s", test: "bytes-out", rate: true, bytes: true, of: (stats) => sum(stats, "bytes_out") },
-  { name: "latency p50", test: "latency-p50", of: (stats) => stats.delivery_p50_us, show: ms },
-  { name: "latency p99", test: "latency-p99", of: (stats) => stats.delivery_p99_us, show: ms },
-  { name: "turn p99", test: "turn-p99", of: (stats) => stats.turn_p99_us, show: ms },
-  { name: "memory", test: "memory", bytes: true, of: (stats) => stats.memory_bytes },
+  { name: "latency p50", test: "latency-p50", of: (stats) => stats.delivery_latency_us?.p50, show: ms },
+  { name: "latency p99", test: "latency-p99", of: (stats) => stats.delivery_latency_us?.p99, show: ms },
+  { name: "turn p99", test: "turn-p99", of: (stats) => stats.turn_us?.p99, show: ms },
+  { name: "memory", test: "memory", bytes: true, of: (stats) => stats.resident_bytes },
   { name: "queued for slow consumers", test: "queued", bytes: true, of: (stats) => sum(stats, "queue_bytes") },
 ];
 
@@ -78,17 +78,17 @@ export const load = {
   showReactors(now, before) {
     const rows = now.reactors.slice(0, LIMITS.reactors).map((reactor, at) => {
       const rate = before === null ? "–" : compact(perSecond(reactor.deliveries, before.reactors[at]?.deliveries ?? 0, now.ms - before.ms));
-      return [`reactor ${at}`, reactor.connections, rate, ms(reactor.delivery_p50_us), ms(reactor.delivery_p99_us),
-        ms(reactor.turn_p99_us), compact(reactor.held_bytes ?? 0, true), compact(reactor.queue_bytes, true)];
+      return [at, reactor.connections, rate, ms(reactor.delivery_latency_us?.p50),
+        ms(reactor.delivery_latency_us?.p99), ms(reactor.turn_us?.p99), compact(reactor.history_bytes ?? 0, true), compact(reactor.queue_bytes, true)];
     });
-    fill(byTest("reactors"), ["", "connections", "deliveries/s", "latency p50", "latency p99", "turn p99", "memory", "queued"], rows);
+    fill(byTest("reactors"), ["reactor", "connections", "deliveries/s", "latency p50", "latency p99", "turn p99", "histories", "queued"], rows);
   },
 
   showNodes(nodes) {
     byTest("nodes-box").hidden = nodes.length === 0;
     fill(byTest("nodes"), ["node", "connections", "deliveries/s", "latency p99", "turn p99", "memory"], nodes.slice(0, LIMITS.nodes).map((node) => [
       clip(word(node.node)) + (node.own ? " (this one)" : ""), node.connections, compact(node.deliveries_per_s ?? 0),
-      ms(node.delivery_p99_us), ms(node.turn_p99_us), compact(node.memory_bytes ?? 0, true),
+      ms(node.delivery_latency_p99_us), ms(node.turn_p99_us), compact(node.resident_bytes ?? 0, true),
     ]));
   },
 

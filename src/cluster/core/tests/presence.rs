@@ -7,6 +7,7 @@ use crate::limits::{
     CLUSTER_ASKER_BYTES, CLUSTER_ASKERS_BYTES_MAX, CLUSTER_PRESENCE_ANSWERS_BYTES_MAX, CLUSTER_PRESENCE_BYTES_PER_MS,
     CLUSTER_PRESENCE_MS_MAX, CLUSTER_PRESENCE_REST_MS, CLUSTER_PRESENT_BYTES, CLUSTER_PRESENT_OWED_BYTES_MAX,
 };
+use crate::metrics::Vitals;
 use crate::router::cluster::Question;
 use crate::router::{Crowd, CrowdKey, Others};
 
@@ -258,7 +259,7 @@ fn answers_that_wait_to_be_asked_for_are_bounded_and_then_estimates() {
 #[test]
 fn questions_wait_for_their_turn_and_askers_are_bounded() {
     let mut node = Node::connected();
-    node.receive("p:all", &Record::Hello { node: 2, key: [9; 16], asks: false });
+    node.receive("p:all", &Record::Hello { node: 2, key: [9; 16], asks: false, vitals: Vitals::default() });
     let at_once = CLUSTER_PRESENT_OWED_BYTES_MAX / CLUSTER_PRESENT_BYTES;
     let rooms = at_once + 10;
     (0..rooms).for_each(|room| node.ask_about(&room.to_string(), "1"));
@@ -278,7 +279,7 @@ fn questions_wait_for_their_turn_and_askers_are_bounded() {
 #[test]
 fn who_has_no_turn_in_time_is_told_so() {
     let mut node = Node::connected();
-    node.receive("p:all", &Record::Hello { node: 2, key: [9; 16], asks: false });
+    node.receive("p:all", &Record::Hello { node: 2, key: [9; 16], asks: false, vitals: Vitals::default() });
     let at_once = CLUSTER_PRESENT_OWED_BYTES_MAX / CLUSTER_PRESENT_BYTES;
     (0..=at_once).for_each(|room| node.ask_about(&room.to_string(), "1"));
     // A node that hangs has got all of them.

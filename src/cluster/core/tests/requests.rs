@@ -3,6 +3,7 @@
 use super::*;
 use crate::ids::RequestId;
 use crate::limits::{CLUSTER_PAGES_MAX, CLUSTER_SURVEY_MS_MAX, CLUSTER_SURVEYS_OWED_BYTES_MAX, SURVEY_BYTES_MAX};
+use crate::metrics::Vitals;
 use crate::router::cluster::Order;
 use crate::router::{
     ConnectionsFound, Found, NodeFound, PageRange, Reply as ToRequest, RoomFound, RoomsFound, Survey, SurveyId, Told,
@@ -124,7 +125,7 @@ fn surveys_under_way_are_bounded_by_what_they_may_bring_and_equal_ones_share_one
     // With two peers a survey may bring three answers of nodes.
     for run in [8, 9] {
         let mut payload = record::begin(run);
-        Record::Hello { node: 3, key: [2; 16], asks: false }.write(&mut payload);
+        Record::Hello { node: 3, key: [2; 16], asks: false, vitals: Vitals::default() }.write(&mut payload);
         let all = node.core.everyone.clone();
         node.core.handle(Input::Received { channel: &all, payload: &payload });
     }

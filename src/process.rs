@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::{Resource, getrlimit};
 
 /// Bytes of memory that the process has in RAM; 0 where the kernel does not say.
-pub(super) fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
@@ -13,7 +13,7 @@ pub(super) fn resident_bytes() -> u64 {
 }
 
 /// Seconds of CPU time that all threads have used; `None` where the kernel does not say.
-pub(super) fn cpu_seconds() -> Option<f64> {
+pub(crate) fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // Behind the name, which may hold anything: the state is the third field, user and system time the 14th and 15th.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
@@ -22,13 +22,13 @@ pub(super) fn cpu_seconds() -> Option<f64> {
 }
 
 /// Descriptors that are open; `None` before Linux 6.2, where they would have to be counted one by one.
-pub(super) fn descriptors() -> Option<u64> {
+pub(crate) fn descriptors() -> Option<u64> {
     let count = fs::metadata("/proc/self/fd").ok()?.len();
     (count > 0).then_some(count)
 }
 
 /// Descriptors that may be open.
-pub(super) fn descriptors_max() -> Option<u64> {
+pub(crate) fn descriptors_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
