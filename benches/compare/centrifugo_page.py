@@ -44,29 +44,33 @@ class Row:
     servers: list[str] = field(default_factory=lambda: ["fanfare", "centrifugo"])
 
 
-def write(folder, facts, rows, results, configurations):
-    (folder / "centrifugo.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
-    lines = head(facts, bool(results)) + table(rows, results) + ahead(rows, results) + doubts(rows, results)
+def write(folder, facts, rows, new, configurations):
+    """Puts what a run has found in place of what was known of its rows, and writes all."""
+    path = folder / "centrifugo.json"
+    known = json.loads(path.read_text()) if path.exists() and not facts["smoke"] else {"runs": [], "results": {}}
+    results = {**known["results"], **new}
+    for run in known["runs"]:
+        run["rows"] = [name for name in run["rows"] if name not in new]
+    runs = [run for run in [*known["runs"], facts] if run["rows"]]
+    path.write_text(json.dumps({"runs": runs, "results": results}, indent=1) + "\n")
+    lines = head(runs, facts["smoke"]) + table(rows, results) + ahead(rows, results) + doubts(rows, results)
     lines += reading() + rows_as_commands(rows, facts["smoke"]) + shown(configurations)
     (folder / "centrifugo.md").write_text("\n".join(lines) + "\n")
 
 
-def head(facts, is_measured):
+def head(runs, is_smoke):
     lines = ["# Beside Centrifugo", "", "Written by `benches/compare/centrifugo`. [README.md](README.md) says how to read "
              "figures of this kind.", ""]
-    if not is_measured:
+    if not runs:
         return lines + ["Nothing is measured yet: the command above does it.", ""]
-    if facts["smoke"]:
+    if is_smoke:
         lines += ["A smoke run: it proves that the comparison runs, and its figures mean nothing.", ""]
-    return lines + [
-        f"- Command: `{facts['command']}`",
-        f"- Date: {facts['date']}",
-        f"- Machine: {facts['cpu']}; {facts['kernel']}; load before: {facts['load_before']}",
-        f"- Versions: {facts['versions']}",
-        f"- {facts['rounds']} rounds of {facts['seconds']:g} s, servers in turn; each server alone on core 0, its clients on "
-        "core 1; on two nodes both share core 0, and Redis is on the clients' core",
-        "",
-    ]
+    for run in runs:
+        lines.append(f"- {', '.join(f'`{name}`' for name in run['rows'])}: `{run['command']}`, {run['date']}; {run['cpu']}; "
+                     f"{run['kernel']}; load before: {run['load_before']}; {run['versions']}; {run['rounds']} rounds of "
+                     f"{run['seconds']:g} s")
+    return lines + ["", "Servers take turns in each round; each is alone on core 0, its clients on core 1. On two nodes both share "
+                    "core 0, and Redis is on the clients' core.", ""]
 
 
 def is_less_better(figure):
