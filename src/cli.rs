@@ -1,5 +1,5 @@
 //! The command line: `serve`, `config`, `check`, `bench`, `doctor`; `pub`, `sub`, `presence` (`clients`); and
-//! `disconnect`, `kick` (`orders`); `token`; `webhook`.
+//! `disconnect`, `kick` (`orders`); `reload`; `token`; `webhook`.
 //!
 //! Owns the flags (made from the table of settings), the help texts, the exit codes and what is printed where. What
 //! was asked for goes to stdout; what went wrong goes to stderr, one line each. Never decides what a value means:
@@ -10,6 +10,7 @@
 
 mod clients;
 mod orders;
+mod reload;
 mod token;
 mod webhook;
 
@@ -42,7 +43,7 @@ const CONFIG: &str = "config";
 const CHECK: &str = "check";
 const BENCH: &str = "bench";
 const DOCTOR: &str = "doctor";
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     SERVE,
     CONFIG,
     CHECK,
@@ -53,6 +54,7 @@ const COMMANDS: [&str; 12] = [
     clients::PRESENCE,
     orders::DISCONNECT,
     orders::KICK,
+    reload::RELOAD,
     token::TOKEN,
     webhook::WEBHOOK,
 ];
@@ -84,8 +86,11 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
         Err(error) => return usage(&error, &name, out, err),
     };
     match matches.subcommand() {
-        Some((SERVE, matches)) => match load(matches, env) {
-            Ok((config, _)) => serve(config),
+        Some((SERVE, matches)) => match load(matches, env.clone()) {
+            Ok(loaded) => {
+                let matches = matches.clone();
+                serve(loaded, Box::new(move || load(&matches, env.clone())))
+            }
             Err(error) => refuse(err, error),
         },
         Some((CONFIG, matches)) => match load(matches, env) {
@@ -99,6 +104,7 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
         },
         Some((BENCH, matches)) => measure(matches, &env, out, err),
         Some((name @ (orders::DISCONNECT | orders::KICK), matches)) => orders::run(name, matches, env, out, err),
+        Some((reload::RELOAD, matches)) => reload::run(matches, env, out, err),
         Some((webhook::WEBHOOK, matches)) => webhook::run(matches, out, err),
         Some((token::TOKEN, matches)) => token::run(matches, env, out, err),
         Some((name, matches)) => clients::run(name, matches, &env, out, err),
@@ -107,8 +113,8 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
 }
 
 /// What went wrong goes the way of the log, so that a stuck reader of stderr cannot hold the end of the process.
-fn serve(config: Config) -> u8 {
-    match server::run(config) {
+fn serve(loaded: (Config, Effective), reread: server::Reread) -> u8 {
+    match server::run(loaded, reread) {
         Ok(()) => 0,
         Err(error) => {
             let mut line = Vec::new();
@@ -209,7 +215,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket push server: rooms, private messages, broadcast and presence")
         .subcommand_required(true)
-        .subcommand(configurable(SERVE).about("Serve until SIGTERM or SIGINT; SIGHUP has keys read again"))
+        .subcommand(configurable(SERVE).about("Serve until SIGTERM or SIGINT; SIGHUP has the configuration read again"))
         .subcommand(
             configurable(CONFIG).about("Print the effective configuration as TOML, with the source of each value"),
         )
@@ -226,6 +232,7 @@ fn command() -> Command {
         .subcommand(bench_command())
         .subcommands(clients::commands())
         .subcommands(orders::commands())
+        .subcommand(reload::command())
         .subcommand(token::command())
         .subcommand(webhook::command())
 }

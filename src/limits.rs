@@ -197,11 +197,37 @@ pub const MAILBOX_BYTES_MAX: usize = 16 << 20;
 /// What one piece of mail is counted as beside the frames in it: names, ids, positions.
 pub const MAIL_BYTES: usize = 256;
 
+/// Ends of connections that a reactor takes in one turn, where each room that one leaves counts as a quarter of an end; the
+/// rest in the next turns. When all go at once, those who come and what is delivered wait for a part of them only.
+pub const ENDS_PER_TURN: usize = 256;
+
+/// Pieces of mail that a reactor takes in one turn, and the rest of a parcel; the others in the next turns.
+pub const MAIL_PER_TURN: usize = 4_096;
+
+/// Thousandths of `limits.memory_max` from which a new connection is answered 503 whose user neither a token, nor the backend,
+/// nor a certificate names.
+pub const MEMORY_TIGHT_PERMILLE: u32 = 875;
+
+/// The same for every new connection. From 1,000 on the newest are closed with 1013.
+pub const MEMORY_SCARCE_PERMILLE: u32 = 950;
+
+/// How often it is looked what the process takes, in milliseconds.
+pub const MEMORY_LOOK_MS: u64 = 250;
+
+/// Of so many connections of a reactor one is closed with each look that finds all memory taken.
+pub const SHED_SHARE: usize = 128;
+
+/// Connections that a reactor knows as the newest, 12 bytes each; beyond them it does not know which are newer.
+pub const NEWEST_MAX: usize = 4_096;
+
 /// Parcels a reactor opens in one turn; the rest wait for the next, so that sockets are not starved.
 pub const PARCELS_PER_TURN: usize = 64;
 
 /// Timers looked at in one turn; the rest come in the next ones.
 pub const TIMERS_PER_TURN: usize = 256;
+
+/// Topics that take other settings in one turn: each may be tried with every rule for rooms. The others in the next ones.
+pub const POLICIES_PER_TURN: usize = 64;
 
 /// Bytes of fan-out gathered in one turn before connections are flushed in the middle of it.
 pub const TURN_BYTES_MAX: usize = 256 * 1024;
@@ -505,6 +531,12 @@ pub const HTTP2_ERROR_RESETS_MAX: usize = 64;
 
 /// How long percentiles in `/stats` look back at least, in milliseconds, and at most twice that while somebody asks.
 pub const STATS_WINDOW_MS: u64 = 10_000;
+
+/// Bytes of the server's answer to `fanfare reload`; what is beyond is not read.
+pub const RELOAD_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// How long `fanfare reload` waits for it, in milliseconds: below what plain HTTP has.
+pub const RELOAD_MS_MAX: u64 = 30_000;
 
 /// Requests of the control thread that wait for topics' homes; one more is refused.
 pub const REQUESTS_MAX: usize = 1_024;

@@ -56,9 +56,20 @@ fn version_and_help_are_answers() {
     assert_eq!(stdout, concat!("fanfare ", env!("CARGO_PKG_VERSION"), "\n"));
     let (code, stdout, stderr) = fanfare(&["--help"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    for command in
-        ["serve", "config", "check", "bench", "doctor", "pub", "sub", "presence", "disconnect", "kick", "token"]
-    {
+    for command in [
+        "serve",
+        "config",
+        "check",
+        "bench",
+        "doctor",
+        "pub",
+        "sub",
+        "presence",
+        "disconnect",
+        "kick",
+        "reload",
+        "token",
+    ] {
         assert!(stdout.contains(&format!("\n  {command} ")), "{stdout}");
     }
     for command in ["serve", "config"] {
@@ -223,11 +234,11 @@ fn a_wrong_command_line_is_one_clear_line() {
         (&["sevre"], "unknown command \"sevre\"; did you mean serve?"),
         (
             &["frobnicate"],
-            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick, token, webhook",
+            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick, reload, token, webhook",
         ),
         (
             &["a\nb"],
-            "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick, token, webhook",
+            "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick, reload, token, webhook",
         ),
         (&["check"], "check needs a file; say fanfare check FILE"),
         (&["check", "a", "b"], "\"b\" is not expected here; fanfare --help tells what is"),

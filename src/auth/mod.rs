@@ -127,6 +127,15 @@ impl Auth {
         Auth { settings, keys, compiled, revocations, generation: self.generation + 1 }
     }
 
+    /// The same with other settings and keys, of the next generation.
+    pub fn with(&self, settings: Settings, keys: Vec<Key>) -> Auth {
+        if settings == *self.settings {
+            return self.with_keys(keys);
+        }
+        let revocations = self.revocations.clone();
+        Auth { revocations, generation: self.generation + 1, ..Auth::new(settings, keys) }
+    }
+
     /// How often the keys have changed.
     pub fn generation(&self) -> u64 {
         self.generation

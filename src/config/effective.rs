@@ -40,6 +40,20 @@ impl Effective {
         self.lists.contains_key(list.name)
     }
 
+    /// Whether both have the same entries of a list, wherever these came from.
+    pub(super) fn agree(&self, other: &Effective, list: &List) -> bool {
+        let (mine, theirs) = (self.entries(list), other.entries(list));
+        mine.len() == theirs.len() && mine.iter().zip(theirs).all(|(mine, theirs)| mine.agree_in_all(theirs))
+    }
+
+    /// Takes the entries of a list that the other has.
+    pub(super) fn replace(&mut self, other: &Effective, list: &List) {
+        match other.lists.get(list.name) {
+            Some(entries) => self.lists.insert(list.name, entries.clone()),
+            None => self.lists.remove(list.name),
+        };
+    }
+
     /// Where the value of `key`, one of [`SETTINGS`], came from. Panics where the table has none of that name.
     pub fn source(&self, key: &str) -> &Source {
         self.settings.source(key)

@@ -29,6 +29,7 @@ mod listener;
 mod pattern;
 mod quantity;
 mod redis_url;
+mod reload;
 mod room;
 mod source;
 mod suggest;
@@ -51,6 +52,7 @@ pub use listen::Listen;
 pub use listener::{CertificateFiles, ClientCertificates, Listener, Role, TlsFiles};
 pub use pattern::Pattern;
 pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
+pub use reload::{Changes, RELOADABLE};
 pub use room::{ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources, read_at_most};
 pub use suggest::{nearest, nearest_flag};
@@ -81,6 +83,8 @@ pub struct Config {
     pub open: bool,
     /// How log lines look.
     pub log: Log,
+    /// What is logged, as a level of [`RUST_LOG`](https://docs.rs/env_logger): `error` to `trace`.
+    pub log_level: &'static str,
     /// What is for the operator alone; the addresses for that are among [`Config::listeners`].
     pub admin: Admin,
     /// Programs of the operator.
@@ -172,6 +176,8 @@ pub struct Limits {
     pub user_connections_max: usize,
     /// What becomes of one more.
     pub user_connections_policy: UserConnectionsPolicy,
+    /// Memory that the process may take; 0 is nine tenths of what there is.
+    pub memory_max: usize,
     /// Bytes of a request head.
     pub head_bytes_max: usize,
     /// Header fields of a request head.
@@ -398,6 +404,7 @@ impl Config {
                 "json" => Log::Json,
                 _ => Log::Auto,
             },
+            log_level: from.word("log_level"),
             admin: Admin { loopback: from.switch("admin.loopback") },
             api: Api::from_values(from, effective.entries(&API_KEY)),
             auth: Auth::from_values(from, effective.entries(&AUTH_KEY)),
@@ -469,6 +476,7 @@ impl Limits {
                 "replace" => UserConnectionsPolicy::Replace,
                 _ => UserConnectionsPolicy::Refuse,
             },
+            memory_max: from.size("limits.memory_max"),
             head_bytes_max: from.size("limits.head_bytes_max"),
             headers_max: from.size("limits.headers_max"),
             handshake_timeout: from.duration("limits.handshake_timeout"),

@@ -293,6 +293,12 @@ pub const SETTINGS: &[Setting] = &[
         "Log lines on stderr; auto is human, with colour where stderr is a terminal.",
     ),
     row(
+        "log_level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        "info",
+        "What is logged, and all that is worse; RUST_LOG, where it is set, counts instead.",
+    ),
+    row(
         "tls.certificate",
         Kind::Paths,
         "",
@@ -475,6 +481,13 @@ pub const SETTINGS: &[Setting] = &[
         "refuse",
         "What becomes of a connection more than its user may have: refuse closes it with 1008, replace the user's oldest \
          with 4009.",
+    ),
+    row(
+        "limits.memory_max",
+        bytes_or_zero(MIB, 1024 * GIB),
+        "0",
+        "Memory that the process may take; when it comes near, new connections are answered 503, those without a token first, \
+         and beyond it the newest are closed with 1013. 0 is nine tenths of the machine's, or of a cgroup's limit.",
     ),
     row("limits.head_bytes_max", bytes(256, 64 * KIB), "8KiB", "Size of a request head; a larger one is answered 431."),
     row("limits.headers_max", integer(1, 256), "64", "Header fields of a request; more are answered 431."),

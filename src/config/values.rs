@@ -73,6 +73,21 @@ impl Values {
         self.entry_mut(setting.key).faulty = true;
     }
 
+    /// Whether two of the same table have the same value of `key`, wherever it came from.
+    pub(super) fn agree(&self, other: &Values, key: &str) -> bool {
+        self.value(key) == other.value(key)
+    }
+
+    /// Whether they have the same of every key.
+    pub(super) fn agree_in_all(&self, other: &Values) -> bool {
+        self.rows.iter().all(|setting| self.agree(other, setting.key))
+    }
+
+    /// Takes the value of `key` that the other has.
+    pub(super) fn take_from(&mut self, other: &Values, key: &str) {
+        *self.entry_mut(key) = other.entry(key).clone();
+    }
+
     /// The table.
     pub(super) fn rows(&self) -> &'static [Setting] {
         self.rows

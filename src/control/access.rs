@@ -78,6 +78,13 @@ impl Access {
         arrival.of_request(headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes), &self.trusted)
     }
 
+    /// Whether a request may have the configuration read again: it comes through a listener of the operator's own, or counts
+    /// as loopback, and no web page of another site sends it.
+    fn is_operators(&self, parts: &Parts) -> bool {
+        let is_admin = parts.extensions.get::<Provenance>().is_some_and(|provenance| self.is_admin(provenance));
+        (is_admin || self.is_loopback(parts)) && !is_of_a_foreign_page(&parts.headers)
+    }
+
     /// Whether a request may read the node's counters.
     fn check_reader(&self, parts: &Parts) -> Result<(), Refusal> {
         if let Some(provenance) = parts.extensions.get::<Provenance>().filter(|provenance| self.is_admin(provenance)) {
@@ -184,6 +191,19 @@ impl FromRequestParts<Node> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, node: &Node) -> Result<Reader, Refusal> {
         node.access.check_reader(parts).map(|()| Reader)
+    }
+}
+
+/// Who may have the configuration read again.
+pub(super) struct Operator;
+
+impl FromRequestParts<Node> for Operator {
+    type Rejection = (StatusCode, &'static str);
+
+    async fn from_request_parts(parts: &mut Parts, node: &Node) -> Result<Operator, Self::Rejection> {
+        let what = "the configuration is read again for requests on an address of admin.listen, or from this machine at the \
+                    address that the server itself listens on\n";
+        node.access.is_operators(parts).then_some(Operator).ok_or((StatusCode::FORBIDDEN, what))
     }
 }
 

@@ -15,6 +15,7 @@ mod lanes;
 mod metrics;
 mod pages;
 mod places;
+mod reload;
 mod requests;
 mod secured;
 mod serving;
@@ -31,11 +32,13 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use crossbeam_channel::Sender;
 
 pub use access::{Access, BoundListener};
 pub use api::Settings as ApiSettings;
 pub use console::{Doctor, Minter, Tokens};
 pub use lanes::{Capacity, Handoff, start};
+pub use reload::{ReloadRequest, Reloaded};
 pub use requests::{Busy, ControlWaker, Requests};
 pub use window::Window;
 
@@ -61,6 +64,8 @@ pub struct Node {
     pub pulse: Arc<Pulse>,
     /// How long a reactor may be silent that is asked to turn.
     pub stall_max: Duration,
+    /// Where it is asked for that the configuration is read again.
+    pub reload: Sender<ReloadRequest>,
     /// Who is shown what is not for everybody.
     pub access: Arc<Access>,
     /// How clients get in.
@@ -106,6 +111,7 @@ fn pages(node: Node) -> Router {
         .route("/raw/{room}", page(get(upgrade_required)))
         .route("/stats", page(get(stats)))
         .route("/metrics", page(get(metrics)))
+        .route("/reload", post(reload::reload))
         .with_state(node)
 }
 

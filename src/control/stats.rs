@@ -118,6 +118,7 @@ mod tests {
         let node = Node {
             pulse: Arc::new(Pulse::new(post_office(Vec::new()).0, metrics.clone())),
             stall_max: Duration::ZERO,
+            reload: crossbeam_channel::bounded(1).0,
             metrics,
             started: Instant::now(),
             ready: Arc::new(AtomicBool::new(true)),

@@ -13,7 +13,7 @@ mod reactor;
 mod vitals;
 mod webhooks;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use api::{ApiRequests, ApiRoute, ApiStatus};
@@ -55,6 +55,10 @@ pub struct NodeMetrics {
     pub api: ApiRequests,
     /// The certificates that listeners show.
     certificates: Mutex<Vec<CertificateEnd>>,
+    /// What the process takes of the memory that it may, in thousandths, as of the last look.
+    pub memory_permille: AtomicU32,
+    /// How often that was looked at; wraps around.
+    pub memory_looks: AtomicU32,
     /// Of a node of a cluster.
     pub cluster: Option<ClusterMetrics>,
     /// The nodes of that cluster.
@@ -77,6 +81,8 @@ impl NodeMetrics {
             deflate_bytes: AtomicUsize::new(0),
             api: ApiRequests::default(),
             certificates: Mutex::default(),
+            memory_permille: AtomicU32::new(0),
+            memory_looks: AtomicU32::new(0),
             cluster: None,
             cluster_nodes: ClusterNodes::default(),
             backend: None,

@@ -11,7 +11,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -38,7 +38,7 @@ pub struct AddressLimits {
 
 /// See the module's documentation.
 pub struct Addresses {
-    limits: AddressLimits,
+    limits: RwLock<AddressLimits>,
     /// Seeded at random: clients choose among 2^64 addresses.
     hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
@@ -78,7 +78,16 @@ impl Addresses {
     /// Nobody has come yet.
     pub fn new(limits: AddressLimits) -> Addresses {
         let shards = (0..ADDRESS_SHARDS).map(|_| Mutex::default()).collect();
-        Addresses { limits, hasher: RandomState::new(), shards }
+        Addresses { limits: RwLock::new(limits), hasher: RandomState::new(), shards }
+    }
+
+    /// Other limits hold from now on, for sockets that come and for those that become connections.
+    pub fn set_limits(&self, limits: AddressLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn limits(&self) -> RwLockReadGuard<'_, AddressLimits> {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A socket has come from an address. It counts until [`Addresses::leave`]; `None` where it counts for nothing.
@@ -86,7 +95,8 @@ impl Addresses {
     /// # Errors
     /// The limit that this one would go beyond. It is not counted then.
     pub(super) fn arrive(&self, address: IpAddr, now: Millis) -> Result<Option<AddressRef>, Refusal> {
-        let AddressLimits { connections_max, handshakes_per_second, half_open_max, exempt } = &self.limits;
+        let limits = self.limits();
+        let AddressLimits { connections_max, handshakes_per_second, half_open_max, exempt } = &*limits;
         if [*connections_max, *handshakes_per_second, *half_open_max] == [0; 3] || exempt.contain(address) {
             return Ok(None);
         }
@@ -123,7 +133,7 @@ impl Addresses {
         let (shard_index, index) = address.place();
         let mut shard = self.shard(shard_index);
         let entry = &mut shard.entries[index as usize];
-        let max = self.limits.connections_max;
+        let max = self.limits().connections_max;
         if max > 0 && entry.connections >= max {
             return false;
         }

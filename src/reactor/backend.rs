@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::driver::SlotKey;
 use super::mailbox::PostOffice;
-use crate::auth::{Auth, Decision, Key, Question};
+use crate::auth::{Auth, Decision, Key, Question, Settings};
 use crate::conn::Forwarded;
 use crate::ids::ReactorId;
 
@@ -151,9 +151,12 @@ impl Keyring {
         Keyring(Arc::new(Mutex::new(Keys { auth, configured, fetched: Vec::new(), fetched_generation })))
     }
 
-    /// Other keys take the place of the configuration's.
-    pub fn configured(&self, keys: Vec<Key>, post: &PostOffice) {
-        self.replace(post, |all| all.configured = keys);
+    /// Other settings and keys take the place of the configuration's.
+    pub fn configured(&self, settings: Settings, keys: Vec<Key>, post: &PostOffice) {
+        self.replace(post, |all| {
+            all.configured = keys;
+            settings
+        });
     }
 
     /// Other keys take the place of those that were fetched.
@@ -161,6 +164,7 @@ impl Keyring {
         self.replace(post, |all| {
             all.fetched = keys;
             all.fetched_generation = all.auth.generation() + 1;
+            all.auth.settings().clone()
         });
     }
 
@@ -170,10 +174,10 @@ impl Keyring {
     }
 
     /// The reactors are told before the next change, so that all end with the same.
-    fn replace(&self, post: &PostOffice, change: impl FnOnce(&mut Keys)) {
+    fn replace(&self, post: &PostOffice, change: impl FnOnce(&mut Keys) -> Settings) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut all);
-        all.auth = Arc::new(all.auth.with_keys(all.configured.iter().chain(&all.fetched).cloned().collect()));
+        let settings = change(&mut all);
+        all.auth = Arc::new(all.auth.with(settings, all.configured.iter().chain(&all.fetched).cloned().collect()));
         post.keys(&all.auth);
     }
 }
@@ -182,11 +186,11 @@ impl Keyring {
 mod tests {
     use super::super::mailbox::post_office;
     use super::*;
-    use crate::auth::{Allowance, Settings};
+    use crate::auth::Allowance;
 
     #[test]
     fn keys_of_the_configuration_are_no_answer_to_who_wants_fetched_ones() {
-        let settings = Settings {
+        let settings = || Settings {
             issuer: None,
             audience: None,
             anonymous: false,
@@ -194,13 +198,13 @@ mod tests {
             expiry_required: true,
             default: Allowance::default(),
         };
-        let keyring = Keyring::new(Arc::new(Auth::new(settings, Vec::new())), Vec::new());
+        let keyring = Keyring::new(Arc::new(Auth::new(settings(), Vec::new())), Vec::new());
         let (post, _mailboxes) = post_office(Vec::new());
         let mut generations = vec![keyring.fetched_generation()];
         for is_fetched in [false, true, false, false, true] {
             match is_fetched {
                 true => keyring.fetched(Vec::new(), &post),
-                false => keyring.configured(Vec::new(), &post),
+                false => keyring.configured(settings(), Vec::new(), &post),
             }
             generations.push(keyring.fetched_generation());
         }

@@ -319,6 +319,9 @@ impl<D: Driver> Worker<D> {
         passport: Passport,
         may_publish: Option<bool>,
     ) {
+        if let Err(refusal) = self.admit_to_memory(slot, &passport) {
+            return self.refuse(slot, refusal);
+        }
         if !NodeMetrics::take_permit(&self.node.metrics.connections, self.settings.connections_max) {
             let refusal = self.at_capacity();
             return self.refuse(slot, refusal);

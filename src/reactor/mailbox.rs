@@ -21,6 +21,7 @@ use std::sync::atomic::AtomicUsize;
 use super::backend::{Asker, Decided, KeysOutcome};
 use super::sync::{AtomicBool, Ordering, Receiver, Sender, TrySendError, bounded, fence};
 use super::verifier::Verdict;
+use super::worker::Settings;
 use crate::auth::{Auth, Decision};
 use crate::ids::{PeerId, ReactorId};
 use crate::limits::{MAILBOX_BYTES_MAX, MAILBOX_PARCELS, PARCEL_BYTES_MAX, PARCEL_MAIL_MAX};
@@ -70,6 +71,8 @@ pub(super) enum Told {
     Keys(Arc<Auth>),
     /// There are no newer keys to be had.
     KeysSettled(KeysOutcome),
+    /// From now on it is told to do this.
+    Settings(Box<Settings>),
 }
 
 /// A parcel on its way, with the bytes of its mail.
@@ -154,6 +157,18 @@ impl PostOffice {
         self.peers.iter().map(|peer| (peer.id, peer.held_bytes.load(Ordering::Relaxed)))
     }
 
+    /// Tells all reactors to do other things from now on; what tokens are checked with is told by a [`Keyring`]. It waits for
+    /// room in each mailbox.
+    ///
+    /// [`Keyring`]: super::Keyring
+    pub fn settings(&self, settings: &Settings) {
+        for peer in self.peers.iter() {
+            if let PeerId::Reactor(reactor) = peer.id {
+                self.tell(reactor, Told::Settings(Box::new(settings.clone())));
+            }
+        }
+    }
+
     fn tell(&self, to: ReactorId, told: Told) {
         let peer = &self.peers[index_of(&self.peers, to.into())];
         let parcel = Parcel::News(Box::new(News(told)));
@@ -165,6 +180,11 @@ impl PostOffice {
     /// Has a reactor turn once more, as [`Mailbox::nudge`] does.
     pub(super) fn nudge(&self, reactor: usize) {
         self.peers[reactor].nudge();
+    }
+
+    /// Has all reactors turn once more.
+    pub fn nudge_all(&self) {
+        self.peers.iter().filter(|peer| matches!(peer.id, PeerId::Reactor(_))).for_each(Peer::nudge);
     }
 
     /// Sends an order to every peer. Orders wait for room in the mailbox.

@@ -33,6 +33,7 @@ mod lifecycle;
 #[cfg(all(test, fanfare_loom))]
 mod loom_tests;
 mod mailbox;
+mod pressure;
 mod proxied;
 mod pulse;
 mod rates;

@@ -14,10 +14,13 @@ use super::gate::{Asked, Gate};
 use super::handover::{Handover, Returns};
 use super::intake::Resumable;
 use super::mailbox::{Mailbox, Order, Parcel, Told};
+use super::pressure::Newest;
 use crate::compress::{Deflater, Inflaters, WindowBits};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, ReactorId};
-use crate::limits::{BATCH_POOL_BYTES_MAX, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX};
+use crate::limits::{
+    BATCH_POOL_BYTES_MAX, ENDS_PER_TURN, MAIL_PER_TURN, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX,
+};
 use crate::metrics::{NodeMetrics, ReactorMetrics};
 use crate::router::{Composer, Router, RouterSettings, Watched};
 use crate::time::{Millis, Stamp, wheel::Wheel};
@@ -55,6 +58,16 @@ pub struct Settings {
     pub intake_bytes_max: usize,
     /// Rooms, notices, history.
     pub router: RouterSettings,
+}
+
+impl Settings {
+    /// What one of so many reactors is told, of what the node is.
+    fn divide(&mut self, reactors: u16) {
+        // Topics are spread evenly.
+        self.router.history.bytes_max /= usize::from(reactors);
+        // A client does not become a slow consumer by asking.
+        self.intake_bytes_max = self.intake_bytes_max.min(self.outbox_bytes_max / 2);
+    }
 }
 
 /// How messages are compressed.
@@ -118,6 +131,7 @@ pub enum Turn {
 /// See the module's documentation.
 pub struct Worker<D: Driver> {
     pub(super) me: ReactorId,
+    reactors: u16,
     pub(super) driver: D,
     pub(super) mailbox: Mailbox,
     pub(super) router: Router,
@@ -140,6 +154,12 @@ pub struct Worker<D: Driver> {
     let_go: Vec<u32>,
     /// Connections whose timer went off and was not looked at yet.
     expired: VecDeque<SlotKey>,
+    /// Connections that have ended, and were not looked at yet.
+    ended: VecDeque<SlotKey>,
+    /// How much of [`ENDS_PER_TURN`] is left in this turn, in quarters.
+    ends_left: usize,
+    /// Connections that opened last.
+    pub(super) newest: Newest,
     /// Paused connections that go on in the next turn.
     pub(super) resumable: Resumable,
     /// Tokens that wait for other threads.
@@ -154,16 +174,14 @@ impl<D: Driver> Worker<D> {
     /// A worker before its first turn.
     pub fn new(assignment: Assignment, driver: D, http: HttpHandoff<D::Stream>) -> Worker<D> {
         let Assignment { me, reactors, mailbox, mut settings, node, watched, jitter_seed } = assignment;
-        // Each reactor's share: topics are spread evenly.
-        settings.router.history.bytes_max /= usize::from(reactors);
-        // A client does not become a slow consumer by asking.
-        settings.intake_bytes_max = settings.intake_bytes_max.min(settings.outbox_bytes_max / 2);
+        settings.divide(reactors);
         let revocations = settings.gate.auth.as_ref().map_or_else(Arc::default, |auth| auth.revocations().clone());
         let mut router = Router::new(me, reactors, node.seed, node.run, settings.router.clone());
         router.watch(watched);
         let deflater = settings.deflate.map(|deflate| Box::new(Deflater::new(deflate.level, deflate.min_bytes)));
         Worker {
             me,
+            reactors,
             mailbox,
             router,
             connections: Connections::new(me, node.codec.clone(), settings.heartbeat_ms, deflater, revocations),
@@ -181,6 +199,9 @@ impl<D: Driver> Worker<D> {
             flush: Flush::default(),
             let_go: Vec::new(),
             expired: VecDeque::new(),
+            ended: VecDeque::new(),
+            ends_left: 0,
+            newest: Newest::default(),
             resumable: Resumable::default(),
             asked: Asked::default(),
             spilled: false,
@@ -216,11 +237,14 @@ impl<D: Driver> Worker<D> {
         self.connections.begin_turn(self.now, self.unix_ms);
         self.router.begin_turn(self.now);
 
+        self.ends_left = 4 * ENDS_PER_TURN;
         self.take_mail();
         self.take_returned();
         self.resume_some();
+        self.take_ended();
         self.take_completions();
         self.take_timers();
+        self.relieve_memory();
         self.drain_some();
         self.end_turn(began_ns);
         // Not before the others: their connections may need a topic that is at home here.
@@ -241,7 +265,10 @@ impl<D: Driver> Worker<D> {
     pub fn next_at(&self) -> Option<Millis> {
         // A full peer does not tell when it has room again.
         let spill_at = self.spilled.then_some(self.now.saturating_add(1));
-        let has_more = !self.expired.is_empty() || (!self.resumable.is_empty() && !self.spilled);
+        let has_more = !self.expired.is_empty()
+            || !self.ended.is_empty()
+            || self.router.has_stale_policies()
+            || (!self.resumable.is_empty() && !self.spilled);
         let more_at = has_more.then_some(self.now);
         let drain_at = self.draining.as_ref().map(Draining::next_at);
         [spill_at, more_at, self.wheel.next_at(), drain_at].into_iter().flatten().min()
@@ -271,7 +298,7 @@ impl<D: Driver> Worker<D> {
                 Completion::Proxied(slot, source) => self.proxied(slot, source),
                 Completion::NotProxied(slot) => self.not_proxied(slot),
                 Completion::Writable(slot) => self.writable(slot),
-                Completion::Ended(slot) => self.release(slot),
+                Completion::Ended(slot) => self.end(slot),
                 Completion::Detached(slot, stream) => self.detached(slot, stream),
                 Completion::Released(slot) => self.released(slot),
             }
@@ -280,7 +307,11 @@ impl<D: Driver> Worker<D> {
     }
 
     fn take_mail(&mut self) {
+        let mut taken = 0;
         for _ in 0..PARCELS_PER_TURN {
+            if taken >= MAIL_PER_TURN {
+                break;
+            }
             match self.mailbox.take() {
                 None => break,
                 // A reactor has ended by then.
@@ -288,6 +319,7 @@ impl<D: Driver> Worker<D> {
                 Some(Parcel::News(news)) => self.told(news.0),
                 Some(Parcel::Order(Order::Drain { within_ms })) => self.begin_drain(within_ms),
                 Some(Parcel::Mail(_, mut parcel)) => {
+                    taken += parcel.len();
                     for mail in parcel.drain(..) {
                         self.router.handle_mail(mail, &mut self.connections);
                         // One parcel may bring as many large replies as it holds mail.
@@ -308,7 +340,40 @@ impl<D: Driver> Worker<D> {
             Told::Decided(decided) => self.decided(decided),
             Told::Keys(auth) => self.settings.gate.auth = Some(auth),
             Told::KeysSettled(outcome) => self.keys_settled(outcome),
+            Told::Settings(settings) => self.change(*settings),
         }
+    }
+
+    /// Does other things from now on. What tokens are checked with comes another way, and so that it is in order; heartbeat
+    /// and compression were agreed with the clients that are there.
+    fn change(&mut self, mut settings: Settings) {
+        settings.divide(self.reactors);
+        settings.gate.auth = self.settings.gate.auth.take();
+        (settings.heartbeat_ms, settings.deflate) = (self.settings.heartbeat_ms, self.settings.deflate);
+        self.router.change(&settings.router);
+        self.settings = settings;
+    }
+
+    /// The end of a connection is taken where the turn has room for it.
+    fn end(&mut self, slot: SlotKey) {
+        if self.ends_left == 0 || !self.ended.is_empty() {
+            return self.ended.push_back(slot);
+        }
+        let rooms = self.router.topics_of(self.connections.id(slot));
+        self.ends_left = self.ends_left.saturating_sub(4 + rooms);
+        self.release(slot);
+    }
+
+    /// Takes ends that had no room in earlier turns.
+    fn take_ended(&mut self) {
+        let mut waiting = std::mem::take(&mut self.ended);
+        while self.ends_left > 0
+            && let Some(slot) = waiting.pop_front()
+        {
+            self.end(slot);
+            self.settle();
+        }
+        self.ended = waiting;
     }
 
     fn take_timers(&mut self) {

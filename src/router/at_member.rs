@@ -35,6 +35,11 @@ impl Router {
         self.members.get(conn).map(|subscriber| subscriber.name(&self.topics))
     }
 
+    /// How many topics a connection leaves when it ends.
+    pub fn topics_of(&self, conn: ConnId) -> usize {
+        self.members.get(conn).map_or(0, |subscriber| subscriber.subscriptions.len())
+    }
+
     /// The connection is gone, or about to be: it leaves everything at once. What was published so far still goes to
     /// it, so that its close frame comes behind it.
     pub fn disconnect(&mut self, conn: ConnId, sink: &mut impl Sink) {

@@ -14,7 +14,7 @@ use super::home_request::PageRange;
 use super::kept::{Kept, Noted};
 use super::slice::Slice;
 use crate::compress::{Account, SharedFrame};
-use crate::limits::{ALLOCATION_BYTES, CLUSTER_LOAD_AGAIN_MS, HISTORY_PAGE_BYTES_MAX};
+use crate::limits::{ALLOCATION_BYTES, CLUSTER_LOAD_AGAIN_MS, HISTORY_EXPIRIES_PER_TURN, HISTORY_PAGE_BYTES_MAX};
 use crate::protocol::InEpoch;
 use crate::time::Millis;
 
@@ -93,6 +93,11 @@ impl History {
         }
     }
 
+    /// Other bounds hold from now on. What is beyond them goes as messages come, or as it is asked for.
+    pub(super) fn set_policy(&mut self, policy: HistoryPolicy) {
+        self.policy = policy;
+    }
+
     /// Whether the message with this offset is not here, but may be elsewhere.
     pub(super) fn lacks(&self, offset: u64) -> bool {
         self.older_elsewhere && offset < self.first_offset()
@@ -123,7 +128,7 @@ impl History {
         }
         let kept = self.kept.get_or_insert_default();
         for (frame, kept_at) in older.rev() {
-            if kept.ring().len() == self.policy.messages_max as usize {
+            if kept.ring().len() >= self.policy.messages_max as usize {
                 break;
             }
             frame.keep(&self.account);
@@ -228,7 +233,11 @@ impl History {
         frame.keep(&self.account);
         let kept = self.kept.get_or_insert_default();
         kept.push_back(frame, now);
-        if kept.ring().len() > self.policy.messages_max as usize {
+        // One, but for bounds that have become narrower.
+        for _ in 0..HISTORY_EXPIRIES_PER_TURN {
+            if kept.ring().len() <= self.policy.messages_max as usize {
+                break;
+            }
             kept.pop_front();
         }
         if let Some(key) = key {

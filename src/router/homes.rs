@@ -178,6 +178,29 @@ impl Homes {
         Homes { homes, rooms, policies, notices, seed, user_connections, clustered }
     }
 
+    /// Other settings hold from now on: for topics that come into being at once, for others once
+    /// [`Homes::resolve_again`] was called.
+    pub(super) fn change(&mut self, settings: &RouterSettings) {
+        self.policies.change(settings.history.rooms.clone(), &settings.notices);
+        self.notices = settings.notices.clone();
+        self.user_connections = settings.user_connections;
+    }
+
+    /// Resolves the policy of a topic again. What other nodes keep as well stays as it is, until the topic comes into being
+    /// again.
+    pub(super) fn resolve_again(&mut self, topic: &Topic) {
+        let HomeState::Open(at) = topic.home else { return };
+        let home = &mut self.homes[at as usize];
+        let mut policy = self.policies.resolve_again(topic.key.hashed(), home.policy);
+        if self.clustered {
+            policy.history = home.policy.history;
+        }
+        home.policy = policy;
+        if let (Some(history), Some(policy)) = (&mut home.history, policy.history) {
+            history.set_policy(policy);
+        }
+    }
+
     /// What is known of a topic beside its members on one reactor.
     #[inline]
     pub(super) fn get(&self, topic: &Topic) -> Option<&Home> {
@@ -402,7 +425,8 @@ impl Homes {
             };
             assert!(connections as u64 <= self.members(topic), "who counts for {:?} is a member", topic.key);
             assert!(self.user_connections.is_none_or(|bound| connections <= bound.max), "{:?} has too many", topic.key);
-            assert_eq!(home.policy, self.policies.resolve(topic.key.hashed()), "the policy of {:?}", topic.key);
+            let resolved = self.policies.resolve_again(topic.key.hashed(), home.policy);
+            assert_eq!(home.policy, resolved, "the policy of {:?}", topic.key);
         }
         assert_eq!(open, self.homes.len(), "each home has a topic");
         assert_eq!(rooms, self.rooms.len(), "each room with members is found by its name");

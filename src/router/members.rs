@@ -121,6 +121,11 @@ struct Forbidden {
 
 impl Members {
     /// No connection yet. `everyone` is everyone's topic.
+    /// Another bound holds from now on; who is in more rooms stays there.
+    pub(super) fn set_rooms_max(&mut self, rooms_max: usize) {
+        self.rooms_max = rooms_max;
+    }
+
     pub(super) fn new(everyone: TopicIndex, rooms_max: usize) -> Members {
         Members { subscribers: Vec::new(), lists: Slab::new(), everyone, rooms_max, forbidden: Vec::new() }
     }

@@ -96,7 +96,7 @@ use topic::{HashedTopic, TopicIndex, Topics};
 
 use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::{ClientId, ConnId, PeerId, ReactorId, ReplyTo, Slot};
-use crate::limits::{BATCH_POOL_BYTES_MAX, HISTORY_PAGE_MAX};
+use crate::limits::{BATCH_POOL_BYTES_MAX, HISTORY_PAGE_MAX, POLICIES_PER_TURN};
 use crate::protocol::InEpoch;
 use crate::time::{Millis, Stamp};
 
@@ -270,6 +270,8 @@ pub struct Router {
     frames: FrameBuilder,
     /// When this turn began.
     turn_began_at: Stamp,
+    /// Topics from this index on have a policy of before the settings changed.
+    stale_from: Option<u32>,
 }
 
 impl Router {
@@ -294,6 +296,33 @@ impl Router {
             outgoing: Vec::new(),
             frames: FrameBuilder::default(),
             turn_began_at: Stamp::default(),
+            stale_from: None,
+        }
+    }
+
+    /// Other settings hold from now on. Topics that are there take theirs within the next turns: see
+    /// [`Router::has_stale_policies`]. Whether one of them, or an inbox, keeps history does not change, nor whether the node
+    /// is one of a cluster.
+    pub fn change(&mut self, settings: &RouterSettings) {
+        self.members.set_rooms_max(settings.rooms_max);
+        self.homes.change(settings);
+        self.retention.set_bytes_max(settings.history.bytes_max);
+        self.stale_from = Some(0);
+    }
+
+    /// Whether there are topics that have not taken their settings yet: the next turns are wanted for it.
+    pub fn has_stale_policies(&self) -> bool {
+        self.stale_from.is_some()
+    }
+
+    fn refresh_policies(&mut self) {
+        for _ in 0..POLICIES_PER_TURN {
+            let Some(from) = self.stale_from else { return };
+            let found = self.topics.first_from(from);
+            self.stale_from = found.map(|index| index.0 + 1);
+            if let Some(index) = found {
+                self.homes.resolve_again(self.topics.get(index));
+            }
         }
     }
 
@@ -363,6 +392,7 @@ impl Router {
         }
         // What was compressed since is counted only now.
         self.make_room();
+        self.refresh_policies();
     }
 
     /// When the turn began, as far as latencies are concerned: what is published in it, was then.

@@ -55,6 +55,26 @@ impl Policies {
         Policies { rooms, inbox, notice_members_max: notices.members_max, recent: None }
     }
 
+    /// Other settings hold from now on. Whether inboxes keep history does not change: those that are there would have to be
+    /// told.
+    pub(super) fn change(&mut self, rooms: Option<RoomPolicies>, notices: &NoticeSettings) {
+        // Rooms that keep history are there still: they are not to be taken for such as keep none.
+        let was_asked = self.rooms.is_some();
+        self.rooms = rooms.or_else(|| was_asked.then(|| RoomPolicies(Arc::new(|_: &str| None))));
+        self.notice_members_max = notices.members_max;
+        self.recent = None;
+    }
+
+    /// What holds for a topic that is there from now on. Whether it keeps history stays as it is: it is a promise to those
+    /// who were told a position, or none.
+    pub(super) fn resolve_again(&self, topic: HashedTopic<'_>, before: TopicPolicy) -> TopicPolicy {
+        let after = self.resolve(topic);
+        match (before.history, after.history) {
+            (Some(_), Some(_)) => after,
+            (history, _) => TopicPolicy { history, ..after },
+        }
+    }
+
     /// What holds for a topic that comes into being.
     pub(super) fn resolve(&self, topic: HashedTopic<'_>) -> TopicPolicy {
         match topic.kind {

@@ -301,8 +301,7 @@ impl Retention {
         }
     }
 
-    /// Changes the bound.
-    #[cfg(test)]
+    /// Another bound holds from now on: what is beyond it goes when room is made next.
     pub(super) fn set_bytes_max(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
     }

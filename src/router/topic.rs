@@ -261,6 +261,13 @@ impl Topics {
         &mut self.topics[index.0 as usize]
     }
 
+    /// The first topic from this index on.
+    pub(super) fn first_from(&self, at: u32) -> Option<TopicIndex> {
+        // Slots are never given back: an empty one is stepped over.
+        let end = u32::try_from(self.topics.capacity()).unwrap_or(u32::MAX);
+        (at..end).find(|&at| self.topics.contains(at as usize)).map(TopicIndex)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.topics.len()
     }

@@ -107,15 +107,20 @@ fn gate(config: &Config) -> Gate {
     let pages_only = config.listeners.iter().enumerate().filter(|(_, listener)| listener.role != Role::Clients);
     Gate {
         pages_only: pages_only.map(|(at, _)| ListenerId(at as u16)).collect(),
-        addresses: Some(Arc::new(Addresses::new(AddressLimits {
-            connections_max: config.address.connections_max,
-            handshakes_per_second: config.address.handshakes_per_second,
-            half_open_max: config.address.half_open_max,
-            exempt: config.address.exempt.clone(),
-        }))),
+        addresses: Some(Arc::new(Addresses::new(address_limits(&config.address)))),
         trusted: Arc::new(config.proxy.trusted.clone()),
         proxied_listeners: config.listeners.iter().map(|listener| listener.proxy_protocol).collect(),
         ..Gate::default()
+    }
+}
+
+/// What one address may have.
+pub(super) fn address_limits(config: &config::Address) -> AddressLimits {
+    AddressLimits {
+        connections_max: config.connections_max,
+        handshakes_per_second: config.handshakes_per_second,
+        half_open_max: config.half_open_max,
+        exempt: config.exempt.clone(),
     }
 }
 
@@ -240,7 +245,8 @@ fn said(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn settings(config: &config::Auth) -> Settings {
+/// What tokens have to be like, and what those that say nothing allow.
+pub(super) fn settings(config: &config::Auth) -> Settings {
     let default = &config.default;
     Settings {
         issuer: said(&config.issuer),

@@ -12,6 +12,8 @@ use super::signals::Request;
 use super::supervisor::Supervisor;
 use super::unix::UnixSocket;
 use crate::config;
+use crate::control::ReloadRequest;
+use crate::current::Current;
 use crate::limits::{CLUSTER_FINISH_MS_MAX, STOP_SPARE_MS, WEBHOOK_FINISH_MS_MAX};
 use crate::reactor::Order;
 
@@ -36,13 +38,13 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// Waits for the signal that ends the node, and for the node's end. `drain` is asked when it begins.
+    /// Waits for the signal that ends the node, and for the node's end. `drain` is what holds when it begins.
     ///
     /// # Errors
     /// A reactor has failed.
-    pub(super) fn wait(self, reload: &Sender<()>, drain: impl Fn() -> config::Drain) -> Result<(), ServeError> {
+    pub(super) fn wait(self, reload: &Sender<ReloadRequest>, drain: &Current<config::Drain>) -> Result<(), ServeError> {
         let asked = self.wait_for_signal(reload)?;
-        let drain = drain();
+        let drain = drain.get();
         let delay = match asked {
             Asked::ToDrain => drain.delay,
             Asked::ToDrainNow => Duration::ZERO,
@@ -53,12 +55,12 @@ impl Ending {
     }
 
     /// Until the node is to end, or a reactor fails. Other requests are passed on.
-    fn wait_for_signal(&self, reload: &Sender<()>) -> Result<Asked, ServeError> {
+    fn wait_for_signal(&self, reload: &Sender<ReloadRequest>) -> Result<Asked, ServeError> {
         loop {
             select! {
                 recv(self.requests) -> request => match request {
                     // Where a reload waits already, it will read the same.
-                    Ok(Request::Reload) => drop(reload.try_send(())),
+                    Ok(Request::Reload) => drop(reload.try_send(ReloadRequest { answer: None })),
                     Ok(Request::Drain) => return Ok(Asked::ToDrain),
                     Ok(Request::DrainNow | Request::Leave) | Err(_) => return Ok(Asked::ToDrainNow),
                 },

@@ -41,8 +41,8 @@ use supervisor::Supervisor;
 use webhook::Webhooks;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
-use crate::config::{self, Config, Role};
-use crate::control::{self, Access, ApiSettings, BoundListener, ControlWaker, Doctor, Requests, Tokens};
+use crate::config::{self, Config, Effective, Role};
+use crate::control::{self, Access, ApiSettings, BoundListener, ControlWaker, Doctor, ReloadRequest, Requests, Tokens};
 use crate::current::Current;
 use crate::descriptors::{self, Shares};
 use crate::doctor::{self, Machine};
@@ -61,42 +61,30 @@ use crate::webhook::WebhookWaker;
 pub use error::ServeError;
 pub use log::last_words;
 pub use panic::end_process_if_a_reactor_panics;
+pub use reload::Reread;
 
-/// Serves until a signal ends it: SIGTERM or SIGINT drains, a second one leaves at once. SIGHUP has files read again.
+/// Serves until a signal ends it: SIGTERM or SIGINT drains, a second one leaves at once. SIGHUP has the configuration read
+/// again, which `reread` does.
 ///
 /// # Errors
 /// [`ServeError`]: nothing was served then, or a reactor failed.
-pub fn run(config: Config) -> Result<(), ServeError> {
-    let outcome = serve(config);
+pub fn run(loaded: (Config, Effective), reread: Reread) -> Result<(), ServeError> {
+    let outcome = serve(loaded, reread);
     log::flush();
     outcome
 }
 
-fn serve(config: Config) -> Result<(), ServeError> {
+fn serve((config, running): (Config, Effective), reread: Reread) -> Result<(), ServeError> {
     let inherited = Inherited::from_env()?;
     let cores = cores::assign(&config)?;
-    let (descriptors, raised) = memory::raise_descriptor_limit();
-    let own = own_descriptors(&config, cores.len());
-    let connections_max = config.limits.connections_max as u64;
-    let wanted = descriptors::wanted(connections_max, own);
-    // Before the first thread: with one thread the process waits for no lock.
-    memory::grow_descriptor_table(descriptors, wanted);
-    log::init(config.log).map_err(io_error("cannot start the log's thread"))?;
-    end_process_if_a_reactor_panics();
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the soft descriptor limit to the hard one");
-    }
-    let shares = descriptors::divide(descriptors, own, connections_max);
-    if shares.connections == 0 {
-        return Err(ServeError::Descriptors { limit: descriptors, wanted });
-    }
+    let may_have = Descriptors::take(&config, cores.len())?;
     let requests = signals::catch()?;
     let entrance = Entrance::new(&config, cores.len()).map_err(ServeError::Credential)?;
     let webhooks = Webhooks::new(&config).map_err(ServeError::Credential)?;
     let webhook_secrets = webhooks.as_ref().map(|webhooks| webhooks.secrets.clone());
-    let mut node = Node::new(&config, cores.len(), shares, entrance, webhooks)?;
+    let mut node = Node::new(&config, cores.len(), may_have.shares, entrance, webhooks)?;
     node.acceptors = tls::load(&config.listeners, &node.state.metrics).map_err(ServeError::Credential)?;
-    let keys = Current::new(auth::api_keys(&config.api).map_err(ServeError::Credential)?);
+    let api_keys = Current::new(auth::api_keys(&config.api).map_err(ServeError::Credential)?);
     let tokens = Current::new(auth::tokens(&config.auth).map_err(ServeError::Credential)?);
     let Listeners { sockets, addresses, bound, unix } =
         listen::bind(&config.listeners, cores.len(), inherited, &config.tcp, &config.unix)?;
@@ -104,43 +92,97 @@ fn serve(config: Config) -> Result<(), ServeError> {
         |bound: &BoundListener| bound.address.filter(|at| at.ip().to_canonical().is_loopback()).map(|at| at.port());
     node.settings.gate.loopback_ports = bound.iter().map(loopback_port).collect();
     let trusted = node.settings.gate.trusted.clone();
-    let access = Access { listeners: bound, keys: keys.clone(), loopback: config.admin.loopback, trusted };
-    let reactors = node.spawn(sockets, cores, access, tokens.clone())?;
+    let access = Access { listeners: bound, keys: api_keys.clone(), loopback: config.admin.loopback, trusted };
+    let (reload, reloads) = bounded(1);
+    let reactors = node.spawn(sockets, cores, access, tokens.clone(), reload.clone())?;
     node.ready.store(true, Ordering::Relaxed);
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        reactors = reactors.count,
-        driver = "epoll",
-        descriptors,
-        connections_max = node.settings.connections_max,
-        queue_budget_bytes = node.settings.outbox_node_bytes_max,
-        "serving"
-    );
+    may_have.report(&node, reactors.count);
     warn_of_listeners(&config);
-    if shares.connections < connections_max {
-        warn_of_cut(connections_max, shares.connections, descriptors, wanted);
-    }
     announce(&addresses)?;
     let supervisor =
         Supervisor::start(reactors.pulse.clone()).map_err(io_error("cannot start the supervisor's thread"))?;
-    let ready = node.ready;
-    let reloads = Reloads {
-        auth: config.auth,
+    let (ready, drain) = (node.ready, Current::new(config.drain));
+    let memory_max = Current::new(memory::bytes_max(config.limits.memory_max));
+    memory::watch(memory_max.clone(), node.state.metrics.clone(), reactors.post.clone())
+        .map_err(io_error("cannot start the thread that looks at memory"))?;
+    Reloads {
+        reread,
+        running,
+        descriptors: (may_have.limit, may_have.own),
+        gate: node.settings.gate,
         keyring: node.entrance.keyring.take(),
         tokens,
-        api: config.api,
-        api_keys: keys,
-        webhook: config.webhook,
+        api_keys,
         webhook_secrets,
         post: reactors.post.clone(),
-        listeners: config.listeners,
         acceptors: node.acceptors,
+        drain: drain.clone(),
+        memory_max,
         supervisor: supervisor.clone(),
         metrics: node.state.metrics,
-    };
-    let reload = reloads.start().map_err(io_error("cannot start the thread that reads files again"))?;
+    }
+    .start(reloads)
+    .map_err(io_error("cannot start the thread that reads the configuration again"))?;
     supervisor.serving(&format!("serving with {} reactors", reactors.count));
-    Ending { requests, reactors, ready, unix, supervisor }.wait(&reload, || config.drain.clone())
+    Ending { requests, reactors, ready, unix, supervisor }.wait(&reload, &drain)
+}
+
+/// What the process may have of descriptors, and what they are for.
+struct Descriptors {
+    limit: u64,
+    /// Those of the node's own.
+    own: u64,
+    wanted: u64,
+    connections_max: u64,
+    shares: Shares,
+}
+
+impl Descriptors {
+    /// Takes as many as there may be, and starts the log. To be called before the first thread.
+    ///
+    /// # Errors
+    /// There are too few for a single connection, or the log has no thread.
+    fn take(config: &Config, reactors: usize) -> Result<Descriptors, ServeError> {
+        let (limit, raised) = memory::raise_descriptor_limit();
+        let own = own_descriptors(config, reactors);
+        let connections_max = config.limits.connections_max as u64;
+        let wanted = descriptors::wanted(connections_max, own);
+        // With one thread the process waits for no lock.
+        memory::grow_descriptor_table(limit, wanted);
+        log::init(config.log, config.log_level).map_err(io_error("cannot start the log's thread"))?;
+        end_process_if_a_reactor_panics();
+        if let Err(error) = raised {
+            tracing::warn!(%error, "cannot raise the soft descriptor limit to the hard one");
+        }
+        let shares = descriptors::divide(limit, own, connections_max);
+        match shares.connections {
+            0 => Err(ServeError::Descriptors { limit, wanted }),
+            _ => Ok(Descriptors { limit, own, wanted, connections_max, shares }),
+        }
+    }
+
+    /// Says that the node serves, and with what.
+    fn report(&self, node: &Node, reactors: usize) {
+        let Descriptors { limit, wanted, connections_max, shares, .. } = self;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            reactors,
+            driver = "epoll",
+            descriptors = limit,
+            connections_max = node.settings.connections_max,
+            queue_budget_bytes = node.settings.outbox_node_bytes_max,
+            "serving"
+        );
+        if shares.connections < *connections_max {
+            tracing::warn!(
+                configured = connections_max,
+                connections_max = shares.connections,
+                descriptors = limit,
+                wanted,
+                "limits.connections_max is cut to what the descriptor limit allows: raise it (ulimit -Hn), or configure less"
+            );
+        }
+    }
 }
 
 /// Descriptors that the node keeps for itself.
@@ -148,16 +190,6 @@ fn own_descriptors(config: &Config, reactors: usize) -> u64 {
     descriptors::own(reactors as u64, config.listeners.len() as u64, extra_places(config))
         + config.auth.url_sockets_max()
         + config.webhook.iter().map(config::Webhook::sockets_max).sum::<u64>()
-}
-
-fn warn_of_cut(configured: u64, connections_max: u64, descriptors: u64, wanted: u64) {
-    tracing::warn!(
-        configured,
-        connections_max,
-        descriptors,
-        wanted,
-        "limits.connections_max is cut to what the descriptor limit allows: raise it (ulimit -Hn), or configure less"
-    );
 }
 
 /// A listener that believes every peer what it says of its client is told, and one for which there are no keys.
@@ -300,14 +332,9 @@ impl Node {
         cores: Vec<Option<core_affinity::CoreId>>,
         access: Access,
         tokens: Current<Tokens>,
+        reload: Sender<ReloadRequest>,
     ) -> Result<Reactors, ServeError> {
-        let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
-        for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
-            let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
-            let driver = Proxied::new(driver, self.settings.gate.proxied_listeners.to_vec());
-            drivers.push(Tls::new(driver, self.acceptors.clone()));
-            wakers.push((peer, waker));
-        }
+        let (drivers, mut wakers) = self.drivers(listeners)?;
         let reactors = drivers.len() as u16;
         let control_waker = Arc::new(ControlWaker::default());
         wakers.push((PeerId::Control, control_waker.clone()));
@@ -336,6 +363,7 @@ impl Node {
             metrics: self.state.metrics.clone(),
             started: self.started,
             ready: self.ready.clone(),
+            reload,
             access: Arc::new(access),
             tokens,
             doctor: self.doctor.clone(),
@@ -374,7 +402,21 @@ impl Node {
     }
 }
 
+/// What a reactor waits with, for each of them; and what wakes it.
+type Drivers = (Vec<Tls<Proxied<Epoll>>>, Vec<(PeerId, Arc<dyn Wake>)>);
+
 impl Node {
+    fn drivers(&self, listeners: Vec<Vec<(ListenerId, Socket)>>) -> Result<Drivers, ServeError> {
+        let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
+        for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
+            let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
+            let driver = Proxied::new(driver, self.settings.gate.proxied_listeners.to_vec());
+            drivers.push(Tls::new(driver, self.acceptors.clone()));
+            wakers.push((peer, waker));
+        }
+        Ok((drivers, wakers))
+    }
+
     /// Starts the cluster's thread, whose mailbox is the last one, if there is a cluster.
     fn start_cluster(
         &mut self,

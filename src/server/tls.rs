@@ -23,24 +23,23 @@ pub(super) fn load(listeners: &[Listener], metrics: &NodeMetrics) -> Result<Vec<
     Ok(configs.into_iter().map(|config| config.map(Acceptor::new)).collect())
 }
 
-/// Reads the files of all listeners again. Sessions from now on begin with what stands in them; open ones are as they were.
-///
-/// # Errors
-/// As [`load`]; nothing has changed then.
-pub(super) fn reload(
-    listeners: &[Listener],
-    acceptors: &[Option<Acceptor>],
-    metrics: &NodeMetrics,
-) -> Result<(), CredentialError> {
-    for (acceptor, config) in acceptors.iter().zip(configs(listeners, metrics)?) {
+/// Sessions from now on begin with these; open ones are as they were.
+pub(super) fn replace(acceptors: &[Option<Acceptor>], configs: Vec<Option<ServerConfig>>) {
+    for (acceptor, config) in acceptors.iter().zip(configs) {
         if let (Some(acceptor), Some(config)) = (acceptor, config) {
             acceptor.replace(config);
         }
     }
-    Ok(())
 }
 
-fn configs(listeners: &[Listener], metrics: &NodeMetrics) -> Result<Vec<Option<ServerConfig>>, CredentialError> {
+/// What stands in the files of all listeners now.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn configs(
+    listeners: &[Listener],
+    metrics: &NodeMetrics,
+) -> Result<Vec<Option<ServerConfig>>, CredentialError> {
     let mut ends = BTreeSet::new();
     let mut config = |listener: &Listener| {
         let files = listener.tls.as_ref();

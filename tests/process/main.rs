@@ -2,7 +2,9 @@
 //! and news of a supervisor.
 
 mod drain;
+mod reload;
 mod signals;
 mod sockets;
+mod storms;
 mod streams;
 mod systemd;

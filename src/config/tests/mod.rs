@@ -179,6 +179,7 @@ fn the_defaults_are_these() {
         io: Io::Auto,
         open: false,
         log: Log::Auto,
+        log_level: "info",
         admin: Admin { loopback: true },
         api: Api { key: Vec::new(), body_bytes_max: 16 << 20 },
         auth: default_auth(),
@@ -189,6 +190,7 @@ fn the_defaults_are_these() {
             rooms_max: 128,
             user_connections_max: 0,
             user_connections_policy: UserConnectionsPolicy::Refuse,
+            memory_max: 0,
             head_bytes_max: 8192,
             headers_max: 64,
             handshake_timeout: 5 * second,
@@ -497,4 +499,34 @@ fn the_example_file_is_the_table() {
     for setting in SETTINGS {
         assert!(matches!(effective.source(setting.key), Source::File { .. }), "{} is not in the example", setting.key);
     }
+}
+
+#[test]
+fn what_a_reload_takes_over_is_in_the_table_and_in_the_document() {
+    let document = include_str!("../../../docs/operations.md");
+    let section = document.split("\n## ").find(|section| section.starts_with("Reload\n")).expect("a section");
+    for key in RELOADABLE {
+        assert!(Setting::find(key).is_some() || LISTS.iter().any(|list| list.name == *key), "{key} is no setting");
+        let (section_name, _) = key.rsplit_once('.').unwrap_or((key, ""));
+        let names = [format!("`{key}`"), format!("`{section_name}.*`"), format!("`[[{key}]]`")];
+        assert!(names.iter().any(|name| section.contains(name)), "{key} is not in the document");
+    }
+}
+
+#[test]
+fn of_two_configurations_what_can_be_taken_over_is_and_the_rest_is_named() {
+    let load = |text: &str| Config::load(&file(text)).expect("a good file").1;
+    let running = load("[limits]\nrooms_max = 1\n");
+    let read = load("reactors = 3\n[limits]\nrooms_max = 2\nuser_connections_max = 5\n[[room]]\nmatch = \"a\"\n");
+    let (config, effective, changes) = Config::reloaded(&running, &read);
+    assert_eq!((config.reactors, config.limits.rooms_max, config.room.len()), (0, 2, 1));
+    assert_eq!(config.limits.user_connections_max, 0, "nobody has counted them so far");
+    assert_eq!(changes.applied, ["limits.rooms_max", "room"]);
+    assert_eq!(changes.left, ["reactors", "limits.user_connections_max"]);
+    let (_, again, changes) = Config::reloaded(&effective, &read);
+    assert_eq!((changes.applied.len(), changes.left.len()), (0, 2), "the rest waits for a restart");
+    assert_eq!(again, effective);
+    // The same at another line is the same.
+    let moved = load("\n\n[limits]\nrooms_max = 1\n");
+    assert_eq!(Config::reloaded(&running, &moved).2, Changes::default());
 }

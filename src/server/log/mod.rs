@@ -1,6 +1,6 @@
 //! Log lines on standard error: for people, or as JSON for machines.
 //!
-//! `RUST_LOG` chooses what is said (default `info`). Tokens and message content are never in any line. Whatever becomes
+//! `RUST_LOG` chooses what is said, else `log_level`. Tokens and message content are never in any line. Whatever becomes
 //! of standard error, no thread waits for it but the one that writes (`queue`), and the end of the process waits for
 //! that no longer than [`LOG_FLUSH_MS_MAX`].
 
@@ -14,6 +14,7 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload::Handle;
 
 pub(super) use queue::write_all;
 use queue::{Line, LogQueue, Pace};
@@ -33,11 +34,11 @@ fn stderr() -> &'static io::Result<LogQueue> {
 ///
 /// # Errors
 /// Where there is no thread for it.
-pub(super) fn init(log: Log) -> io::Result<()> {
+pub(super) fn init(log: Log, level: &str) -> io::Result<()> {
     if let Err(error) = stderr() {
         return Err(io::Error::new(error.kind(), error.to_string()));
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(ToQueue)
@@ -46,10 +47,38 @@ pub(super) fn init(log: Log) -> io::Result<()> {
         .with_target(false);
     // A process that serves twice, as a test may, keeps its first log.
     let _ = match log {
-        Log::Json => lines.json().flatten_event(true).try_init(),
-        Log::Auto | Log::Human => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        Log::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            keep(lines.reload_handle());
+            lines.try_init()
+        }
+        Log::Auto | Log::Human => {
+            let lines = lines.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
+            keep(lines.reload_handle());
+            lines.try_init()
+        }
     };
     Ok(())
+}
+
+/// Changes the level.
+type SetLevel = Box<dyn Fn(&str) + Send + Sync>;
+
+static LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
+fn keep<S: 'static>(handle: Handle<EnvFilter, S>) {
+    // It fails only where the log is gone.
+    let set = move |level: &str| drop(handle.reload(EnvFilter::new(level)));
+    let _ = LEVEL.set(Box::new(set));
+}
+
+/// Lines of this level and worse ones are written from now on, unless `RUST_LOG` says what is.
+pub(super) fn set_level(level: &str) {
+    if std::env::var_os(EnvFilter::DEFAULT_ENV).is_none()
+        && let Some(set) = LEVEL.get()
+    {
+        set(level);
+    }
 }
 
 /// Gives the lines so far a moment to be written; those that are not by then are lost.

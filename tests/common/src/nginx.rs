@@ -59,6 +59,16 @@ impl Nginx {
         nginx
     }
 
+    /// In front of several servers, which it passes on connections in turn, at any path.
+    ///
+    /// # Panics
+    ///
+    /// As [`Nginx::before`].
+    #[track_caller]
+    pub fn balancing(servers: &[SocketAddr]) -> Nginx {
+        Nginx::configured(|addr, folder| balancer(addr, servers, folder))
+    }
+
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -155,6 +165,38 @@ fn configuration(addr: SocketAddr, server: SocketAddr, folder: &str) -> String {
       proxy_pass http://{server}/;
       proxy_http_version 1.1;
       proxy_set_header Connection '';
+    }}
+  }}
+}}
+"
+    )
+}
+
+fn balancer(addr: SocketAddr, servers: &[SocketAddr], folder: &str) -> String {
+    let servers: String = servers.iter().map(|server| format!("    server {server};\n")).collect();
+    format!(
+        "daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  upstream nodes {{
+{servers}  }}
+  server {{
+    listen {addr};
+    location / {{
+      proxy_pass http://nodes;
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection upgrade;
+      proxy_set_header Host $host;
+      proxy_read_timeout 1h;
     }}
   }}
 }}
