@@ -124,6 +124,9 @@ fn what_is_documented_is_served_and_nothing_else() {
     let (certificates, key) = (Certificates::make(), ApiKey::new("ops", "read"));
     let nowhere = format!("http://{}/", fanfare_testing::free_addr());
     let clustered = Cluster::start(1, &["--api.key", key.settings()]);
+    let secret = fanfare_testing::temporary_path("secret");
+    std::fs::write(&secret, "a secret of the tests, of more than 32 bytes").expect("a file");
+    let webhook = format!("url={nowhere},secret_file={}", secret.display());
     let (certificate, private) = (certificates.path("server.pem"), certificates.path("server.key"));
     let admin = fanfare_testing::free_addr().to_string();
     let guarded = Server::start(&[
@@ -137,7 +140,10 @@ fn what_is_documented_is_served_and_nothing_else() {
         &nowhere,
         "--auth.jwks_url",
         &nowhere,
+        "--webhook",
+        &webhook,
     ]);
+    std::fs::remove_file(secret).expect("it is there");
     let admin: std::net::SocketAddr = admin.parse().expect("an address");
     let pages = [http_get(&clustered.at(0), "/metrics"), http_get(&admin, "/metrics")];
     drop(guarded);

@@ -63,12 +63,16 @@ fn prometheus_answers_every_query_of_the_dashboard_and_has_native_histograms() {
     let cluster = Cluster::start(1, &["--api.key", key.settings()]);
     // Nothing is asked there: the families are shown all the same.
     let nowhere = format!("http://{}/", free_addr());
-    let urls = ["--auth.connect_url", &nowhere, "--auth.jwks_url", &nowhere];
+    let secret = temporary_path("secret");
+    fs::write(&secret, "a secret of the tests, of more than 32 bytes").expect("a file");
+    let webhook = format!("url={nowhere},secret_file={}", secret.display());
+    let urls = ["--auth.connect_url", &nowhere, "--auth.jwks_url", &nowhere, "--webhook", &webhook];
     let (certificate, private) = (certificates.path("server.pem"), certificates.path("server.key"));
     // It is scraped through a listener of the operator's own, which speaks no TLS.
     let admin = free_addr();
     let files = ["--tls.certificate", &certificate, "--tls.key", &private, "--admin.listen", &admin.to_string()];
     let guarded = Server::start(&[&urls[..], &files].concat());
+    fs::remove_file(secret).expect("it is there");
     let prometheus = Prometheus::scraping(&[cluster.at(0), admin]);
 
     let mut clients: Vec<Client> = ["a", "b", "c"].map(|user| Client::connect(&cluster, user)).into();

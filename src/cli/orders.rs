@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::{EXIT_FAULTS, Env, complain, file_flag, flag, load, print, refuse, text_of_env};
 use crate::client::{Api, Token, Trust};
 use crate::cluster::{Order, OrderError, give};
-use crate::config::{ENV_API_KEY, SETTINGS, Setting, nearest};
+use crate::config::{ENV_OPERATOR_KEY, SETTINGS, Setting, nearest};
 
 pub(super) const DISCONNECT: &str = "disconnect";
 pub(super) const KICK: &str = "kick";
@@ -60,7 +60,7 @@ fn order(name: &'static str) -> Command {
              Redis is configured]"
         )))
         .arg(Arg::new(KEY_FILE).long(KEY_FILE).value_name("FILE").help(format!(
-            "The file with an [[api.key]] of the server [env: {ENV_API_KEY}, the key itself]"
+            "The file with an [[api.key]] of the server [env: {ENV_OPERATOR_KEY}, the key itself]"
         )))
         .arg(Arg::new(CA).long(CA).value_name("FILE").help("Authorities whose certificates are good, PEM [default: the system's]"))
         .args(settings().map(flag))
@@ -82,7 +82,7 @@ pub(super) fn run(name: &str, matches: &ArgMatches, env: Env, out: &mut dyn Writ
         _ => Order::Disconnect { user: text(USER).unwrap_or_default() },
     };
     let (url, key_file, ca) = (text(URL), text(KEY_FILE), text(CA));
-    let key = text_of_env(&env, ENV_API_KEY).map(|key| key.map(str::to_owned));
+    let key = text_of_env(&env, ENV_OPERATOR_KEY).map(|key| key.map(str::to_owned));
     let config = match load(matches, env) {
         Ok((config, _)) => config,
         Err(error) => return refuse(err, error),
@@ -118,11 +118,11 @@ pub(super) fn run(name: &str, matches: &ArgMatches, env: Env, out: &mut dyn Writ
 fn api(url: &str, key_file: Option<&str>, env: Option<&str>, ca: Option<&str>) -> Result<Api, String> {
     let key = match (key_file, env) {
         (Some(path), _) => Token::read(path).map_err(|why| format!("--{KEY_FILE}: {path:?} {why}"))?,
-        (None, Some(key)) if !key.is_empty() => key.parse().map_err(|why| format!("{ENV_API_KEY}: {why}"))?,
+        (None, Some(key)) if !key.is_empty() => key.parse().map_err(|why| format!("{ENV_OPERATOR_KEY}: {why}"))?,
         (None, _) => {
             return Err(format!(
                 "an order needs --redis URL, or a key for the HTTP API of a server: say --{KEY_FILE} FILE, or set \
-                 {ENV_API_KEY}; the key is an [[api.key]] with the verb kick"
+                 {ENV_OPERATOR_KEY}; the key is an [[api.key]] with the verb kick"
             ));
         }
     };

@@ -57,8 +57,8 @@ pub use room::{ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources, read_at_most};
 pub use suggest::{nearest, nearest_flag};
 pub use table::{
-    API_KEY, AUTH_KEY, ENV_API_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS, Setting,
-    WEBHOOK,
+    API_KEY, AUTH_KEY, ENV_CONFIG, ENV_OPERATOR_KEY, ENV_PREFIX, ENV_TOKEN, LISTENER, LISTS, List, ROOM, SETTINGS,
+    Setting, WEBHOOK,
 };
 pub use webhook::{Webhook, Webhooks};
 

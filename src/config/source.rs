@@ -11,7 +11,7 @@ use super::error::{ConfigError, Problem, one_line, shown};
 use super::kind::Kind;
 use super::room;
 use super::suggest::nearest_env;
-use super::table::{ENV_API_KEY, ENV_CONFIG, ENV_PREFIX, ENV_TOKEN, LISTS, List, ROOM, SETTINGS, Setting};
+use super::table::{ENV_CONFIG, ENV_OPERATOR_KEY, ENV_PREFIX, ENV_TOKEN, LISTS, List, ROOM, SETTINGS, Setting};
 use super::values::Values;
 
 /// Largest configuration file, in bytes. A larger one is refused.
@@ -162,7 +162,7 @@ pub(super) fn apply_env(env: &[(OsString, OsString)], effective: &mut Effective,
         .iter()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, value)| {
-            let is_of_a_command = [ENV_CONFIG, ENV_TOKEN, ENV_API_KEY].contains(&name.as_str());
+            let is_of_a_command = [ENV_CONFIG, ENV_TOKEN, ENV_OPERATOR_KEY].contains(&name.as_str());
             name.starts_with(ENV_PREFIX) && !is_of_a_command && !is_service_link(name, value)
         })
         .collect();

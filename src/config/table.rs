@@ -25,7 +25,7 @@ pub const ENV_CONFIG: &str = "FANFARE_CONFIG";
 pub const ENV_TOKEN: &str = "FANFARE_TOKEN";
 
 /// The environment variable with the key that an operator's commands show a server's HTTP API.
-pub const ENV_API_KEY: &str = "FANFARE_API_KEY";
+pub const ENV_OPERATOR_KEY: &str = "FANFARE_OPERATOR_KEY";
 
 /// A list of tables: each of its entries is a `[[name]]` table in the file, and a line in the environment and by flag.
 #[derive(Debug)]

@@ -26,14 +26,14 @@ pub(super) fn orders_go_through_the_api_of_any_server(way: Way) {
         assert_eq!(alice.expect_type("left"), json!({"type": "left", "roomId": "d%n", "reason": "be \"nice\""}));
     }
     let disconnect = ["disconnect", "a/b", "--url", &url];
-    let ran = run_fanfare(&disconnect, &[("FANFARE_API_KEY", key.secret())]);
+    let ran = run_fanfare(&disconnect, &[("FANFARE_OPERATOR_KEY", key.secret())]);
     assert_eq!(ran, (Some(0), heard, String::new()));
     for mut alice in alices {
         assert_eq!(alice.close_frame(), (1008, "disconnected".to_owned()));
     }
     let nobody = run_fanfare(&["kick", "empty", "a/b", "--url", &url, "--key-file", &path], &[]);
     assert_eq!((nobody.0, nobody.2.lines().count()), (Some(1), 1), "{}", nobody.2);
-    let refused = run_fanfare(&disconnect, &[("FANFARE_API_KEY", other.secret())]);
+    let refused = run_fanfare(&disconnect, &[("FANFARE_OPERATOR_KEY", other.secret())]);
     assert!(refused.0 == Some(1) && refused.2.contains("403: this key may not remove anything"), "{}", refused.2);
     let (code, _, err) = run_fanfare(&disconnect, &[]);
     assert!(code == Some(2) && err.contains("--key-file"), "{err}");

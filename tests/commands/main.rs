@@ -147,7 +147,7 @@ fn a_wrong_command_line_is_exit_code_two_and_one_clear_line() {
         (&["kick", "den"], "kick needs a room and a user; say fanfare kick ROOM USER"),
         (
             &["disconnect", "alice"],
-            "an order needs --redis URL, or a key for the HTTP API of a server: say --key-file FILE, or set FANFARE_API_KEY; \
+            "an order needs --redis URL, or a key for the HTTP API of a server: say --key-file FILE, or set FANFARE_OPERATOR_KEY; \
              the key is an [[api.key]] with the verb kick",
         ),
         (&["kick", "", "alice", "--redis", "redis://h"], "a room id is a text of 1 to 255 bytes"),

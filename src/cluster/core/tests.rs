@@ -7,8 +7,8 @@ use super::*;
 use crate::ids::ConnId;
 use crate::limits::{CLUSTER_LINGER_MS, CLUSTER_LOADS_MAX};
 use crate::metrics::Vitals;
-use crate::router::cluster::{Append, AttachId};
-use crate::router::{Kind, TopicKey};
+use crate::router::cluster::{Append, AttachId, Wanted};
+use crate::router::{HistoryPolicy, Kind, StreamPosition, TopicKey};
 
 const HOME: ReactorId = ReactorId(0);
 const POLICY: HistoryPolicy = HistoryPolicy { messages_max: 10, ttl_ms: 60_000 };

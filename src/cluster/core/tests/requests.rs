@@ -6,7 +6,8 @@ use crate::limits::{CLUSTER_PAGES_MAX, CLUSTER_SURVEY_MS_MAX, CLUSTER_SURVEYS_OW
 use crate::metrics::Vitals;
 use crate::router::cluster::Order;
 use crate::router::{
-    ConnectionsFound, Found, NodeFound, PageRange, Reply as ToRequest, RoomFound, RoomsFound, Survey, SurveyId, Told,
+    ConnectionsFound, Found, NodeFound, PageRange, Reply as ToRequest, RoomFound, RoomsFound, StreamPosition, Survey,
+    SurveyId, Told,
 };
 
 fn request(slot: u32) -> RequestId {
