@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use fanfare_testing::raw::{RawConn, status_of, upgrade_request};
-use fanfare_testing::{Client, Server, Signal, eventually, http_ask, temporary_path};
+use fanfare_testing::{Client, Server, Signal, eventually, hears_hangups, http_ask, temporary_path};
 use serde_json::{Value, json};
 
 use super::service::{Reply, Service};
@@ -37,16 +37,9 @@ impl Drop for KeyFile {
     }
 }
 
-/// These tests may run under nohup themselves.
 fn start(reactors: usize, settings: &[&str]) -> Server {
     let reactors = reactors.to_string();
-    let caught = |command: &mut Command| {
-        let mut wrapped = Command::new("env");
-        wrapped.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
-        wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        *command = wrapped;
-    };
-    Server::changed(caught, &[&["--reactors", &reactors], settings].concat())
+    Server::changed(hears_hangups, &[&["--reactors", &reactors], settings].concat())
 }
 
 /// Sends the signal and waits until this line came once more.

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use fanfare_testing::raw::{RawConn, TEXT, status_of, upgrade_request};
-use fanfare_testing::{Client, Server, Signal, eventually, http_ask, http_get, run_fanfare, temporary_path};
+use fanfare_testing::{Client, Server, Signal, eventually, http_ask, http_get, run_fanfare, temporary_path, wrap};
 use serde_json::{Value, json};
 
 /// A configuration file, removed when dropped.
@@ -33,14 +33,9 @@ impl Drop for File {
     }
 }
 
-/// A server with this file. These tests may run under nohup themselves.
+/// A server with this file.
 pub fn start(file: &File, settings: &[&str]) -> Server {
-    let caught = |command: &mut Command| {
-        let mut wrapped = Command::new("env");
-        wrapped.arg("--default-signal=HUP").arg("--unset=RUST_LOG").arg(command.get_program()).args(command.get_args());
-        wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        *command = wrapped;
-    };
+    let caught = |command: &mut Command| wrap(command, "env", &["--default-signal=HUP", "--unset=RUST_LOG"]);
     Server::changed(caught, &[&["--config", file.path(), "--reactors", "2"], settings].concat())
 }
 

@@ -1,17 +1,15 @@
 //! Signals beside SIGTERM and SIGINT.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use fanfare_testing::raw::RawConn;
-use fanfare_testing::{Client, Server, Signal, eventually};
+use fanfare_testing::{Client, Server, Signal, eventually, hears_hangups, wrap};
 
 /// A terminal that goes away sends it twice.
 #[test]
 fn sighup_ends_nothing() {
-    // These tests may run under nohup themselves.
-    let caught = |command: &mut Command| wrap(command, "env", &["--default-signal=HUP"]);
-    let mut server = Server::changed(caught, &["--drain.timeout", "1h"]);
+    let mut server = Server::changed(hears_hangups, &["--drain.timeout", "1h"]);
     let mut silent = RawConn::connect_as(&server, "silent");
     let mut client = Client::connect(&server, "alice");
     for _ in 0..20 {
@@ -60,12 +58,4 @@ fn an_ignored_sighup_stays_ignored() {
     eventually("the next signal is told of", || server.log().contains("SIGUSR1"));
     assert!(!server.log().contains("draining"), "{}", server.log());
     client.barrier();
-}
-
-/// Lets another program start the command.
-fn wrap(command: &mut Command, program: &str, args: &[&str]) {
-    let mut wrapped = Command::new(program);
-    wrapped.args(args).arg(command.get_program()).args(command.get_args());
-    wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    *command = wrapped;
 }

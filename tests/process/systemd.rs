@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use fanfare_testing::activation::pass;
 use fanfare_testing::raw::{RawConn, upgrade_request};
 use fanfare_testing::{
-    Client, PATIENCE, Server, Signal, eventually, free_addr, http_ask_over, http_get, socket_path, temporary_path,
+    Client, PATIENCE, Server, Signal, eventually, free_addr, hears_hangups, http_ask_over, http_get, socket_path,
+    temporary_path,
 };
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -174,6 +175,7 @@ impl Drop for News {
 fn a_supervisor_is_told_of_start_reload_and_stop() {
     let news = News::new();
     let caught = |command: &mut Command| {
+        hears_hangups(command);
         command.env("NOTIFY_SOCKET", &news.path);
     };
     let mut server = Server::changed(caught, &["--drain.timeout", "7s", "--drain.delay", "10ms"]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_testing::client::{Rejection, Stream};
-use fanfare_testing::{Certificates, Client, Server};
+use fanfare_testing::{Certificates, Client, Server, hears_hangups};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,7 +29,8 @@ impl Secured {
     pub fn with(certificates: Certificates, reactors: usize, settings: &[&str]) -> Secured {
         let (certificate, key) = (certificates.path("server.pem"), certificates.path("server.key"));
         let tls = ["--tls.certificate", &certificate, "--tls.key", &key];
-        let server = Server::with_reactors(reactors, &[&tls, settings].concat());
+        let reactors = reactors.to_string();
+        let server = Server::changed(hears_hangups, &[&["--reactors", &reactors][..], &tls, settings].concat());
         Secured { server, certificates }
     }
 

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use fanfare_testing::{Client, Server, Signal, eventually, http_get, metric_in, temporary_path};
+use fanfare_testing::{Client, Server, Signal, eventually, hears_hangups, http_get, metric_in, temporary_path};
 use serde_json::json;
 
 use super::receiver::{Came, Receiver, Reply, SECRET, sorted};
-use super::{hears_hangups, secret_file, start};
+use super::{secret_file, start};
 
 #[test]
 fn the_first_and_the_last_of_rooms_and_users_are_told_and_signed() {

@@ -8,8 +8,6 @@ mod journal;
 mod programs;
 mod receiver;
 
-use std::process::Command;
-
 use fanfare_testing::Server;
 
 use receiver::{Receiver, SECRET};
@@ -33,13 +31,4 @@ fn webhook(receiver: &Receiver, more: &str) -> String {
 fn start(receiver: &Receiver, more: &str, settings: &[&str]) -> Server {
     let webhook = webhook(receiver, more);
     Server::start(&[&["--reactors", "2", "--webhook", &webhook], settings].concat())
-}
-
-/// These tests may run under nohup themselves.
-fn hears_hangups(command: &mut Command) {
-    let mut wrapped = Command::new("env");
-    wrapped.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
-    wrapped.stdin(std::process::Stdio::null());
-    wrapped.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    *command = wrapped;
 }

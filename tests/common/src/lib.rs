@@ -18,6 +18,7 @@ pub mod redis;
 pub mod tls_front;
 mod tls_pump;
 pub mod tls_tunnel;
+mod wrapping;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -38,6 +39,7 @@ pub use redis::{Data, Redis};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit, setrlimit};
 pub use tls_front::TlsFront;
 pub use tls_tunnel::TlsTunnel;
+pub use wrapping::{hears_hangups, wrap};
 
 pub use rustix::process::Signal;
 
