@@ -118,7 +118,8 @@ fn a_receiver_that_fails_gets_the_same_again_and_other_rooms_are_not_held_up() {
     let with_bad: Vec<&Came> =
         came.iter().filter(|came| came.body.contains("room_occupied\",\"roomId\":\"bad\"")).collect();
     assert!(with_bad.len() >= 4 && with_bad[0].body == with_bad[1].body && with_bad[1].body == with_bad[2].body);
-    assert!(with_bad.windows(2).all(|pair| pair[0].time < pair[1].time), "each attempt is signed anew");
+    // The halves of a batch that is split follow its last attempt at once.
+    assert!(with_bad[..3].windows(2).all(|pair| pair[0].time < pair[1].time), "each attempt is signed anew");
     assert!(with_bad[1].time - with_bad[0].time < with_bad[2].time - with_bad[1].time, "pauses grow");
 }
 
