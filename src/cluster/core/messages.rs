@@ -72,7 +72,7 @@ pub enum Command {
 pub struct NewEntry {
     /// The same key is the same message.
     pub key: Option<Box<str>>,
-    /// What is kept, as [`record::Entry`] writes it.
+    /// What is kept, as [`Entry`](crate::cluster::record::Entry) writes it.
     pub entry: Vec<u8>,
 }
 
@@ -158,7 +158,7 @@ pub struct StreamEntry {
     pub offset: u64,
     /// When it was appended, in milliseconds since 1970; 0 where that is not known.
     pub at_ms: u64,
-    /// As [`record::Entry`] reads it; empty where no node has written it.
+    /// As [`Entry`](crate::cluster::record::Entry) reads it; empty where no node has written it.
     pub entry: Vec<u8>,
 }
 
