@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use super::peer::{Heard, Peer};
 
+/// How long a client waits that was answered `unavailable`.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What all of them have found.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -147,6 +150,11 @@ impl Subscriber {
                     }
                 }
                 Some("welcome" | "system") => {}
+                // Its node has only just come, or the other one has only just gone: it is told to ask again.
+                Some("error") if message["code"] == "unavailable" && !joined => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    peer.send(&join).await?;
+                }
                 _ => return Err(format!("unexpected: {message}")),
             }
         }
