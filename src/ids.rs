@@ -10,6 +10,11 @@ use std::str;
 
 use siphasher::sip::SipHasher24;
 
+/// What operators and webhooks are told a node is called: the run of its server, which no other run has.
+pub fn node_name(run: u64) -> String {
+    format!("{run:016x}")
+}
+
 /// A reactor of this node, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReactorId(pub u16);

@@ -5,18 +5,18 @@
 //!
 //! ```text
 //! main        → cli
-//! cli         → bench, client, cluster, config, doctor, server, webhook, auth, limits
+//! cli         → bench, client, cluster, config, doctor, server, webhook, auth, clock, limits
 //! bench       → auth, client, config, frame, niceness
 //! client      → config
 //! server      → webhook, backend, cluster, config, control, doctor, reactor, auth, tls, router, conn, compress, metrics,
 //!               ids, current, descriptors, cgroup, niceness, limits
 //! doctor      → config, cgroup, descriptors
-//! control     → auth, tls, config, loopback, reactor, router, conn, protocol, metrics, ids, time, process, current,
+//! control     → auth, tls, config, loopback, reactor, router, conn, protocol, metrics, ids, time, clock, process, current,
 //!               network, limits
-//! webhook     → backend, cluster, config, reactor, router, metrics, ids, current, time, limits
+//! webhook     → backend, cluster, config, reactor, router, metrics, ids, current, time, clock, limits
 //! backend     → config, reactor, auth, metrics, limits
 //! cluster     → config, reactor, router, compress, protocol, metrics, frame, ids, time, process, limits
-//! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, growth, network, limits
+//! reactor     → auth, tls, router, conn, compress, protocol, metrics, frame, ids, time, clock, growth, network, limits
 //! auth        → config, limits
 //! tls         → current, limits
 //! config      → network, limits
@@ -36,7 +36,7 @@
 //! network     →
 //! niceness    →
 //! process     →
-//! process     →
+//! clock       →
 //! limits      →
 //! ```
 //!
@@ -58,6 +58,7 @@ pub mod bench;
 pub mod cgroup;
 pub mod cli;
 pub mod client;
+mod clock;
 pub mod cluster;
 pub mod compress;
 pub mod config;

@@ -1,7 +1,7 @@
 //! `fanfare token`: makes a token with a key of the configuration, or explains one.
 
 use std::io::{Read, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use ring::rand::SystemRandom;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{EXIT_FAULTS, Env, complain, file_flag, flag, list_flag, load, print, refuse};
 use crate::auth::{Alg, Auth, Mint, SigningKey, TokenError, When, texts};
+use crate::clock;
 use crate::config::{
     AUTH_KEY, AuthKey, Bounds, Config, Kind, SETTINGS, Setting, Value, nearest, one_line, read_at_most,
 };
@@ -100,7 +101,7 @@ pub(super) fn run(matches: &ArgMatches, env: Env, out: &mut dyn Write, err: &mut
             refuse(err, "say --sub to make a token or --inspect to explain one, not both")
         }
         Some(token) => inspect(&config, &auth, token, out, err),
-        None => match make(matches, &config, now_ms()) {
+        None => match make(matches, &config, clock::unix_ms()) {
             Ok(token) => give(&auth, &token, out, err),
             Err(what) => refuse(err, what),
         },
@@ -109,7 +110,7 @@ pub(super) fn run(matches: &ArgMatches, env: Env, out: &mut dyn Write, err: &mut
 
 /// Prints a token, if the server would take it.
 fn give(auth: &Auth, token: &str, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    match auth.verify(token, now_ms(), When::Refresh) {
+    match auth.verify(token, clock::unix_ms(), When::Refresh) {
         Ok(_) => print(out, err, format_args!("{token}\n")),
         Err(error) => {
             complain(err, format_args!("fanfare: the server would refuse what was to be made: {error}"));
@@ -215,7 +216,7 @@ fn inspect(config: &Config, auth: &Auth, token: &str, out: &mut dyn Write, err: 
         token => token.to_owned(),
     };
     let token = token.trim();
-    let now_ms = now_ms();
+    let now_ms = clock::unix_ms();
     let mut text = String::new();
     if let Ok((header, claims)) = texts(token) {
         text += &format!("header   {}\nclaims   {}\n", one_line(&header), one_line(&claims));
@@ -266,10 +267,6 @@ fn ignored(claims: &str) -> String {
             None => format!("ignored  {:?} in the claim fanfare\n", name),
         })
         .collect()
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// An argument that is not known, in words. One that is no flag may be a token, and is not repeated.

@@ -14,7 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::connections::{Answers, Awaited, Came, Commands, Heard, Redis, Subscriber};
 use super::core::{Command, Core, Identity, Input, Output};
-use super::vitals::Pulse;
+use super::vitals::LastTold;
 use crate::config::RedisAddress;
 use crate::limits::{CLUSTER_BACKLOG_BYTES_MAX, CLUSTER_REFUSAL_MS, CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN};
 use crate::metrics::{ClusterMetrics, Connection, NodeMetrics};
@@ -64,7 +64,7 @@ pub fn spawn(
             core: Core::new(settings.identity, &settings.prefix),
             mailbox,
             waker,
-            pulse: Pulse::new(Instant::now()),
+            last_told: LastTold::new(Instant::now()),
             metrics,
             started,
             redis,
@@ -89,7 +89,7 @@ struct Thread {
     mailbox: Mailbox,
     waker: Arc<ClusterWaker>,
     metrics: Arc<NodeMetrics>,
-    pulse: Pulse,
+    last_told: LastTold,
     started: Instant,
     redis: Arc<Redis>,
     events: mpsc::UnboundedSender<Event>,
@@ -198,7 +198,7 @@ impl Thread {
     /// Has the core tell the others how this node is doing, and those who ask here how they are.
     fn tell_vitals(&mut self) {
         if self.core.wants_vitals(self.now()) {
-            self.core.set_vitals(self.pulse.take(&self.metrics, Instant::now()));
+            self.core.set_vitals(self.last_told.take(&self.metrics, Instant::now()));
         }
         if let Some(nodes) = self.core.poll_nodes() {
             self.metrics.cluster_nodes.replace(nodes);

@@ -25,9 +25,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// What the preface of HTTP/2 begins with, in the form of a request head (RFC 9113 §3.4).
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
-/// Whether a whole request head is the beginning of HTTP/2.
-pub fn is_http_2(head: &[u8]) -> bool {
-    head == HTTP_2
+/// Whether a request begins as HTTP/2 does; `bytes` has its whole head.
+pub fn is_http_2(bytes: &[u8]) -> bool {
+    bytes.starts_with(HTTP_2)
 }
 
 /// Bounds of a request head.

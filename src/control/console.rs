@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
@@ -18,9 +18,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::Node;
 use super::access::{Loopback, Reader};
+use super::{JSON_HEADERS, Node, json_answer};
 use crate::auth::SigningKey;
+use crate::clock;
 use crate::limits::{CONSOLE_BODY_MS_MAX, CONSOLE_TOKEN_S, DOCTOR_MS_MAX, USER_ID_BYTES_MAX};
 
 /// The field that the page sends when it asks for a token. A browser asks the server before it lets a page of another
@@ -111,8 +112,7 @@ impl fmt::Debug for Doctor {
 }
 
 pub(super) async fn doctor(_: Reader, State(node): State<Node>) -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (headers, node.doctor.findings().await).into_response()
+    (JSON_HEADERS, node.doctor.findings().await).into_response()
 }
 
 /// Whether the page needs tokens, and where they come from.
@@ -124,7 +124,7 @@ pub(super) async fn tokens(State(node): State<Node>, Loopback(loopback): Loopbac
         (true, Some(_)) if loopback => "made",
         (true, _) => "asked",
     };
-    answer(StatusCode::OK, &json!({ "tokens": tokens, "required": required }))
+    json_answer(StatusCode::OK, &json!({ "tokens": tokens, "required": required }))
 }
 
 /// What the page asks for.
@@ -183,9 +183,9 @@ pub(super) async fn token(OfThePage(minter): OfThePage, PromptBody(body): Prompt
     let Some(Wanted { sub }) = wanted.filter(|wanted| (1..=USER_ID_BYTES_MAX).contains(&wanted.sub.len())) else {
         return refuse(StatusCode::BAD_REQUEST, "send {\"sub\":\"USER\"} with a user id of 1 to 128 bytes");
     };
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now_s = clock::unix_s();
     match minter.mint(&sub, now_s) {
-        Some(token) => answer(StatusCode::OK, &json!({ "token": token })),
+        Some(token) => json_answer(StatusCode::OK, &json!({ "token": token })),
         None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the operating system has no random numbers: try again"),
     }
 }
@@ -210,11 +210,6 @@ pub(super) fn is_of_the_page(headers: &HeaderMap) -> bool {
     };
     let is_own_fetch = is_absent("sec-fetch-site") || only(headers, "sec-fetch-site") == Some(b"same-origin");
     is_own_origin && is_own_fetch && only(headers, PAGE_FIELD).is_some()
-}
-
-fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (status, headers, format!("{body}\n")).into_response()
 }
 
 fn refuse(status: StatusCode, what: &str) -> Response {

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use crossbeam_channel::Sender;
@@ -115,6 +115,17 @@ fn pages(node: Node) -> Router {
         .with_state(node)
 }
 
+/// What every answer of JSON says of it: it is of this moment.
+const JSON_HEADERS: [(HeaderName, HeaderValue); 2] = [
+    (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+];
+
+/// An answer of JSON that ends its line.
+fn json_answer(status: StatusCode, body: &serde_json::Value) -> Response {
+    (status, JSON_HEADERS, format!("{body}\n")).into_response()
+}
+
 /// What balancers and supervisors ask. Some do it with `OPTIONS`, and mean the same.
 fn health(node: Node) -> Router {
     Router::new()
@@ -179,8 +190,7 @@ async fn ready(State(node): State<Node>) -> (StatusCode, &'static str) {
 }
 
 async fn stats(_: Reader, State(node): State<Node>) -> impl IntoResponse {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (headers, stats::json(&node))
+    (JSON_HEADERS, stats::json(&node))
 }
 
 async fn metrics(_: Reader, State(node): State<Node>, headers: HeaderMap) -> Response {

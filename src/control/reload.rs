@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::Node;
 use super::access::Operator;
+use super::{Node, json_answer};
 use crate::limits::RELOAD_MS_MAX;
 
 /// Asks for the configuration to be read again.
@@ -47,6 +47,5 @@ pub(super) async fn reload(_: Operator, State(node): State<Node>) -> Response {
             (StatusCode::GATEWAY_TIMEOUT, json!({ "error": { "code": "unavailable", "message": message } }))
         }
     };
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (status, headers, format!("{body}\n")).into_response()
+    json_answer(status, &body)
 }

@@ -35,7 +35,7 @@ use super::access::Access;
 use super::lanes::refuse;
 use super::places::{Asked, Link, Place, UnderWay};
 use super::transport::Transport;
-use crate::conn::HeadLimits;
+use crate::conn::{HeadLimits, is_http_2};
 use crate::ids::ReactorId;
 use crate::limits::{
     HTTP_HEAD_BYTES_MIN, HTTP_HEADERS_FREE, HTTP2_ERROR_RESETS_MAX, HTTP2_RESETS_WAITING_MAX, HTTP2_SEND_BYTES_MAX,
@@ -69,7 +69,7 @@ pub(super) struct Guest {
 /// Serves a guest to its end.
 pub(super) async fn serve(site: Arc<Site>, guest: Guest, place: Place) {
     let Guest { stream, read, arrival, from } = guest;
-    let is_http_2 = read.starts_with(b"PRI ");
+    let is_http_2 = is_http_2(&read);
     let transport = match Transport::new(stream, read, place.link.clone()) {
         Ok(transport) => TokioIo::new(transport),
         Err(error) => return tracing::debug!(%error, "plain HTTP: a socket cannot be served"),

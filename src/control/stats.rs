@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::Node;
-use super::window::Recent;
-use crate::metrics::{Ending, NodeVitals, ReactorMetrics, Snapshot, Vitals};
+use crate::ids::node_name;
+use crate::metrics::{Ending, NodeVitals, ReactorMetrics, Recent, Snapshot, Vitals};
 use crate::process;
 
 /// The node's counters, with one entry a reactor. Percentiles are of a recent time, `window_ms`.
@@ -66,22 +66,23 @@ fn reactor_json((reactor, recent): (&ReactorMetrics, &Recent)) -> String {
 fn node_json(node: &NodeVitals) -> String {
     let NodeVitals { run, is_own, vitals } = node;
     let Vitals { connections, deliveries_per_s, delivery_latency_p99_us, turn_p99_us, resident_bytes } = vitals;
-    let known = |number: &Option<u64>| number.map_or_else(|| "null".to_owned(), |number| number.to_string());
     format!(
-        "{{\"node\":\"{run:016x}\",\"own\":{is_own},\"connections\":{connections},\
+        "{{\"node\":\"{}\",\"own\":{is_own},\"connections\":{connections},\
          \"deliveries_per_s\":{deliveries_per_s},\"delivery_latency_p99_us\":{},\"turn_p99_us\":{},\
          \"resident_bytes\":{resident_bytes}}}",
-        known(delivery_latency_p99_us),
-        known(turn_p99_us)
+        node_name(*run),
+        number_or_null(*delivery_latency_p99_us),
+        number_or_null(*turn_p99_us)
     )
+}
+
+fn number_or_null(number: Option<u64>) -> String {
+    number.map_or_else(|| "null".to_owned(), |number| number.to_string())
 }
 
 /// Percentiles in microseconds; `null` where nothing was observed.
 fn recent_json(recent: &Recent) -> String {
-    let us = |of: &Snapshot, share| match of.quantile(share) {
-        Some(seconds) => format!("{:.0}", seconds * 1e6),
-        None => "null".to_owned(),
-    };
+    let us = |of: &Snapshot, share| number_or_null(of.quantile_us(share));
     let Recent { delivery_latency, turn_time } = recent;
     format!(
         "\"delivery_latency_us\":{{\"p50\":{},\"p99\":{}}},\"turn_us\":{{\"p50\":{},\"p99\":{}}}",

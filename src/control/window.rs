@@ -6,40 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::STATS_WINDOW_MS;
-use crate::metrics::{ReactorMetrics, Snapshot};
-
-/// What a reactor has observed.
-#[derive(Clone, Debug)]
-pub(super) struct Recent {
-    pub(super) delivery_latency: Snapshot,
-    pub(super) turn_time: Snapshot,
-}
-
-impl Recent {
-    /// Of each reactor, since it started.
-    pub(super) fn of_all(reactors: &[ReactorMetrics]) -> Vec<Recent> {
-        let of = |reactor: &ReactorMetrics| Recent {
-            delivery_latency: reactor.delivery_latency.read(),
-            turn_time: reactor.turn_time.read(),
-        };
-        reactors.iter().map(of).collect()
-    }
-
-    /// Of both together.
-    pub(super) fn plus(self, other: Recent) -> Recent {
-        Recent {
-            delivery_latency: self.delivery_latency.plus(&other.delivery_latency),
-            turn_time: self.turn_time.plus(&other.turn_time),
-        }
-    }
-
-    fn since(&self, earlier: &Recent) -> Recent {
-        Recent {
-            delivery_latency: self.delivery_latency.since(&earlier.delivery_latency),
-            turn_time: self.turn_time.since(&earlier.turn_time),
-        }
-    }
-}
+use crate::metrics::Recent;
 
 /// When each reactor had observed what.
 #[derive(Clone, Debug)]
@@ -81,6 +48,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::ReactorMetrics;
 
     #[test]
     fn percentiles_are_of_the_last_seconds_while_somebody_asks() {

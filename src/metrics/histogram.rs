@@ -191,6 +191,11 @@ impl Snapshot {
         Some(f64::exp2(f64::from(self.unit.exponent()) + at as f64 / STEPS as f64))
     }
 
+    /// The same of durations, in whole microseconds.
+    pub fn quantile_us(&self, share: f64) -> Option<u64> {
+        self.quantile(share).map(|seconds| (seconds * 1e6).round() as u64)
+    }
+
     /// What was observed since an earlier look at the same histogram.
     #[must_use]
     pub fn since(&self, earlier: &Snapshot) -> Snapshot {

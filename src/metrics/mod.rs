@@ -10,6 +10,7 @@ mod cluster;
 mod histogram;
 mod label;
 mod reactor;
+mod recent;
 mod vitals;
 mod webhooks;
 
@@ -25,6 +26,7 @@ pub use reactor::{
     CommandRefusal, CommandRefusals, Counts, Ending, Endings, ReactorMetrics, Refusal, Refusals, RequestRefusal,
     RequestRefusals, TlsCounts, TokenFault, TokenFaults,
 };
+pub use recent::Recent;
 pub use vitals::{ClusterNodes, NodeVitals, Vitals};
 pub use webhooks::{EventOutcome, Request, WebhookMetrics, WebhookState};
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
@@ -15,6 +15,7 @@ use std::os::fd::AsRawFd;
 
 use super::driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
 use super::mailbox::Wake;
+use crate::clock;
 use crate::conn::{HttpRefusal, write_refusal};
 use crate::growth::Grow;
 use crate::limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, EVENTS_PER_TURN, READ_BYTES, REFUSALS_PER_PAUSE};
@@ -488,7 +489,7 @@ impl Driver for Epoll {
     }
 
     fn unix_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+        clock::unix_ms()
     }
 }
 

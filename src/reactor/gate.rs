@@ -23,6 +23,7 @@ use super::worker::Worker;
 use crate::auth::{Auth, Cost, Grant, Origins, TokenError, When, says_port};
 use crate::conn::{Credentials, HttpRefusal, Naming, Presented, Target, Unauthorized, Upgrade};
 use crate::limits::{EARLY_BYTES_MAX, RETRY_AFTER_S_MAX, VERIFICATIONS_UNDER_WAY};
+use crate::metrics::TokenFault;
 use crate::network::Networks;
 use crate::time::Millis;
 use crate::tls::ClientName;
@@ -388,21 +389,13 @@ fn refusal_of(error: TokenError) -> HttpRefusal {
 /// What is told of a token that is not valid. Up to the signature all is one: nobody finds out by trying which keys there
 /// are.
 pub(super) fn what_is_wrong(error: TokenError) -> &'static str {
-    match error {
-        TokenError::TooLong
-        | TokenError::Malformed
-        | TokenError::Alg
-        | TokenError::Critical
-        | TokenError::UnknownKey
-        | TokenError::KeyAlg
-        | TokenError::Signature => "it is not signed by a key of this server (fanfare token --inspect says more)",
-        TokenError::Claims | TokenError::Missing(_) | TokenError::Claim(_) => {
-            "a claim is missing, or not what it has to be (fanfare token --inspect says which)"
-        }
-        TokenError::Issuer => "its iss is another one",
-        TokenError::Audience => "its aud names others",
-        TokenError::Expired => "it has expired: get a new one",
-        TokenError::NotYet => "it is not valid yet",
-        TokenError::Revoked => "it is revoked: get a new one",
+    match counted::token_fault(&error) {
+        TokenFault::Signature => "it is not signed by a key of this server (fanfare token --inspect says more)",
+        TokenFault::Claims => "a claim is missing, or not what it has to be (fanfare token --inspect says which)",
+        TokenFault::Issuer => "its iss is another one",
+        TokenFault::Audience => "its aud names others",
+        TokenFault::Expired => "it has expired: get a new one",
+        TokenFault::NotYet => "it is not valid yet",
+        TokenFault::Revoked => "it is revoked: get a new one",
     }
 }

@@ -16,11 +16,11 @@ use std::net::SocketAddr;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::addresses::AddressRef;
-use super::connection::{Admission, Handshake};
+use super::connection::Admission;
 use super::driver::{Driver, Provenance, RemoteAddr};
 use super::mailbox::PostOffice;
 use super::worker::Worker;
-use crate::conn::{HeadReader, client_among};
+use crate::conn::client_among;
 use crate::ids::ReactorId;
 use crate::limits::RETURNS_WAITING_MAX;
 use crate::metrics::Refusal;
@@ -152,14 +152,9 @@ impl<D: Driver> Worker<D> {
             self.leave_address(address, Admission::Socket);
             return (self.http)(refused(stream));
         }
-        let until = self.now.saturating_add(self.settings.handshake_ms_max);
-        let handshake = Handshake { reader: HeadReader::default(), arrival, until };
-        let slot = self.connections.sessions.insert(handshake, self.now, address);
-        if self.driver.attach(slot, stream).is_err() {
-            return self.free(slot);
+        if let Some(slot) = self.seat(stream, arrival, address) {
+            self.received(slot, &mut read);
         }
-        self.arm(slot);
-        self.received(slot, &mut read);
     }
 
     /// As [`Worker::welcome`], for a socket whose PROXY header, if it had one, was read when it came.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::addresses::AddressRef;
 use super::commands::Message;
 use super::connection::{
     Admission, CloseCause, Connection, Detached, Handshake, Heartbeat, Opening, Phase, Terminating, Then, Unanswered,
@@ -37,13 +38,20 @@ impl<D: Driver> Worker<D> {
             // It may ask about health, for which descriptors are kept back. Nothing else is answered there.
             return (self.http)(Handover { stream, read: Vec::new(), arrival, errand: Errand::FindOut });
         }
+        self.seat(stream, arrival, address);
+    }
+
+    /// A socket that has its admission gets a slot, where its request is awaited; `None` where the driver does not take it.
+    pub(super) fn seat(&mut self, stream: D::Stream, arrival: Arrival, address: Option<AddressRef>) -> Option<SlotKey> {
         let until = self.now.saturating_add(self.settings.handshake_ms_max);
         let handshake = Handshake { reader: HeadReader::default(), arrival, until };
         let slot = self.connections.sessions.insert(handshake, self.now, address);
         if self.driver.attach(slot, stream).is_err() {
-            return self.free(slot);
+            self.free(slot);
+            return None;
         }
         self.arm(slot);
+        Some(slot)
     }
 
     /// Bytes have come on a connection.

@@ -5,6 +5,7 @@
 //! where. What a running server cannot change is named, and left as it was. Open connections keep what they were granted. A
 //! thread of its own reads: a disk that hangs keeps nobody from ending the server.
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
@@ -86,10 +87,8 @@ impl Reloads {
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {
-        let read = (self.reread)().map(|(_, read)| read).map_err(|error| {
-            tracing::error!(%error, "cannot read the configuration again: the one before stays");
-            error.to_string()
-        })?;
+        let read =
+            (self.reread)().map(|(_, read)| read).map_err(told("the configuration again: the one before stays"))?;
         let (config, effective, changes) = Config::reloaded(&self.running, &read);
         let prepared = self.prepare(&config)?;
         self.apply(&config, prepared, &changes);
@@ -104,24 +103,14 @@ impl Reloads {
 
     /// Reads the files that the configuration names.
     fn prepare(&self, config: &Config) -> Result<Prepared, String> {
-        let (keys, tokens) =
-            auth::keys(&config.auth).and_then(|keys| Ok((keys, auth::tokens(&config.auth)?))).map_err(|error| {
-                tracing::error!(%error, "cannot read the keys for tokens again: the ones before stay");
-                error.to_string()
-            })?;
-        let api_keys = auth::api_keys(&config.api).map_err(|error| {
-            tracing::error!(%error, "cannot read the keys of programs again: the ones before stay");
-            error.to_string()
-        })?;
-        let webhook_secrets = webhook::secrets(&config.webhook).map_err(|error| {
-            tracing::error!(%error, "cannot read the secrets of webhooks again: the ones before stay");
-            error.to_string()
-        })?;
+        let keys_and_tokens = auth::keys(&config.auth).and_then(|keys| Ok((keys, auth::tokens(&config.auth)?)));
+        let (keys, tokens) = keys_and_tokens.map_err(told("the keys for tokens again: the ones before stay"))?;
+        let api_keys = auth::api_keys(&config.api).map_err(told("the keys of programs again: the ones before stay"))?;
+        let webhook_secrets =
+            webhook::secrets(&config.webhook).map_err(told("the secrets of webhooks again: the ones before stay"))?;
         // The last, since the metrics tell of them from here on.
-        let certificates = tls::configs(&config.listeners, &self.metrics).map_err(|error| {
-            tracing::error!(%error, "cannot read the certificates again: the ones before stay");
-            error.to_string()
-        })?;
+        let certificates = tls::configs(&config.listeners, &self.metrics)
+            .map_err(told("the certificates again: the ones before stay"))?;
         Ok(Prepared { keys, tokens, api_keys, webhook_secrets, certificates })
     }
 
@@ -159,5 +148,13 @@ impl Reloads {
         let (descriptors, own) = self.descriptors;
         let shares = descriptors::divide(descriptors, own, config.limits.connections_max as u64);
         self.post.settings(&settings(config, shares, self.gate.clone()));
+    }
+}
+
+/// Logs that something cannot be read, and gives the error's text on.
+fn told<E: Display>(what: &'static str) -> impl FnOnce(E) -> String {
+    move |error| {
+        tracing::error!(%error, "cannot read {what}");
+        error.to_string()
     }
 }

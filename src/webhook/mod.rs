@@ -13,7 +13,7 @@
 //! [`event`], [`ledger`], [`registry`] and [`queue`] decide everything and see no socket and no clock; `thread` has those,
 //! `journal` the files of a node alone.
 //! May import `backend` (its HTTP client), `cluster` (Redis), `config`, `reactor` (its mailbox), `router`, `metrics`, `ids`,
-//! `current`, `time`, `limits`.
+//! `current`, `time`, `clock`, `limits`.
 
 mod edges;
 pub mod event;

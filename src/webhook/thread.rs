@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Finished, Sender, bounded};
 use tokio::sync::{Notify, mpsc};
@@ -18,11 +18,12 @@ use super::queue::{Attempt, BatchId, Ended, Outcome};
 use super::receiver::{Receiver, ReceiverSettings};
 use super::registry::{News, Registry};
 use super::signature::SigningSecret;
+use crate::clock;
 use crate::cluster::tell::{Tell, Told};
 use crate::cluster::{TellAddress, TellError, Telling};
 use crate::config::RedisAddress;
 use crate::current::Current;
-use crate::ids::ClientIdCodec;
+use crate::ids::{ClientIdCodec, node_name};
 use crate::limits::{CLUSTER_RETRY_MS_MAX, CLUSTER_RETRY_MS_MIN, WEBHOOK_HOLD_MS};
 use crate::metrics::{EventOutcome, Request, WebhookMetrics, WebhookState};
 use crate::reactor::{Mailbox, Order, Parcel, Wake};
@@ -134,7 +135,7 @@ impl Thread {
         finish: Sender<()>,
     ) -> Thread {
         let WebhookSettings { receivers, secrets, queue_max, directory, cluster, run, codec } = settings;
-        let node = format!("{run:016x}");
+        let node = node_name(run);
         let edges = match cluster {
             Some(cluster) => Edges::Cluster(Registry::new(&cluster.prefix, run, queue_max)),
             None if directory.is_empty() => Edges::Alone(Ledger::new(&node), Kept::Memory),
@@ -375,7 +376,7 @@ impl Thread {
         let secrets = self.secrets.get();
         for (at, (receiver, secret)) in self.receivers.iter_mut().zip(secrets.iter()).enumerate() {
             while let Some(Attempt { batch, events, body: sent }) = receiver.queue.next(now) {
-                let time_unix_ms = unix_ms();
+                let time_unix_ms = clock::unix_ms();
                 let body = sent.unwrap_or_else(|| {
                     let body: Arc<[u8]> = body(time_unix_ms, &self.node, &events).into();
                     receiver.queue.keep_body(batch, body.clone());
@@ -418,9 +419,4 @@ async fn call_redis(mut telling: Telling, mut calls: mpsc::UnboundedReceiver<Tel
             return;
         }
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -19,8 +19,10 @@ use utoipa::ToSchema;
 use super::body::Format;
 use super::command::{Command, Fields, Kind};
 use super::error::{Code, ErrorDetail, json_response};
-use super::publish::{Accepted, fates_of, malformed, unix_ms, utf8};
+use super::publish::{Accepted, malformed, utf8};
+use super::query::in_time;
 use super::{Api, ApiError, Caller};
+use crate::clock;
 use crate::control::requests::Fates;
 use crate::limits::{API_COMMANDS_MAX, API_PIECES_MAX, PUBLISHES_BYTES_MAX, PUBLISHES_MAX};
 use crate::protocol::scan::{self, Malformed, Walk};
@@ -184,7 +186,7 @@ async fn publish(
     caller: &Caller,
     commands: &[Result<Command<'_>, ApiError>],
 ) -> Result<Vec<Result<Fate, ApiError>>, ApiError> {
-    let unix_ms = unix_ms();
+    let unix_ms = clock::unix_ms();
     let mut fates = Vec::with_capacity(commands.len());
     let mut underway: VecDeque<Underway> = VecDeque::new();
     let mut next = 0;
@@ -231,7 +233,7 @@ async fn settle(
     fates: &mut Vec<Result<Fate, ApiError>>,
 ) {
     let published = match asked {
-        Some(asked) => fates_of(asked).await,
+        Some(asked) => in_time(asked).await,
         None => Err(ApiError::busy()),
     };
     let (mut published, error) = match published {

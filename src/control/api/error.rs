@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::control::JSON_HEADERS;
 use crate::limits::API_RETRY_AFTER_S;
 use crate::protocol::ErrorCode;
 
@@ -176,16 +177,10 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What every response of the API says of its body.
-pub(super) const HEADERS: [(HeaderName, HeaderValue); 2] = [
-    (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-];
-
 /// A response with a body as JSON.
 pub(in crate::control) fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     let body = serde_json::to_vec(body).expect("texts and numbers are JSON");
-    (status, HEADERS, body).into_response()
+    (status, JSON_HEADERS, body).into_response()
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use utoipa::openapi::{
 use utoipa::{IntoResponses, ToSchema};
 
 use super::caller::Enabled;
-use super::error::{ErrorBody, HEADERS};
+use super::error::ErrorBody;
 use super::{Api, ApiError};
+use crate::control::JSON_HEADERS;
 
 /// The document, before there are routes in it.
 pub(super) fn document() -> OpenApi {
@@ -62,5 +63,5 @@ const REFUSALS: &[(&str, &str)] = &[
     responses((status = 200, description = "This document.", content_type = "application/json")),
 )]
 pub(super) async fn openapi(_: Enabled, State(api): State<Api>) -> Response {
-    (HEADERS, api.document.clone()).into_response()
+    (JSON_HEADERS, api.document.clone()).into_response()
 }

@@ -1,20 +1,18 @@
 //! `POST /api/v1/publish`, `/private` and `/broadcast`: one message.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::body::Format;
 use super::command::{Broadcast, Command, Fields, Kind, Private, Publish};
-use super::error::{HEADERS, json_response};
+use super::error::json_response;
+use super::query::in_time;
 use super::{Api, ApiError, Caller};
-use crate::control::requests::Fates;
-use crate::limits::API_ANSWER_MS_MAX;
+use crate::clock;
+use crate::control::JSON_HEADERS;
 use crate::protocol::scan::{Malformed, Walk};
 use crate::protocol::{Decoder, ErrorCode};
 use crate::router::Fate;
@@ -88,21 +86,12 @@ async fn one(api: &Api, caller: &Caller, request: Request, kind: Kind) -> Result
     let command = read(utf8(&body.bytes)?, kind)?;
     command.check(api, caller)?;
     let publication = [command.publication(caller)].into_iter();
-    let asked = api.requests.publish(unix_ms(), publication).map_err(|_| ApiError::busy())?;
-    let fates = fates_of(asked).await?;
+    let asked = api.requests.publish(clock::unix_ms(), publication).map_err(|_| ApiError::busy())?;
+    let fates = in_time(asked).await?;
     match &fates[0] {
-        Fate::Acked(None) => Ok((HEADERS, "{}").into_response()),
+        Fate::Acked(None) => Ok((JSON_HEADERS, "{}").into_response()),
         fate => Accepted::of(fate).map(|accepted| json_response(StatusCode::OK, &accepted)),
     }
-}
-
-/// What has become of publishes.
-///
-/// # Errors
-/// `unavailable` where nobody says so in time: the node goes away.
-pub(super) async fn fates_of(asked: oneshot::Receiver<Fates>) -> Result<Fates, ApiError> {
-    let in_time = tokio::time::timeout(Duration::from_millis(API_ANSWER_MS_MAX), asked).await;
-    in_time.ok().and_then(Result::ok).ok_or_else(ApiError::unavailable)
 }
 
 fn read(text: &str, kind: Kind) -> Result<Command<'_>, ApiError> {
@@ -124,9 +113,4 @@ pub(super) fn malformed(malformed: Malformed) -> ApiError {
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ApiError> {
     simdutf8::basic::from_utf8(bytes)
         .map_err(|_| ApiError::wire(ErrorCode::BadJson, "the body must be JSON in UTF-8 (RFC 8259)"))
-}
-
-/// The time of a message.
-pub(super) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -34,11 +34,19 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
 /// # Errors
 /// `rate_limited` where too much is under way; `unavailable` where Redis does not answer, or nobody does in time.
 pub(super) async fn reply_of(asked: Result<oneshot::Receiver<Reply>, Busy>) -> Result<Reply, ApiError> {
-    let asked = asked.map_err(|Busy| ApiError::busy())?;
-    match tokio::time::timeout(Duration::from_millis(API_ANSWER_MS_MAX), asked).await {
-        Ok(Ok(Reply::Unavailable)) | Ok(Err(_)) | Err(_) => Err(ApiError::unavailable()),
-        Ok(Ok(reply)) => Ok(reply),
+    match in_time(asked.map_err(|Busy| ApiError::busy())?).await? {
+        Reply::Unavailable => Err(ApiError::unavailable()),
+        reply => Ok(reply),
     }
+}
+
+/// What the reactors say.
+///
+/// # Errors
+/// `unavailable` where they do not in time: the node goes away.
+pub(super) async fn in_time<T>(asked: oneshot::Receiver<T>) -> Result<T, ApiError> {
+    let said = tokio::time::timeout(Duration::from_millis(API_ANSWER_MS_MAX), asked).await;
+    said.ok().and_then(Result::ok).ok_or_else(ApiError::unavailable)
 }
 
 /// How much an answer may list.

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::error::{Code, HEADERS, json_response};
+use super::error::{Code, json_response};
 use super::query::{Limit, RoomName, RoomUser, check_number, cursor_of, query, reply_of, text_of_cursor};
 use super::users::Nodes;
 use super::{Api, ApiError, Caller};
 use crate::config::{Pattern, Verb};
+use crate::control::JSON_HEADERS;
 use crate::limits::{
     API_ROOMS_MAX, API_SURVEYS_MAX, HISTORY_PAGE_MAX, KICK_REASON_BYTES_MAX, PRESENCE_USERS_MAX, ROOM_ID_BYTES_MAX,
 };
@@ -308,7 +309,7 @@ pub(super) async fn forget_history(
 ) -> Result<Response, ApiError> {
     check_room(&api, &caller, Verb::Kick, &room)?;
     reply_of(api.requests.purge(&room)).await?;
-    Ok((HEADERS, "{}").into_response())
+    Ok((JSON_HEADERS, "{}").into_response())
 }
 
 /// Removes a user from a room, on all nodes: each connection gets `left`, and may join again. Needs the verb `kick` and the

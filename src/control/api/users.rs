@@ -1,7 +1,5 @@
 //! `/api/v1/users…`: a user's connections, and their end.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
@@ -12,8 +10,10 @@ use utoipa::ToSchema;
 use super::error::json_response;
 use super::query::{UserName, query, reply_of};
 use super::{Api, ApiError, Caller};
+use crate::clock;
 use crate::config::Verb;
 use crate::control::Busy;
+use crate::ids::node_name;
 use crate::router::cluster::Order;
 use crate::router::{ConnectionFound, Found, Reply, Survey};
 
@@ -88,7 +88,7 @@ pub(super) async fn user(
     let mut answer = Connections { connections: Vec::new(), truncated: false };
     for node in found.iter() {
         let Found::Connections(found) = &node.found else { continue };
-        let name = format!("{:016x}", node.run.unwrap_or(api.node.run));
+        let name = node_name(node.run.unwrap_or(api.node.run));
         answer.truncated |= found.is_truncated;
         answer.connections.extend(found.connections.iter().map(|connection| Connection::of(connection, &name)));
     }
@@ -120,7 +120,7 @@ pub(super) async fn disconnect(
 ) -> Result<Response, ApiError> {
     caller.needs_all_rooms(Verb::Kick)?;
     let DisconnectParams { revoke } = query(&uri)?;
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now_s = clock::unix_s();
     // Where no tokens are asked for there is none to revoke.
     let revocations = api.node.revocations.as_ref().filter(|_| revoke == Some(true));
     if api.node.metrics.cluster.is_some() {

@@ -85,12 +85,12 @@ impl Drop for Nginx {
 }
 
 /// What stands in front of every configuration.
-fn beginning(folder: &str) -> String {
+fn beginning(folder: &str, connections: usize) -> String {
     format!(
         "daemon off;
 master_process off;
 pid {folder}/nginx.pid;
-events {{ worker_connections 512; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/body;
@@ -103,7 +103,7 @@ http {{
 }
 
 fn keeping(addr: SocketAddr, server: SocketAddr, folder: &str, scheme: &str) -> String {
-    let beginning = beginning(folder);
+    let beginning = beginning(folder, 512);
     format!(
         "{beginning}
   map $http_upgrade $connection_header {{ default upgrade; '' ''; }}
@@ -128,7 +128,7 @@ fn keeping(addr: SocketAddr, server: SocketAddr, folder: &str, scheme: &str) -> 
 }
 
 fn configuration(addr: SocketAddr, server: SocketAddr, folder: &str) -> String {
-    let beginning = beginning(folder);
+    let beginning = beginning(folder, 512);
     format!(
         "{beginning}
   map $http_upgrade $connection_header {{ default upgrade; '' close; }}
@@ -173,19 +173,10 @@ fn configuration(addr: SocketAddr, server: SocketAddr, folder: &str) -> String {
 }
 
 fn balancer(addr: SocketAddr, servers: &[SocketAddr], folder: &str) -> String {
+    let beginning = beginning(folder, 4096);
     let servers: String = servers.iter().map(|server| format!("    server {server};\n")).collect();
     format!(
-        "daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
+        "{beginning}
   upstream nodes {{
 {servers}  }}
   server {{
