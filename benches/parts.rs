@@ -267,6 +267,10 @@ impl Sink for Counter {
         }
     }
 
+    fn takes_rounds(&self, _: Slot) -> bool {
+        true
+    }
+
     fn recover(&mut self, _: ConnId, _: Slice) {}
 
     fn reply(&mut self, to: ConnId, frame: &[u8]) {

@@ -426,6 +426,9 @@ mod tests {
 
     impl Sink for NoConnections {
         fn deliver(&mut self, _: Batch, _: &[Slot]) {}
+        fn takes_rounds(&self, member: Slot) -> bool {
+            panic!("{member:?} is not there");
+        }
         fn recover(&mut self, to: ConnId, _: Slice) {
             panic!("{to:?} is not there");
         }

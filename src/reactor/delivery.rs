@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::connection::Room;
 use super::connections::Connections;
 use super::driver::SlotKey;
 use super::egress::FanOut;
@@ -76,7 +77,7 @@ impl FrameSource for Recovered {
 
 impl Sink for Connections {
     fn deliver(&mut self, batch: Batch, members: &[Slot]) {
-        let Batch { body, frames, excluded, compressible, published_at, mut shared } = batch;
+        let Batch { body, frames, excluded, compressible, published_at, mut shared, round: _ } = batch;
         if let (true, BatchBody::Frame(frame)) = (compressible, &body) {
             shared.push((0, frame.clone()));
         }
@@ -105,6 +106,11 @@ impl Sink for Connections {
             }
         }
         self.mark_excluded(&forms.plain.excluded, false);
+    }
+
+    fn takes_rounds(&self, member: Slot) -> bool {
+        let connection = self.get(self.sessions.member(member));
+        connection.is_some_and(|connection| connection.is_open() && connection.room == Room::Some)
     }
 
     fn recover(&mut self, to: ConnId, slice: Slice) {

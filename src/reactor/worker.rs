@@ -271,7 +271,7 @@ impl<D: Driver> Worker<D> {
             || (!self.resumable.is_empty() && !self.spilled);
         let more_at = has_more.then_some(self.now);
         let drain_at = self.draining.as_ref().map(Draining::next_at);
-        [spill_at, more_at, self.wheel.next_at(), drain_at].into_iter().flatten().min()
+        [spill_at, more_at, self.wheel.next_at(), self.router.next_at(), drain_at].into_iter().flatten().min()
     }
 
     /// Checks the tables against each other; for tests.

@@ -1,7 +1,10 @@
 //! What one topic sends to one reactor's members in one turn: the frames, one after another, built once.
 
+use std::rc::Rc;
+
 use smallvec::SmallVec;
 
+use super::topic::TopicKey;
 use crate::compress::SharedFrame;
 use crate::frame::whole_frames;
 use crate::ids::ConnId;
@@ -22,6 +25,21 @@ pub struct Batch {
     pub published_at: Stamp,
     /// Frames worth compressing that other reactors share, by where they start: the reactor that compresses one does it for all.
     pub shared: Vec<(u32, SharedFrame)>,
+    /// What it is a round of, if it is one: then a socket that takes less than all of it is sent no more of it than the frame
+    /// that has begun, and the router hears of that ([`Router::fell_behind`](super::Router::fell_behind)). No member is
+    /// excluded from a part of a round.
+    pub round: Option<Rc<Round>>,
+}
+
+/// A round of a keyed room on its way: what becomes of it where a socket takes only a part.
+#[derive(Debug)]
+pub struct Round {
+    /// The room.
+    pub topic: TopicKey,
+    /// Where in the room's offsets a member stands that takes nothing of it: in front of its first frame.
+    pub since: u64,
+    /// The offset of each frame, in order.
+    pub offsets: Vec<u64>,
 }
 
 /// The bytes of a batch.
@@ -47,7 +65,15 @@ pub struct Excluded {
 impl Batch {
     pub(super) fn joined(buffer: Vec<u8>, published_at: Stamp) -> Batch {
         let body = BatchBody::Joined(buffer);
-        Batch { body, frames: 0, excluded: SmallVec::new(), compressible: false, published_at, shared: Vec::new() }
+        Batch {
+            body,
+            frames: 0,
+            excluded: SmallVec::new(),
+            compressible: false,
+            published_at,
+            shared: Vec::new(),
+            round: None,
+        }
     }
 
     pub(super) fn of_frame(
@@ -58,7 +84,8 @@ impl Batch {
     ) -> Batch {
         let end = frame.plain().len() as u32;
         let excluded = exclude.into_iter().map(|conn| Excluded { conn, start: 0, end }).collect();
-        Batch { body: BatchBody::Frame(frame), frames: 1, excluded, compressible, published_at, shared: Vec::new() }
+        let body = BatchBody::Frame(frame);
+        Batch { body, frames: 1, excluded, compressible, published_at, shared: Vec::new(), round: None }
     }
 
     #[inline]

@@ -31,6 +31,9 @@ impl Told {
 
 impl Sink for Told {
     fn deliver(&mut self, _: Batch, _: &[Slot]) {}
+    fn takes_rounds(&self, _: Slot) -> bool {
+        true
+    }
     fn recover(&mut self, _: ConnId, slice: Slice) {
         self.frames.extend_from_slice(slice.frames());
     }

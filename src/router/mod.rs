@@ -66,7 +66,7 @@ mod tests;
 
 use std::fmt;
 
-pub use batch::{Batch, BatchBody, Excluded};
+pub use batch::{Batch, BatchBody, Excluded, Round};
 pub use compose::{Audience, Author, Composed, Composer, Draft, key_of};
 pub use crowd::{Census, Crowd, CrowdKey, Others};
 pub use edge::{Edge, Turned, Watched};
@@ -104,6 +104,9 @@ use crate::time::{Millis, Stamp};
 pub trait Sink {
     /// Every member gets the batch, but for what is excluded for it.
     fn deliver(&mut self, batch: Batch, members: &[Slot]);
+
+    /// Whether a member's socket takes bytes now, as far as is known: then it gets rounds of keyed rooms.
+    fn takes_rounds(&self, member: Slot) -> bool;
 
     /// One connection gets messages of a history, if it is still there.
     fn recover(&mut self, to: ConnId, slice: Slice);
@@ -407,6 +410,26 @@ impl Router {
         self.post_remote();
         self.frames.shrink(BATCH_POOL_BYTES_MAX);
     }
+
+    /// When the router has something to do by itself, in a turn that begins then; `None` where it has not.
+    pub fn next_at(&self) -> Option<Millis> {
+        None
+    }
+
+    /// A connection's socket took only the first `taken` frames of a round, one that it has begun included: it is sent no
+    /// others of it. The connection may have left the room, or ended, since it was given the round.
+    pub fn fell_behind(&mut self, _conn: ConnId, round: &Round, taken: usize) {
+        debug_assert!(taken < round.offsets.len(), "a round that is taken whole is no news");
+    }
+
+    /// Whether something of keyed rooms waits until this connection's socket takes bytes.
+    pub fn lags(&self, _slot: Slot) -> bool {
+        false
+    }
+
+    /// All that a connection had was sent, and its socket takes more: where it lags, it gets what it lacks of keyed rooms
+    /// from the end of this turn on.
+    pub fn takes_again(&mut self, _conn: ConnId) {}
 
     /// Publishes to a topic. With an `id` the publisher is told when the topic's home has routed it, or when it is in
     /// history.

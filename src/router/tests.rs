@@ -64,6 +64,10 @@ impl Sink for Told {
         }
     }
 
+    fn takes_rounds(&self, _: Slot) -> bool {
+        true
+    }
+
     fn recover(&mut self, to: ConnId, slice: Slice) {
         for frame in slice.frames() {
             self.direct(to, frame.plain(), Stamp::default());

@@ -35,6 +35,9 @@ struct Told {
 
 impl Sink for &Told {
     fn deliver(&mut self, _: Batch, _: &[Slot]) {}
+    fn takes_rounds(&self, _: Slot) -> bool {
+        true
+    }
     fn recover(&mut self, _: ConnId, slice: Slice) {
         self.recovered.set(self.recovered.get() + slice.frames().len());
     }

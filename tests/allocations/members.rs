@@ -14,6 +14,9 @@ struct Silence;
 
 impl Sink for Silence {
     fn deliver(&mut self, _: Batch, _: &[Slot]) {}
+    fn takes_rounds(&self, _: Slot) -> bool {
+        true
+    }
     fn recover(&mut self, _: ConnId, _: Slice) {}
     fn reply(&mut self, _: ConnId, _: &[u8]) {}
     fn direct(&mut self, _: ConnId, _: &[u8], _: Stamp) {}
