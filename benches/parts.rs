@@ -23,8 +23,8 @@ use fanfare::limits::MAILBOX_PARCELS;
 use fanfare::metrics::{Counts, Ending, ReactorMetrics};
 use fanfare::protocol;
 use fanfare::router::{
-    Answer, Batch, BatchBody, HistoryPolicy, HistorySettings, JoinReply, Kind, Mail, NoticeSettings, Publish,
-    RecoverFrom, RoomPolicies, Router, RouterSettings, Sink, Slice, TopicRef,
+    Answer, Batch, BatchBody, HistoryPolicy, HistorySettings, JoinReply, KeyedSettings, Kind, Mail, NoticeSettings,
+    Publish, RecoverFrom, RoomPolicies, Router, RouterSettings, Sink, Slice, TopicRef,
 };
 use fanfare::time::{Millis, Stamp, wheel::Wheel};
 use ring::rand::SystemRandom;
@@ -299,6 +299,7 @@ impl Routers {
             rooms_max: 128,
             notices,
             history: HistorySettings::none(),
+            keyed: KeyedSettings::none(),
             user_connections: None,
             cluster: false,
         };
@@ -426,7 +427,14 @@ fn router_that_keeps(of: impl Fn(&str) -> Option<HistoryPolicy> + Send + Sync + 
         pinned_bytes_max: u64::MAX,
     };
     let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-    let settings = RouterSettings { rooms_max: 128, notices, history, user_connections: None, cluster: false };
+    let settings = RouterSettings {
+        rooms_max: 128,
+        notices,
+        history,
+        keyed: KeyedSettings::none(),
+        user_connections: None,
+        cluster: false,
+    };
     Router::new(ReactorId(0), 1, 1, 1, settings)
 }
 

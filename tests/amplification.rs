@@ -15,7 +15,7 @@ use fanfare::limits::{HISTORY_PAGE_BYTES_MAX, INTAKE_BYTES_MAX, READ_BYTES};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Link, World, post_office_of, wakers};
 use fanfare::reactor::{DeflateSettings, Gate, NodeState, PostOffice, Settings};
-use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
+use fanfare::router::{HistoryPolicy, HistorySettings, KeyedSettings, NoticeSettings, RoomPolicies, RouterSettings};
 use fanfare_simulated::end::{End, Heard, TEXT};
 use fanfare_simulated::seats::Seats;
 use serde_json::{Value, json};
@@ -196,6 +196,7 @@ fn settings(deflates: bool) -> Settings {
                 pinned: Arc::default(),
                 pinned_bytes_max: ENDLESS as u64,
             },
+            keyed: KeyedSettings::none(),
             user_connections: None,
             cluster: false,
         },

@@ -53,7 +53,7 @@ pub use listener::{CertificateFiles, ClientCertificates, Listener, Role, TlsFile
 pub use pattern::Pattern;
 pub use redis_url::{RedisAddress, RedisHost, RedisKind, RedisUrl};
 pub use reload::{Changes, RELOADABLE};
-pub use room::{ROOM_RULES_MAX, RoomRule};
+pub use room::{KeyedBounds, ROOM_RULES_MAX, RoomRule};
 pub use source::{Source, SourceFile, Sources, read_at_most};
 pub use suggest::{nearest, nearest_flag};
 pub use table::{
@@ -109,6 +109,8 @@ pub struct Config {
     pub rooms: Rooms,
     /// Kept messages, all together.
     pub history: History,
+    /// Items of keyed rooms, all together.
+    pub items: Items,
     /// Users' inboxes.
     pub inbox: Inbox,
     /// What differs from room to room, in the order in which rules are tried; at most [`ROOM_RULES_MAX`].
@@ -172,6 +174,8 @@ pub struct Limits {
     pub fragments_max: u32,
     /// Rooms one connection may be in.
     pub rooms_max: usize,
+    /// Bytes of the items that one connection's subscriptions of keyed rooms may name.
+    pub items_bytes_max: usize,
     /// JSON connections of one user on the node; 0 is no limit.
     pub user_connections_max: usize,
     /// What becomes of one more.
@@ -275,6 +279,15 @@ pub struct Rooms {
 pub struct History {
     /// Bytes of all messages that the node keeps; beyond it the oldest go first.
     pub memory_max: usize,
+}
+
+/// Items of keyed rooms, all together. An update that would go beyond is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Items {
+    /// Items that the node keeps.
+    pub node_max: u64,
+    /// Bytes that they may take.
+    pub node_bytes_max: u64,
 }
 
 /// Users' inboxes.
@@ -435,6 +448,10 @@ impl Config {
                 leave_text: from.text("rooms.leave_text").to_owned(),
             },
             history: History { memory_max: from.size("history.memory_max") },
+            items: Items {
+                node_max: from.number("items.node_max"),
+                node_bytes_max: from.number("items.node_bytes_max"),
+            },
             inbox: Inbox { history: HistoryBounds::from_values(from, "inbox.history.size", "inbox.history.ttl") },
             room: effective.entries(&ROOM).iter().map(RoomRule::from_values).collect(),
             redis: Redis {
@@ -471,6 +488,7 @@ impl Limits {
             message_bytes_max: from.size("limits.message_bytes_max"),
             fragments_max: u32::try_from(from.number("limits.fragments_max")).unwrap_or(u32::MAX),
             rooms_max: from.size("limits.rooms_max"),
+            items_bytes_max: from.size("limits.items_bytes_max"),
             user_connections_max: from.size("limits.user_connections_max"),
             user_connections_policy: match from.word("limits.user_connections_policy") {
                 "replace" => UserConnectionsPolicy::Replace,

@@ -3,6 +3,8 @@
 //! In the file a rule is a `[[room]]` table. The environment and the flag write it on one line, the same keys with
 //! commas between them.
 
+use std::time::Duration;
+
 use super::error::{Problem, shown};
 use super::pattern::Pattern;
 use super::source::Source;
@@ -19,8 +21,25 @@ pub const ROOM_RULES_MAX: usize = 1000;
 pub struct RoomRule {
     /// Which rooms.
     pub pattern: Pattern,
-    /// What is kept of each.
+    /// What is kept of the messages of each.
     pub history: HistoryBounds,
+    /// What is kept of the items of each; `None` where the rooms are not keyed.
+    pub keyed: Option<KeyedBounds>,
+}
+
+/// What is kept of the items of one keyed room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyedBounds {
+    /// Items, removed ones that are remembered included.
+    pub max: u32,
+    /// Bytes that they may take.
+    pub bytes_max: u64,
+    /// Time after its last update when an item is removed; zero removes none.
+    pub ttl: Duration,
+    /// Time that a removed item is remembered.
+    pub removed_ttl: Duration,
+    /// Time without an update after which the room is stale; zero is never.
+    pub stale_after: Duration,
 }
 
 impl RoomRule {
@@ -28,13 +47,26 @@ impl RoomRule {
         RoomRule {
             pattern: from.pattern(ROOM_MATCH).clone(),
             history: HistoryBounds::from_values(from, "room.history.size", "room.history.ttl"),
+            keyed: from.switch("room.keyed").then(|| KeyedBounds::from_values(from)),
+        }
+    }
+}
+
+impl KeyedBounds {
+    fn from_values(from: &Values) -> KeyedBounds {
+        KeyedBounds {
+            max: u32::try_from(from.number("room.items.max")).unwrap_or(u32::MAX),
+            bytes_max: from.number("room.items.bytes_max"),
+            ttl: from.duration("room.items.ttl"),
+            removed_ttl: from.duration("room.items.removed_ttl"),
+            stale_after: from.duration("room.items.stale_after"),
         }
     }
 }
 
 impl Config {
     /// The rule for a room: the first that matches. Without one the room is as if no rule had been written; it keeps
-    /// no history.
+    /// no history and is not keyed. Whether a raw room is keyed is asked for as `raw/ROOM`.
     pub fn room_rule(&self, room: &str) -> Option<&RoomRule> {
         self.room.iter().find(|rule| rule.pattern.matches(room))
     }

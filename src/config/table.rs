@@ -229,6 +229,10 @@ const fn duration(min_ms: u64, max_ms: u64) -> Kind {
     Kind::Duration(Bounds { min: min_ms, max: max_ms, zero: false })
 }
 
+const fn duration_or_zero(min_ms: u64, max_ms: u64) -> Kind {
+    Kind::Duration(Bounds { min: min_ms, max: max_ms, zero: true })
+}
+
 const NOTICE_TEXT: Kind = Kind::Text { bytes_max: 1024 };
 
 const PREFIX: Kind = Kind::Text { bytes_max: 64 };
@@ -470,6 +474,13 @@ pub const SETTINGS: &[Setting] = &[
         "Rooms one connection may be in; one more is answered too_many_rooms.",
     ),
     row(
+        "limits.items_bytes_max",
+        bytes(256, 16 * MIB),
+        "64KiB",
+        "Bytes of the items that one connection may name in its subscriptions of keyed rooms; more are answered \
+         too_many_items.",
+    ),
+    row(
         "limits.user_connections_max",
         integer(0, 1_000_000),
         "0",
@@ -601,6 +612,19 @@ pub const SETTINGS: &[Setting] = &[
         "Bytes that all that is kept for rooms and inboxes may take on the whole node; beyond it the oldest goes first.",
     ),
     row(
+        "items.node_max",
+        integer(1, 100_000_000),
+        "1000000",
+        "Items of all keyed rooms on the whole node; an update that brings one more is answered too_many_items.",
+    ),
+    row(
+        "items.node_bytes_max",
+        bytes(MIB, 1024 * GIB),
+        "256MiB",
+        "Bytes that the items of all keyed rooms may take on the whole node; an update beyond it is answered \
+         too_many_items.",
+    ),
+    row(
         "inbox.history.size",
         HISTORY_SIZE,
         "0",
@@ -686,6 +710,43 @@ const ROOM_SETTINGS: &[Setting] = &[
     row(ROOM_MATCH, Kind::Pattern, "*", "Room ids it is for; * stands for any run of characters, all else for itself."),
     row("room.history.size", HISTORY_SIZE, "0", "Messages kept per room; beyond it the oldest go first, 0 keeps none."),
     row("room.history.ttl", HISTORY_TTL, "10m", "Time a message is kept in a room."),
+    row(
+        "room.keyed",
+        Kind::Bool,
+        "false",
+        "Keep the newest value of each item; a raw room is meant where the pattern matches raw/ROOM.",
+    ),
+    row(
+        "room.items.max",
+        integer(1, 1_000_000),
+        "10000",
+        "Items of a keyed room, removed ones that are remembered included; an update that brings one more is answered \
+         too_many_items.",
+    ),
+    row(
+        "room.items.bytes_max",
+        bytes(KIB, 64 * GIB),
+        "16MiB",
+        "Bytes that the items of a keyed room may take; an update beyond it is answered too_many_items.",
+    ),
+    row(
+        "room.items.ttl",
+        duration_or_zero(SECOND, 30 * DAY),
+        "0s",
+        "Time after its last update when an item is removed; 0 removes none.",
+    ),
+    row(
+        "room.items.removed_ttl",
+        duration(SECOND, 30 * DAY),
+        "5m",
+        "Time that a removed item is remembered for who comes back, with its seq and version.",
+    ),
+    row(
+        "room.items.stale_after",
+        duration_or_zero(100, DAY),
+        "0s",
+        "Time without an update after which members of a keyed room are told that it is stale; 0 tells nobody.",
+    ),
 ];
 
 /// What a listener may say, each as a key of a `[[listener]]` table.

@@ -413,8 +413,8 @@ mod tests {
     use crate::ids::{ConnId, Slot};
     use crate::reactor::post_office;
     use crate::router::{
-        Answer, Batch, HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, Router, RouterSettings, Sink,
-        Slice,
+        Answer, Batch, HistoryPolicy, HistorySettings, KeyedSettings, NoticeSettings, RoomPolicies, Router,
+        RouterSettings, Sink, Slice,
     };
     use crate::time::Stamp;
 
@@ -459,7 +459,14 @@ mod tests {
                 ..HistorySettings::none()
             };
             let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-            let settings = RouterSettings { rooms_max: 8, notices, history, user_connections: None, cluster: false };
+            let settings = RouterSettings {
+                rooms_max: 8,
+                notices,
+                history,
+                keyed: KeyedSettings::none(),
+                user_connections: None,
+                cluster: false,
+            };
             let waker = Arc::new(ControlWaker::default());
             let peers = PeerId::reactors(REACTORS).chain([PeerId::Control]);
             let (_, mut mailboxes) = post_office(peers.map(|peer| (peer, waker.clone() as Arc<dyn Wake>)).collect());

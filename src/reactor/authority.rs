@@ -11,11 +11,12 @@ use super::connection::Phase;
 use super::decisions::undecided;
 use super::driver::{Driver, SlotKey};
 use super::gate::{Way, what_is_wrong};
-use super::identity::{Expiry, Pending, RAW_PREFIX, Rates};
+use super::identity::{Expiry, Pending, Rates};
 use super::worker::{Settings, Worker};
 use crate::auth::{Grant, Permissions, TokenError, When};
 use crate::conn::CloseReason;
 use crate::protocol::{self, Command, ErrorCode, Rejection, Request, Rooms};
+use crate::router::RAW_PREFIX;
 use crate::time::Millis;
 
 /// The reason of a `left` that comes of a `refresh`.

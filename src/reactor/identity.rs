@@ -14,6 +14,7 @@ use crate::conn::{PeerError, Target, TokenBucket};
 use crate::ids::ClientId;
 use crate::limits::{EXPIRY_JITTER_MS_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
 use crate::protocol::Position;
+use crate::router::RAW_PREFIX;
 use crate::time::Millis;
 
 /// What a connection is. Once it is open, its subject is the name of the first topic that it is subscribed to, and the
@@ -245,9 +246,6 @@ impl Identity {
 pub(super) fn raw_room(room: &str) -> String {
     format!("{RAW_PREFIX}{room}")
 }
-
-/// What the names of raw rooms begin with in permissions.
-pub(super) const RAW_PREFIX: &str = "raw/";
 
 impl Grant {
     pub(super) fn rate_mut(&mut self) -> Option<&mut Rate> {

@@ -20,7 +20,7 @@ use crate::conn::{HeadLimits, MessageLimits};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::INTAKE_BYTES_MAX;
 use crate::metrics::NodeMetrics;
-use crate::router::{HistorySettings, Mail, NoticeSettings, RouterSettings, Watched};
+use crate::router::{HistorySettings, KeyedSettings, Mail, NoticeSettings, RouterSettings, Watched};
 
 /// Switches away from a thread that could go on, in one run.
 const PREEMPTIONS_MAX: usize = 3;
@@ -308,6 +308,7 @@ fn worker(mailbox: Mailbox, bell: Arc<Bell>) -> Worker<Clientless> {
             rooms_max: 0,
             notices,
             history: HistorySettings::none(),
+            keyed: KeyedSettings::none(),
             user_connections: None,
             cluster: false,
         },

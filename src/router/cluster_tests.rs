@@ -33,7 +33,14 @@ impl Home {
             pinned_bytes_max: u64::MAX,
             ..HistorySettings::none()
         };
-        let settings = RouterSettings { rooms_max: 8, notices, history, user_connections: None, cluster: true };
+        let settings = RouterSettings {
+            rooms_max: 8,
+            notices,
+            history,
+            keyed: KeyedSettings::none(),
+            user_connections: None,
+            cluster: true,
+        };
         Home { router: Router::new(ReactorId(0), 1, 1, 1, settings), told: Told::default() }
     }
 

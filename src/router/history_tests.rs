@@ -84,7 +84,14 @@ impl Node {
             pinned_bytes_max: 1 << 20,
         };
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-        let settings = RouterSettings { rooms_max: 8, notices, history, user_connections: None, cluster: false };
+        let settings = RouterSettings {
+            rooms_max: 8,
+            notices,
+            history,
+            keyed: KeyedSettings::none(),
+            user_connections: None,
+            cluster: false,
+        };
         let mut router = Router::new(ReactorId(0), 1, 1, 1, settings);
         for slot in 0..CONNS {
             router.connect(conn(slot), "u", &mut Told::default());

@@ -171,9 +171,9 @@ pub(super) struct Homes {
 
 impl Homes {
     pub(super) fn new(settings: &RouterSettings, seed: u64) -> Homes {
-        let RouterSettings { notices, history, user_connections, cluster, .. } = settings;
+        let RouterSettings { notices, user_connections, cluster, .. } = settings;
         let (user_connections, clustered) = (*user_connections, *cluster);
-        let policies = Policies::new(history.rooms.clone(), history.inbox, notices);
+        let policies = Policies::new(settings);
         let (homes, rooms, notices) = (Slab::new(), BTreeSet::new(), notices.clone());
         Homes { homes, rooms, policies, notices, seed, user_connections, clustered }
     }
@@ -181,7 +181,7 @@ impl Homes {
     /// Other settings hold from now on: for topics that come into being at once, for others once
     /// [`Homes::resolve_again`] was called.
     pub(super) fn change(&mut self, settings: &RouterSettings) {
-        self.policies.change(settings.history.rooms.clone(), &settings.notices);
+        self.policies.change(settings);
         self.notices = settings.notices.clone();
         self.user_connections = settings.user_connections;
     }
@@ -241,9 +241,21 @@ impl Homes {
         match kind {
             Kind::Room => true,
             Kind::Inbox if self.user_connections.is_some() => true,
+            Kind::Raw if self.policies.has_keyed() => true,
             Kind::Inbox | Kind::Raw => self.clustered || !self.policies.keeps_none(kind),
             Kind::Everyone => false,
         }
+    }
+
+    /// Whether a room or raw room may be keyed.
+    #[inline]
+    pub(super) fn has_keyed(&self) -> bool {
+        self.policies.has_keyed()
+    }
+
+    /// Whether a topic is keyed, which follows from its name.
+    pub(super) fn is_keyed(&mut self, name: HashedTopic<'_>) -> bool {
+        self.policies.of_absent(name).keyed.is_some()
     }
 
     /// Whether no topic of this kind keeps history.

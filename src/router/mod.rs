@@ -73,7 +73,7 @@ pub use edge::{Edge, Turned, Watched};
 pub use history::{HistoryPolicy, StreamPosition};
 pub use home_request::PageRange;
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
-pub use policy::{PolicyOfRoom, RoomPolicies, TopicPolicy};
+pub use policy::{KeyedPolicy, KeyedPolicyOfRoom, KeyedRooms, KeyedSettings, PolicyOfRoom, RoomPolicies, TopicPolicy};
 pub use publish_many::{AddressedTopic, ApiKeyed, CommandId, Fate, PublishMany};
 pub use requests::{HistoryRead, Homeward, Question, Reply, Told};
 pub use retention::HistorySettings;
@@ -83,7 +83,7 @@ pub use survey::{
     ConnectionFound, ConnectionsFound, Described, Found, NodeFound, RoomFilter, RoomFound, RoomsFound, RoomsQuery,
     Survey, SurveyId,
 };
-pub use topic::{Kind, TopicKey, TopicRef};
+pub use topic::{Kind, RAW_PREFIX, TopicKey, TopicRef};
 
 use at_cluster::Cluster;
 use batches::{Batches, Delivery};
@@ -217,6 +217,8 @@ pub struct RouterSettings {
     pub notices: NoticeSettings,
     /// What is kept of messages.
     pub history: HistorySettings,
+    /// What is kept of items.
+    pub keyed: KeyedSettings,
     /// Connections of one user on the node that speak JSON; `None` is no limit.
     pub user_connections: Option<UserConnections>,
     /// Whether the node is one of a cluster: then there is [`PeerId::Cluster`].
@@ -304,8 +306,8 @@ impl Router {
     }
 
     /// Other settings hold from now on. Topics that are there take theirs within the next turns: see
-    /// [`Router::has_stale_policies`]. Whether one of them, or an inbox, keeps history does not change, nor whether the node
-    /// is one of a cluster.
+    /// [`Router::has_stale_policies`]. Whether one of them, or an inbox, keeps history does not change, nor which rooms are
+    /// keyed, nor whether the node is one of a cluster.
     pub fn change(&mut self, settings: &RouterSettings) {
         self.members.set_rooms_max(settings.rooms_max);
         self.homes.change(settings);
@@ -497,6 +499,12 @@ impl Router {
         } else if let Some((to, id)) = ack {
             sink.answer(to, Answer::Acked { id, position: None });
         }
+    }
+
+    /// Whether a room or a raw room is keyed, wherever its home is. All reactors answer alike, and always the same.
+    #[inline]
+    pub fn is_keyed(&mut self, topic: TopicRef<'_>) -> bool {
+        self.homes.has_keyed() && self.homes.is_keyed(self.topics.hashed(topic))
     }
 
     /// Whether there are other nodes.

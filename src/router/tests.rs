@@ -145,7 +145,14 @@ impl Node {
             join_text: "{user} joined".into(),
             leave_text: "{user} left".into(),
         };
-        let settings = RouterSettings { rooms_max: 8, notices, history, user_connections, cluster: false };
+        let settings = RouterSettings {
+            rooms_max: 8,
+            notices,
+            history,
+            keyed: KeyedSettings::none(),
+            user_connections,
+            cluster: false,
+        };
         let router = |me| Router::new(ReactorId(me), reactors, seed, 1, settings.clone());
         Node {
             routers: (0..reactors).map(router).collect(),

@@ -26,6 +26,9 @@ pub enum Kind {
     Raw,
 }
 
+/// What stands in front of the names of raw rooms where rooms are named beside them: in permissions and in rules for rooms.
+pub const RAW_PREFIX: &str = "raw/";
+
 /// A topic's name, borrowed, as who publishes to it says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicRef<'a> {

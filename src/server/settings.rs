@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::memory;
 use crate::compress::WindowBits;
-use crate::config::{self, Config, HistoryBounds};
+use crate::config::{self, Config, HistoryBounds, KeyedBounds};
 use crate::conn::{HeadLimits, MessageLimits};
 use crate::descriptors::Shares;
 use crate::reactor::{DeflateSettings, Gate, Settings};
 use crate::router::{
-    HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings, UserConnections,
-    UserConnectionsPolicy,
+    HistoryPolicy, HistorySettings, KeyedPolicy, KeyedRooms, KeyedSettings, NoticeSettings, RoomPolicies,
+    RouterSettings, UserConnections, UserConnectionsPolicy,
 };
 
 pub(super) fn ms(duration: Duration) -> u64 {
@@ -55,6 +55,7 @@ pub(super) fn settings(config: &Config, shares: Shares, gate: Gate) -> Settings 
                 leave_text: config.rooms.leave_text.clone(),
             },
             history: history(config),
+            keyed: keyed(config),
             user_connections: user_connections(&config.limits),
             cluster: config.redis.url.address().is_some(),
         },
@@ -67,6 +68,28 @@ fn user_connections(limits: &config::Limits) -> Option<UserConnections> {
         config::UserConnectionsPolicy::Replace => UserConnectionsPolicy::Replace,
     };
     (limits.user_connections_max > 0).then_some(UserConnections { max: limits.user_connections_max, policy })
+}
+
+fn keyed(config: &Config) -> KeyedSettings {
+    let rules = config.clone();
+    let rooms = move |room: &str| rules.room_rule(room)?.keyed.map(keyed_policy);
+    KeyedSettings {
+        rooms: config.room.iter().any(|rule| rule.keyed.is_some()).then(|| KeyedRooms(Arc::new(rooms))),
+        node_items_max: config.items.node_max,
+        node_bytes_max: config.items.node_bytes_max,
+        subscription_bytes_max: config.limits.items_bytes_max,
+    }
+}
+
+fn keyed_policy(bounds: KeyedBounds) -> KeyedPolicy {
+    let unless_zero = |duration: Duration| (!duration.is_zero()).then(|| ms(duration));
+    KeyedPolicy {
+        items_max: bounds.max,
+        bytes_max: bounds.bytes_max,
+        ttl_ms: unless_zero(bounds.ttl),
+        removed_ttl_ms: ms(bounds.removed_ttl),
+        stale_after_ms: unless_zero(bounds.stale_after),
+    }
 }
 
 fn history(config: &Config) -> HistorySettings {

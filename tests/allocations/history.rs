@@ -7,8 +7,8 @@ use fanfare::frame::{FrameBuilder, Opcode};
 use fanfare::ids::{ConnId, ReactorId, Slot};
 use fanfare::limits::HISTORY_EXPIRIES_PER_TURN;
 use fanfare::router::{
-    Answer, Batch, HistoryPolicy, HistorySettings, JoinReply, Kind, NoticeSettings, Publish, RecoverFrom, RoomPolicies,
-    Router, RouterSettings, Sink, Slice, TopicRef,
+    Answer, Batch, HistoryPolicy, HistorySettings, JoinReply, KeyedSettings, Kind, NoticeSettings, Publish,
+    RecoverFrom, RoomPolicies, Router, RouterSettings, Sink, Slice, TopicRef,
 };
 use fanfare::time::{Millis, Stamp};
 use stats_alloc::Region;
@@ -76,7 +76,14 @@ impl Node {
             pinned_bytes_max: bytes_max as u64,
         };
         let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
-        let settings = RouterSettings { rooms_max: 128, notices, history, user_connections: None, cluster: false };
+        let settings = RouterSettings {
+            rooms_max: 128,
+            notices,
+            history,
+            keyed: KeyedSettings::none(),
+            user_connections: None,
+            cluster: false,
+        };
         let frame = FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(br#"{"a":1}"#)).to_vec();
         let mut node =
             Node { router: Router::new(ReactorId(0), 1, 1, 1, settings), told: Told::default(), now_ms: 0, frame };

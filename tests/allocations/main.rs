@@ -18,7 +18,7 @@ use fanfare::reactor::{
     Accepted, Assignment, Completion, Detach, Driver, Gate, ListenerId, NodeState, Release, RemoteAddr, Sent, Settings,
     Shortfall, SlotKey, Wake, Worker, post_office,
 };
-use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings, Watched};
+use fanfare::router::{HistorySettings, KeyedSettings, NoticeSettings, RouterSettings, Watched};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -166,6 +166,7 @@ fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize)
             rooms_max: 128,
             notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },
             history: HistorySettings::none(),
+            keyed: KeyedSettings::none(),
             user_connections: None,
             cluster: false,
         },

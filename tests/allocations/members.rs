@@ -1,7 +1,9 @@
 //! What routers hold for connections that are in small rooms and do nothing.
 
 use fanfare::ids::{ConnId, PeerId, ReactorId, Slot};
-use fanfare::router::{Answer, Batch, HistorySettings, JoinReply, NoticeSettings, Router, RouterSettings, Sink, Slice};
+use fanfare::router::{
+    Answer, Batch, HistorySettings, JoinReply, KeyedSettings, NoticeSettings, Router, RouterSettings, Sink, Slice,
+};
 use fanfare::time::Stamp;
 use stats_alloc::Region;
 
@@ -48,6 +50,7 @@ fn bytes_each(reactors: u16, rooms: usize) -> usize {
         rooms_max: 128,
         notices,
         history: HistorySettings::none(),
+        keyed: KeyedSettings::none(),
         user_connections: None,
         cluster: false,
     };

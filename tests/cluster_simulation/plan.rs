@@ -6,7 +6,7 @@ use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::sim::Link;
 use fanfare::reactor::{Gate, Settings};
-use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
+use fanfare::router::{HistoryPolicy, HistorySettings, KeyedSettings, NoticeSettings, RoomPolicies, RouterSettings};
 
 use super::said::KEPT;
 
@@ -145,6 +145,7 @@ impl Plan {
                     pinned: Arc::default(),
                     pinned_bytes_max: if self.is_forgetful { 2_000 } else { ENDLESS_BYTES as u64 },
                 },
+                keyed: KeyedSettings::none(),
                 user_connections: None,
                 cluster: true,
             },

@@ -21,7 +21,7 @@ use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{World, post_office_of, wakers};
 use fanfare::reactor::{BackendAccess, Gate, Jobs, NodeState, PostOffice, Settings, verifier};
-use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
+use fanfare::router::{HistorySettings, KeyedSettings, NoticeSettings, RouterSettings};
 use fanfare_simulated::seats::Seats;
 use fanfare_simulated::seeds::{Outcome, sweep};
 use fanfare_simulated::tally::Tally;
@@ -170,6 +170,7 @@ fn settings(gate: Gate) -> Settings {
             rooms_max: 100,
             notices: NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() },
             history: HistorySettings::none(),
+            keyed: KeyedSettings::none(),
             user_connections: None,
             cluster: false,
         },

@@ -7,7 +7,7 @@ use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::sim::Link;
 use fanfare::reactor::{DeflateSettings, Gate, Settings};
-use fanfare::router::{HistoryPolicy, HistorySettings, NoticeSettings, RoomPolicies, RouterSettings};
+use fanfare::router::{HistoryPolicy, HistorySettings, KeyedSettings, NoticeSettings, RoomPolicies, RouterSettings};
 use fanfare_simulated::message::room_name;
 
 use super::oracle::Topic;
@@ -173,6 +173,7 @@ impl Plan {
                     leave_text: "{user} left".into(),
                 },
                 history: self.history_settings(),
+                keyed: KeyedSettings::none(),
                 user_connections: None,
                 cluster: false,
             },

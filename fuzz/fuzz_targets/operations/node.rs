@@ -8,7 +8,7 @@ use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{World, post_office_of, wakers};
 use fanfare::reactor::{Gate, NodeState, Order, PostOffice, Settings};
-use fanfare::router::{HistorySettings, NoticeSettings, RouterSettings};
+use fanfare::router::{HistorySettings, KeyedSettings, NoticeSettings, RouterSettings};
 use fanfare_seeds::script::{Hard, Script};
 use fanfare_simulated::seats::Seats;
 
@@ -130,6 +130,7 @@ fn settings(hard: Hard) -> Settings {
                 leave_text: "{user} left".into(),
             },
             history: HistorySettings::none(),
+            keyed: KeyedSettings::none(),
             user_connections: None,
             cluster: false,
         },

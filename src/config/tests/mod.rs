@@ -46,8 +46,9 @@ fn example() -> String {
 
 const EXAMPLE_ROOM: &str = "\
 # Rules for rooms, at most 1000: a [[room]] table each, with the keys below. The first rule whose pattern matches the
-# whole room id counts; a room without one keeps no history. FANFARE_ROOM and --room give rules that come before these,
-# those of flags first; a rule is match=market.*,history.size=1000,history.ttl=10m there, with semicolons between two.
+# whole room id counts; a room without one keeps no history and is not keyed. FANFARE_ROOM and --room give rules that come
+# before these, those of flags first; a rule is match=market.*,history.size=1000,history.ttl=10m there, with semicolons
+# between two.
 ";
 
 const EXAMPLE_AUTH_KEY: &str = "\
@@ -188,6 +189,7 @@ fn the_defaults_are_these() {
             message_bytes_max: 1 << 20,
             fragments_max: 131_072,
             rooms_max: 128,
+            items_bytes_max: 64 << 10,
             user_connections_max: 0,
             user_connections_policy: UserConnectionsPolicy::Refuse,
             memory_max: 0,
@@ -214,6 +216,7 @@ fn the_defaults_are_these() {
             leave_text: "{user} left".to_owned(),
         },
         history: History { memory_max: 256 << 20 },
+        items: Items { node_max: 1_000_000, node_bytes_max: 256 << 20 },
         inbox: Inbox { history: HistoryBounds { size: 0, ttl: 600 * second } },
         room: Vec::new(),
         redis: Redis { url: RedisUrl::default(), tls_ca: String::new(), prefix: "fanfare".to_owned() },
@@ -494,6 +497,7 @@ fn the_example_file_is_the_table() {
     let rule = RoomRule {
         pattern: "*".parse().expect("a pattern"),
         history: HistoryBounds { size: 0, ttl: Duration::from_secs(600) },
+        keyed: None,
     };
     assert_eq!(config, Config { room: vec![rule], ..Config::default() });
     for setting in SETTINGS {

@@ -6,7 +6,22 @@ use super::*;
 
 fn rule(pattern: &str, size: u32, ttl_seconds: u64) -> RoomRule {
     let history = HistoryBounds { size, ttl: Duration::from_secs(ttl_seconds) };
-    RoomRule { pattern: pattern.parse().expect(pattern), history }
+    RoomRule { pattern: pattern.parse().expect(pattern), history, keyed: None }
+}
+
+fn keyed_rule(pattern: &str, keyed: KeyedBounds) -> RoomRule {
+    RoomRule { keyed: Some(keyed), ..rule(pattern, 0, 600) }
+}
+
+/// What a keyed room has where its rule says no more.
+fn keyed_defaults() -> KeyedBounds {
+    KeyedBounds {
+        max: 10_000,
+        bytes_max: 16 << 20,
+        ttl: Duration::ZERO,
+        removed_ttl: Duration::from_secs(300),
+        stale_after: Duration::ZERO,
+    }
 }
 
 fn room_flags(rules: &[&str]) -> Sources {
@@ -64,6 +79,64 @@ fn bounds_are_allowed_and_what_is_beyond_is_not() {
             "f.toml:3:35: room.history.ttl: \"31d\" is out of bounds; write 1s to 30d",
         ]
     );
+}
+
+#[test]
+fn a_keyed_room_is_said_in_the_file_and_on_one_line() {
+    let bounds = KeyedBounds {
+        max: 7,
+        bytes_max: 64 << 10,
+        ttl: Duration::from_secs(60),
+        removed_ttl: Duration::from_secs(1),
+        stale_after: Duration::from_millis(100),
+    };
+    for text in [
+        "[[room]]\nmatch = \"px.*\"\nkeyed = true\nitems.max = 7\nitems.bytes_max = \"64KiB\"\nitems.ttl = \"1m\"\n\
+         items.removed_ttl = \"1s\"\nitems.stale_after = \"100ms\"\n",
+        "[[room]]\nmatch = \"px.*\"\nkeyed = true\n[room.items]\nmax = 7\nbytes_max = 65_536\nttl = 60_000\n\
+         removed_ttl = 1_000\nstale_after = 100\n",
+    ] {
+        assert_eq!(loaded(&file(text)).room, [keyed_rule("px.*", bounds)], "{text}");
+    }
+    let line = "match=px.*,keyed=true,items.max=7,items.bytes_max=64KiB,items.ttl=1m,items.removed_ttl=1s,\
+                items.stale_after=100ms";
+    assert_eq!(loaded(&room_flags(&[line])).room, [keyed_rule("px.*", bounds)]);
+    assert_eq!(loaded(&room_flags(&["match=a,keyed=true"])).room, [keyed_rule("a", keyed_defaults())]);
+    assert_eq!(loaded(&room_flags(&["match=a,items.max=7"])).room, [rule("a", 0, 600)], "the rooms are not keyed");
+    let both = RoomRule { keyed: Some(keyed_defaults()), ..rule("a", 9, 60) };
+    assert_eq!(loaded(&room_flags(&["match=a,history.size=9,history.ttl=1m,keyed=true"])).room, [both]);
+}
+
+#[test]
+fn bounds_of_items_are_allowed_and_what_is_beyond_is_not() {
+    let most = "match=a,keyed=true,items.max=1000000,items.bytes_max=64GiB,items.ttl=30d,items.removed_ttl=30d,\
+                items.stale_after=1d";
+    let least = "match=a,keyed=true,items.max=1,items.bytes_max=1KiB,items.ttl=1s,items.removed_ttl=1s,\
+                 items.stale_after=100ms";
+    let off = "match=a,keyed=true,items.ttl=0,items.stale_after=0s";
+    assert_eq!(loaded(&room_flags(&[most, least, off])).room[2], keyed_rule("a", keyed_defaults()));
+    let text = "[[room]]\nmatch = \"a\"\n[room.items]\nmax = 0\nbytes_max = 1023\nttl = \"999ms\"\nremoved_ttl = 0\n\
+                stale_after = \"25h\"\n";
+    assert_eq!(
+        problems(&file(text)),
+        [
+            "f.toml:4:7: room.items.max: \"0\" is out of bounds; write 1 to 1000000",
+            "f.toml:5:13: room.items.bytes_max: \"1023\" is out of bounds; write 1KiB to 64GiB",
+            "f.toml:6:7: room.items.ttl: \"999ms\" is out of bounds; write 1s to 30d, or 0",
+            "f.toml:7:15: room.items.removed_ttl: \"0\" is out of bounds; write 1s to 30d",
+            "f.toml:8:15: room.items.stale_after: \"25h\" is out of bounds; write 100ms to 1d, or 0",
+        ]
+    );
+}
+
+#[test]
+fn a_rule_for_raw_rooms_names_them_behind_raw() {
+    let config = loaded(&file(
+        "[[room]]\nmatch = \"raw/book.*\"\nkeyed = true\n[[room]]\nmatch = \"px.*\"\nkeyed = true\n[[room]]\nmatch = \"*\"\n",
+    ));
+    let is_keyed = |room| config.room_rule(room).is_some_and(|rule| rule.keyed.is_some());
+    assert!(is_keyed("raw/book.btc") && is_keyed("px.btc"));
+    assert!(!is_keyed("book.btc") && !is_keyed("raw/px.btc"));
 }
 
 #[test]
@@ -244,7 +317,8 @@ fn each_wrong_rule_on_one_line_says_what_to_do() {
         ("match=a,size=1", "unknown key \"size\"; did you mean history.size? (in \"match=a,size=1\")"),
         (
             "match=a,nope=1",
-            "unknown key \"nope\"; a rule may have match, history.size, history.ttl (in \"match=a,nope=1\")",
+            "unknown key \"nope\"; a rule may have match, history.size, history.ttl, keyed, items.max, items.bytes_max, \
+             items.ttl, items.removed_ttl, items.stale_after (in \"match=a,nope=1\")",
         ),
     ] {
         assert_eq!(problems(&room_flags(&[text])), [format!("--room: {message}")], "{text}");
@@ -291,6 +365,10 @@ fn effective_rules_give_themselves_again() {
     sources.list_flags = room_flags(&["match=*"]).list_flags;
     let (config, effective) = Config::load(&sources).expect("all are good");
     let text = effective.to_string();
+    // What stands in each, since no rule says anything of it.
+    let of_items = "keyed = false # default\nitems.max = 10000 # default\nitems.bytes_max = \"16MiB\" # default\n\
+                    items.ttl = \"0s\" # default\nitems.removed_ttl = \"5m\" # default\n\
+                    items.stale_after = \"0s\" # default\n";
     let expected = r#"
 
 [[room]]
@@ -313,7 +391,9 @@ match = "a # \"b\"\n\\*" # file f.toml:6
 history.size = 0 # default
 history.ttl = "10m" # default
 "#;
-    assert_eq!(&text[text.find("\n\n[[room]]").expect("there are rules")..], expected);
+    let rules = &text[text.find("\n\n[[room]]").expect("there are rules")..];
+    assert_eq!(rules.matches(of_items).count(), 4);
+    assert_eq!(rules.replace(of_items, ""), expected);
     assert_eq!(config.room.len(), 4);
     assert_eq!(loaded(&file(&text)), config);
 }
@@ -332,7 +412,7 @@ proptest! {
 
     /// Whatever a line of rules holds: no panic, and every problem is one line.
     #[test]
-    fn no_line_of_rules_panics(text in "((match|history.size|history.ttl|\\PC{0,5})=?[\\PC\n]{0,8}[,;]?){0,6}") {
+    fn no_line_of_rules_panics(text in "((match|history.size|history.ttl|keyed|items.max|items.ttl|\\PC{0,5})=?[\\PC\n]{0,8}[,;]?){0,6}") {
         for problem in problems(&room_flags(&[&text])) {
             prop_assert!(problem.starts_with("--room: ") && !problem.contains('\n'), "{}", problem);
         }
@@ -340,7 +420,7 @@ proptest! {
 
     /// Whatever stands in a rule's table: no panic, and a place in the file.
     #[test]
-    fn no_table_of_a_rule_panics(text in "((match|history|history\\.(size|ttl)|[a-z.]{1,5}) ?= ?([0-9]{1,9}|\"\\*\"|\\{[a-z]{0,4}( = 1)?\\}|[\\PC]{0,9})\n|\\[\\[?room(\\.history)?\\]\\]?\n){0,6}") {
+    fn no_table_of_a_rule_panics(text in "((match|history|history\\.(size|ttl)|keyed|items|items\\.(max|ttl)|[a-z.]{1,5}) ?= ?([0-9]{1,9}|\"\\*\"|\\{[a-z]{0,4}( = 1)?\\}|[\\PC]{0,9})\n|\\[\\[?room(\\.history)?\\]\\]?\n){0,6}") {
         for problem in problems(&file(&format!("[[room]]\n{text}"))) {
             prop_assert!(problem.starts_with("f.toml:") && !problem.contains('\n'), "{}", problem);
         }
