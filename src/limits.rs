@@ -9,6 +9,20 @@ pub const USER_ID_BYTES_MAX: usize = 128;
 /// Longest room id, in bytes of UTF-8. A longer one is `bad_room_id` (400 for a raw room's path).
 pub const ROOM_ID_BYTES_MAX: usize = 255;
 
+/// Longest name of an item of a keyed room, in bytes of UTF-8, and of a pattern for items. A longer name is `bad_item`, a
+/// longer pattern `bad_options`.
+pub const ITEM_BYTES_MAX: usize = 128;
+
+/// Updates of one `room_msgs`. One more is `too_many_items`.
+pub const ITEM_UPDATES_MAX: usize = 10_000;
+
+/// Items and patterns that one subscription of a keyed room may name. One more is `too_many_items`.
+pub const ITEM_PATTERNS_MAX: usize = 1_000;
+
+/// Longest time between two rounds that a subscriber of a keyed room may ask for, in milliseconds: an hour. More is taken
+/// for so much, as the answer says.
+pub const ROUND_INTERVAL_MS_MAX: u64 = 60 * 60 * 1_000;
+
 /// Longest reason that an operator gives for removing a user from a room, in bytes of UTF-8. A longer one is refused.
 pub const KICK_REASON_BYTES_MAX: usize = 1024;
 

@@ -129,6 +129,8 @@ label! {
         RateLimited = "rate_limited",
         /// It names, or the connection is in, more rooms than allowed.
         TooManyRooms = "too_many_rooms",
+        /// There would be more items of keyed rooms than allowed.
+        TooManyItems = "too_many_items",
         /// What was asked for is for others only.
         Forbidden = "forbidden",
         /// The token of a `refresh` is not valid.

@@ -5,13 +5,19 @@
 //! needs is copied and decoded by `simd-json`, which changes what it reads and
 //! so never sees the input. `content`, `data` and `id` stay the exact text that
 //! was sent. A command without escapes in its envelope costs no allocation,
-//! `roomIds` excepted.
+//! `roomIds` and the options of a subscription excepted.
 
-use super::scan::{Elements, Kind, Malformed, Member, Members, RawString, RawValue};
-use super::{ErrorCode, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOM_IDS_ECHO_BYTES_MAX, ROOM_IDS_MAX};
-use crate::limits::{ROOM_ID_BYTES_MAX, TOKEN_REFRESH_BYTES_MAX, USER_ID_BYTES_MAX};
-use simd_json::{Buffers, Node, to_tape_with_buffers};
+use super::ErrorCode;
+use super::decoder::Decoder;
+use super::envelope::{Envelope, Refusal};
+use super::keyed::{KeyedFields, SubscribeOptions};
+use super::scan::RawValue;
 use std::borrow::Cow;
+
+#[cfg(doc)]
+use super::{PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX};
+#[cfg(doc)]
+use crate::limits::{ROOM_ID_BYTES_MAX, TOKEN_REFRESH_BYTES_MAX, USER_ID_BYTES_MAX};
 
 /// A command with what its reply needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,18 +56,43 @@ pub enum Command<'a> {
         rooms: Rooms<'a>,
         /// From where to be sent what was missed, where the client says so.
         position: Option<Position<'a>>,
+        /// What is wanted of a keyed room, where the client says so; never
+        /// with several rooms.
+        options: Option<Box<SubscribeOptions<'a>>>,
+    },
+    /// `tune`: a subscription of a keyed room is changed while it runs.
+    Tune {
+        /// 1 to [`ROOM_ID_BYTES_MAX`] bytes.
+        room: Cow<'a, str>,
+        /// What changes. It never says whether to send a snapshot.
+        options: Box<SubscribeOptions<'a>>,
     },
     /// `leave_room`: be a member no longer.
     LeaveRoom {
         /// 1 to [`ROOM_ID_BYTES_MAX`] bytes.
         room: Cow<'a, str>,
     },
-    /// `room_msg`: to the other members of a room.
+    /// `room_msg`: to the other members of a room; an update of an item in a
+    /// keyed one.
     RoomMsg {
         /// 1 to [`ROOM_ID_BYTES_MAX`] bytes.
         room: Cow<'a, str>,
-        /// Any JSON value, its text untouched.
-        content: &'a str,
+        /// Any JSON value, its text untouched. `None` only where it may be an
+        /// update: only a keyed room can go without.
+        content: Option<&'a str>,
+        /// `key`: by which a retry is known, 1 to [`PUBLISH_KEY_BYTES_MAX`] bytes.
+        key: Option<Cow<'a, str>>,
+        /// What has a meaning in a keyed room alone.
+        keyed: KeyedFields<'a>,
+    },
+    /// `room_msgs`: updates of items of a keyed room.
+    RoomMsgs {
+        /// 1 to [`ROOM_ID_BYTES_MAX`] bytes.
+        room: Cow<'a, str>,
+        /// An array, which [`keyed::read_updates`](super::keyed::read_updates) reads.
+        updates: RawValue<'a>,
+        /// Whether items that it does not name are removed.
+        replace: bool,
         /// `key`: by which a retry is known, 1 to [`PUBLISH_KEY_BYTES_MAX`] bytes.
         key: Option<Cow<'a, str>>,
     },
@@ -94,6 +125,28 @@ pub enum Command<'a> {
         /// of at most [`TOKEN_REFRESH_BYTES_MAX`] bytes; `None` where it is missing.
         token: Option<Cow<'a, str>>,
     },
+}
+
+impl<'a> Command<'a> {
+    /// The one room that it is about, if it is about one.
+    pub fn room(&self) -> Option<&Cow<'a, str>> {
+        match self {
+            Command::JoinRoom { rooms: Rooms::One(room), .. }
+            | Command::Tune { room, .. }
+            | Command::LeaveRoom { room }
+            | Command::RoomMsg { room, .. }
+            | Command::RoomMsgs { room, .. }
+            | Command::History { room, .. }
+            | Command::Presence { room } => Some(room),
+            Command::JoinRoom { rooms: Rooms::Many(_), .. }
+            | Command::PrivateMsg { .. }
+            | Command::Private { .. }
+            | Command::Broadcast(_)
+            | Command::Resume { .. }
+            | Command::Ping
+            | Command::Refresh { .. } => None,
+        }
+    }
 }
 
 /// The body of a broadcast; its name decides whether the sender gets it too.
@@ -160,6 +213,10 @@ pub struct Rejection<'a> {
     pub code: ErrorCode,
     /// For people: what is wrong, and what would be right.
     pub message: Cow<'static, str>,
+    /// The room that the command was about, where it was about one.
+    pub room: Option<Cow<'a, str>>,
+    /// The first of several updates that is at fault, from 0.
+    pub index: Option<usize>,
 }
 
 /// Reads one message of a client, which must be one JSON object.
@@ -174,398 +231,37 @@ pub fn parse(text: &str) -> Result<Request<'_>, Rejection<'_>> {
     let mut envelope = Envelope::default();
     let mut decoder = Decoder::default();
     if let Err(malformed) = envelope.read(text, &mut decoder) {
-        return Err(Refusal::malformed(malformed).about(None));
+        return Err(Refusal::malformed(malformed).about(None, None));
     }
     let id = match envelope.request_id() {
         Ok(id) => id,
-        Err(refusal) => return Err(refusal.about(None)),
+        Err(refusal) => return Err(refusal.about(None, None)),
     };
     match envelope.command(&mut decoder) {
         Ok(command) => Ok(Request { id, command }),
-        Err(refusal) => Err(refusal.about(id)),
+        Err(refusal) => Err(refusal.about(id, envelope.room_at_fault(&mut decoder))),
     }
 }
 
 impl<'a> Rejection<'a> {
+    /// Of a command that is about no room, or of one that it does not matter for.
+    pub fn new(id: Option<&'a str>, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Rejection<'a> {
+        Rejection { id, code, message: message.into(), room: None, index: None }
+    }
+
+    /// The same, of a command about this room.
+    #[must_use]
+    pub fn about(self, room: Cow<'a, str>) -> Rejection<'a> {
+        Rejection { room: Some(room), ..self }
+    }
+
     /// There is no such command here.
     pub fn unknown_type(id: Option<&'a str>) -> Rejection<'a> {
-        Refusal::unknown_type().about(id)
-    }
-}
-
-/// The fields the server knows, as they stand in the message.
-#[derive(Default)]
-struct Envelope<'a> {
-    /// `type`.
-    kind: Option<RawValue<'a>>,
-    id: Option<RawValue<'a>>,
-    room_id: Option<RawValue<'a>>,
-    room_ids: Option<RawValue<'a>>,
-    to_user: Option<RawValue<'a>>,
-    to: Option<RawValue<'a>>,
-    content: Option<RawValue<'a>>,
-    data: Option<RawValue<'a>>,
-    since: Option<RawValue<'a>>,
-    last: Option<RawValue<'a>>,
-    inbox: Option<RawValue<'a>>,
-    before: Option<RawValue<'a>>,
-    limit: Option<RawValue<'a>>,
-    key: Option<RawValue<'a>>,
-    token: Option<RawValue<'a>>,
-}
-
-/// The longest name of a field, in the envelope and in `since`.
-const KEY_BYTES_MAX: usize = "content".len();
-
-/// The longest name of a command.
-const TYPE_BYTES_MAX: usize = "private_msg".len();
-
-/// The longest escape, `\u0041`, stands for at least one byte: a string of more
-/// than this many times the bytes allowed is too long whatever it holds.
-const ESCAPE_BYTES_MAX: usize = 6;
-
-const UNKNOWN_TYPE: &str = "`type` must be one of the commands: private_msg, private, broadcast, \
-                            join_room, leave_room, room_msg, history, resume, presence, ping";
-
-const ROOM_ID_RULE: &str = "`roomId` must be a string";
-const ROOM_IDS_RULE: &str = "`roomIds` must be an array of strings, each";
-
-impl<'a> Envelope<'a> {
-    #[inline]
-    fn read(&mut self, text: &'a str, decoder: &mut Decoder) -> Result<(), Malformed> {
-        let mut members = Members::new(text);
-        while let Some(Member { key, value }) = members.next_member()? {
-            if let Some(field) = self.field(key, decoder) {
-                *field = Some(value);
-            }
-        }
-        Ok(())
+        Refusal::unknown_type().about(id, None)
     }
 
-    #[inline]
-    fn field(&mut self, key: RawString<'_>, decoder: &mut Decoder) -> Option<&mut Option<RawValue<'a>>> {
-        if key.escaped {
-            let key = decoder.decode_within(key, KEY_BYTES_MAX)?;
-            self.field_named(&key)
-        } else {
-            self.field_named(key.inner)
-        }
-    }
-
-    #[inline]
-    fn field_named(&mut self, key: &str) -> Option<&mut Option<RawValue<'a>>> {
-        match key {
-            "type" => Some(&mut self.kind),
-            "id" => Some(&mut self.id),
-            "roomId" => Some(&mut self.room_id),
-            "roomIds" => Some(&mut self.room_ids),
-            "toUser" => Some(&mut self.to_user),
-            "to" => Some(&mut self.to),
-            "content" => Some(&mut self.content),
-            "data" => Some(&mut self.data),
-            "since" => Some(&mut self.since),
-            "last" => Some(&mut self.last),
-            "inbox" => Some(&mut self.inbox),
-            "before" => Some(&mut self.before),
-            "limit" => Some(&mut self.limit),
-            "key" => Some(&mut self.key),
-            "token" => Some(&mut self.token),
-            _ => None,
-        }
-    }
-
-    fn request_id(&self) -> Result<Option<&'a str>, Refusal> {
-        let raw = match self.id {
-            None => return Ok(None),
-            Some(RawValue { raw, kind }) => match kind {
-                Kind::PlainString | Kind::EscapedString | Kind::Number => raw,
-                Kind::Object | Kind::Array | Kind::Literal => {
-                    let message = "`id` must be a string or a number";
-                    return Err(Refusal::new(ErrorCode::BadId, message));
-                }
-            },
-        };
-        if raw.len() > REQUEST_ID_BYTES_MAX {
-            let message = format!("`id` must not be longer than {REQUEST_ID_BYTES_MAX} bytes");
-            return Err(Refusal::new(ErrorCode::BadId, message));
-        }
-        Ok(Some(raw))
-    }
-
-    #[inline]
-    fn command(&self, decoder: &mut Decoder) -> Result<Command<'a>, Refusal> {
-        if self.content.is_some() && self.data.is_some() {
-            let message = "`content` and `data` exclude each other";
-            return Err(Refusal::new(ErrorCode::BadJson, message));
-        }
-        let kind = needed(self.kind, "every command", "type")?;
-        let kind = kind.as_string().and_then(|kind| decoder.decode_within(kind, TYPE_BYTES_MAX));
-        let Some(kind) = kind else {
-            return Err(Refusal::unknown_type());
-        };
-        match &*kind {
-            "room_msg" => Ok(Command::RoomMsg {
-                room: self.room("room_msg", decoder)?,
-                content: needed(self.content, "room_msg", "content")?.raw,
-                key: self.publish_key(decoder)?,
-            }),
-            "private_msg" => Ok(Command::PrivateMsg {
-                to_user: self.to_user(decoder)?,
-                content: needed(self.content, "private_msg", "content")?.raw,
-                key: self.publish_key(decoder)?,
-            }),
-            "private" => {
-                Ok(Command::Private { to: self.to(decoder)?, data: needed(self.data, "private", "data")?.raw })
-            }
-            "broadcast" => Ok(Command::Broadcast(self.body()?)),
-            "join_room" => Ok(Command::JoinRoom { rooms: self.rooms(decoder)?, position: self.position(decoder)? }),
-            "leave_room" => Ok(Command::LeaveRoom { room: self.room("leave_room", decoder)? }),
-            "presence" => Ok(Command::Presence { room: self.room("presence", decoder)? }),
-            "history" => Ok(Command::History {
-                room: self.room("history", decoder)?,
-                before: optional_integer(self.before, "before")?,
-                limit: optional_integer(self.limit, "limit")?,
-            }),
-            "resume" => self.resume(decoder),
-            "ping" => Ok(Command::Ping),
-            "refresh" => Ok(Command::Refresh { token: self.token.map(|token| refresh_token(token, decoder)) }),
-            _ => Err(Refusal::unknown_type()),
-        }
-    }
-
-    #[inline]
-    fn room(&self, command: &'static str, decoder: &mut Decoder) -> Result<Cow<'a, str>, Refusal> {
-        room(needed(self.room_id, command, "roomId")?, decoder).ok_or_else(|| Refusal::bad_room_id(ROOM_ID_RULE))
-    }
-
-    fn rooms(&self, decoder: &mut Decoder) -> Result<Rooms<'a>, Refusal> {
-        let Some(room_ids) = self.room_ids else {
-            return self.room("join_room", decoder).map(Rooms::One);
-        };
-        if self.room_id.is_some() {
-            let message = "`roomId` and `roomIds` exclude each other";
-            return Err(Refusal::new(ErrorCode::BadJson, message));
-        }
-        if room_ids.kind != Kind::Array {
-            return Err(Refusal::bad_room_id(ROOM_IDS_RULE));
-        }
-        let mut elements = Elements::new(room_ids.raw);
-        let mut rooms = Vec::new();
-        while let Some(element) = elements.next_element().map_err(Refusal::malformed)? {
-            if rooms.len() == ROOM_IDS_MAX {
-                let message =
-                    format!("`roomIds` must not have more than {ROOM_IDS_MAX} entries: join in several commands");
-                return Err(Refusal::new(ErrorCode::TooManyRooms, message));
-            }
-            rooms.push(room(element, decoder).ok_or_else(|| Refusal::bad_room_id(ROOM_IDS_RULE))?);
-        }
-        let id_bytes = self.id.map_or(0, |id| id.raw.len());
-        if rooms.len() * id_bytes > ROOM_IDS_ECHO_BYTES_MAX {
-            let message = format!(
-                "each room is answered with the `id`, which makes more than {ROOM_IDS_ECHO_BYTES_MAX} bytes: use a shorter `id`, or join in several commands"
-            );
-            return Err(Refusal::new(ErrorCode::TooManyRooms, message));
-        }
-        Ok(Rooms::Many(rooms))
-    }
-
-    #[inline]
-    fn to_user(&self, decoder: &mut Decoder) -> Result<Cow<'a, str>, Refusal> {
-        let to_user = needed(self.to_user, "private_msg", "toUser")?;
-        to_user
-            .as_string()
-            .and_then(|user| decoder.decode_within(user, USER_ID_BYTES_MAX))
-            .filter(|user| !user.is_empty())
-            .ok_or_else(|| {
-                let message = format!("`toUser` must be a string of 1 to {USER_ID_BYTES_MAX} bytes in UTF-8");
-                Refusal::new(ErrorCode::BadUserId, message)
-            })
-    }
-
-    #[inline]
-    fn to(&self, decoder: &mut Decoder) -> Result<Cow<'a, str>, Refusal> {
-        let to = needed(self.to, "private", "to")?;
-        to.as_string()
-            .and_then(|to| decoder.decode(to))
-            .ok_or_else(|| Refusal::new(ErrorCode::BadClientId, "`to` must be a client id"))
-    }
-
-    #[inline]
-    fn body(&self) -> Result<Body<'a>, Refusal> {
-        match self.data {
-            Some(data) => Ok(Body::Data(data.raw)),
-            None => {
-                let content = needed(self.content, "broadcast", "content` or `data")?;
-                Ok(Body::Content(content.raw))
-            }
-        }
-    }
-
-    #[inline]
-    fn publish_key(&self, decoder: &mut Decoder) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let Some(key) = self.key else { return Ok(None) };
-        key.as_string()
-            .and_then(|key| decoder.decode_within(key, PUBLISH_KEY_BYTES_MAX))
-            .filter(|key| !key.is_empty())
-            .map(Some)
-            .ok_or_else(|| {
-                let message = format!("`key` must be a string of 1 to {PUBLISH_KEY_BYTES_MAX} bytes in UTF-8");
-                Refusal::new(ErrorCode::BadKey, message)
-            })
-    }
-
-    fn resume(&self, decoder: &mut Decoder) -> Result<Command<'a>, Refusal> {
-        match since_position(needed(self.inbox, "resume", "inbox")?, decoder) {
-            Some(Position::Since { epoch, offset }) => Ok(Command::Resume { epoch, offset }),
-            Some(Position::Last(_)) | None => {
-                let message = "`inbox` must be a position, like {\"epoch\":\"…\",\"offset\":7}";
-                Err(Refusal::new(ErrorCode::BadPosition, message))
-            }
-        }
-    }
-
-    fn position(&self, decoder: &mut Decoder) -> Result<Option<Position<'a>>, Refusal> {
-        let position = match (self.since, self.last) {
-            (None, None) => return Ok(None),
-            (Some(since), None) => since_position(since, decoder),
-            (None, Some(last)) => integer(last).map(Position::Last),
-            (Some(_), Some(_)) => None,
-        };
-        position.map(Some).ok_or_else(|| {
-            let message = "the position must be either `since`, like {\"epoch\":\"…\",\"offset\":7}, or `last`, like 7";
-            Refusal::new(ErrorCode::BadPosition, message)
-        })
-    }
-}
-
-#[inline]
-fn needed<'a>(field: Option<RawValue<'a>>, command: &'static str, name: &'static str) -> Result<RawValue<'a>, Refusal> {
-    field.ok_or_else(|| {
-        let message = format!("{command} needs the field `{name}`");
-        Refusal::new(ErrorCode::MissingField, message)
-    })
-}
-
-#[inline]
-fn room<'a>(value: RawValue<'a>, decoder: &mut Decoder) -> Option<Cow<'a, str>> {
-    value.as_string().and_then(|room| decoder.decode_within(room, ROOM_ID_BYTES_MAX)).filter(|room| !room.is_empty())
-}
-
-fn refresh_token<'a>(value: RawValue<'a>, decoder: &mut Decoder) -> Cow<'a, str> {
-    value.as_string().and_then(|token| decoder.decode_within(token, TOKEN_REFRESH_BYTES_MAX)).unwrap_or_default()
-}
-
-fn since_position<'a>(value: RawValue<'a>, decoder: &mut Decoder) -> Option<Position<'a>> {
-    if value.kind != Kind::Object {
-        return None;
-    }
-    let (mut epoch, mut offset) = (None, None);
-    let mut members = Members::new(value.raw);
-    while let Some(Member { key, value }) = members.next_member().ok()? {
-        match decoder.decode_within(key, KEY_BYTES_MAX).as_deref() {
-            Some("epoch") => epoch = Some(value),
-            Some("offset") => offset = Some(value),
-            _ => {}
-        }
-    }
-    let epoch = decoder.decode(epoch?.as_string()?)?;
-    let offset = integer(offset?)?;
-    Some(Position::Since { epoch, offset })
-}
-
-fn optional_integer(value: Option<RawValue<'_>>, name: &'static str) -> Result<Option<u64>, Refusal> {
-    let Some(value) = value else { return Ok(None) };
-    integer(value).map(Some).ok_or_else(|| {
-        let message = format!("`{name}` must be a whole number, like 7");
-        Refusal::new(ErrorCode::BadPosition, message)
-    })
-}
-
-/// A number without sign, fraction and exponent that fits 64 bits.
-fn integer(value: RawValue<'_>) -> Option<u64> {
-    match value.kind {
-        Kind::Number => value.raw.parse().ok(),
-        Kind::PlainString | Kind::EscapedString | Kind::Object | Kind::Array | Kind::Literal => None,
-    }
-}
-
-/// Decodes strings. Keeps what `simd-json` needs for it from one string of a
-/// message to the next, so that a message full of escapes costs no allocation
-/// for each; nothing is allocated before the first.
-#[derive(Default)]
-pub struct Decoder {
-    buffers: Option<Buffers>,
-    copy: Vec<u8>,
-}
-
-impl Decoder {
-    /// The string that `string` stands for; `None` if it is longer than
-    /// `bytes_max`, or no Unicode text.
-    #[inline]
-    pub fn decode_within<'a>(&mut self, string: RawString<'a>, bytes_max: usize) -> Option<Cow<'a, str>> {
-        if string.inner.len() > bytes_max * ESCAPE_BYTES_MAX {
-            return None;
-        }
-        self.decode(string).filter(|decoded| decoded.len() <= bytes_max)
-    }
-
-    /// The string that `string` stands for; `None` if it is no Unicode text,
-    /// since an escape in it is half a surrogate pair.
-    #[inline]
-    pub fn decode<'a>(&mut self, string: RawString<'a>) -> Option<Cow<'a, str>> {
-        if string.escaped {
-            self.decode_escapes(string.inner).map(Cow::Owned)
-        } else {
-            Some(Cow::Borrowed(string.inner))
-        }
-    }
-
-    #[cold]
-    fn decode_escapes(&mut self, inner: &str) -> Option<String> {
-        self.copy.clear();
-        self.copy.push(b'"');
-        self.copy.extend_from_slice(inner.as_bytes());
-        self.copy.push(b'"');
-        let buffers = self.buffers.get_or_insert_with(|| Buffers::new(inner.len()));
-        let tape = to_tape_with_buffers(&mut self.copy, buffers).ok()?;
-        match tape.0.as_slice() {
-            [Node::String(decoded)] => Some((*decoded).to_owned()),
-            _ => None,
-        }
-    }
-}
-
-/// A [`Rejection`] that does not know the `id` yet.
-struct Refusal {
-    code: ErrorCode,
-    message: Cow<'static, str>,
-}
-
-impl Refusal {
-    fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        let message = message.into();
-        Self { code, message }
-    }
-
-    #[cold]
-    fn malformed(malformed: Malformed) -> Self {
-        let message = format!("a message must be one JSON object (RFC 8259): {malformed}");
-        Self::new(ErrorCode::BadJson, message)
-    }
-
-    #[cold]
-    fn unknown_type() -> Self {
-        Self::new(ErrorCode::UnknownType, UNKNOWN_TYPE)
-    }
-
-    #[cold]
-    fn bad_room_id(rule: &'static str) -> Self {
-        let message = format!("{rule} of 1 to {ROOM_ID_BYTES_MAX} bytes in UTF-8");
-        Self::new(ErrorCode::BadRoomId, message)
-    }
-
-    fn about(self, id: Option<&str>) -> Rejection<'_> {
-        let Self { code, message } = self;
-        Rejection { id, code, message }
+    /// A `room_msg` without `content` for a room that is not keyed.
+    pub fn content_missing(id: Option<&'a str>, room: Cow<'a, str>) -> Rejection<'a> {
+        Refusal::missing("room_msg", "content").about(id, Some(room))
     }
 }

@@ -18,13 +18,13 @@ pub enum ErrorCode {
     BadClientId,
     /// `id` is neither a string nor a number, or too long to be sent back.
     BadId,
-    /// `since` or `last` is not well formed.
+    /// `since` or `last` is not well formed, or not to be had in the room.
     BadPosition,
     /// The connection sends more than its rate allows.
     RateLimited,
     /// One command names, or one connection is in, more rooms than allowed.
     TooManyRooms,
-    /// `since` was given for a room the connection is in already.
+    /// `since`, or options, were given for a room the connection is in already.
     AlreadyJoined,
     /// `key` cannot be a publish's key.
     BadKey,
@@ -34,6 +34,14 @@ pub enum ErrorCode {
     Unavailable,
     /// The token of a `refresh` is not valid, or the backend refuses it.
     Unauthorized,
+    /// An update of an item of a keyed room is not well formed.
+    BadItem,
+    /// There would be more items than allowed.
+    TooManyItems,
+    /// What is asked for is not to be had there, or is not well formed.
+    BadOptions,
+    /// The connection is not in the room.
+    NotJoined,
 }
 
 /// Every error code with its meaning, in the order of [`ErrorCode`].
@@ -50,7 +58,7 @@ pub const ERROR_CODES: &[(ErrorCode, &str)] = &[
     (ErrorCode::BadId, "`id` is neither a string nor a number, or longer than 1,024 bytes. The reply carries no `id`."),
     (
         ErrorCode::BadPosition,
-        "`since` is not `{\"epoch\":string,\"offset\":integer}`, or `last` not an integer, or both were given. Integers are not negative.",
+        "`since` is not `{\"epoch\":string,\"offset\":integer}`, or `last` not an integer, or both were given, or `last` for a keyed room that keeps no history for it. Integers are not negative.",
     ),
     (
         ErrorCode::RateLimited,
@@ -60,7 +68,10 @@ pub const ERROR_CODES: &[(ErrorCode, &str)] = &[
         ErrorCode::TooManyRooms,
         "`roomIds` has more than 1,024 entries, or the connection is in as many rooms as it may be.",
     ),
-    (ErrorCode::AlreadyJoined, "`since` was given for a room that the connection is in already: leave it first."),
+    (
+        ErrorCode::AlreadyJoined,
+        "`since`, or options of a subscription, were given for a room that the connection is in already: leave it first, or use `tune`.",
+    ),
     (ErrorCode::BadKey, "`key` is not a string of 1 to 64 bytes."),
     (
         ErrorCode::Forbidden,
@@ -74,6 +85,19 @@ pub const ERROR_CODES: &[(ErrorCode, &str)] = &[
         ErrorCode::Unauthorized,
         "The token of a `refresh` is not valid, or the backend refuses it; the message says why. The one before stays in force to its end.",
     ),
+    (
+        ErrorCode::BadItem,
+        "An update of a keyed room is not well formed: `item` is not a string of 1 to 128 bytes without `*`, `version` not an integer of 64 bits, or there is not one of `content` and `remove`. Of `room_msgs` none was carried out, and `index` says which is at fault.",
+    ),
+    (
+        ErrorCode::TooManyItems,
+        "The keyed room, or the node, has as many items or bytes as it may have; or a command has more than 10,000 updates, a subscription more than 1,000 items, a connection's subscriptions more bytes of items than allowed. Nothing was changed.",
+    ),
+    (
+        ErrorCode::BadOptions,
+        "An option is not well formed, or not to be had: `mode`, `interval`, `items`, `snapshot`, `tune` and `room_msgs` are for a keyed room, options for one `roomId`.",
+    ),
+    (ErrorCode::NotJoined, "`tune` is for members of the room, and the connection is none."),
 ];
 
 impl ErrorCode {
@@ -96,6 +120,10 @@ impl ErrorCode {
             Self::Forbidden => "forbidden",
             Self::Unavailable => "unavailable",
             Self::Unauthorized => "unauthorized",
+            Self::BadItem => "bad_item",
+            Self::TooManyItems => "too_many_items",
+            Self::BadOptions => "bad_options",
+            Self::NotJoined => "not_joined",
         }
     }
 }
@@ -103,7 +131,7 @@ impl ErrorCode {
 // The table lists every code once, in order: a new variant must come last here
 // and in the table, or this does not compile.
 const _: () = {
-    assert!(ERROR_CODES.len() == ErrorCode::Unauthorized as usize + 1);
+    assert!(ERROR_CODES.len() == ErrorCode::NotJoined as usize + 1);
     let mut index = 0;
     while index < ERROR_CODES.len() {
         assert!(ERROR_CODES[index].0 as usize == index);

@@ -5,7 +5,7 @@
 //! `…_raw` are JSON text already and are copied as they are; all others are
 //! plain strings, and are escaped (RFC 8259, section 7).
 
-use super::{ErrorCode, scan::find_special};
+use super::{ErrorCode, command::Rejection, keyed::Body, scan::find_special};
 
 /// A change in a room's membership that the members are told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,120 @@ pub fn room_msg(out: &mut Vec<u8>, room: &str, from: &str, content_raw: &str, ti
     content_and_time(out, content_raw, time_ms);
 }
 
+/// The end of a `room_msg` of a keyed room, behind [`keyed_head`]: what its
+/// publisher says. `from` is nobody where the server itself removes an item.
+/// `time_ms` is Unix time in milliseconds.
+pub fn keyed_tail(out: &mut Vec<u8>, from: Option<&str>, body: Body<'_>, time_ms: u64) {
+    if let Some(from) = from {
+        text(out, r#","from":"#);
+        string(out, from);
+    }
+    match body {
+        Body::Content(content_raw) => content_and_time(out, content_raw, time_ms),
+        Body::Removal => {
+            text(out, r#","removed":true,"time":"#);
+            integer(out, time_ms);
+            text(out, "}");
+        }
+    }
+}
+
+/// The beginning of a `room_msg` of a keyed room, in front of [`keyed_tail`]:
+/// what its room says. `seq` counts the updates of the item, `offset` those of
+/// the room.
+pub fn keyed_head(out: &mut Vec<u8>, room: &str, item: &str, seq: u64, offset: u64) {
+    text(out, r#"{"type":"room_msg","roomId":"#);
+    string(out, room);
+    text(out, r#","item":"#);
+    string(out, item);
+    text(out, r#","seq":"#);
+    integer(out, seq);
+    text(out, r#","offset":"#);
+    integer(out, offset);
+}
+
+/// `joined` of a keyed room. `interval_ms` is the time between two rounds that
+/// is in force, where there are any; `recovered` where the client asked for what
+/// it missed.
+pub fn joined_keyed(
+    out: &mut Vec<u8>,
+    id_raw: Option<&str>,
+    room: &str,
+    place: InEpoch<'_>,
+    interval_ms: Option<u64>,
+    recovered: Option<bool>,
+) {
+    text(out, r#"{"type":"joined""#);
+    id(out, id_raw);
+    text(out, r#","roomId":"#);
+    string(out, room);
+    in_epoch(out, Some(place));
+    interval(out, interval_ms);
+    recovery(out, recovered);
+    text(out, "}");
+}
+
+/// `ack` of a `tune`; `interval_ms` as in [`joined_keyed`].
+pub fn tuned(out: &mut Vec<u8>, id_raw: &str, place: InEpoch<'_>, interval_ms: Option<u64>) {
+    text(out, r#"{"type":"ack""#);
+    id(out, Some(id_raw));
+    in_epoch(out, Some(place));
+    interval(out, interval_ms);
+    text(out, "}");
+}
+
+/// Which updates of a command were not above their item's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale<'a> {
+    /// The only one was not, or was.
+    One(bool),
+    /// Those with these indexes in `updates`, which may be none.
+    Of(&'a [u32]),
+}
+
+/// `ack` of a `room_msg` or `room_msgs` in a keyed room. `place` is that of the
+/// last update, or where the room is if none was carried out.
+pub fn updated(out: &mut Vec<u8>, id_raw: &str, place: InEpoch<'_>, stale: Stale<'_>) {
+    text(out, r#"{"type":"ack""#);
+    id(out, Some(id_raw));
+    in_epoch(out, Some(place));
+    match stale {
+        Stale::One(false) | Stale::Of([]) => {}
+        Stale::One(true) => text(out, r#","stale":true"#),
+        Stale::Of(indexes) => {
+            text(out, r#","stale":["#);
+            for (at, index) in indexes.iter().enumerate() {
+                if at > 0 {
+                    text(out, ",");
+                }
+                integer(out, u64::from(*index));
+            }
+            text(out, "]");
+        }
+    }
+    text(out, "}");
+}
+
+/// `stale`, where nobody has published into a keyed room for so long as its
+/// rule says. `offset` is that of its newest update.
+pub fn stale(out: &mut Vec<u8>, room: &str, offset: u64) {
+    text(out, r#"{"type":"stale","roomId":"#);
+    string(out, room);
+    text(out, r#","offset":"#);
+    integer(out, offset);
+    text(out, "}");
+}
+
+/// `live`, in front of the first update behind a `stale`. `offset` is that of
+/// the update in front of it.
+pub fn live(out: &mut Vec<u8>, room: &str, offset: u64) {
+    text(out, r#"{"type":"live","roomId":"#);
+    string(out, room);
+    text(out, r#","offset":"#);
+    integer(out, offset);
+    text(out, "}");
+}
+
 /// `system`, the notice that someone joined or left. `notice_text` is what it
 /// says to people.
 pub fn notice(out: &mut Vec<u8>, room: &str, notice: Notice, user: &str, notice_text: &str) {
@@ -122,11 +236,8 @@ pub fn joined(
     text(out, r#","roomId":"#);
     string(out, room);
     in_epoch(out, place);
-    match recovered {
-        Some(true) => text(out, r#","recovered":true}"#),
-        Some(false) => text(out, r#","recovered":false}"#),
-        None => text(out, "}"),
-    }
+    recovery(out, recovered);
+    text(out, "}");
 }
 
 /// `resumed`, the answer to `resume`, behind what was missed. `place` is what
@@ -199,13 +310,22 @@ pub fn ack(out: &mut Vec<u8>, id_raw: &str, place: Option<InEpoch<'_>>) {
 }
 
 /// `error`, the answer to a command that was refused.
-pub fn error(out: &mut Vec<u8>, id_raw: Option<&str>, code: ErrorCode, message: &str) {
+pub fn error(out: &mut Vec<u8>, rejection: &Rejection<'_>) {
+    let Rejection { id: id_raw, code, message, room, index } = rejection;
     text(out, r#"{"type":"error""#);
-    id(out, id_raw);
+    id(out, *id_raw);
     text(out, r#","code":""#);
     text(out, code.as_str());
     text(out, r#"","message":"#);
     string(out, message);
+    if let Some(room) = room {
+        text(out, r#","roomId":"#);
+        string(out, room);
+    }
+    if let Some(index) = *index {
+        text(out, r#","index":"#);
+        integer(out, index as u64);
+    }
     text(out, "}");
 }
 
@@ -304,6 +424,21 @@ fn in_epoch(out: &mut Vec<u8>, place: Option<InEpoch<'_>>) {
         string(out, epoch);
         text(out, r#","offset":"#);
         integer(out, offset);
+    }
+}
+
+fn recovery(out: &mut Vec<u8>, recovered: Option<bool>) {
+    match recovered {
+        Some(true) => text(out, r#","recovered":true"#),
+        Some(false) => text(out, r#","recovered":false"#),
+        None => {}
+    }
+}
+
+fn interval(out: &mut Vec<u8>, interval_ms: Option<u64>) {
+    if let Some(interval_ms) = interval_ms {
+        text(out, r#","interval":"#);
+        integer(out, interval_ms);
     }
 }
 

@@ -13,20 +13,25 @@
 //! the server itself needs, `itoa` to print integers.
 
 pub mod command;
+mod decoder;
+mod envelope;
 pub mod error;
 pub mod event;
+pub mod keyed;
 pub mod scan;
 
 #[cfg(test)]
 mod tests;
 
-pub use command::{Body, Command, Decoder, Position, Rejection, Request, Rooms, parse};
+pub use command::{Body, Command, Position, Rejection, Request, Rooms, parse};
+pub use decoder::Decoder;
 pub use error::{ERROR_CODES, ErrorCode};
 pub use event::{
-    InEpoch, Notice, UserCount, ack, broadcast_content, broadcast_data, error, expiring, forbidden_room, gap, history,
-    inbox_gap, joined, left, notice, pong, presence, presence_end, presence_head, private, private_msg, put_offset,
-    refreshed, resumed, room_msg, welcome,
+    InEpoch, Notice, Stale, UserCount, ack, broadcast_content, broadcast_data, error, expiring, forbidden_room, gap,
+    history, inbox_gap, joined, joined_keyed, keyed_head, keyed_tail, left, live, notice, pong, presence, presence_end,
+    presence_head, private, private_msg, put_offset, refreshed, resumed, room_msg, stale, tuned, updated, welcome,
 };
+pub use keyed::{KeyedFields, Mode, SubscribeOptions, Update, UpdateError};
 
 /// Levels of nesting in a message: 128 in a value, and the message's own object
 /// around it. One level more is `bad_json`.

@@ -16,7 +16,7 @@ use super::worker::{Settings, Worker};
 use crate::auth::{Grant, Permissions, TokenError, When};
 use crate::conn::CloseReason;
 use crate::protocol::{self, Command, ErrorCode, Rejection, Request, Rooms};
-use crate::router::RAW_PREFIX;
+use crate::router::{Kind, RAW_PREFIX, TopicRef};
 use crate::time::Millis;
 
 /// The reason of a `left` that comes of a `refresh`.
@@ -33,7 +33,10 @@ impl<D: Driver> Worker<D> {
         match (&self.settings.gate.auth, &request.command) {
             (None, Command::Refresh { .. }) => Err(Rejection::unknown_type(request.id)),
             (None, _) => Ok(()),
-            (Some(_), _) => self.permit_by_token(slot, request),
+            (Some(_), _) => {
+                let permitted = self.permit_by_token(slot, request);
+                permitted.map_err(|rejection| Rejection { room: request.command.room().cloned(), ..rejection })
+            }
         }
     }
 
@@ -51,11 +54,13 @@ impl<D: Driver> Worker<D> {
                 (permissions.may_private(), "the token does not allow private messages")
             }
             Command::Broadcast(_) => (permissions.may_broadcast(), "the token does not allow broadcasts"),
-            Command::RoomMsg { room, .. } => {
+            Command::RoomMsg { room, .. } | Command::RoomMsgs { room, .. } => {
                 if !authority.may_publish(room) {
                     return Err(forbidden(id, "the token does not allow publishing into this room"));
                 }
-                (self.router.is_member(me, room), "a room is published into by its members: join it first")
+                let may =
+                    self.router.is_member(me, room) || self.router.is_keyed(TopicRef { kind: Kind::Room, name: room });
+                (may, "a room that is not keyed is published into by its members: join it first")
             }
             // Before they are joined; their history is for members.
             Command::JoinRoom { .. } | Command::History { .. } if self.settings.gate.decides_joins() => return Ok(()),
@@ -75,7 +80,12 @@ impl<D: Driver> Worker<D> {
             Command::Presence { room } => {
                 (permissions.may_presence(room), "the token does not allow asking who is in this room")
             }
-            Command::LeaveRoom { .. } | Command::Resume { .. } | Command::Ping | Command::Refresh { .. } => {
+            // Who may not join is no member, and has nothing to tune.
+            Command::Tune { .. }
+            | Command::LeaveRoom { .. }
+            | Command::Resume { .. }
+            | Command::Ping
+            | Command::Refresh { .. } => {
                 return Ok(());
             }
         };
@@ -91,7 +101,7 @@ impl<D: Driver> Worker<D> {
     ) -> Result<(), Rejection<'a>> {
         let Some(token) = token else {
             let message = Cow::Borrowed("refresh needs the field `token`");
-            return Err(Rejection { id, code: ErrorCode::MissingField, message });
+            return Err(Rejection::new(id, ErrorCode::MissingField, message));
         };
         let Some(auth) = &self.settings.gate.auth else { return Err(Rejection::unknown_type(id)) };
         match self.settings.gate.way(auth, &token) {
@@ -146,10 +156,9 @@ impl<D: Driver> Worker<D> {
         outcome: Result<Grant, TokenError>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
-        let grant = outcome.map_err(|error| Rejection {
-            id,
-            code: ErrorCode::Unauthorized,
-            message: format!("the token is not valid: {}; the one before stays in force", what_is_wrong(error)).into(),
+        let grant = outcome.map_err(|error| {
+            let message = format!("the token is not valid: {}; the one before stays in force", what_is_wrong(error));
+            Rejection::new(id, ErrorCode::Unauthorized, message)
         })?;
         self.replace_grant(slot, grant, id)
     }
@@ -229,7 +238,7 @@ impl<D: Driver> Worker<D> {
 }
 
 fn forbidden<'a>(id: Option<&'a str>, message: &'static str) -> Rejection<'a> {
-    Rejection { id, code: ErrorCode::Forbidden, message: Cow::Borrowed(message) }
+    Rejection::new(id, ErrorCode::Forbidden, message)
 }
 
 /// Takes the rooms out that may not be joined.
@@ -243,7 +252,9 @@ fn take_refused<'a>(rooms: &mut Vec<Cow<'a, str>>, permissions: &Permissions) ->
 fn check_room_ids<'a>(id: Option<&'a str>, command: &Command<'_>) -> Result<(), Rejection<'a>> {
     let is_raw = match command {
         Command::RoomMsg { room, .. }
+        | Command::RoomMsgs { room, .. }
         | Command::JoinRoom { rooms: Rooms::One(room), .. }
+        | Command::Tune { room, .. }
         | Command::LeaveRoom { room }
         | Command::History { room, .. }
         | Command::Presence { room } => room.starts_with(RAW_PREFIX),
@@ -257,10 +268,9 @@ fn check_room_ids<'a>(id: Option<&'a str>, command: &Command<'_>) -> Result<(), 
     };
     match is_raw {
         false => Ok(()),
-        true => Err(Rejection {
-            id,
-            code: ErrorCode::BadRoomId,
-            message: Cow::Borrowed("a room id must not begin with raw/: that is how tokens call raw rooms"),
-        }),
+        true => {
+            let message = "a room id must not begin with raw/: that is how tokens call raw rooms";
+            Err(Rejection::new(id, ErrorCode::BadRoomId, message))
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::worker::Worker;
 use crate::conn::{PeerError, validate};
 use crate::frame::Opcode;
 use crate::ids::{ClientId, ConnId};
-use crate::protocol::{self, Body, Command, ErrorCode, Position, Rejection, Request, Rooms};
+use crate::protocol::{self, Body, Command, ErrorCode, Position, Rejection, Request, Rooms, SubscribeOptions};
 use crate::router::{
     Audience, Author, Composed, Draft, JoinError, JoinReply, Kind, ManyJoin, Publish, RecoverFrom, TopicRef, key_of,
 };
@@ -81,18 +81,13 @@ impl<D: Driver> Worker<D> {
             Message::Binary(bytes) => validate(bytes),
         };
         let outcome = match text {
-            Err(_) => Err(Rejection {
-                id: None,
-                code: ErrorCode::BadJson,
-                message: Cow::Borrowed("the message is not UTF-8: send JSON as text"),
-            }),
+            Err(_) => Err(Rejection::new(None, ErrorCode::BadJson, "the message is not UTF-8: send JSON as text")),
             Ok(text) => protocol::parse(text).and_then(|request| match within_rate {
                 true => Ok(request),
-                false => Err(Rejection {
-                    id: request.id,
-                    code: ErrorCode::RateLimited,
-                    message: Cow::Borrowed("too many messages: this one was not handled, slow down"),
-                }),
+                false => {
+                    let message = "too many messages: this one was not handled, slow down";
+                    Err(Rejection::new(request.id, ErrorCode::RateLimited, message))
+                }
             }),
         };
         let outcome = match outcome {
@@ -117,18 +112,22 @@ impl<D: Driver> Worker<D> {
             Command::Private { to, data } => self.private(me, &to, data, id),
             Command::Broadcast(Body::Content(content)) => self.publish(me, Draft::BroadcastContent(content), None, id),
             Command::Broadcast(Body::Data(data)) => self.publish(me, Draft::BroadcastData(data), None, id),
-            Command::RoomMsg { room, content, key } => {
-                self.publish(me, Draft::RoomMsg { room: &room, content }, key.as_deref(), id);
+            Command::RoomMsg { room, content, key, keyed } => {
+                self.room_msg(me, room, (content, keyed), key.as_deref(), id)?;
             }
-            Command::JoinRoom { rooms, position } if self.settings.gate.decides_joins() => {
-                self.ask_about_rooms(slot, rooms, position, id)?;
+            Command::RoomMsgs { room, updates, replace, key } => {
+                self.room_msgs(me, room, (updates, replace), key.as_deref(), id)?;
             }
-            Command::JoinRoom { rooms, position } => self.join(me, rooms, position, id)?,
+            Command::JoinRoom { rooms, position, options } if self.settings.gate.decides_joins() => {
+                self.ask_about_rooms(slot, rooms, position, options, id)?;
+            }
+            Command::JoinRoom { rooms, position, options } => self.join(me, rooms, position, options, id)?,
+            Command::Tune { room, options } => self.tune(me, room, *options, id)?,
             Command::LeaveRoom { room } => self.router.leave(me, &room, id, &mut self.connections),
             Command::History { room, before, limit } => {
                 if !self.router.history(me, &room, id, before, limit, &mut self.connections) {
-                    let message = Cow::Borrowed("the history of a room is for its members: join it first");
-                    return Err(Rejection { id, code: ErrorCode::Forbidden, message });
+                    let message = "the history of a room is for its members: join it first";
+                    return Err(Rejection::new(id, ErrorCode::Forbidden, message).about(room));
                 }
             }
             Command::Resume { epoch, offset } => {
@@ -143,7 +142,7 @@ impl<D: Driver> Worker<D> {
 
     /// Composes a message of this user's once and gives it to its topic's home.
     #[inline]
-    fn publish(&mut self, me: ConnId, draft: Draft<'_>, key: Option<&str>, id: Option<&str>) {
+    pub(super) fn publish(&mut self, me: ConnId, draft: Draft<'_>, key: Option<&str>, id: Option<&str>) {
         let user = self.router.name(me).map_or("", |user| user);
         let key = key.map(|key| key_of(user, key));
         let Composed { topic, frame, audience } = self.composer.compose(Author { user, unix_ms: self.unix_ms }, draft);
@@ -175,32 +174,43 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// Joins rooms, with what is wanted of a keyed one.
+    ///
+    /// # Errors
+    /// A [`Rejection`]; nothing has changed then.
     pub(super) fn join<'a>(
         &mut self,
         me: ConnId,
         rooms: Rooms<'_>,
         position: Option<Position<'_>>,
+        options: Option<Box<SubscribeOptions<'_>>>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
-        let recover = position.map(recover_from);
-        let joined = match rooms {
+        self.check_options(me, &rooms, options.as_deref(), id)?;
+        match rooms {
+            Rooms::One(room) if self.is_keyed(&room) => {
+                self.subscribe(me, room, position, options.map(|options| *options), id)
+            }
             Rooms::One(room) => {
+                let recover = position.map(recover_from);
                 let reply = match id.is_some() || recover.is_some() {
                     true => JoinReply::Joined { id: id.map(Into::into), recover },
                     false => JoinReply::Silent,
                 };
-                self.router.join(me, &room, reply, &mut self.connections)
+                let joined = self.router.join(me, &room, reply, &mut self.connections);
+                joined.map_err(|error| self.join_rejection(error, &Rooms::One(room), id))
             }
             Rooms::Many(rooms) => {
+                let recover = position.map(recover_from);
                 let reply = match (id, recover) {
                     (Some(id), recover) => JoinReply::Many(ManyJoin::new(id, recover, rooms.len() as u32)),
                     (None, recover @ Some(_)) => JoinReply::Joined { id: None, recover },
                     (None, None) => JoinReply::Silent,
                 };
-                self.router.join_many(me, &rooms, reply, &mut self.connections)
+                let joined = self.router.join_many(me, &rooms, reply, &mut self.connections);
+                joined.map_err(|error| self.join_rejection(error, &Rooms::Many(rooms), id))
             }
-        };
-        joined.map_err(|error| self.join_rejection(error, id))
+        }
     }
 
     /// Whether a connection may be in these rooms beside its own; nothing changes.
@@ -212,27 +222,32 @@ impl<D: Driver> Worker<D> {
         me: ConnId,
         rooms: &Rooms<'_>,
         position: Option<&Position<'_>>,
+        options: Option<&SubscribeOptions<'_>>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
+        self.check_options(me, rooms, options, id)?;
         let recover = position.cloned().map(recover_from);
         let checked = self.router.check_join(me, rooms.names(), recover.as_ref());
-        checked.map_err(|error| self.join_rejection(error, id))
+        checked.map_err(|error| self.join_rejection(error, rooms, id))
     }
 
-    fn join_rejection<'a>(&self, error: JoinError, id: Option<&'a str>) -> Rejection<'a> {
-        match error {
-            JoinError::TooManyRooms => Rejection {
-                id,
-                code: ErrorCode::TooManyRooms,
-                message: format!("a connection may be in {} rooms: leave some first", self.settings.router.rooms_max)
-                    .into(),
-            },
-            JoinError::AlreadyJoined => Rejection {
-                id,
-                code: ErrorCode::AlreadyJoined,
-                message: Cow::Borrowed("already in this room: leave it before joining from a position"),
-            },
-        }
+    fn join_rejection<'a>(&self, error: JoinError, rooms: &Rooms<'_>, id: Option<&'a str>) -> Rejection<'a> {
+        let (code, message) = match error {
+            JoinError::TooManyRooms => {
+                let rooms_max = self.settings.router.rooms_max;
+                let message = format!("a connection may be in {rooms_max} rooms: leave some first");
+                (ErrorCode::TooManyRooms, Cow::Owned(message))
+            }
+            JoinError::AlreadyJoined => {
+                let message = "already in this room: leave it before joining from a position";
+                (ErrorCode::AlreadyJoined, Cow::Borrowed(message))
+            }
+        };
+        let room = match rooms {
+            Rooms::One(room) => Some(Cow::Owned(room.clone().into_owned())),
+            Rooms::Many(_) => None,
+        };
+        Rejection { room, ..Rejection::new(id, code, message) }
     }
 }
 

@@ -141,7 +141,7 @@ impl Connections {
     /// Tells a connection that a command of its was refused.
     pub(super) fn rejected(&mut self, slot: SlotKey, rejection: &Rejection<'_>) {
         self.counts.command_refusals.count(counted::command_refusal(rejection.code));
-        self.message(slot, |out| protocol::error(out, rejection.id, rejection.code, &rejection.message));
+        self.message(slot, |out| protocol::error(out, rejection));
     }
 
     /// Tells a connection that a room of several is not for it.

@@ -55,9 +55,13 @@ pub(super) fn command_refusal(code: ErrorCode) -> CommandRefusal {
         | ErrorCode::BadId
         | ErrorCode::BadPosition
         | ErrorCode::AlreadyJoined
-        | ErrorCode::BadKey => CommandRefusal::Malformed,
+        | ErrorCode::BadKey
+        | ErrorCode::BadItem
+        | ErrorCode::BadOptions
+        | ErrorCode::NotJoined => CommandRefusal::Malformed,
         ErrorCode::RateLimited => CommandRefusal::RateLimited,
         ErrorCode::TooManyRooms => CommandRefusal::TooManyRooms,
+        ErrorCode::TooManyItems => CommandRefusal::TooManyItems,
         ErrorCode::Forbidden => CommandRefusal::Forbidden,
         ErrorCode::Unauthorized => CommandRefusal::Unauthorized,
         ErrorCode::Unavailable => CommandRefusal::Unavailable,

@@ -14,7 +14,7 @@ use super::worker::Worker;
 use crate::auth::{Decision, Denial, Grant, Protocol, Question, RoomDecision, TokenSays, Visitor};
 use crate::conn::{Forwarded, HttpRefusal, Target, Unauthorized};
 use crate::limits::RETRY_AFTER_S_MAX;
-use crate::protocol::{Command, ErrorCode, Position, Rejection, Request, Rooms};
+use crate::protocol::{Command, ErrorCode, Position, Rejection, Request, Rooms, SubscribeOptions};
 use crate::tls::ClientName;
 
 impl<D: Driver> Worker<D> {
@@ -92,13 +92,14 @@ impl<D: Driver> Worker<D> {
         slot: SlotKey,
         rooms: Rooms<'a>,
         position: Option<Position<'a>>,
+        options: Option<Box<SubscribeOptions<'a>>>,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
         let me = self.connections.id(slot);
         if rooms.names().is_empty() {
-            return self.join(me, rooms, position, id);
+            return self.join(me, rooms, position, options, id);
         }
-        self.check_join(me, &rooms, position.as_ref(), id)?;
+        self.check_join(me, &rooms, position.as_ref(), options.as_deref(), id)?;
         let rooms = match rooms {
             Rooms::One(room) => AskedRooms { names: Arc::new([room.into_owned()]), is_list: false },
             Rooms::Many(rooms) => AskedRooms { names: rooms.into_iter().map(Cow::into_owned).collect(), is_list: true },
@@ -109,9 +110,12 @@ impl<D: Driver> Worker<D> {
             rooms: rooms.names.clone(),
             is_list: rooms.is_list,
         };
-        let ticket = self.ask(slot, question, None, Forwarded::default()).ok_or_else(|| undecided(id))?;
+        let asked = self.ask(slot, question, None, Forwarded::default());
+        let mut ticket = asked.ok_or_else(|| rooms.rejection_of(undecided(id)))?;
         let position = position.map(Position::into_owned);
-        self.hold_up(slot, Pending::Joining { id: id.map(Into::into), rooms, position, ticket });
+        let options = options.map(|options| Box::new(options.into_owned()));
+        ticket.bytes += options.as_ref().map_or(0, |options| options.held_bytes());
+        self.hold_up(slot, Pending::Joining { id: id.map(Into::into), rooms, position, options, ticket });
         Ok(())
     }
 
@@ -178,7 +182,9 @@ impl<D: Driver> Worker<D> {
         let id = id.as_deref();
         let outcome = match *pending {
             Pending::Deciding { .. } => self.refresh_decided(slot, decision, id),
-            Pending::Joining { rooms, position, .. } => self.join_decided(slot, &rooms, position, decision, id),
+            Pending::Joining { rooms, position, options, .. } => {
+                self.join_decided(slot, &rooms, (position, options), decision, id)
+            }
             Pending::Waiting { .. } | Pending::Verifying { .. } | Pending::Leaving { .. } => Ok(()),
         };
         self.answer_held_up(slot, outcome);
@@ -197,7 +203,7 @@ impl<D: Driver> Worker<D> {
             }
             Decision::Denied(Denial::Unavailable) | Decision::Rooms(_) => return Err(undecided(id)),
         };
-        Err(Rejection { id, code, message: Cow::Borrowed(message) })
+        Err(Rejection::new(id, code, message))
     }
 
     /// Joins what is allowed. Of many rooms those that are not are told one by one.
@@ -205,19 +211,19 @@ impl<D: Driver> Worker<D> {
         &mut self,
         slot: SlotKey,
         asked: &AskedRooms,
-        position: Option<Position<'static>>,
+        (position, options): (Option<Position<'static>>, Option<Box<SubscribeOptions<'static>>>),
         decision: Decision,
         id: Option<&'a str>,
     ) -> Result<(), Rejection<'a>> {
-        let Decision::Rooms(decisions) = decision else { return Err(undecided(id)) };
+        let Decision::Rooms(decisions) = decision else { return Err(asked.rejection_of(undecided(id))) };
         let decided = |at: usize| decisions.get(at).copied().unwrap_or(RoomDecision { allow: false, publish: None });
         let mut allowed = Vec::new();
         for (at, room) in asked.names.iter().enumerate() {
             match (decided(at), asked.is_list) {
                 (RoomDecision { allow: true, publish }, _) => allowed.push((room.as_str(), publish)),
                 (RoomDecision { allow: false, .. }, false) => {
-                    let message = Cow::Borrowed("the backend does not allow joining this room");
-                    return Err(Rejection { id, code: ErrorCode::Forbidden, message });
+                    let message = "the backend does not allow joining this room";
+                    return Err(asked.rejection_of(Rejection::new(id, ErrorCode::Forbidden, message)));
                 }
                 (RoomDecision { allow: false, .. }, true) => {
                     self.connections.forbidden_room(slot, id, room);
@@ -228,10 +234,10 @@ impl<D: Driver> Worker<D> {
             (false, [(room, _)]) => Rooms::One(Cow::Borrowed(*room)),
             (_, allowed) => Rooms::Many(allowed.iter().map(|(room, _)| Cow::Borrowed(*room)).collect()),
         };
-        let request = Request { id, command: Command::JoinRoom { rooms, position } };
+        let request = Request { id, command: Command::JoinRoom { rooms, position, options } };
         self.note_owed(slot, &request);
-        if let Command::JoinRoom { rooms, position } = request.command {
-            self.join(self.connections.id(slot), rooms, position, id)?;
+        if let Command::JoinRoom { rooms, position, options } = request.command {
+            self.join(self.connections.id(slot), rooms, position, options, id)?;
         }
         self.note_publish(slot, &allowed);
         Ok(())
@@ -257,6 +263,6 @@ fn says(grant: Grant) -> TokenSays {
 }
 
 pub(super) fn undecided<'a>(id: Option<&'a str>) -> Rejection<'a> {
-    let message = Cow::Borrowed("it cannot be found out now whether this is allowed: try again later");
-    Rejection { id, code: ErrorCode::Unavailable, message }
+    let message = "it cannot be found out now whether this is allowed: try again later";
+    Rejection::new(id, ErrorCode::Unavailable, message)
 }

@@ -158,8 +158,8 @@ impl Sink for Connections {
             }
             Answer::Acked { id, position } if open => self.message(slot, |out| protocol::ack(out, id, position)),
             Answer::Unavailable { id } if open => {
-                let message = "Redis, or another node, does not answer in time: try again".into();
-                self.rejected(slot, &Rejection { id, code: ErrorCode::Unavailable, message });
+                let message = "Redis, or another node, does not answer in time: try again";
+                self.rejected(slot, &Rejection::new(id, ErrorCode::Unavailable, message));
             }
             Answer::Left { room, reason } if open => self.message(slot, |out| protocol::left(out, room, reason)),
             Answer::Forbidden { id, room } if open => {

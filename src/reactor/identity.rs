@@ -4,6 +4,7 @@
 //! ([`Passport`]), and what it may do is in its [`Authority`]. All of it is part of what a connection *is*, and cannot be
 //! built again from anything else.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::auth::Permissions;
 use crate::conn::{PeerError, Target, TokenBucket};
 use crate::ids::ClientId;
 use crate::limits::{EXPIRY_JITTER_MS_MAX, RATE_FORGIVEN_MS, RATE_STRIKES_MAX};
-use crate::protocol::Position;
+use crate::protocol::{Position, Rejection, SubscribeOptions};
 use crate::router::RAW_PREFIX;
 use crate::time::Millis;
 
@@ -117,7 +118,13 @@ pub(super) enum Pending {
     /// It is in force, and the rooms that it does not allow are being left.
     Leaving { id: Box<str>, expires_unix_ms: Option<u64> },
     /// The backend decides about these rooms.
-    Joining { id: Option<Box<str>>, rooms: AskedRooms, position: Option<Position<'static>>, ticket: Ticket },
+    Joining {
+        id: Option<Box<str>>,
+        rooms: AskedRooms,
+        position: Option<Position<'static>>,
+        options: Option<Box<SubscribeOptions<'static>>>,
+        ticket: Ticket,
+    },
 }
 
 /// Rooms that the backend is asked about, in the order of the command; its question has the same ones.
@@ -126,6 +133,16 @@ pub(super) struct AskedRooms {
     pub(super) names: Arc<[String]>,
     /// Whether they stand in a list, be it of one.
     pub(super) is_list: bool,
+}
+
+impl AskedRooms {
+    /// The refusal of a command that joins them, which is about the room where there is one alone.
+    pub(super) fn rejection_of<'a>(&self, rejection: Rejection<'a>) -> Rejection<'a> {
+        match (self.is_list, self.names.first()) {
+            (false, Some(room)) => rejection.about(Cow::Owned(room.clone())),
+            (true, _) | (false, None) => rejection,
+        }
+    }
 }
 
 impl Pending {

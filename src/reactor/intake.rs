@@ -175,16 +175,19 @@ impl<D: Driver> Worker<D> {
         let id_bytes = request.id.map_or(0, str::len);
         let owed_bytes = match &request.command {
             Command::History { .. } | Command::Presence { .. } => self.settings.intake_bytes_max / PAGES_UNDER_WAY + 1,
-            // What they bring are references into a history.
-            Command::Resume { .. } | Command::JoinRoom { rooms: Rooms::One(_), position: Some(_) } => RECOVERY_BYTES,
-            Command::JoinRoom { rooms: Rooms::Many(rooms), position: Some(_) } => {
+            // What they bring are references into a history, or comes as the socket takes it.
+            Command::Resume { .. }
+            | Command::Tune { .. }
+            | Command::JoinRoom { rooms: Rooms::One(_), position: Some(_), .. }
+            | Command::JoinRoom { rooms: Rooms::One(_), options: Some(_), .. } => RECOVERY_BYTES,
+            Command::JoinRoom { rooms: Rooms::Many(rooms), position: Some(_), .. } => {
                 rooms.len() * (RECOVERY_BYTES + id_bytes)
             }
             // Until the home has confirmed them, the connection keeps a subscription for each.
-            Command::JoinRoom { rooms: Rooms::Many(rooms), position: None } => {
+            Command::JoinRoom { rooms: Rooms::Many(rooms), position: None, .. } => {
                 rooms.len() * (SUBSCRIPTION_BYTES + id_bytes)
             }
-            Command::JoinRoom { rooms: Rooms::One(_), position: None } | Command::LeaveRoom { .. } => {
+            Command::JoinRoom { rooms: Rooms::One(_), position: None, options: None } | Command::LeaveRoom { .. } => {
                 SUBSCRIPTION_BYTES
             }
             // Their answers are not much larger than they are.
@@ -192,6 +195,7 @@ impl<D: Driver> Worker<D> {
             | Command::Private { .. }
             | Command::Broadcast(_)
             | Command::RoomMsg { .. }
+            | Command::RoomMsgs { .. }
             | Command::Refresh { .. }
             | Command::Ping => 0,
         };

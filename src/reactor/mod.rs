@@ -29,6 +29,7 @@ mod gate;
 mod handover;
 mod identity;
 mod intake;
+mod keyed;
 mod lifecycle;
 #[cfg(all(test, fanfare_loom))]
 mod loom_tests;

@@ -144,7 +144,7 @@ impl<'a> Fields<'a> {
     pub(super) fn command(self, kind: Kind, decoder: &mut Decoder) -> Result<Command<'a>, ApiError> {
         if let (Kind::Publish, Some(name)) = (kind, self.of_items) {
             let message = format!("`{name}` is for rooms that keep items, and this server has none");
-            return Err(ApiError::new(Code::BadOptions, message));
+            return Err(ApiError::wire(ErrorCode::BadOptions, message));
         }
         Ok(match kind {
             Kind::Publish => Command::Publish(Publish {

@@ -17,8 +17,6 @@ use crate::protocol::ErrorCode;
 pub(in crate::control) enum Code {
     /// As on the wire.
     Wire(ErrorCode),
-    /// A field or a parameter of the query asks for what is not to be had here.
-    BadOptions,
     /// Nothing is served at this path.
     NotFound,
     /// The path is served, but not with this method.
@@ -38,7 +36,6 @@ impl Code {
     pub(in crate::control) fn as_str(self) -> &'static str {
         match self {
             Code::Wire(code) => code.as_str(),
-            Code::BadOptions => "bad_options",
             Code::NotFound => "not_found",
             Code::MethodNotAllowed => "method_not_allowed",
             Code::Timeout => "timeout",
@@ -56,7 +53,7 @@ impl Code {
                 ErrorCode::Forbidden => StatusCode::FORBIDDEN,
                 ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
                 ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::AlreadyJoined => StatusCode::CONFLICT,
+                ErrorCode::AlreadyJoined | ErrorCode::NotJoined | ErrorCode::TooManyItems => StatusCode::CONFLICT,
                 ErrorCode::BadJson
                 | ErrorCode::UnknownType
                 | ErrorCode::MissingField
@@ -66,9 +63,10 @@ impl Code {
                 | ErrorCode::BadId
                 | ErrorCode::BadPosition
                 | ErrorCode::TooManyRooms
-                | ErrorCode::BadKey => StatusCode::BAD_REQUEST,
+                | ErrorCode::BadKey
+                | ErrorCode::BadItem
+                | ErrorCode::BadOptions => StatusCode::BAD_REQUEST,
             },
-            Code::BadOptions => StatusCode::BAD_REQUEST,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::Timeout => StatusCode::REQUEST_TIMEOUT,
@@ -191,7 +189,6 @@ mod tests {
     #[test]
     fn every_code_of_the_wire_has_a_status_of_a_refusal_and_no_word_has_two_meanings() {
         let own = [
-            Code::BadOptions,
             Code::NotFound,
             Code::MethodNotAllowed,
             Code::Timeout,

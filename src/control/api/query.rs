@@ -11,7 +11,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::error::Code;
 use super::{Api, ApiError};
 use crate::control::Busy;
 use crate::limits::{API_ANSWER_MS_MAX, USER_ID_BYTES_MAX};
@@ -25,7 +24,7 @@ use crate::router::Reply;
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     match Query::try_from_uri(uri) {
         Ok(Query(params)) => Ok(params),
-        Err(rejection) => Err(ApiError::new(Code::BadOptions, rejection.body_text())),
+        Err(rejection) => Err(ApiError::wire(ErrorCode::BadOptions, rejection.body_text())),
     }
 }
 
@@ -64,7 +63,7 @@ impl Limit {
     pub(super) fn of(&self, limit: Option<u64>) -> Result<usize, ApiError> {
         match limit {
             None => Ok(self.default),
-            Some(0) => Err(ApiError::new(Code::BadOptions, "limit is a number from 1 on")),
+            Some(0) => Err(ApiError::wire(ErrorCode::BadOptions, "limit is a number from 1 on")),
             Some(limit) => {
                 check_number(limit).map(|()| usize::try_from(limit).map_or(self.max, |limit| limit.min(self.max)))
             }
@@ -79,7 +78,7 @@ impl Limit {
 pub(super) fn check_number(number: u64) -> Result<(), ApiError> {
     match i64::try_from(number) {
         Ok(_) => Ok(()),
-        Err(_) => Err(ApiError::new(Code::BadOptions, "a number is larger than any that means something here")),
+        Err(_) => Err(ApiError::wire(ErrorCode::BadOptions, "a number is larger than any that means something here")),
     }
 }
 
@@ -95,7 +94,7 @@ pub(super) fn cursor_of(text: &str) -> String {
 pub(super) fn text_of_cursor(cursor: &str) -> Result<String, ApiError> {
     let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok();
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    text.ok_or_else(|| ApiError::new(Code::BadOptions, "after is the next of the page before, as it was"))
+    text.ok_or_else(|| ApiError::wire(ErrorCode::BadOptions, "after is the next of the page before, as it was"))
 }
 
 /// The room in a path, percent-decoded.

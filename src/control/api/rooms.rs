@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::error::{Code, json_response};
+use super::error::json_response;
 use super::query::{Limit, RoomName, RoomUser, check_number, cursor_of, query, reply_of, text_of_cursor};
 use super::users::Nodes;
 use super::{Api, ApiError, Caller};
@@ -151,7 +151,7 @@ pub(super) async fn rooms(State(api): State<Api>, caller: Caller, uri: Uri) -> R
     let RoomsParams { matching, after, limit } = query(&uri)?;
     let limit = Limit { default: 100, max: API_ROOMS_MAX }.of(limit)?;
     let matching = matching.map(|text| text.parse::<Pattern>()).transpose();
-    let matching = matching.map_err(|why| ApiError::new(Code::BadOptions, format!("match: {why}")))?;
+    let matching = matching.map_err(|why| ApiError::wire(ErrorCode::BadOptions, format!("match: {why}")))?;
     let filter = filter(caller.rooms(), matching);
     let mut after = after.as_deref().map(text_of_cursor).transpose()?;
     let mut rooms = Vec::new();
@@ -264,7 +264,10 @@ pub(super) async fn history(
     [after, before].into_iter().flatten().try_for_each(check_number)?;
     let range = match (after, before) {
         (Some(_), Some(_)) => {
-            return Err(ApiError::new(Code::BadOptions, "after and before go in two directions: say one of them"));
+            return Err(ApiError::wire(
+                ErrorCode::BadOptions,
+                "after and before go in two directions: say one of them",
+            ));
         }
         (Some(after), None) => PageRange::After(after),
         (None, before) => PageRange::Before(before),
@@ -291,7 +294,7 @@ pub(super) async fn items(
     RoomName { room }: RoomName,
 ) -> Result<Response, ApiError> {
     check_room(&api, &caller, Verb::Read, &room)?;
-    Err(ApiError::new(Code::BadOptions, "this room is not keyed: it has no items"))
+    Err(ApiError::wire(ErrorCode::BadOptions, "this room is not keyed: it has no items"))
 }
 
 /// Forgets what a room has kept: a new epoch begins, and members are told. Needs the verb `kick` and the room.
@@ -332,7 +335,7 @@ pub(super) async fn kick(
     let reason = reason.unwrap_or_default();
     if reason.len() > KICK_REASON_BYTES_MAX {
         let message = format!("reason has {} bytes; at most {KICK_REASON_BYTES_MAX} are told", reason.len());
-        return Err(ApiError::new(Code::BadOptions, message));
+        return Err(ApiError::wire(ErrorCode::BadOptions, message));
     }
     let order = Order::Kick { room: room.into(), user: user.into(), reason: reason.into() };
     Nodes::heard(api.requests.order(order)).await

@@ -1,5 +1,6 @@
 use super::super::{
-    Body, Command, ErrorCode, Position, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX, Rejection, Request, Rooms, parse,
+    Body, Command, ErrorCode, KeyedFields, Position, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX, Rejection, Request, Rooms,
+    parse,
 };
 use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use proptest::prelude::*;
@@ -21,6 +22,11 @@ fn code(text: &str) -> ErrorCode {
     rejection(text).code
 }
 
+/// A `room_msg` without anything for keyed rooms.
+fn plain_room_msg<'a>(room: &'a str, content: &'a str) -> Command<'a> {
+    Command::RoomMsg { room: room.into(), content: Some(content), key: None, keyed: KeyedFields::default() }
+}
+
 /// `text` as a JSON string in which every UTF-16 unit is an escape.
 fn all_escaped(text: &str) -> String {
     let units = text.encode_utf16();
@@ -38,17 +44,24 @@ fn every_command_is_read() {
         (r#"{"type":"private","to":"0b-1c","data":[1]}"#, Command::Private { to: "0b-1c".into(), data: "[1]" }),
         (r#"{"type":"broadcast","content":null}"#, Command::Broadcast(Body::Content("null"))),
         (r#"{"type":"broadcast","data":"\ud800"}"#, Command::Broadcast(Body::Data(r#""\ud800""#))),
-        (r#"{"type":"join_room","roomId":"R"}"#, Command::JoinRoom { rooms: Rooms::One("R".into()), position: None }),
+        (
+            r#"{"type":"join_room","roomId":"R"}"#,
+            Command::JoinRoom { rooms: Rooms::One("R".into()), position: None, options: None },
+        ),
         (
             r#"{"type":"join_room","roomIds":["R", "S","R"]}"#,
-            Command::JoinRoom { rooms: Rooms::Many(vec!["R".into(), "S".into(), "R".into()]), position: None },
+            Command::JoinRoom {
+                rooms: Rooms::Many(vec!["R".into(), "S".into(), "R".into()]),
+                position: None,
+                options: None,
+            },
         ),
-        (r#"{"type":"join_room","roomIds":[]}"#, Command::JoinRoom { rooms: Rooms::Many(vec![]), position: None }),
-        (r#"{"type":"leave_room","roomId":"R"}"#, Command::LeaveRoom { room: "R".into() }),
         (
-            r#"{"type":"room_msg","roomId":"R","content":1e400}"#,
-            Command::RoomMsg { room: "R".into(), content: "1e400", key: None },
+            r#"{"type":"join_room","roomIds":[]}"#,
+            Command::JoinRoom { rooms: Rooms::Many(vec![]), position: None, options: None },
         ),
+        (r#"{"type":"leave_room","roomId":"R"}"#, Command::LeaveRoom { room: "R".into() }),
+        (r#"{"type":"room_msg","roomId":"R","content":1e400}"#, plain_room_msg("R", "1e400")),
         (r#"{"type":"presence","roomId":"R"}"#, Command::Presence { room: "R".into() }),
         (r#"{"type":"ping"}"#, Command::Ping),
     ];
@@ -61,7 +74,7 @@ fn every_command_is_read() {
 fn content_is_a_slice_of_the_input() {
     let content = r#"{"b":1, "a":123456789012345678901234567890,"b" : [1.50, "\u0041\/"] }"#;
     let text = format!(r#" {{"content" :  {content} ,"type":"room_msg","roomId":"R"}} "#);
-    let Command::RoomMsg { content: found, .. } = command(&text) else {
+    let Command::RoomMsg { content: Some(found), .. } = command(&text) else {
         panic!("a room message");
     };
     assert_eq!(found, content);
@@ -79,8 +92,8 @@ fn strings_without_escapes_are_borrowed() {
 #[test]
 fn strings_with_escapes_are_decoded() {
     let text = r#"{"\u0074yp\u0065":"room\u005fmsg","room\u0049d":"a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00","content":1}"#;
-    let room = "a\"\\/\u{8}\u{c}\n\r\té😀".into();
-    assert_eq!(command(text), Command::RoomMsg { room, content: "1", key: None });
+    let room = "a\"\\/\u{8}\u{c}\n\r\té😀";
+    assert_eq!(command(text), plain_room_msg(room, "1"));
     let text = format!(
         r#"{{{}:{},{}:{},{}:{}}}"#,
         all_escaped("type"),
@@ -98,13 +111,13 @@ fn strings_with_escapes_are_decoded() {
 #[test]
 fn of_duplicates_the_last_counts() {
     let text = r#"{"type":7,"roomId":"","content":1,"type":"room_msg","id":1,"roomId":"R","\u0063ontent":2,"id":2}"#;
-    let expected = Command::RoomMsg { room: "R".into(), content: "2", key: None };
+    let expected = plain_room_msg("R", "2");
     assert_eq!(parse(text), Ok(Request { id: Some("2"), command: expected }));
     assert_eq!(code(r#"{"type":"ping","id":1,"id":null}"#), ErrorCode::BadId);
     let text = r#"{"type":"join_room","roomId":"R","since":1,"since":{"offset":-1,"offset":3,"epoch":1,"epoch":"E"}}"#;
     let position = Some(Position::Since { epoch: "E".into(), offset: 3 });
     let rooms = Rooms::One("R".into());
-    assert_eq!(command(text), Command::JoinRoom { rooms, position });
+    assert_eq!(command(text), Command::JoinRoom { rooms, position, options: None });
 }
 
 #[test]
@@ -359,7 +372,7 @@ fn positions_go_with_many_rooms_too() {
     let text = r#"{"type":"join_room","roomIds":["R"],"last":7}"#;
     let rooms = Rooms::Many(vec!["R".into()]);
     let position = Some(Position::Last(7));
-    assert_eq!(command(text), Command::JoinRoom { rooms, position });
+    assert_eq!(command(text), Command::JoinRoom { rooms, position, options: None });
 }
 
 /// Field values that are right, wrong, or right only for some fields.
@@ -390,7 +403,7 @@ proptest! {
         let content = Value::from(content).to_string();
         for raw in [Value::from(room.as_str()).to_string(), all_escaped(&room)] {
             let text = format!(r#"{{"roomId":{raw},"content":{content},"type":"room_msg"}}"#);
-            let expected = Command::RoomMsg { room: room.as_str().into(), content: &content, key: None };
+            let expected = plain_room_msg(&room, &content);
             prop_assert_eq!(command(&text), expected);
         }
     }

@@ -1,4 +1,5 @@
-use super::super::{ERROR_CODES, ErrorCode, InEpoch, Notice, event};
+use super::super::keyed::Body;
+use super::super::{ERROR_CODES, ErrorCode, InEpoch, Notice, Rejection, Stale, event};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -83,11 +84,18 @@ fn replies_carry_the_id_where_there_is_one() {
         ),
         (text(|out| event::put_offset(out, br#"{"type":"x"}"#, 7)), r#"{"type":"x","offset":7}"#),
         (
-            text(|out| event::error(out, None, ErrorCode::BadJson, "say \"it\"")),
+            text(|out| event::error(out, &Rejection::new(None, ErrorCode::BadJson, "say \"it\""))),
             r#"{"type":"error","code":"bad_json","message":"say \"it\""}"#,
         ),
         (
-            text(|out| event::error(out, Some("1.50"), ErrorCode::RateLimited, "slower")),
+            text(|out| {
+                let rejection = Rejection::new(None, ErrorCode::BadItem, "no").about("R\n".into());
+                event::error(out, &Rejection { index: Some(7), ..rejection });
+            }),
+            r#"{"type":"error","code":"bad_item","message":"no","roomId":"R\n","index":7}"#,
+        ),
+        (
+            text(|out| event::error(out, &Rejection::new(Some("1.50"), ErrorCode::RateLimited, "slower"))),
             r#"{"type":"error","id":1.50,"code":"rate_limited","message":"slower"}"#,
         ),
         (
@@ -111,9 +119,67 @@ fn replies_carry_the_id_where_there_is_one() {
 }
 
 #[test]
+fn what_a_keyed_room_says_reads_word_for_word() {
+    let place = InEpoch { epoch: "e", offset: 9 };
+    let updated = |from, body| {
+        text(|out| {
+            event::keyed_head(out, "px", "A\"B", 3, 9);
+            event::keyed_tail(out, from, body, 17);
+        })
+    };
+    let cases = [
+        (
+            updated(Some("alice"), Body::Content("[1, 2]")),
+            r#"{"type":"room_msg","roomId":"px","item":"A\"B","seq":3,"offset":9,"from":"alice","content":[1, 2],"time":17}"#,
+        ),
+        (
+            updated(Some("alice"), Body::Removal),
+            r#"{"type":"room_msg","roomId":"px","item":"A\"B","seq":3,"offset":9,"from":"alice","removed":true,"time":17}"#,
+        ),
+        (
+            updated(None, Body::Removal),
+            r#"{"type":"room_msg","roomId":"px","item":"A\"B","seq":3,"offset":9,"removed":true,"time":17}"#,
+        ),
+        (
+            text(|out| event::joined_keyed(out, Some("7"), "px", place, Some(100), None)),
+            r#"{"type":"joined","id":7,"roomId":"px","epoch":"e","offset":9,"interval":100}"#,
+        ),
+        (
+            text(|out| event::joined_keyed(out, None, "px", place, None, Some(false))),
+            r#"{"type":"joined","roomId":"px","epoch":"e","offset":9,"recovered":false}"#,
+        ),
+        (
+            text(|out| event::tuned(out, "7", place, Some(0))),
+            r#"{"type":"ack","id":7,"epoch":"e","offset":9,"interval":0}"#,
+        ),
+        (
+            text(|out| event::updated(out, "7", place, Stale::One(false))),
+            r#"{"type":"ack","id":7,"epoch":"e","offset":9}"#,
+        ),
+        (
+            text(|out| event::updated(out, "7", place, Stale::One(true))),
+            r#"{"type":"ack","id":7,"epoch":"e","offset":9,"stale":true}"#,
+        ),
+        (
+            text(|out| event::updated(out, "7", place, Stale::Of(&[]))),
+            r#"{"type":"ack","id":7,"epoch":"e","offset":9}"#,
+        ),
+        (
+            text(|out| event::updated(out, "7", place, Stale::Of(&[0, 12]))),
+            r#"{"type":"ack","id":7,"epoch":"e","offset":9,"stale":[0,12]}"#,
+        ),
+        (text(|out| event::stale(out, "px", 9)), r#"{"type":"stale","roomId":"px","offset":9}"#),
+        (text(|out| event::live(out, "px", 9)), r#"{"type":"live","roomId":"px","offset":9}"#),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
 fn every_code_can_be_sent() {
     for (code, meaning) in ERROR_CODES {
-        let found = value(|out| event::error(out, None, *code, meaning));
+        let found = value(|out| event::error(out, &Rejection::new(None, *code, *meaning)));
         assert_eq!(found, json!({"type": "error", "code": code.as_str(), "message": meaning}));
     }
 }
@@ -146,6 +212,16 @@ proptest! {
             json!({"type": "room_msg", "roomId": a, "from": b, "content": {}, "time": time})
         );
         prop_assert_eq!(
+            value(|out| {
+                event::keyed_head(out, &a, &c, time, time);
+                event::keyed_tail(out, Some(&b), Body::Content("{}"), time);
+            }),
+            json!({
+                "type": "room_msg", "roomId": a, "item": c, "seq": time, "offset": time,
+                "from": b, "content": {}, "time": time,
+            })
+        );
+        prop_assert_eq!(
             value(|out| event::private_msg(out, &a, "0", time)),
             json!({"type": "private_msg", "from": a, "content": 0, "time": time})
         );
@@ -170,7 +246,7 @@ proptest! {
             json!({"type": "joined", "roomId": a})
         );
         prop_assert_eq!(
-            value(|out| event::error(out, None, ErrorCode::BadId, &a)),
+            value(|out| event::error(out, &Rejection::new(None, ErrorCode::BadId, a.clone()))),
             json!({"type": "error", "code": "bad_id", "message": a})
         );
         prop_assert_eq!(

@@ -2,4 +2,5 @@
 
 mod command;
 mod event;
+mod keyed;
 mod scan;
