@@ -4,25 +4,24 @@
 //! hands every message to a [`Receiver`]. Knows the welcome and the join, and inflates what is to be read; what
 //! messages mean is the scenario's business.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::deflate::{Inflater, Reading};
 use super::dialect::{Dialect, ReplyKind, StreamPosition};
-use super::fragments::Fragments;
 use super::handshake::{Consent, Handshake};
 use super::limits::{EVENTS_PER_TURN, RECEIVE_BYTES, TURN_MS_MAX};
+use super::link::{Link, State};
 use super::meter::Traffic;
 use super::progress::Progress;
 use super::seat::Seat;
 use super::target::Target;
 use super::wire::{Frame, Opcode, Parsed, masked, parse};
 use super::{BenchError, Options};
-use crate::client::{Transport, tls_failure};
+use crate::client::tls_failure;
 
 /// Takes the messages of connections that are ready.
 pub(super) trait Receiver {
@@ -40,45 +39,11 @@ pub(super) trait Receiver {
     /// A control pong.
     fn pong(&mut self) {}
 
+    /// The answer to the join of connection `at`.
+    fn joined(&mut self, _at: usize, _answer: &[u8]) {}
+
     /// Connection `at` has ended without having been asked to.
     fn ended(&mut self, at: usize, why: &str);
-}
-
-/// ```text
-///   Vacant ──► Connecting ──► Upgrading ──► Entering ──► Open ──► Ended
-///     ▲                                                  │         │
-///     └──────────────────── Crowd::drop_all ─────────────┴─────────┘
-/// ```
-#[derive(Debug)]
-enum State {
-    /// No socket.
-    Vacant,
-    /// The TCP connection is being made.
-    Connecting,
-    /// The upgrade request is sent.
-    Upgrading,
-    /// Upgraded: the welcome and, with a room, the answer to the join are awaited.
-    Entering { welcomed: bool, joined: bool },
-    /// Welcomed and joined.
-    Open,
-    /// Ended by the server.
-    Ended,
-}
-
-#[derive(Debug)]
-struct Link {
-    seat: Seat,
-    /// What it says who it is by, where that is a token.
-    token: Option<Box<str>>,
-    state: State,
-    reading: Reading,
-    stream: Option<Transport<TcpStream>>,
-    /// Bytes received of a frame or head that is not whole yet.
-    partial: Vec<u8>,
-    fragments: Fragments,
-    /// Bytes that the socket did not take yet.
-    unsent: Vec<u8>,
-    started: Instant,
 }
 
 /// A crowd of connections.
@@ -91,8 +56,8 @@ pub(super) struct Crowd {
     inflater: Inflater,
     inflated: Vec<u8>,
     handshake: Handshake,
-    /// With the other node, where some connect to.
-    peer: Option<Handshake>,
+    /// With the other nodes, in the order of the options.
+    peers: Vec<Handshake>,
     dialect: Dialect,
     handshakes_max: usize,
     timeout: Duration,
@@ -102,6 +67,8 @@ pub(super) struct Crowd {
     open: usize,
     /// Connections that are being opened.
     opening: usize,
+    /// Whether a connection that does not come through is no failure.
+    is_forgiving: bool,
     /// What made opening fail.
     failure: Option<String>,
     /// How long each connection took to open, in order of arrival.
@@ -118,22 +85,12 @@ const UNASKED: &str = "the server sent a frame that was not asked for";
 impl Crowd {
     /// No client is connected yet.
     pub(super) fn new(options: &Options, seats: impl IntoIterator<Item = Seat>) -> Result<Crowd, BenchError> {
-        let now = Instant::now();
         let handshake = Handshake::new(options);
-        let peer = options.peer.as_ref().map(|target| Handshake::with(target, options));
+        let peers = options.peers.iter().map(|target| Handshake::with(target, options)).collect();
         // Tokens are made before anything is measured.
         let vacant = |seat: Seat| {
-            Ok(Link {
-                token: handshake.token(&seat.user)?.map(String::into_boxed_str),
-                seat,
-                state: State::Vacant,
-                reading: Reading::Forbidden,
-                stream: None,
-                partial: Vec::new(),
-                fragments: Fragments::default(),
-                unsent: Vec::new(),
-                started: now,
-            })
+            let token = handshake.token(&seat.user)?;
+            Ok(Link::vacant(seat, token))
         };
         Ok(Crowd {
             poll: Poll::new()?,
@@ -144,7 +101,7 @@ impl Crowd {
             inflater: Inflater::new(),
             inflated: Vec::new(),
             handshake,
-            peer,
+            peers,
             dialect: options.dialect,
             handshakes_max: options.handshakes,
             timeout: options.timeout,
@@ -152,6 +109,7 @@ impl Crowd {
             traffic: Traffic::default(),
             open: 0,
             opening: 0,
+            is_forgiving: false,
             failure: None,
             opened: Vec::new(),
             position: None,
@@ -221,16 +179,56 @@ impl Crowd {
 
     /// Drops every connection, without a goodbye.
     pub(super) fn drop_all(&mut self) {
-        for link in &mut self.links {
-            link.stream = None;
-            link.state = State::Vacant;
-            link.partial.clear();
-            link.fragments = Fragments::default();
-            link.unsent.clear();
-        }
+        self.links.iter_mut().for_each(Link::vacate);
         self.open = 0;
         self.opening = 0;
         self.opened.clear();
+    }
+
+    /// Drops one connection, without a goodbye.
+    pub(super) fn drop_one(&mut self, at: usize) {
+        self.leave(at);
+        self.links[at].vacate();
+    }
+
+    /// Opens a connection again, with a node (0: the one that is measured) and perhaps with a position in its room. Where
+    /// it does not come through, the receiver is told that it has ended.
+    pub(super) fn come_back(
+        &mut self,
+        at: usize,
+        node: usize,
+        since: Option<StreamPosition>,
+        receiver: &mut impl Receiver,
+    ) {
+        self.is_forgiving = true;
+        let link = &mut self.links[at];
+        link.vacate();
+        (link.seat.node, link.seat.since) = (node, since);
+        if let Err(error) = self.connect(at) {
+            self.links[at].state = State::Ended;
+            receiver.ended(at, &error.to_string());
+        }
+    }
+
+    /// Reads nothing more of a connection.
+    pub(super) fn stall(&mut self, at: usize) {
+        self.links[at].is_stalled = true;
+    }
+
+    /// Reads it again, and what has come meanwhile.
+    pub(super) fn wake(&mut self, at: usize, receiver: &mut impl Receiver) {
+        self.links[at].is_stalled = false;
+        self.receive(at, receiver);
+    }
+
+    /// Whether a connection is welcomed and in its room.
+    pub(super) fn is_open(&self, at: usize) -> bool {
+        matches!(self.links[at].state, State::Open)
+    }
+
+    /// Bytes that a connection's socket has not taken.
+    pub(super) fn unsent_bytes(&self, at: usize) -> usize {
+        self.links[at].unsent.len()
     }
 
     /// Sends whole frames on an open connection; what its socket does not take follows when it does.
@@ -255,7 +253,7 @@ impl Crowd {
             if event.is_writable() {
                 self.writable(at, receiver);
             }
-            if event.is_readable() || event.is_read_closed() {
+            if (event.is_readable() || event.is_read_closed()) && !self.links[at].is_stalled {
                 self.receive(at, receiver);
             }
         }
@@ -309,9 +307,9 @@ impl Crowd {
     }
 
     fn handshake_of(&self, at: usize) -> &Handshake {
-        match &self.peer {
-            Some(peer) if self.links[at].seat.is_elsewhere => peer,
-            Some(_) | None => &self.handshake,
+        match self.links[at].seat.node.checked_sub(1) {
+            Some(peer) => &self.peers[peer],
+            None => &self.handshake,
         }
     }
 
@@ -368,7 +366,7 @@ impl Crowd {
             }
             let link = &mut self.links[at];
             link.state = State::Entering { welcomed: false, joined: link.seat.rooms.is_empty() };
-            let entrance = self.dialect.entrance(link.token.as_deref(), &link.seat.rooms, link.seat.since.as_ref());
+            let entrance = self.dialect.entrance(link.token.as_deref(), &link.seat);
             if let Some(entrance) = entrance {
                 link.send(&masked(Opcode::Text, entrance.as_bytes(), self.mask));
             }
@@ -493,6 +491,7 @@ impl Crowd {
             ReplyKind::Welcome => *welcomed = true,
             ReplyKind::Joined => {
                 *joined = true;
+                receiver.joined(at, message);
                 let answer = self.dialect.joined(message);
                 self.position = answer.position;
                 self.traffic.messages += answer.messages.len() as u64;
@@ -514,57 +513,31 @@ impl Crowd {
 
     #[cold]
     fn fail(&mut self, at: usize, why: &str, receiver: &mut impl Receiver) {
-        let link = &mut self.links[at];
-        match link.state {
-            State::Connecting | State::Upgrading | State::Entering { .. } => {
-                self.opening -= 1;
+        let is_told = match self.leave(at) {
+            State::Connecting | State::Upgrading | State::Entering { .. } if !self.is_forgiving => {
                 self.failure.get_or_insert_with(|| format!("connection {at}: {why}"));
+                false
             }
-            State::Open => {
-                self.open -= 1;
-                receiver.ended(at, why);
-            }
+            State::Connecting | State::Upgrading | State::Entering { .. } | State::Open => true,
+            State::Vacant | State::Ended => false,
+        };
+        if is_told {
+            receiver.ended(at, why);
+        }
+    }
+
+    /// Takes the connection out of the counts. It was in this state.
+    fn leave(&mut self, at: usize) -> State {
+        let link = &mut self.links[at];
+        link.stream = None;
+        let state = std::mem::replace(&mut link.state, State::Ended);
+        match state {
+            State::Connecting | State::Upgrading | State::Entering { .. } => self.opening -= 1,
+            State::Open => self.open -= 1,
             State::Vacant | State::Ended => {}
         }
-        link.state = State::Ended;
-        link.stream = None;
+        state
     }
-}
-
-impl Link {
-    #[inline]
-    fn send(&mut self, bytes: &[u8]) {
-        if !self.unsent.is_empty() {
-            self.unsent.extend_from_slice(bytes);
-            return;
-        }
-        let Some(stream) = &mut self.stream else { return };
-        let sent = write_some(stream, bytes);
-        self.unsent.extend_from_slice(&bytes[sent..]);
-    }
-
-    fn flush(&mut self) {
-        let Some(stream) = &mut self.stream else { return };
-        if !self.unsent.is_empty() {
-            let sent = write_some(stream, &self.unsent);
-            self.unsent.drain(..sent);
-        }
-        // What TLS holds. Where the socket is broken, its end is read.
-        let _ = stream.flush();
-    }
-}
-
-/// How much the socket took. A broken socket takes nothing: its end is read.
-fn write_some(stream: &mut Transport<TcpStream>, bytes: &[u8]) -> usize {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match stream.write(&bytes[sent..]) {
-            Ok(taken) => sent += taken,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    sent
 }
 
 fn unreachable(target: &Target, error: &io::Error) -> BenchError {

@@ -5,6 +5,8 @@ use serde_json::Value;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::seat::Seat;
+
 /// Whose messages are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -26,6 +28,9 @@ const PUBLISH_ID: u32 = 1_000_000_001;
 
 /// What Centrifugo answers to such a publish.
 const PUBLISHED: &[u8] = br#"{"id":1000000001,"publish":{}}"#;
+
+/// How a room's message begins, as this server writes it.
+const ROOM_MSG: &[u8] = br#"{"type":"room_msg","#;
 
 /// The id of the command at the end of a run to Centrifugo, higher than those of subscriptions.
 const BARRIER_ID: u32 = 1_000_000_002;
@@ -126,23 +131,18 @@ impl Dialect {
 
     /// The message by which a client enters right behind its handshake, if it needs one. With a position it comes back to
     /// its rooms, and asks for what it has missed.
-    pub(super) fn entrance(
-        self,
-        token: Option<&str>,
-        rooms: &[String],
-        since: Option<&StreamPosition>,
-    ) -> Option<String> {
+    pub(super) fn entrance(self, token: Option<&str>, seat: &Seat) -> Option<String> {
+        let Seat { rooms, since, join_fields, .. } = seat;
         match (self, since) {
-            (Dialect::User, None) => match rooms {
-                [] => None,
-                [room] => Some(format!(r#"{{"type":"join_room","roomId":"{room}","id":1}}"#)),
-                rooms => Some(json!({"type": "join_room", "roomIds": rooms, "id": 1}).to_string()),
+            (Dialect::User, since) => match (&rooms[..], since) {
+                ([], _) => None,
+                ([room], None) => Some(format!(r#"{{"type":"join_room","roomId":"{room}","id":1{join_fields}}}"#)),
+                ([room, ..], Some(StreamPosition { epoch, offset })) => {
+                    let since = json!({"epoch": epoch, "offset": offset});
+                    Some(format!(r#"{{"type":"join_room","roomId":"{room}","id":1,"since":{since}{join_fields}}}"#))
+                }
+                (rooms, None) => Some(json!({"type": "join_room", "roomIds": rooms, "id": 1}).to_string()),
             },
-            (Dialect::User, Some(StreamPosition { epoch, offset })) => {
-                let since = json!({"epoch": epoch, "offset": offset});
-                let join = |room| json!({"type": "join_room", "roomId": room, "id": 1, "since": since}).to_string();
-                rooms.first().map(join)
-            }
             (Dialect::Centrifugo, since) => {
                 let connect = token.map_or(json!({}), |token| json!({"token": token}));
                 let mut commands = json!({"connect": connect, "id": 1}).to_string();
@@ -206,6 +206,10 @@ impl Dialect {
     pub(super) fn reply_kind(self, reply: &[u8]) -> ReplyKind {
         // What most replies to a publisher are.
         if reply == PUBLISHED {
+            return ReplyKind::Other;
+        }
+        // And what a snapshot is made of.
+        if reply.starts_with(ROOM_MSG) {
             return ReplyKind::Other;
         }
         let Ok(reply) = serde_json::from_slice::<Value>(reply) else { return ReplyKind::Other };
@@ -284,23 +288,27 @@ mod tests {
 
     #[test]
     fn who_enters_says_so_in_the_servers_words() {
-        let rooms = ["r".to_owned(), "s".to_owned()];
-        assert_eq!(Dialect::User.entrance(Some("t"), &[], None), None);
-        let join = Dialect::User.entrance(None, &rooms[..1], None).unwrap();
+        let seat = |rooms: &[&str]| Seat::new("u".to_owned(), rooms.iter().map(|room| (*room).to_owned()).collect());
+        assert_eq!(Dialect::User.entrance(Some("t"), &seat(&[])), None);
+        let join = Dialect::User.entrance(None, &seat(&["r"])).unwrap();
         assert_eq!(join, r#"{"type":"join_room","roomId":"r","id":1}"#);
-        let join = Dialect::User.entrance(None, &rooms, None).unwrap();
+        let join = Dialect::User.entrance(None, &seat(&["r", "s"])).unwrap();
         assert_eq!(join, r#"{"id":1,"roomIds":["r","s"],"type":"join_room"}"#);
-        let both = Dialect::Centrifugo.entrance(Some("t"), &rooms[..1], None).unwrap();
+        let with_fields = Seat { join_fields: r#","mode":"latest""#.to_owned(), ..seat(&["r"]) };
+        let join = Dialect::User.entrance(None, &with_fields).unwrap();
+        assert_eq!(join, r#"{"type":"join_room","roomId":"r","id":1,"mode":"latest"}"#);
+        let both = Dialect::Centrifugo.entrance(Some("t"), &seat(&["r"])).unwrap();
         assert_eq!(both, "{\"connect\":{\"token\":\"t\"},\"id\":1}\n{\"id\":2,\"subscribe\":{\"channel\":\"r\"}}");
     }
 
     #[test]
     fn who_comes_back_names_its_position() {
-        let (rooms, since) = (["r".to_owned()], StreamPosition { epoch: "e".to_owned(), offset: 7 });
-        let join = Dialect::User.entrance(None, &rooms, Some(&since)).unwrap();
+        let since = Some(StreamPosition { epoch: "e".to_owned(), offset: 7 });
+        let seat = Seat { since, ..Seat::new("u".to_owned(), vec!["r".to_owned()]) };
+        let join = Dialect::User.entrance(None, &seat).unwrap();
         let expected = json!({"type": "join_room", "roomId": "r", "id": 1, "since": {"epoch": "e", "offset": 7}});
         assert_eq!(serde_json::from_str::<Value>(&join).unwrap(), expected);
-        let commands = Dialect::Centrifugo.entrance(None, &rooms, Some(&since)).unwrap();
+        let commands = Dialect::Centrifugo.entrance(None, &seat).unwrap();
         let subscribe: Value = serde_json::from_str(commands.lines().nth(1).unwrap()).unwrap();
         let expected = json!({"channel": "r", "recover": true, "epoch": "e", "offset": 7});
         assert_eq!(subscribe["subscribe"], expected);

@@ -5,8 +5,9 @@ use clap::ArgMatches;
 use super::BenchError;
 use super::dialect::DIALECT_NAMES;
 use super::limits::{
-    ATTACKERS_MAX, BOMB_BYTES_MAX, BOMB_BYTES_MIN, BOMBS_MAX, COMMANDS_MAX, CONNECTIONS_MAX, MISSED_MAX,
-    OUTSTANDING_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX, TEXT_BYTES_MAX, TOKEN_BYTES_MAX,
+    ATTACKERS_MAX, BATCH_MAX, BOMB_BYTES_MAX, BOMB_BYTES_MIN, BOMBS_MAX, COMMANDS_MAX, CONNECTIONS_MAX, ITEMS_MAX,
+    MISSED_MAX, OUTSTANDING_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, SEQUENCE_MAX, STREAMS_MAX, TEXT_BYTES_MAX,
+    TOKEN_BYTES_MAX, UPDATES_PER_S_MAX,
 };
 use super::scenario::{ATTACK_NAMES, ATTACKS, AttackKind, FILLER, JSON, Payload};
 use crate::config::{Bounds, Kind, Value};
@@ -200,7 +201,48 @@ pub const FLAGS: &[Flag] = &[
         Kind::Text { bytes_max: 1024 },
         "none",
         "Another node of the cluster: fanout, rooms and latency publish there; hostile: the room whose presence is asked \
-         for has as many members more there.",
+         for has as many members more there; market: subscribers and publishers are spread over all, several behind commas.",
+    ),
+    flag("instruments", integer(1, STREAMS_MAX), "100", "market: items that are updated in turn."),
+    flag(
+        "updates",
+        integer(1, UPDATES_PER_S_MAX),
+        "20000",
+        "market: updates a second, of all items together. They leave at fixed times, and each value is timed from there.",
+    ),
+    flag("batch", integer(1, BATCH_MAX), "1", "market: updates in one command."),
+    flag(
+        "subscribers",
+        TEXT,
+        "latest@100ms=CONNECTIONS",
+        "market: who subscribes, as in all=10,latest=5,latest@1s=1000. Without it --connections get rounds every 100 ms.",
+    ),
+    flag(
+        "items",
+        count_or_zero(ITEMS_MAX),
+        "0",
+        "market: items that each subscriber wants, of its own as far as there are enough; 0: all of them.",
+    ),
+    flag("same-items", Kind::Bool, "false", "market: all subscribers want the same items."),
+    flag(
+        "stalled",
+        count_or_zero(CONNECTIONS_MAX),
+        "0",
+        "market: subscribers that read nothing in the second half of each round; the others are measured.",
+    ),
+    flag("removals", count_or_zero(1_000_000), "0", "market: every so many updates of an item one removes it."),
+    flag(
+        "drop-every",
+        duration(1, HOUR_MS),
+        "never",
+        "market: how often a subscriber drops its connection. Every other one comes back with its position.",
+    ),
+    flag("away", duration(0, HOUR_MS), "0s", "market: how long it stays away."),
+    flag(
+        "resilient",
+        Kind::Bool,
+        "false",
+        "market: connections that end come back, to any node, and commands that are not acked are sent again.",
     ),
     flag("handshakes", integer(1, 20_000), "64; logins 1024", "Connections that are being opened at any time."),
     flag(

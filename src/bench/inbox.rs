@@ -81,6 +81,17 @@ impl Inbox {
         self.pongs_left = self.pongs_left.saturating_sub(1);
     }
 
+    /// Counts a delivery that was judged elsewhere.
+    #[inline]
+    pub(super) fn count(&mut self) {
+        self.delivered += 1;
+    }
+
+    /// For faults that were found elsewhere.
+    pub(super) fn faults_mut(&mut self) -> &mut Faults {
+        self.ledger.faults_mut()
+    }
+
     /// Takes the end of a connection, which is a fault.
     pub(super) fn ended(&mut self, at: usize, why: &str) {
         let faults = self.ledger.faults_mut();

@@ -22,6 +22,8 @@ pub(super) struct Faults {
     pub(super) misrouted: u64,
     /// Deliveries whose content is not what was published.
     pub(super) altered: u64,
+    /// Rounds that came sooner than their interval allows.
+    pub(super) hurried: u64,
     /// Connections that ended, or broke the protocol.
     pub(super) ended: u64,
     /// Commands answered with an error.
@@ -37,13 +39,14 @@ impl Faults {
     }
 
     /// Every kind with its count.
-    pub(super) fn counts(&self) -> [(&'static str, u64); 7] {
+    pub(super) fn counts(&self) -> [(&'static str, u64); 8] {
         [
             ("missing", self.missing),
             ("doubled", self.doubled),
             ("reordered", self.reordered),
             ("misrouted", self.misrouted),
             ("altered", self.altered),
+            ("hurried", self.hurried),
             ("ended", self.ended),
             ("refused", self.refused),
         ]
@@ -51,12 +54,13 @@ impl Faults {
 
     /// Adds what else was found.
     pub(super) fn add(&mut self, other: Faults) {
-        let Faults { missing, doubled, reordered, misrouted, altered, ended, refused, told } = other;
+        let Faults { missing, doubled, reordered, misrouted, altered, hurried, ended, refused, told } = other;
         self.missing += missing;
         self.doubled += doubled;
         self.reordered += reordered;
         self.misrouted += misrouted;
         self.altered += altered;
+        self.hurried += hurried;
         self.ended += ended;
         self.refused += refused;
         told.into_iter().for_each(|what| self.tell(|text| *text = what));

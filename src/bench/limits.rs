@@ -1,5 +1,7 @@
 //! Every bound of the load generator, each with what happens beyond it.
 
+use std::time::Duration;
+
 /// Connections of one run. The options refuse more.
 pub(super) const CONNECTIONS_MAX: u64 = 1_000_000;
 
@@ -135,6 +137,36 @@ pub(super) const LOGINS_PER_ROOM: usize = 10;
 
 /// By how much the thread of those who log in stands back where it shares a core with the measuring one (nice(2)).
 pub(super) const LOGINS_NICENESS: i32 = 5;
+
+/// Time between two rounds of a subscriber of `market`, in milliseconds. The options refuse more.
+pub(super) const INTERVAL_MS_MAX: u64 = 3_600_000;
+
+/// Updates in one command of `market`. The options refuse more.
+pub(super) const BATCH_MAX: u64 = 10_000;
+
+/// Updates a second of `market`. The options refuse more.
+pub(super) const UPDATES_PER_S_MAX: u64 = 100_000_000;
+
+/// Items that a subscriber of `market` names. The options refuse more.
+pub(super) const ITEMS_MAX: u64 = 1_000;
+
+/// First values of items in one command: as much as fits into a message of 1 MiB, whatever they carry.
+pub(super) const FIRST_VALUES: usize = 200;
+
+/// Batches of a publisher that wait for their acks. More wait until some are acked, and leave late.
+pub(super) const UNACKED_MAX: usize = 10_000;
+
+/// Bytes that a publisher's socket has not taken. More wait, and leave late.
+pub(super) const UNSENT_BYTES_MAX: usize = 1 << 20;
+
+/// After which pause what was refused as unavailable is sent again, in milliseconds.
+pub(super) const UNAVAILABLE_PAUSE_MS: u64 = 200;
+
+/// After which pause at most a connection that has ended comes back, in milliseconds.
+pub(super) const RETURN_PAUSE_MS_MAX: u64 = 500;
+
+/// How often at most the open loop of `market` wakes the generator: what is due by then leaves together.
+pub(super) const WAKE_EVERY_MIN: Duration = Duration::from_micros(500);
 
 /// Descriptors beside the connections: standard streams, poll, timer, files of `/proc`.
 pub(super) const DESCRIPTORS_SPARE: u64 = 32;

@@ -38,6 +38,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
         | Scenario::Resume
         | Scenario::Hostile
         | Scenario::Logins
+        | Scenario::Market
         | Scenario::Storm => load.closed_loop(options.outstanding),
     }
     let load = Runner::new(options, crowd, load, progress).run(&mut report)?;
@@ -55,6 +56,7 @@ pub(super) fn report(options: &Options) -> Report {
         | Scenario::Idle
         | Scenario::Connect
         | Scenario::Resume
+        | Scenario::Market
         | Scenario::Storm => ("outstanding", options.outstanding as u64),
     };
     let settings = [
@@ -76,11 +78,11 @@ pub(super) fn seats(options: &Options) -> impl Iterator<Item = Seat> {
     let subscriber = move |at: usize| Seat::new(format!("u{at:06}"), vec![room_name(at % rooms)]).offering(deflate);
     // As members they get nothing of what they publish themselves, and no one else publishes into these rooms.
     let is_member = are_publishers_members(options);
-    let is_elsewhere = options.peer.is_some();
+    let node = usize::from(!options.peers.is_empty());
     let own_rooms = move |at: usize| (at..rooms).step_by(options.publishers).filter(move |_| is_member);
     let publisher = move |at: usize| {
         let rooms = own_rooms(at).map(room_name).collect();
-        Seat { is_elsewhere, ..Seat::new(format!("p{at:06}"), rooms) }
+        Seat { node, ..Seat::new(format!("p{at:06}"), rooms) }
     };
     (0..options.connections).map(subscriber).chain((0..options.publishers).map(publisher))
 }
@@ -294,7 +296,7 @@ impl Workload for Load {
         }
     }
 
-    fn is_waiting(&self) -> bool {
+    fn is_waiting(&mut self) -> bool {
         self.inbox.delivered() < self.expected
     }
 

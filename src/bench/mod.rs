@@ -12,7 +12,7 @@
 //! durations are written), `niceness`, and nothing else of this crate.
 //!
 //! ```text
-//! options ─► scenario (load, private, idle, connect, resume, storm, hostile, logins) ─► report ─► table or JSON
+//! options ─► scenario (load, private, idle, connect, resume, storm, hostile, logins, market) ─► report ─► table or JSON
 //!               │ bytes in and out     │ stamps, bytes    │ a thread of its own
 //!               ▼                      ▼                  ▼
 //!             crowd ─► wire, deflate  ledger, body       attack ─► dribblers, bombers, greedy; or a crowd that logs in
@@ -38,8 +38,10 @@ mod idle;
 mod inbox;
 mod ledger;
 mod limits;
+mod link;
 mod load;
 mod logins;
+mod market;
 mod meter;
 mod options;
 mod private;
@@ -63,6 +65,7 @@ use std::io::{IsTerminal, Write};
 pub use dialect::Dialect;
 pub use error::BenchError;
 pub use flags::{FLAGS, Flag};
+pub use market::MarketOptions;
 pub use options::Options;
 pub use report::Report;
 pub use scenario::{AttackKind, Payload, SCENARIO, SCENARIOS, Scenario};
@@ -101,5 +104,6 @@ fn measure(options: &Options, progress: &mut Progress) -> Result<Report, BenchEr
         Scenario::Storm => storm::run(options, progress),
         Scenario::Hostile => hostile::run(options, progress),
         Scenario::Logins => logins::run(options, progress),
+        Scenario::Market => market::run(options, progress),
     }
 }

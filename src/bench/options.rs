@@ -9,6 +9,7 @@ use super::credentials::Credentials;
 use super::dialect::Dialect;
 use super::flags::Given;
 use super::limits::{JSON_PAYLOAD_BYTES_MIN, OUTSTANDING_TOTAL_MAX};
+use super::market::MarketOptions;
 use super::resume::KEEPERS;
 use super::scenario::{AttackKind, Payload, SCENARIO, SCENARIOS, Scenario};
 use super::target::Target;
@@ -73,8 +74,10 @@ pub struct Options {
     pub attack_deaf: bool,
     /// Members of the room whose presence is asked for, on each node.
     pub members: usize,
-    /// Another node, where more of them sit, or those who publish.
-    pub peer: Option<Target>,
+    /// Other nodes, where more of them sit, or those who publish.
+    pub peers: Vec<Target>,
+    /// What shapes `market`.
+    pub market: MarketOptions,
     /// How long a round measures.
     pub duration: Duration,
     /// Messages after which a round ends, in place of the duration.
@@ -114,6 +117,8 @@ impl Options {
         let insecure = given.is_set("insecure")?;
         let trust = Trust::from_flags(given.text("ca"), insecure).map_err(BenchError::Options)?;
         let connections = given.count("connections")?.unwrap_or(scenario.usual_connections());
+        let market = MarketOptions::from_given(&given, connections)?;
+        let connections = if scenario == Scenario::Market { market.subscribers() } else { connections };
         let messages = given.integer("messages")?;
         let outstanding = if scenario == Scenario::Private { connections } else { 1 };
         let attack = given.attack()?;
@@ -121,6 +126,7 @@ impl Options {
         let deflate = given.is_set("deflate")?;
         let payload = given.payload()?.unwrap_or(if deflate { Payload::Json } else { Payload::Filler });
         let payload_bytes = match payload {
+            Payload::Filler if scenario == Scenario::Market => 192,
             Payload::Filler => 128,
             Payload::Json => 512,
         };
@@ -154,7 +160,8 @@ impl Options {
             attack_deflate: given.is_set("attack-deflate")?,
             attack_deaf: given.is_set("attack-deaf")?,
             members: if attack == AttackKind::Presence { given.count("members")?.unwrap_or(1_000) } else { 0 },
-            peer: given.text("peer-url").map(|url| Target::parse("peer-url", url, &trust)).transpose()?,
+            peers: peers(&given, &trust)?,
+            market,
             duration: millis("duration", scenario.usual_duration_ms())?,
             messages,
             warmup: millis("warmup", if messages.is_some() { 0 } else { 500 })?,
@@ -171,7 +178,7 @@ impl Options {
     /// Connections of all kinds.
     pub fn sockets(&self) -> usize {
         match self.scenario {
-            Scenario::Fanout | Scenario::Rooms | Scenario::Latency | Scenario::Storm => {
+            Scenario::Fanout | Scenario::Rooms | Scenario::Latency | Scenario::Storm | Scenario::Market => {
                 self.connections + self.publishers
             }
             Scenario::Private | Scenario::Idle | Scenario::Connect => self.connections,
@@ -179,7 +186,7 @@ impl Options {
             Scenario::Logins => self.connections + self.publishers + self.logins,
             Scenario::Hostile => {
                 let siege = self.dribblers + self.bombers + self.fragmenters;
-                let crowds = if self.peer.is_some() { 2 } else { 1 };
+                let crowds = 1 + self.peers.len();
                 self.connections + self.publishers + siege + self.attackers + self.members * crowds
             }
         }
@@ -188,7 +195,7 @@ impl Options {
     /// Whether another node means something.
     fn has_peer(&self) -> bool {
         match self.scenario {
-            Scenario::Fanout | Scenario::Rooms | Scenario::Latency => true,
+            Scenario::Fanout | Scenario::Rooms | Scenario::Latency | Scenario::Market => true,
             Scenario::Hostile => self.attack == AttackKind::Presence,
             Scenario::Private
             | Scenario::Idle
@@ -205,7 +212,7 @@ impl Options {
         if !connections.is_multiple_of(rooms) {
             return wrong(format!("--connections {connections} do not fill --rooms {rooms} evenly; write a multiple"));
         }
-        if publishers > rooms {
+        if publishers > rooms && self.scenario != Scenario::Market {
             return wrong(format!("--publishers {publishers} are more than --rooms {rooms}; write at most as many"));
         }
         if rooms.saturating_mul(outstanding) > OUTSTANDING_TOTAL_MAX {
@@ -219,11 +226,20 @@ impl Options {
         if self.scenario != Scenario::Connect && self.join {
             return wrong("--join is for connect; leave it out".into());
         }
-        if self.peer.is_some() && !self.has_peer() {
-            return wrong("--peer-url is for fanout, rooms, latency, and --attack presence; leave it out".into());
+        if !self.peers.is_empty() && !self.has_peer() {
+            return wrong(
+                "--peer-url is for fanout, rooms, latency, market, and --attack presence; leave it out".into(),
+            );
+        }
+        if self.peers.len() > 1 && self.scenario != Scenario::Market {
+            return wrong("--peer-url: only market has several; name one".into());
         }
         match self.scenario {
-            Scenario::Private | Scenario::Hostile if self.dialect != Dialect::User => {
+            Scenario::Market if rooms > 1 => wrong("--rooms: market has one room; leave it out".into()),
+            Scenario::Market if self.market.wrong(publishers, self.timeout).is_some() => {
+                wrong(self.market.wrong(publishers, self.timeout).unwrap_or_default())
+            }
+            Scenario::Private | Scenario::Hostile | Scenario::Market if self.dialect != Dialect::User => {
                 wrong(format!("--dialect: {} speaks the user dialect; leave it out", self.scenario.name()))
             }
             Scenario::Private if matches!(self.credentials, Credentials::Shared(_)) => wrong(
@@ -253,7 +269,14 @@ impl Options {
             | Scenario::Latency
             | Scenario::Storm
             | Scenario::Hostile
-            | Scenario::Logins => Ok(self),
+            | Scenario::Logins
+            | Scenario::Market => Ok(self),
         }
     }
+}
+
+/// The other nodes that `--peer-url` names.
+fn peers(given: &Given<'_>, trust: &Trust) -> Result<Vec<Target>, BenchError> {
+    let urls = given.text("peer-url").into_iter().flat_map(|urls| urls.split(','));
+    urls.map(|url| Target::parse("peer-url", url, trust)).collect()
 }

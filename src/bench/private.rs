@@ -130,7 +130,7 @@ impl Workload for Circle {
         self.inbox.delivered()
     }
 
-    fn is_waiting(&self) -> bool {
+    fn is_waiting(&mut self) -> bool {
         self.inbox.delivered() < self.sent
     }
 

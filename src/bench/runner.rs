@@ -19,7 +19,7 @@ pub(super) trait Workload: Receiver {
     fn done(&self) -> u64;
 
     /// Whether deliveries are on their way.
-    fn is_waiting(&self) -> bool;
+    fn is_waiting(&mut self) -> bool;
 
     /// Sends what is due, at the end of a turn.
     fn send(&mut self, crowd: &mut Crowd) -> Result<(), BenchError>;
@@ -109,6 +109,11 @@ impl<'a, W: Workload> Runner<'a, W> {
         stretch.traffic(traffic, deliveries, self.options.deflate, &mut round, report);
         stretch.cpu(deliveries, &mut round, report);
         Ok(round)
+    }
+
+    /// What runs, and its connections.
+    pub(super) fn parts(&mut self) -> (&mut W, &mut Crowd) {
+        (&mut self.workload, &mut self.crowd)
     }
 
     /// What was timed since the last round began, what came behind its end included.

@@ -29,6 +29,8 @@ pub enum Scenario {
     Hostile,
     /// The open loop in calm, and while others log in.
     Logins,
+    /// Values of many instruments into a keyed room, at the rate each subscriber wants.
+    Market,
 }
 
 /// Every scenario with its name and what it does.
@@ -54,6 +56,12 @@ pub const SCENARIOS: &[(Scenario, &str, &str)] = &[
         Scenario::Logins,
         "logins",
         "latency in calm and then while --logins others log in at once, as fast as the server takes them",
+    ),
+    (
+        Scenario::Market,
+        "market",
+        "values of --instruments into a keyed room at --updates a second, for subscribers by mode and interval; the \
+         server's rooms r* are keyed",
     ),
 ];
 
@@ -108,6 +116,7 @@ impl Scenario {
             | Scenario::Storm
             | Scenario::Hostile
             | Scenario::Logins => 1000,
+            Scenario::Market => 100,
             Scenario::Rooms | Scenario::Connect => 10_000,
             Scenario::Idle => 15_000,
         }
@@ -125,7 +134,8 @@ impl Scenario {
             | Scenario::Latency
             | Scenario::Storm
             | Scenario::Hostile
-            | Scenario::Logins => (1, 1),
+            | Scenario::Logins
+            | Scenario::Market => (1, 1),
         }
     }
 
@@ -141,7 +151,8 @@ impl Scenario {
             | Scenario::Resume
             | Scenario::Latency
             | Scenario::Storm
-            | Scenario::Logins => 5_000,
+            | Scenario::Logins
+            | Scenario::Market => 5_000,
         }
     }
 

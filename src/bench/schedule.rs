@@ -27,12 +27,21 @@ impl Schedule {
     /// Starts now; `crowd`'s turns are woken by it.
     pub(super) fn start(rate_per_s: u64, crowd: &mut Crowd) -> Result<Schedule, BenchError> {
         let interval = Duration::from_secs(1) / u32::try_from(rate_per_s).unwrap_or(u32::MAX).max(1);
+        Schedule::start_every(interval, interval, crowd)
+    }
+
+    /// Starts now, with so much time between two messages; `crowd`'s turns are woken as often as it says.
+    pub(super) fn start_every(
+        interval: Duration,
+        wake_every: Duration,
+        crowd: &mut Crowd,
+    ) -> Result<Schedule, BenchError> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
             .map_err(io::Error::from)?;
         crowd.watch(&mut SourceFd(&timer.as_raw_fd()))?;
         // Armed after the start was taken: the timer fires at the intended time or right behind it, never before.
         let start = Instant::now();
-        let every = Timespec { tv_sec: interval.as_secs() as i64, tv_nsec: interval.subsec_nanos().into() };
+        let every = Timespec { tv_sec: wake_every.as_secs() as i64, tv_nsec: wake_every.subsec_nanos().into() };
         let spec = Itimerspec { it_interval: every, it_value: every };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec).map_err(io::Error::from)?;
         Ok(Schedule { timer, start, interval, released: 0, late_max: Duration::ZERO })

@@ -11,16 +11,18 @@ pub(super) struct Seat {
     pub(super) rooms: Vec<String>,
     /// Whether it offers permessage-deflate, and insists on it.
     pub(super) deflate: bool,
-    /// Whether it connects to the other node that the options name.
-    pub(super) is_elsewhere: bool,
+    /// The node it connects to: 0 is the one that is measured, then the others that the options name.
+    pub(super) node: usize,
     /// Where it stood in its only room when it was here before.
     pub(super) since: Option<StreamPosition>,
+    /// Further fields of its join of its only room, as JSON behind a comma each.
+    pub(super) join_fields: String,
 }
 
 impl Seat {
     /// Of one who comes for the first time, to the server that is measured, and offers no compression.
     pub(super) fn new(user: String, rooms: Vec<String>) -> Seat {
-        Seat { user, rooms, deflate: false, is_elsewhere: false, since: None }
+        Seat { user, rooms, deflate: false, node: 0, since: None, join_fields: String::new() }
     }
 
     /// The same, offering compression or not.

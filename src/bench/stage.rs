@@ -30,7 +30,7 @@ pub(super) fn peer_members(
     receiver: &mut impl Receiver,
     progress: &mut Progress,
 ) -> Result<Option<Crowd>, BenchError> {
-    let Some(target) = &options.peer else { return Ok(None) };
+    let Some(target) = options.peers.first() else { return Ok(None) };
     let there = Options { target: target.clone(), ..options.clone() };
     let mut crowd = Crowd::new(&there, members(&there, 'b'))?;
     crowd.open(options.members, receiver, progress)?;

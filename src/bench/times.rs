@@ -30,6 +30,16 @@ impl Times {
         self.histogram.saturating_record(time.as_micros() as u64);
     }
 
+    /// Adds those of another.
+    pub(super) fn add(&mut self, other: &Times) {
+        self.histogram.add(&other.histogram).expect("the same bounds");
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.histogram.is_empty()
+    }
+
     /// Forgets all.
     pub(super) fn reset(&mut self) {
         self.histogram.reset();

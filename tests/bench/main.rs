@@ -1,7 +1,9 @@
 //! The load generator finds what a server does wrong, and finds nothing where it does right.
 
 mod centrifugo;
+mod exchange;
 mod faulty;
+mod market;
 mod tokens;
 
 use std::fs;
@@ -245,7 +247,10 @@ fn busy_clients_always_have_more_to_send() {
     assert!(count("attackers_replies") > 1_000, "{median}");
     assert_eq!([count("attackers_cut"), count("attackers_left")], [0, 2], "{median}");
     let ran = run("hostile --attack busy --peer-url ws://127.0.0.1:1");
-    assert_eq!(ran.err, "fanfare: --peer-url is for fanout, rooms, latency, and --attack presence; leave it out\n");
+    assert_eq!(
+        ran.err,
+        "fanfare: --peer-url is for fanout, rooms, latency, market, and --attack presence; leave it out\n"
+    );
 }
 
 #[test]
@@ -319,7 +324,7 @@ fn the_servers_own_cost_is_reported_where_its_process_is_named() {
 fn what_cannot_be_measured_is_said_in_one_line() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     for (arguments, line) in [
-        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, resume, latency, storm, hostile, logins".to_owned()),
+        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, resume, latency, storm, hostile, logins, market".to_owned()),
         ("fanuot", "unknown scenario \"fanuot\"; did you mean fanout?".to_owned()),
         ("fanout --conections 5", "unknown flag --conections; did you mean --connections?".to_owned()),
         ("fanout --rounds many", "--rounds: \"many\" is no whole number; write 1 to 1000".to_owned()),
