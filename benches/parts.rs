@@ -16,7 +16,7 @@ use crossbeam_channel::bounded;
 use fanfare::auth::{Alg, Allowance, Auth, Key, Permissions, Settings, SigningKey, When};
 use fanfare::compress::SharedFrame;
 use fanfare::config::Pattern;
-use fanfare::conn::{Chunk, Ledger, Outbox, Segment, parse_header, unmask, validate};
+use fanfare::conn::{Cause, Chunk, Ledger, Outbox, Segment, parse_header, unmask, validate};
 use fanfare::frame::{FrameBuilder, Opcode, encode_header};
 use fanfare::ids::{ConnId, ReactorId, Slot};
 use fanfare::limits::MAILBOX_PARCELS;
@@ -590,7 +590,7 @@ fn outbox(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("ours", frame_bytes), |bencher| {
             let consumers = || -> Vec<Outbox> { (0..CONSUMERS).map(|_| Outbox::default()).collect() };
             let queue = |mut consumers: Vec<Outbox>| {
-                let segment = Segment::shared(frame.clone(), &ledger);
+                let segment = Segment::shared(frame.clone(), Cause::Others, &ledger);
                 for consumer in &mut consumers {
                     consumer.push(Chunk::new(segment.clone(), 0, frame_bytes), Millis(0));
                     black_box(consumer.slices(64).map(<[u8]>::len).sum::<usize>());

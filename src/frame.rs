@@ -184,6 +184,15 @@ pub fn frame_boundary(frames: &[u8], at: usize) -> usize {
     boundary.clamp(at, frames.len())
 }
 
+/// How many frames of a server there are, one after another, whatever they are.
+pub fn count_frames(frames: &[u8]) -> usize {
+    let (mut count, mut at) = (0, 0);
+    while at < frames.len() {
+        (count, at) = (count + 1, at + frame_boundary(&frames[at..], 1));
+    }
+    count
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

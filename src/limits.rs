@@ -262,6 +262,12 @@ pub const SCRAP_FACTOR: usize = 4;
 /// Chunks handed to the kernel in one gathering write.
 pub const SEND_SLICES_MAX: usize = 64;
 
+/// Bytes that the kernel takes for a connection in keyed rooms beyond what it has sent; it may exceed that by one of its
+/// own buffers. Without this bound it takes megabytes for a client that does not read, and what it has taken nothing newer
+/// replaces. Beyond it the socket takes no more, and the connection lags. Other connections have the system's bounds: what
+/// waits for them is theirs wherever it is.
+pub const UNSENT_BYTES_MAX: u32 = 16 * 1024;
+
 /// Payload of a control frame (RFC 6455 §5.5). A longer one is a protocol error, 1002.
 pub const CONTROL_BYTES_MAX: usize = 125;
 

@@ -13,6 +13,7 @@ mod mask;
 mod outbox;
 mod proxy;
 mod rate;
+mod segment;
 mod source;
 mod target;
 mod utf8;
@@ -26,9 +27,10 @@ pub use handshake::{
     field_elements, is_http_2, parse_head, parse_head_forwarding, parse_head_named, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
-pub use outbox::{Cause, Chunk, Ledger, Outbox, Segment, Unit};
+pub use outbox::Outbox;
 pub use proxy::{NoProxyHeader, ProxyHeader, parse_proxy};
 pub use rate::{ControlFrames, TokenBucket};
+pub use segment::{Cause, Chunk, Ledger, RoundNumber, Segment, Unit};
 pub use source::{FrameSource, Front};
 pub use target::Target;
 pub use utf8::{InvalidUtf8, Utf8Stream, validate};

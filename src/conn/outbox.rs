@@ -6,155 +6,18 @@
 //! ```
 //!
 //! Messages of a topic's history are not queued one by one: the queue holds a [`FrameSource`], from which they are pulled
-//! as the connection takes them.
+//! as the connection takes them. Rounds of keyed rooms do not wait at all: where the socket takes less than it is given,
+//! what of them has not begun goes ([`Outbox::cut_rounds`]), since a newer round has what is newer.
 //!
 //! An idle connection's outbox is one empty pointer. Bytes are counted once in the reactor's ledger however many
 //! queues refer to them, for that is what memory holds.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::rc::Rc;
 
+use super::segment::{Cause, Chunk, Ledger, RoundNumber, Segment, Unit};
 use super::source::{FrameSource, Pull};
-use crate::compress::SharedFrame;
-use crate::frame::frame_boundary;
 use crate::limits::SCRAP_FACTOR;
 use crate::time::Millis;
-
-/// Bytes held by all segments of one reactor.
-#[derive(Clone, Debug, Default)]
-pub struct Ledger(Rc<Cell<usize>>);
-
-impl Ledger {
-    /// Bytes of all living segments.
-    pub fn bytes(&self) -> usize {
-        self.0.get()
-    }
-}
-
-/// Whole server frames, one after another, or an HTTP response; shared by the connections of one reactor.
-#[derive(Debug)]
-pub struct Segment {
-    body: Body,
-    unit: Unit,
-    cause: Cause,
-    ledger: Ledger,
-}
-
-/// Who has caused a segment's frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Others, who published or sent them.
-    Others,
-    /// The connection that gets them: answers to its commands.
-    Own,
-}
-
-/// Where a segment may be cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// Between its frames.
-    Frames,
-    /// Nowhere: it is an HTTP response, with the welcome behind it where it is a 101.
-    Whole,
-}
-
-#[derive(Debug)]
-enum Body {
-    /// Built on this reactor.
-    Local(Vec<u8>),
-    /// One frame shared with other reactors.
-    Shared(SharedFrame),
-}
-
-impl Segment {
-    /// A segment built on this reactor.
-    pub fn local(bytes: Vec<u8>, unit: Unit, cause: Cause, ledger: &Ledger) -> Rc<Segment> {
-        Segment::count(Body::Local(bytes), unit, cause, ledger)
-    }
-
-    /// A segment of one frame that other reactors may share.
-    pub fn shared(frame: SharedFrame, ledger: &Ledger) -> Rc<Segment> {
-        Segment::count(Body::Shared(frame), Unit::Frames, Cause::Others, ledger)
-    }
-
-    /// The frames.
-    #[inline]
-    pub fn bytes(&self) -> &[u8] {
-        match &self.body {
-            Body::Local(bytes) => bytes,
-            Body::Shared(frame) => frame.plain(),
-        }
-    }
-
-    /// Where a stream cut at byte `at` may stop without cutting what belongs together.
-    fn boundary(&self, at: usize) -> usize {
-        match self.unit {
-            Unit::Frames => frame_boundary(self.bytes(), at),
-            // Not even in front of it: without the response nothing behind it has a meaning.
-            Unit::Whole => self.bytes().len(),
-        }
-    }
-
-    fn count(body: Body, unit: Unit, cause: Cause, ledger: &Ledger) -> Rc<Segment> {
-        let segment = Segment { body, unit, cause, ledger: ledger.clone() };
-        ledger.0.set(ledger.0.get() + segment.bytes().len());
-        Rc::new(segment)
-    }
-}
-
-impl Drop for Segment {
-    fn drop(&mut self) {
-        self.ledger.0.set(self.ledger.0.get() - self.bytes().len());
-    }
-}
-
-/// A part of a segment: 16 bytes.
-#[derive(Clone, Debug)]
-pub struct Chunk {
-    segment: Rc<Segment>,
-    start: u32,
-    end: u32,
-}
-
-const _: () = assert!(size_of::<Chunk>() == 16);
-
-impl Chunk {
-    /// Bytes `start..end` of a segment; segments are far below 4 GiB (`limits.message_bytes_max` is at most 256 MiB).
-    pub fn new(segment: Rc<Segment>, start: usize, end: usize) -> Chunk {
-        assert!(start <= end && end <= segment.bytes().len() && end <= u32::MAX as usize);
-        Chunk { segment, start: start as u32, end: end as u32 }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.segment.bytes()[self.start as usize..self.end as usize]
-    }
-
-    fn len(&self) -> usize {
-        (self.end - self.start) as usize
-    }
-
-    /// Its part of its segment, which all who refer to that hold together.
-    fn pinned_bytes(&self) -> usize {
-        self.segment.bytes().len() / Rc::strong_count(&self.segment)
-    }
-
-    /// The same bytes, or some of them, in a segment of their own.
-    fn copy(&self, range: Range<usize>, unit: Unit, ledger: &Ledger) -> Chunk {
-        let bytes = self.segment.bytes()[range].to_vec();
-        let len = bytes.len();
-        Chunk::new(Segment::local(bytes, unit, self.segment.cause, ledger), 0, len)
-    }
-
-    /// Its bytes where the connection caused them itself.
-    fn own_bytes(&self) -> usize {
-        match self.segment.cause {
-            Cause::Own => self.len(),
-            Cause::Others => 0,
-        }
-    }
-}
 
 /// The queue of one connection.
 #[derive(Debug, Default)]
@@ -165,11 +28,14 @@ pub struct Outbox {
 #[derive(Debug)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// Of chunks: what a source has is held elsewhere.
+    /// Of chunks that count for the queue's bounds: what a source has is held elsewhere.
     bytes: usize,
     /// Bytes of answers among them, and of what sources take for this connection.
     own_bytes: usize,
     sources: usize,
+    /// Chunks of rounds.
+    rounds: usize,
+    /// When bytes were sent last, or something began to wait that counts.
     progress_at: Millis,
     /// The driver has sealed the byte at the front: a frame that begins there has begun.
     is_begun: bool,
@@ -190,10 +56,34 @@ impl Queue {
             bytes: 0,
             own_bytes: 0,
             sources: 0,
+            rounds: 0,
             progress_at: now,
             is_begun: false,
         })
     }
+
+    /// Whether something waits that counts for the queue's bounds.
+    fn is_counted(&self) -> bool {
+        self.bytes > 0 || self.sources > 0
+    }
+
+    /// A chunk comes in.
+    fn count(&mut self, chunk: &Chunk) {
+        self.bytes += chunk.counted_bytes();
+        self.own_bytes += chunk.own_bytes();
+        self.rounds += usize::from(is_round(chunk));
+    }
+
+    /// A chunk goes, or is about to change.
+    fn discount(&mut self, chunk: &Chunk) {
+        self.bytes -= chunk.counted_bytes();
+        self.own_bytes -= chunk.own_bytes();
+        self.rounds -= usize::from(is_round(chunk));
+    }
+}
+
+fn is_round(chunk: &Chunk) -> bool {
+    matches!(chunk.cause(), Cause::Round(_))
 }
 
 impl Outbox {
@@ -208,7 +98,7 @@ impl Outbox {
         self.queue.as_ref().is_some_and(|queue| queue.sources > 0)
     }
 
-    /// Bytes that wait, those of sources not counted.
+    /// Bytes that wait and count for the queue's bounds: those of sources do not, nor rounds and pings.
     pub fn bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
@@ -233,15 +123,18 @@ impl Outbox {
         let mut begun = None;
         for entry in &mut queue.entries {
             match entry {
-                Entry::Chunk(chunk) if is_scrap(chunk) => {
+                // A round is gone before anything else happens.
+                Entry::Chunk(chunk) if is_scrap(chunk) && !is_round(chunk) => {
                     // Only at the front is it not where a frame begins.
-                    let cut = chunk.segment.boundary(chunk.start as usize).min(chunk.end as usize);
-                    let (start, end) = (chunk.start as usize, chunk.end as usize);
-                    if start < cut && cut < end {
-                        begun = Some(chunk.copy(start..cut, Unit::Whole, ledger));
+                    let begun_bytes = chunk.begun_bytes(false);
+                    let first = (begun_bytes > 0).then(|| chunk.copy_begun(begun_bytes, chunk.cause(), ledger));
+                    match (first, begun_bytes < chunk.len()) {
+                        (Some(first), false) => *chunk = first,
+                        (first, _) => {
+                            *chunk = chunk.copy_behind(begun_bytes, ledger);
+                            begun = first.or(begun);
+                        }
                     }
-                    let (from, unit) = if cut < end { (cut, chunk.segment.unit) } else { (start, Unit::Whole) };
-                    *chunk = chunk.copy(from..end, unit, ledger);
                 }
                 Entry::Chunk(_) | Entry::Source(_) => {}
             }
@@ -251,6 +144,39 @@ impl Outbox {
         }
     }
 
+    /// The socket took less than it was given: of the rounds in the queue the rest of a frame stays that has begun, in a
+    /// segment of its own, and all else goes. `told` hears of each that lost frames, in their order, with how many of its
+    /// frames were sent or have begun.
+    pub fn cut_rounds(&mut self, ledger: &Ledger, mut told: impl FnMut(RoundNumber, usize)) {
+        let Some(queue) = &mut self.queue else { return };
+        if queue.rounds == 0 {
+            return;
+        }
+        let mut is_begun = queue.is_begun;
+        queue.entries.retain_mut(|entry| {
+            let is_begun = std::mem::take(&mut is_begun);
+            let Entry::Chunk(chunk) = entry else { return true };
+            let Cause::Round(number) = chunk.cause() else { return true };
+            let begun_bytes = chunk.begun_bytes(is_begun);
+            if begun_bytes < chunk.len() {
+                told(number, chunk.frames_before(begun_bytes));
+            }
+            if begun_bytes > 0 {
+                *chunk = chunk.copy_begun(begun_bytes, Cause::Begun, ledger);
+            }
+            begun_bytes > 0
+        });
+        queue.rounds = 0;
+        if queue.entries.is_empty() {
+            self.queue = None;
+        }
+    }
+
+    /// Whether a ping waits.
+    pub fn has_ping(&self) -> bool {
+        self.chunks().any(|chunk| chunk.cause() == Cause::Heartbeat)
+    }
+
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         self.queue.iter().flat_map(|queue| &queue.entries).filter_map(|entry| match entry {
             Entry::Chunk(chunk) => Some(chunk),
@@ -258,9 +184,10 @@ impl Outbox {
         })
     }
 
-    /// When the kernel last took bytes, or when the queue began; `None` when it is empty.
+    /// Since when nothing of what waits and counts was sent: when the kernel last took bytes, or when it began to wait.
+    /// `None` where there is nothing of the kind.
     pub fn progress_at(&self) -> Option<Millis> {
-        self.queue.as_ref().map(|queue| queue.progress_at)
+        self.queue.as_ref().filter(|queue| queue.is_counted()).map(|queue| queue.progress_at)
     }
 
     /// Appends a chunk.
@@ -269,8 +196,10 @@ impl Outbox {
             return;
         }
         let queue = self.queue.get_or_insert_with(|| Queue::new(now));
-        queue.bytes += chunk.len();
-        queue.own_bytes += chunk.own_bytes();
+        if !queue.is_counted() {
+            queue.progress_at = now;
+        }
+        queue.count(&chunk);
         queue.entries.push_back(Entry::Chunk(chunk));
     }
 
@@ -278,6 +207,9 @@ impl Outbox {
     pub fn push_source(&mut self, source: Box<dyn FrameSource>, now: Millis) {
         let Some(pull) = Pull::new(source) else { return };
         let queue = self.queue.get_or_insert_with(|| Queue::new(now));
+        if !queue.is_counted() {
+            queue.progress_at = now;
+        }
         queue.sources += 1;
         queue.own_bytes += pull.reference_bytes();
         queue.entries.push_back(Entry::Source(Box::new(pull)));
@@ -342,44 +274,46 @@ impl Outbox {
             queue.progress_at = now;
             queue.is_begun = false;
         }
-        while let Some(front) = queue.entries.front_mut() {
+        while let Some(front) = queue.entries.pop_front() {
             match front {
-                Entry::Chunk(chunk) if sent < chunk.len() => {
-                    let own_bytes = chunk.own_bytes();
-                    chunk.start += sent as u32;
-                    queue.bytes -= sent;
-                    queue.own_bytes -= own_bytes - chunk.own_bytes();
-                    return;
-                }
-                Entry::Chunk(chunk) => {
+                Entry::Chunk(mut chunk) => {
+                    queue.discount(&chunk);
+                    if sent < chunk.len() {
+                        chunk.advance(sent);
+                        queue.count(&chunk);
+                        queue.entries.push_front(Entry::Chunk(chunk));
+                        return;
+                    }
                     sent -= chunk.len();
-                    queue.bytes -= chunk.len();
-                    queue.own_bytes -= chunk.own_bytes();
                 }
-                Entry::Source(pull) => {
+                Entry::Source(mut pull) => {
                     sent = pull.advance(sent);
                     if !pull.is_over() {
                         assert!(sent == 0, "nothing behind a source is sent before its end is known");
+                        queue.entries.push_front(Entry::Source(pull));
                         return;
                     }
                     queue.sources -= 1;
                     queue.own_bytes -= pull.reference_bytes();
                 }
             }
-            queue.entries.pop_front();
         }
         assert!(sent == 0, "the kernel cannot take more than there was");
         self.queue = None;
     }
 
-    /// Bytes that wait behind the message at the front. This is what `outbox.bytes_max` bounds, so that an empty
-    /// outbox takes one message of any permitted size.
+    /// Bytes that wait and count, those of the first such message left out. This is what `outbox.bytes_max` bounds, so that
+    /// an outbox where no other message waits takes one of any permitted size.
     pub fn bytes_behind_first(&self) -> usize {
         let Some(queue) = &self.queue else { return 0 };
-        match queue.entries.front() {
-            Some(Entry::Chunk(front)) => queue.bytes - (first_frame_end(front) - front.start as usize),
-            Some(Entry::Source(_)) | None => queue.bytes,
+        for entry in &queue.entries {
+            match entry {
+                Entry::Chunk(chunk) if chunk.counted_bytes() == 0 => {}
+                Entry::Chunk(chunk) => return queue.bytes - chunk.begun_bytes(true),
+                Entry::Source(_) => return queue.bytes,
+            }
         }
+        queue.bytes
     }
 
     /// Drops everything but the rest of a frame of which a part was sent already: a stream may end only between
@@ -388,8 +322,7 @@ impl Outbox {
         let Some(queue) = &mut self.queue else { return };
         let front = match queue.entries.pop_front() {
             Some(Entry::Chunk(mut front)) => {
-                let cut = front.segment.boundary(front.start as usize + usize::from(queue.is_begun));
-                front.end = front.end.min(cut as u32);
+                front.truncate(front.begun_bytes(queue.is_begun));
                 Some(front).filter(|front| front.len() > 0)
             }
             Some(Entry::Source(pull)) => pull.begun(queue.is_begun).map(|rest| {
@@ -403,205 +336,11 @@ impl Outbox {
             return;
         };
         queue.entries.clear();
-        (queue.bytes, queue.own_bytes, queue.sources) = (front.len(), front.own_bytes(), 0);
+        (queue.bytes, queue.own_bytes, queue.sources, queue.rounds) = (0, 0, 0, 0);
+        queue.count(&front);
         queue.entries.push_back(Entry::Chunk(front));
     }
 }
 
-/// The end, in its segment, of the frame at the front of a chunk, of which a part may have been sent.
-fn first_frame_end(front: &Chunk) -> usize {
-    front.segment.boundary(front.start as usize + 1).min(front.end as usize)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::{Opcode, encode_header};
-    use proptest::prelude::*;
-
-    fn frames(payloads: &[usize]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for &payload in payloads {
-            encode_header(&mut bytes, Opcode::Binary, payload);
-            bytes.resize(bytes.len() + payload, payload as u8);
-        }
-        bytes
-    }
-
-    #[test]
-    fn a_frame_whose_first_byte_is_on_its_way_is_not_dropped() {
-        let ledger = Ledger::default();
-        let segment = Segment::local(frames(&[10, 20, 30]), Unit::Frames, Cause::Others, &ledger);
-        for (is_begun, left) in [(false, 0), (true, 22)] {
-            let mut outbox = Outbox::default();
-            outbox.push(Chunk::new(segment.clone(), 0, 66), Millis(0));
-            outbox.advance(12, Millis(0));
-            if is_begun {
-                outbox.begin_front();
-            }
-            outbox.truncate_to_frame(&ledger);
-            assert_eq!(outbox.bytes(), left, "the first frame was sent whole");
-            if is_begun {
-                // Once bytes of it are sent it is as any other.
-                outbox.push(Chunk::new(segment.clone(), 0, 66), Millis(0));
-                outbox.advance(22 + 12, Millis(0));
-                outbox.truncate_to_frame(&ledger);
-                assert_eq!(outbox.bytes(), 0);
-            }
-        }
-    }
-
-    #[test]
-    fn bytes_are_counted_once_however_many_refer_to_them() {
-        let ledger = Ledger::default();
-        let segment = Segment::local(frames(&[100]), Unit::Frames, Cause::Others, &ledger);
-        let mut outboxes: Vec<Outbox> = (0..50).map(|_| Outbox::default()).collect();
-        for outbox in &mut outboxes {
-            outbox.push(Chunk::new(segment.clone(), 0, 102), Millis(0));
-        }
-        drop(segment);
-        assert_eq!(ledger.bytes(), 102);
-        drop(outboxes);
-        assert_eq!(ledger.bytes(), 0);
-    }
-
-    #[test]
-    fn the_message_at_the_front_does_not_count_against_the_bound() {
-        let ledger = Ledger::default();
-        let mut outbox = Outbox::default();
-        let bytes = frames(&[5_000, 10, 20]);
-        let len = bytes.len();
-        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Cause::Others, &ledger), 0, len), Millis(0));
-        assert_eq!(outbox.bytes_behind_first(), 34);
-        outbox.advance(4_000, Millis(1));
-        assert_eq!(outbox.bytes_behind_first(), 34);
-        outbox.advance(1_004, Millis(1));
-        assert_eq!(outbox.bytes_behind_first(), 22, "the frame of 10 is at the front now");
-    }
-
-    #[test]
-    fn truncation_leaves_the_rest_of_a_begun_frame_only() {
-        let ledger = Ledger::default();
-        let bytes = frames(&[50, 60]);
-        for (sent, left) in [(0, 0), (1, 51), (51, 1), (52, 0), (53, 61)] {
-            let mut outbox = Outbox::default();
-            outbox.push(
-                Chunk::new(Segment::local(bytes.clone(), Unit::Frames, Cause::Others, &ledger), 0, bytes.len()),
-                Millis(0),
-            );
-            outbox.push(
-                Chunk::new(Segment::local(bytes.clone(), Unit::Frames, Cause::Others, &ledger), 0, bytes.len()),
-                Millis(0),
-            );
-            outbox.advance(sent, Millis(0));
-            outbox.truncate_to_frame(&ledger);
-            assert_eq!(outbox.bytes(), left, "after {sent} sent");
-            assert_eq!(outbox.is_empty(), left == 0);
-        }
-        assert_eq!(ledger.bytes(), 0);
-    }
-
-    #[test]
-    fn a_response_is_never_cut_nor_dropped() {
-        let ledger = Ledger::default();
-        let response = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
-        let len = response.len();
-        for sent in [0, 5] {
-            let mut outbox = Outbox::default();
-            outbox.push(
-                Chunk::new(Segment::local(response.clone(), Unit::Whole, Cause::Others, &ledger), 0, len),
-                Millis(0),
-            );
-            outbox
-                .push(Chunk::new(Segment::local(frames(&[7]), Unit::Frames, Cause::Others, &ledger), 0, 9), Millis(0));
-            outbox.advance(sent, Millis(0));
-            assert_eq!(outbox.bytes_behind_first(), 9);
-            outbox.truncate_to_frame(&ledger);
-            assert_eq!(outbox.bytes(), len - sent);
-        }
-    }
-
-    #[test]
-    fn a_scrap_is_copied_out_and_a_segment_that_others_hold_is_not() {
-        let ledger = Ledger::default();
-        let bytes = frames(&[10, 50_000, 10]);
-        let len = bytes.len();
-        let segment = Segment::local(bytes.clone(), Unit::Frames, Cause::Others, &ledger);
-        let mut outboxes: [Outbox; 2] = Default::default();
-        for outbox in &mut outboxes {
-            outbox.push(Chunk::new(segment.clone(), 0, 12), Millis(0));
-            outbox.push(Chunk::new(segment.clone(), len - 12, len), Millis(0));
-        }
-        drop(segment);
-        assert_eq!(outboxes[0].pinned_bytes(), len / 4 * 2, "two of four references");
-        let [mut front, mut back] = outboxes;
-        front.advance(12, Millis(0));
-        back.advance(15, Millis(0));
-        front.copy_scraps(&ledger);
-        back.copy_scraps(&ledger);
-        assert_eq!(ledger.bytes(), 12 + 9, "what is still to be sent");
-        assert_eq!((front.pinned_bytes(), back.pinned_bytes()), (12, 9));
-        assert_eq!(back.slices(9).flatten().copied().collect::<Vec<u8>>(), &bytes[len - 9..]);
-        back.truncate_to_frame(&ledger);
-        assert_eq!(back.bytes(), 9, "the rest of a frame of which a part was sent");
-        front.truncate_to_frame(&ledger);
-        assert_eq!(front.bytes(), 0);
-    }
-
-    #[test]
-    fn a_scrap_is_cut_behind_the_frame_that_was_begun() {
-        let ledger = Ledger::default();
-        let bytes = frames(&[50_000, 10, 20]);
-        let len = bytes.len();
-        let mut outbox = Outbox::default();
-        outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Cause::Others, &ledger), 0, len), Millis(0));
-        outbox.advance(49_000, Millis(0));
-        let left = outbox.bytes();
-        outbox.copy_scraps(&ledger);
-        assert_eq!((outbox.bytes(), outbox.bytes_behind_first(), ledger.bytes()), (left, 34, left));
-        outbox.truncate_to_frame(&ledger);
-        assert_eq!(outbox.bytes(), left - 34);
-    }
-
-    #[test]
-    fn progress_is_when_the_kernel_took_bytes() {
-        let mut outbox = Outbox::default();
-        assert_eq!(outbox.progress_at(), None);
-        outbox.push(Chunk::new(Segment::shared(frames(&[9])[..].into(), &Ledger::default()), 0, 11), Millis(5));
-        outbox.advance(0, Millis(7));
-        assert_eq!(outbox.progress_at(), Some(Millis(5)));
-        outbox.advance(1, Millis(9));
-        assert_eq!(outbox.progress_at(), Some(Millis(9)));
-    }
-
-    proptest! {
-        #[test]
-        fn what_goes_in_comes_out_in_order(
-            payloads in proptest::collection::vec(proptest::collection::vec(0_usize..300, 1..4), 1..20),
-            sends in proptest::collection::vec(1_usize..500, 1..50),
-        ) {
-            let ledger = Ledger::default();
-            let mut outbox = Outbox::default();
-            let mut expected = Vec::new();
-            for group in &payloads {
-                let bytes = frames(group);
-                expected.extend_from_slice(&bytes);
-                let len = bytes.len();
-                outbox.push(Chunk::new(Segment::local(bytes, Unit::Frames, Cause::Others, &ledger), 0, len), Millis(0));
-            }
-            let mut got = Vec::new();
-            for send in sends.iter().cycle().take(10_000) {
-                prop_assert_eq!(outbox.bytes(), expected.len() - got.len());
-                if outbox.is_empty() {
-                    break;
-                }
-                let all: Vec<u8> = outbox.slices(64).flatten().copied().collect();
-                let sent = (*send).min(all.len());
-                got.extend_from_slice(&all[..sent]);
-                outbox.advance(sent, Millis(1));
-            }
-            prop_assert_eq!(got, expected);
-            prop_assert_eq!(ledger.bytes(), 0);
-        }
-    }
-}
+mod tests;

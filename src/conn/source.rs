@@ -121,7 +121,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::rc::Rc;
 
-    use super::super::outbox::{Cause, Chunk, Ledger, Outbox, Segment, Unit};
+    use super::super::outbox::Outbox;
+    use super::super::segment::{Cause, Chunk, Ledger, Segment, Unit};
     use super::*;
     use crate::frame::{Opcode, encode_header};
     use crate::time::Millis;

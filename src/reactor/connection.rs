@@ -62,6 +62,8 @@ pub(super) struct Connection {
     pub(super) address: Option<AddressRef>,
     /// Whether it has sent a message.
     pub(super) has_published: bool,
+    /// Whether it was given a round of a keyed room.
+    pub(super) has_rounds: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
@@ -73,6 +75,8 @@ pub(super) enum Room {
     Some,
     /// It took less than it was given, and the driver has not said since that it takes more.
     None,
+    /// The driver has said that it takes more; what waits for it has not been sent yet.
+    Regained,
 }
 
 /// What a connection is admitted as: which of the node's permits are given back when its slot is free.
@@ -467,13 +471,14 @@ impl Connection {
             admission: Admission::Socket,
             address: None,
             has_published: false,
+            has_rounds: false,
         }
     }
 
     /// Whether something follows when everything it has is out.
     #[inline]
     pub(super) fn awaits_flush(&self) -> bool {
-        matches!(self.phase, Phase::Leaving { .. }) || self.intake.is_paused()
+        matches!(self.phase, Phase::Leaving { .. }) || self.intake.is_paused() || self.room == Room::Regained
     }
 
     /// Whether messages go to it, and it counts as a connection.

@@ -157,6 +157,16 @@ impl Connections {
         self.egress.frames = frames;
     }
 
+    /// Asks a client whether it is there, unless it has not been sent what asked it last.
+    pub(super) fn ping(&mut self, slot: SlotKey) {
+        if self.get(slot).is_some_and(|connection| connection.outbox.has_ping()) {
+            return;
+        }
+        let mut frames = std::mem::take(&mut self.egress.frames);
+        self.own_frame(slot, frames.build(Opcode::Ping, |_| {}), Cause::Heartbeat);
+        self.egress.frames = frames;
+    }
+
     /// Queues a whole frame for one connection, compressed where that is agreed on and worth it.
     pub(super) fn own_frame(&mut self, slot: SlotKey, frame: &[u8], cause: Cause) {
         if let Some(connection) = self.sessions.get_mut(slot) {

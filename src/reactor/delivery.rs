@@ -77,12 +77,13 @@ impl FrameSource for Recovered {
 
 impl Sink for Connections {
     fn deliver(&mut self, batch: Batch, members: &[Slot]) {
-        let Batch { body, frames, excluded, compressible, published_at, mut shared, round: _ } = batch;
+        let Batch { body, frames, excluded, compressible, published_at, mut shared, round } = batch;
         if let (true, BatchBody::Frame(frame)) = (compressible, &body) {
             shared.push((0, frame.clone()));
         }
         let fan_out = FanOut { messages: frames, members: members.len() as u32, published_at };
-        let plain = self.egress.push_batch(body, fan_out);
+        let is_round = round.is_some();
+        let plain = self.egress.push_batch(body, fan_out, round);
         let deliveries = u64::from(frames) * members.len() as u64;
         self.counts.messages_out += deliveries;
         self.counts.deliveries += deliveries;
@@ -94,6 +95,9 @@ impl Sink for Connections {
                 false => &forms.plain,
             };
             let (slot, connection) = self.sessions.member_mut(member);
+            if is_round {
+                self.egress.note_round(connection, slot);
+            }
             if self.egress.note_batch(connection, slot, form.batch) {
                 continue;
             }

@@ -230,6 +230,12 @@ pub trait Driver {
     /// Takes the socket out of its slot, for the threads of plain HTTP.
     fn detach(&mut self, slot: SlotKey) -> Detach<Self::Stream>;
 
+    /// From now on the socket in a slot takes little more than it sends at once ([`limits::UNSENT_BYTES_MAX`]), where the
+    /// system knows of such a bound: what it has taken, nothing newer replaces.
+    ///
+    /// [`limits::UNSENT_BYTES_MAX`]: crate::limits::UNSENT_BYTES_MAX
+    fn bound_unsent(&mut self, slot: SlotKey);
+
     /// Stops or resumes taking bytes from clients; accepting goes on.
     fn set_reading(&mut self, reading: bool);
 

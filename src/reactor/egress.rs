@@ -8,12 +8,12 @@ use std::rc::Rc;
 use super::connection::{Connection, NO_BATCH};
 use super::driver::SlotKey;
 use crate::compress::{Deflater, SharedFrame, WindowBits};
-use crate::conn::{Cause, Chunk, Ledger, Segment, Unit};
+use crate::conn::{Cause, Chunk, Ledger, RoundNumber, Segment, Unit};
 use crate::frame::{FRAME_HEADER_BYTES_MIN, FrameBuilder, frame_boundary};
 use crate::ids::ConnId;
 use crate::limits::{BATCH_POOL_BYTES_MAX, OWN_BATCH_BYTES_MAX};
 use crate::metrics::ReactorMetrics;
-use crate::router::{BatchBody, Excluded};
+use crate::router::{BatchBody, Excluded, Round};
 use crate::time::{Millis, Stamp};
 
 /// Whose frames a batch holds.
@@ -38,6 +38,8 @@ pub(super) struct TurnBatch {
     cause: Cause,
     /// Of a topic's batch; nothing of others.
     fan_out: FanOut,
+    /// What it is a round of, if it is one: its cause has its own index then.
+    round: Option<Rc<Round>>,
 }
 
 /// What is told of a batch when it is sent.
@@ -80,6 +82,8 @@ impl TurnBatch {
 pub(super) struct Egress {
     /// Connections to flush.
     dirty: Vec<SlotKey>,
+    /// Those that were given a round for the first time.
+    new_to_rounds: Vec<SlotKey>,
     batches: Vec<TurnBatch>,
     spare: Vec<Vec<u8>>,
     spare_compressed: Vec<Vec<u8>>,
@@ -103,6 +107,7 @@ impl Egress {
     pub(super) fn new(deflater: Option<Box<Deflater>>) -> Egress {
         Egress {
             dirty: Vec::new(),
+            new_to_rounds: Vec::new(),
             batches: Vec::new(),
             spare: Vec::new(),
             spare_compressed: Vec::new(),
@@ -185,6 +190,19 @@ impl Egress {
         true
     }
 
+    /// A connection is given a round.
+    #[inline]
+    pub(super) fn note_round(&mut self, connection: &mut Connection, slot: SlotKey) {
+        if !std::mem::replace(&mut connection.has_rounds, true) {
+            self.new_to_rounds.push(slot);
+        }
+    }
+
+    /// A connection that was given a round for the first time. It may have ended since.
+    pub(super) fn next_new_to_rounds(&mut self) -> Option<SlotKey> {
+        self.new_to_rounds.pop()
+    }
+
     pub(super) fn batch_bytes(&self, batch: u32) -> &[u8] {
         self.batches[batch as usize].bytes()
     }
@@ -197,6 +215,15 @@ impl Egress {
             let end = segment.bytes().len();
             connection.outbox.push(Chunk::new(segment, from, end), self.now);
         }
+    }
+
+    /// A socket took less than it was given: what of rounds has not begun is not sent. `told` hears of each round that lost
+    /// frames, in their order, with how many of its frames were sent or have begun.
+    pub(super) fn cut_rounds(&self, connection: &mut Connection, mut told: impl FnMut(&Round, usize)) {
+        connection.outbox.cut_rounds(&self.ledger, |RoundNumber(batch), taken| {
+            let round = self.batches[batch as usize].round.as_ref();
+            told(round.expect("a round is known by the index of its batch, and is gone before that"), taken);
+        });
     }
 
     /// Copies scraps out of the segments that a connection's queue holds for them.
@@ -236,7 +263,11 @@ impl Egress {
         sent(std::mem::take(&mut self.direct));
         for batch in self.batches.drain(..) {
             sent(batch.fan_out);
-            let TurnBody::Local(mut bytes) = batch.body else { continue };
+            let buffer = match batch.body {
+                TurnBody::Local(bytes) => Some(bytes),
+                TurnBody::Segment(segment) => Segment::into_buffer(segment),
+            };
+            let Some(mut bytes) = buffer else { continue };
             let (spare, bytes_max) = match batch.owner {
                 Owner::Topic => {
                     recycle(bytes);
@@ -279,7 +310,7 @@ impl Egress {
             connection.batch = self.batches.len() as u32;
             let buffer = self.spare.pop().unwrap_or_default();
             let (body, owner) = (TurnBody::Local(buffer), Owner::Connection(slot));
-            self.batches.push(TurnBatch { body, owner, unit, cause, fan_out: FanOut::default() });
+            self.batches.push(TurnBatch { body, owner, unit, cause, fan_out: FanOut::default(), round: None });
         }
         match &mut self.batches[connection.batch as usize].body {
             TurnBody::Local(bytes) => bytes,
@@ -308,16 +339,22 @@ impl Egress {
     }
 
     /// Takes a batch of the router's into this turn; its index.
-    pub(super) fn push_batch(&mut self, body: BatchBody, fan_out: FanOut) -> u32 {
+    pub(super) fn push_batch(&mut self, body: BatchBody, fan_out: FanOut, round: Option<Rc<Round>>) -> u32 {
+        let cause = self.cause_of_next(round.as_ref());
         let body = match body {
             BatchBody::Joined(bytes) => TurnBody::Local(bytes),
             BatchBody::Frame(frame) => {
                 self.turn_bytes += frame.plain().len();
-                TurnBody::Segment(Segment::shared(frame, &self.ledger))
+                TurnBody::Segment(Segment::shared(frame, cause, &self.ledger))
             }
         };
-        self.batches.push(TurnBatch { body, owner: Owner::Topic, unit: Unit::Frames, cause: Cause::Others, fan_out });
+        self.batches.push(TurnBatch { body, owner: Owner::Topic, unit: Unit::Frames, cause, fan_out, round });
         self.batches.len() as u32 - 1
+    }
+
+    /// What causes the batch of a topic that comes next: as a round it is known by its index.
+    fn cause_of_next(&self, round: Option<&Rc<Round>>) -> Cause {
+        round.map_or(Cause::Others, |_| Cause::Round(RoundNumber(self.batches.len() as u32)))
     }
 
     /// Makes the form of a batch that connections with this window get; its index. `excluded` are mapped to it. Where
@@ -355,12 +392,14 @@ impl Egress {
             at = end;
         }
         self.turn_bytes += out.len();
+        let round = self.batches[batch as usize].round.clone();
         self.batches.push(TurnBatch {
             body: TurnBody::Local(out),
             owner: Owner::Compressed,
             unit: Unit::Frames,
-            cause: Cause::Others,
+            cause: self.cause_of_next(round.as_ref()),
             fan_out: FanOut::default(),
+            round,
         });
         self.batches.len() as u32 - 1
     }

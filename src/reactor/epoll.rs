@@ -18,7 +18,9 @@ use super::mailbox::Wake;
 use crate::clock;
 use crate::conn::{HttpRefusal, write_refusal};
 use crate::growth::Grow;
-use crate::limits::{ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, EVENTS_PER_TURN, READ_BYTES, REFUSALS_PER_PAUSE};
+use crate::limits::{
+    ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, EVENTS_PER_TURN, READ_BYTES, REFUSALS_PER_PAUSE, UNSENT_BYTES_MAX,
+};
 use crate::time::Millis;
 
 /// Epoll's tokens from here up are not connections: listeners, then the waker.
@@ -450,6 +452,13 @@ impl Driver for Epoll {
         match self.poll.registry().deregister(&mut SourceFd(&connected.socket.as_raw_fd())) {
             Ok(()) => Detach::Done(connected.socket),
             Err(_) => Detach::Lost,
+        }
+    }
+
+    fn bound_unsent(&mut self, slot: SlotKey) {
+        if let Some(socket) = self.in_slot(slot) {
+            // A Unix socket has no such bound, nor what it is for: it takes what its buffer holds.
+            let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
         }
     }
 

@@ -60,6 +60,11 @@ pub(super) struct Flush {
 impl<D: Driver> Worker<D> {
     /// Sends to every connection that something was queued for.
     pub(super) fn flush_dirty(&mut self) {
+        while let Some(slot) = self.connections.egress.next_new_to_rounds() {
+            if self.connections.get(slot).is_some_and(|connection| connection.has_rounds) {
+                self.driver.bound_unsent(slot);
+            }
+        }
         let dirty = self.connections.egress.take_dirty();
         for &slot in &dirty {
             self.send_dirty(slot);
@@ -80,7 +85,7 @@ impl<D: Driver> Worker<D> {
         if let Some(connection) = self.connections.get_mut(slot)
             && connection.room == Room::None
         {
-            connection.room = Room::Some;
+            connection.room = Room::Regained;
             self.connections.mark_dirty(slot);
         }
     }
@@ -184,13 +189,14 @@ impl<D: Driver> Worker<D> {
                 connection.outbox.begin_front();
             }
         }
+        self.cut_rounds(slot);
         self.note_flushed(slot, Flushed::Waiting);
     }
 
     fn send_outbox(&mut self, slot: SlotKey) {
         loop {
             let Some(connection) = self.connections.get_mut(slot) else { return };
-            if connection.room == Room::Some {
+            if connection.room != Room::None {
                 connection.outbox.pull(SEND_SLICES_MAX);
             }
             if connection.outbox.is_empty() {
@@ -221,13 +227,28 @@ impl<D: Driver> Worker<D> {
     fn outbox_took(&mut self, slot: SlotKey, taken_bytes: usize, given_bytes: usize) {
         let now = self.now;
         self.connections.counts.bytes_out += taken_bytes as u64;
-        if let Some(connection) = self.connections.get_mut(slot) {
-            connection.outbox.advance(taken_bytes, now);
-            connection.room = if taken_bytes < given_bytes { Room::None } else { Room::Some };
-            if taken_bytes < given_bytes && self.driver.is_ahead(slot) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.outbox.advance(taken_bytes, now);
+        if taken_bytes < given_bytes {
+            connection.room = Room::None;
+            if self.driver.is_ahead(slot) {
                 connection.outbox.begin_front();
             }
+            self.cut_rounds(slot);
         }
+    }
+
+    /// A socket took less than it was given: what of rounds has not begun is not sent, and the router hears of it.
+    fn cut_rounds(&mut self, slot: SlotKey) {
+        let id = self.connections.id(slot);
+        let Connections { sessions, egress, counts, .. } = &mut self.connections;
+        let Some(connection) = sessions.get_mut(slot) else { return };
+        egress.cut_rounds(connection, |round, taken| {
+            let dropped = (round.offsets.len() - taken) as u64;
+            counts.messages_out -= dropped;
+            counts.deliveries -= dropped;
+            self.router.fell_behind(id, round, taken);
+        });
     }
 
     /// What is under way is sent, and each connection is told how much was taken; what it has beyond one send is under
@@ -323,12 +344,17 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Everything is out: a connection that was only waiting for that ends.
+    /// Everything is out: a connection that was only waiting for that ends, and one that lags gets more.
     fn on_drained(&mut self, slot: SlotKey) {
+        let id = self.connections.id(slot);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         // What came before in this flush may have had something for it.
         if !connection.outbox.is_empty() || connection.batch != NO_BATCH {
             return;
+        }
+        if connection.room == Room::Regained {
+            connection.room = Room::Some;
+            self.router.takes_again(id);
         }
         match connection.phase() {
             Phase::Leaving { then: Then::Release, .. } => self.release(slot),

@@ -560,7 +560,7 @@ impl<D: Driver> Worker<D> {
             if heartbeat.unanswered.pinged().is_none() {
                 heartbeat.unanswered = Unanswered::since(now);
             }
-            self.connections.frame(slot, Opcode::Ping, |_| {});
+            self.connections.ping(slot);
         }
         self.arm(slot);
     }

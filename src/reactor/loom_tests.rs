@@ -379,6 +379,8 @@ impl Driver for Clientless {
         Detach::Lost
     }
 
+    fn bound_unsent(&mut self, _: SlotKey) {}
+
     fn set_reading(&mut self, _: bool) {}
 
     fn pause(&mut self, _: SlotKey) {}

@@ -184,6 +184,10 @@ impl<D: Driver> Driver for Proxied<D> {
         self.below.detach(slot)
     }
 
+    fn bound_unsent(&mut self, slot: SlotKey) {
+        self.below.bound_unsent(slot);
+    }
+
     fn set_reading(&mut self, reading: bool) {
         self.below.set_reading(reading);
     }

@@ -107,6 +107,7 @@ impl Driver for Feed {
     fn detach(&mut self, _slot: SlotKey) -> Detach<()> {
         Detach::Lost
     }
+    fn bound_unsent(&mut self, _slot: SlotKey) {}
     fn set_reading(&mut self, _reading: bool) {}
 
     fn pause(&mut self, _slot: SlotKey) {}

@@ -317,6 +317,13 @@ impl Driver for SimDriver {
         self.give_up(slot, GivenTo::Http).map_or(Detach::Later, Detach::Done)
     }
 
+    fn bound_unsent(&mut self, slot: SlotKey) {
+        self.assert_idle(slot);
+        let inner = self.world.0.borrow();
+        let socket = inner.doors[self.reactor].slots.get(&slot.slot()).expect("a slot that is bounded is taken");
+        assert_eq!((socket.generation, socket.hold), (slot.generation(), Hold::Open), "who is gone is not bounded");
+    }
+
     fn set_reading(&mut self, reading: bool) {
         self.world.0.borrow_mut().doors[self.reactor].reading = reading;
     }

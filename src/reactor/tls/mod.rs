@@ -357,6 +357,10 @@ impl<D: Driver> Driver for Tls<D> {
         }
     }
 
+    fn bound_unsent(&mut self, slot: SlotKey) {
+        self.inner.bound_unsent(slot);
+    }
+
     fn set_reading(&mut self, reading: bool) {
         self.reading = reading;
         self.inner.set_reading(reading);
