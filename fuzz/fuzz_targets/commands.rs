@@ -6,7 +6,7 @@
 //! size, lone surrogates, and any depth up to the limit.)
 //!
 //! What is kept as it was sent is a slice of the input itself, and what is built of it is valid JSON that says the
-//! same again.
+//! same again. Updates of keyed rooms are read as if the room were one, and compared in the same way.
 //!
 //! Input: the text.
 
@@ -15,10 +15,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use fanfare::limits::{ROOM_ID_BYTES_MAX, TOKEN_REFRESH_BYTES_MAX, USER_ID_BYTES_MAX};
+use fanfare::limits::{
+    ITEM_BYTES_MAX, ITEM_PATTERNS_MAX, ITEM_UPDATES_MAX, ROOM_ID_BYTES_MAX, ROUND_INTERVAL_MS_MAX,
+    TOKEN_REFRESH_BYTES_MAX, USER_ID_BYTES_MAX,
+};
+use fanfare::protocol::keyed::{self, read_updates};
+use fanfare::protocol::scan::RawValue as Scanned;
 use fanfare::protocol::{
-    self, Body, Command, ErrorCode, NESTING_MAX, PUBLISH_KEY_BYTES_MAX, Position, REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX,
-    Rejection, Request, Rooms, parse,
+    self, Body, Command, ErrorCode, KeyedFields, Mode, NESTING_MAX, PUBLISH_KEY_BYTES_MAX, Position,
+    REQUEST_ID_BYTES_MAX, ROOM_IDS_MAX, Rejection, Request, Rooms, SubscribeOptions, Update, UpdateError, parse,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -31,6 +36,7 @@ fuzz_target!(|text: &str| {
             assert_eq!(*request, expected, "{text:?}");
             check_slices(request, text);
             check_message(request);
+            check_updates(request, text);
         }
         (Err(rejection), Err((id, code))) => {
             assert_eq!((rejection.id, rejection.code), (id, code), "{text:?}: {}", rejection.message);
@@ -64,7 +70,32 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
     }
     let kind = string_of(needed("type")?).ok_or(ErrorCode::UnknownType)?;
     Ok(match kind.as_str() {
-        "room_msg" => Command::RoomMsg { room: room()?, content: needed("content")?, key: key_of(fields)? },
+        "room_msg" => Command::RoomMsg {
+            room: room()?,
+            content: match fields.get("content") {
+                None if fields.get("item").or(fields.get("remove")).is_none() => return Err(ErrorCode::MissingField),
+                content => content,
+            },
+            key: key_of(fields)?,
+            keyed: KeyedFields {
+                item: fields.get("item"),
+                remove: fields.get("remove"),
+                version: fields.get("version"),
+            },
+        },
+        "room_msgs" => Command::RoomMsgs {
+            room: room()?,
+            updates: Some(needed("updates")?)
+                .filter(|updates| updates.starts_with('['))
+                .map(Scanned::of)
+                .ok_or(ErrorCode::BadItem)?,
+            replace: optional_switch(fields, "replace", ErrorCode::BadOptions)?.unwrap_or(false),
+            key: key_of(fields)?,
+        },
+        "tune" => {
+            let (room, options) = (room()?, options_of(fields)?.unwrap_or_default());
+            Command::Tune { room, options: Box::new(SubscribeOptions { snapshot: None, ..options }) }
+        }
         "private_msg" => Command::PrivateMsg {
             to_user: name_of(needed("toUser")?, USER_ID_BYTES_MAX).ok_or(ErrorCode::BadUserId)?,
             content: needed("content")?,
@@ -85,6 +116,10 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
                 Some(rooms) => Rooms::Many(rooms_of(rooms)?),
             },
             position: position_of(fields)?,
+            options: match (options_of(fields)?, fields.get("roomIds")) {
+                (Some(_), Some(_)) => return Err(ErrorCode::BadOptions),
+                (options, _) => options.map(Box::new),
+            },
         },
         "leave_room" => Command::LeaveRoom { room: room()? },
         "presence" => Command::Presence { room: room()? },
@@ -106,6 +141,113 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
         },
         _ => return Err(ErrorCode::UnknownType),
     })
+}
+
+fn options_of<'a>(fields: &Fields<'a>) -> Result<Option<SubscribeOptions<'a>>, ErrorCode> {
+    let bad = ErrorCode::BadOptions;
+    let names = ["mode", "interval", "items", "snapshot"];
+    if names.iter().all(|name| fields.get(name).is_none()) {
+        return Ok(None);
+    }
+    let mode = |mode| match string_of(mode).as_deref() {
+        Some("all") => Ok(Mode::All),
+        Some("latest") => Ok(Mode::Latest),
+        _ => Err(bad),
+    };
+    let interval = |interval| integer_of(interval).map(|ms| ms.min(ROUND_INTERVAL_MS_MAX)).ok_or(bad);
+    Ok(Some(SubscribeOptions {
+        mode: fields.get("mode").map(mode).transpose()?,
+        interval_ms: fields.get("interval").map(interval).transpose()?,
+        items: fields.get("items").map(patterns_of).transpose()?,
+        snapshot: optional_switch(fields, "snapshot", bad)?,
+    }))
+}
+
+fn patterns_of(items: &str) -> Result<Vec<Cow<'_, str>>, ErrorCode> {
+    let items: Vec<&RawValue> = serde_json::from_str(items).map_err(|_| ErrorCode::BadOptions)?;
+    let ends_in_star = |pattern: &Cow<'_, str>| pattern.find('*').is_none_or(|at| at + 1 == pattern.len());
+    let pattern =
+        |item: &&'_ RawValue| name_of(item.get(), ITEM_BYTES_MAX).filter(ends_in_star).map(|name| name.into_owned());
+    let named =
+        items.iter().take(ITEM_PATTERNS_MAX).map(pattern).collect::<Option<Vec<_>>>().ok_or(ErrorCode::BadOptions)?;
+    if items.len() > ITEM_PATTERNS_MAX {
+        Err(ErrorCode::TooManyItems)
+    } else {
+        Ok(named.into_iter().map(Cow::Owned).collect())
+    }
+}
+
+fn optional_switch(fields: &Fields<'_>, name: &str, code: ErrorCode) -> Result<Option<bool>, ErrorCode> {
+    fields.get(name).map(|value| value.parse().map_err(|_| code)).transpose()
+}
+
+/// Updates as they are read where the room is keyed, beside what the document makes of them.
+fn check_updates(request: &Request<'_>, text: &str) {
+    let (found, expected) = match &request.command {
+        Command::RoomMsg { content, keyed, .. } => {
+            let missing = keyed.item.is_none();
+            let fields = Fields::read(text).expect("it is an object");
+            let expected = update_of(&fields).map(|update| vec![update]).map_err(|is_missing| {
+                (None, if missing || is_missing { ErrorCode::MissingField } else { ErrorCode::BadItem })
+            });
+            (keyed.update(*content).map(|update| vec![update]), expected)
+        }
+        Command::RoomMsgs { updates, .. } => {
+            let all: Vec<&RawValue> = serde_json::from_str(updates.raw).expect("it is an array");
+            let expected = all.into_iter().enumerate().map(|(at, update)| numbered(at, update)).collect();
+            return compare_updates(read_updates(*updates), expected, text);
+        }
+        _ => return,
+    };
+    compare_updates(found, expected, text);
+}
+
+/// One of several updates by the document.
+fn numbered(at: usize, update: &RawValue) -> Result<Update<'_>, BadUpdate> {
+    if at == ITEM_UPDATES_MAX {
+        return Err((Some(at), ErrorCode::TooManyItems));
+    }
+    let bad = (Some(at), ErrorCode::BadItem);
+    Fields::read(update.get()).ok_or(bad).and_then(|fields| update_of(&fields).map_err(|_| bad))
+}
+
+type BadUpdate = (Option<usize>, ErrorCode);
+
+fn compare_updates(
+    found: Result<Vec<Update<'_>>, UpdateError>,
+    expected: Result<Vec<Update<'_>>, BadUpdate>,
+    text: &str,
+) {
+    let found = found.map_err(|error| (error.index, error.code));
+    assert_eq!(found, expected, "{text:?}");
+    for update in found.iter().flatten() {
+        let mut out = Vec::new();
+        protocol::keyed_head(&mut out, "px", &update.item, 1, 2);
+        protocol::keyed_tail(&mut out, None, update.body, 3);
+        let message = str::from_utf8(&out).expect("a message is text");
+        let fields = Fields::read(message).unwrap_or_else(|| panic!("{message} is no JSON"));
+        assert_eq!(fields.get("item").and_then(string_of).as_deref(), Some(&*update.item), "{message}");
+        let content = match update.body {
+            keyed::Body::Content(content) => Some(content),
+            keyed::Body::Removal => None,
+        };
+        assert_eq!(fields.get("content"), content, "{message}");
+    }
+}
+
+/// An update by the document; else whether a field that it needs is missing, which is the first thing wrong with it.
+fn update_of<'a>(fields: &Fields<'a>) -> Result<Update<'a>, bool> {
+    let item =
+        name_of(fields.get("item").ok_or(true)?, ITEM_BYTES_MAX).filter(|item| !item.contains('*')).ok_or(false)?;
+    let remove = optional_switch(fields, "remove", ErrorCode::BadItem).map_err(|_| false)?.unwrap_or(false);
+    let body = match (fields.get("content"), remove) {
+        (Some(content), false) => keyed::Body::Content(content),
+        (None, true) => keyed::Body::Removal,
+        (Some(_), true) => return Err(false),
+        (None, false) => return Err(true),
+    };
+    let version = fields.get("version").map(|version| version.parse().map_err(|_| false)).transpose()?;
+    Ok(Update { item, version, body })
 }
 
 fn rooms_of(rooms: &str) -> Result<Vec<Cow<'_, str>>, ErrorCode> {
@@ -222,7 +364,13 @@ fn check_slices(request: &Request<'_>, text: &str) {
     };
     request.id.into_iter().for_each(lies_inside);
     match &request.command {
-        Command::RoomMsg { room: name, content: value, key }
+        Command::RoomMsg { room: name, content, key, keyed } => {
+            name_lies_inside(name);
+            content.iter().for_each(|content| lies_inside(content));
+            [keyed.item, keyed.remove, keyed.version].into_iter().flatten().for_each(lies_inside);
+            key.iter().for_each(name_lies_inside);
+        }
+        Command::RoomMsgs { room: name, updates: Scanned { raw: value, .. }, key, .. }
         | Command::PrivateMsg { to_user: name, content: value, key } => {
             name_lies_inside(name);
             lies_inside(value);
@@ -234,7 +382,11 @@ fn check_slices(request: &Request<'_>, text: &str) {
         }
         Command::Broadcast(Body::Content(value) | Body::Data(value)) => lies_inside(value),
         Command::JoinRoom { rooms: Rooms::Many(rooms), .. } => rooms.iter().for_each(name_lies_inside),
-        Command::JoinRoom { rooms: Rooms::One(room), .. }
+        Command::JoinRoom { rooms: Rooms::One(room), options: Some(options), .. } | Command::Tune { room, options } => {
+            name_lies_inside(room);
+            options.items.iter().flatten().for_each(name_lies_inside);
+        }
+        Command::JoinRoom { rooms: Rooms::One(room), options: None, .. }
         | Command::LeaveRoom { room }
         | Command::History { room, .. }
         | Command::Presence { room } => name_lies_inside(room),
@@ -251,7 +403,7 @@ fn check_message(request: &Request<'_>) {
     let mut out = Vec::new();
     let (from, time_ms) = ("\"from\"\n", 1);
     let (field, value) = match &request.command {
-        Command::RoomMsg { room, content, .. } => {
+        Command::RoomMsg { room, content: Some(content), .. } => {
             protocol::room_msg(&mut out, room, from, content, time_ms);
             ("content", *content)
         }
@@ -287,7 +439,13 @@ fn check_message(request: &Request<'_>) {
             protocol::presence(&mut out, request.id, room, protocol::UserCount::Exact(2), [from]);
             return check_reply(&out, request.id, Some(room));
         }
+        Command::Tune { room, .. } => {
+            protocol::error(&mut out, &Rejection::new(request.id, ErrorCode::NotJoined, "no").about(room.clone()));
+            return check_reply(&out, request.id, Some(room));
+        }
         Command::JoinRoom { rooms: Rooms::Many(_), .. }
+        | Command::RoomMsg { content: None, .. }
+        | Command::RoomMsgs { .. }
         | Command::LeaveRoom { .. }
         | Command::Refresh { .. }
         | Command::Ping => {
@@ -306,8 +464,8 @@ fn check_message(request: &Request<'_>) {
 
 fn check_error(rejection: &Rejection<'_>) {
     let mut out = Vec::new();
-    protocol::error(&mut out, rejection.id, rejection.code, &rejection.message);
-    check_reply(&out, rejection.id, None);
+    protocol::error(&mut out, rejection);
+    check_reply(&out, rejection.id, rejection.room.as_deref());
 }
 
 fn check_reply(reply: &[u8], id: Option<&str>, room: Option<&str>) {

@@ -186,7 +186,8 @@ impl<'a> Envelope<'a> {
 
     #[inline]
     fn keyed(&self) -> KeyedFields<'a> {
-        KeyedFields { item: self.item, remove: self.remove, version: self.version }
+        let raw = |value: RawValue<'a>| value.raw;
+        KeyedFields { item: self.item.map(raw), remove: self.remove.map(raw), version: self.version.map(raw) }
     }
 
     fn updates(&self) -> Result<RawValue<'a>, Refusal> {

@@ -8,22 +8,23 @@ use super::command::Rejection;
 use super::decoder::Decoder;
 use super::envelope::{Refusal, integer};
 use super::error::ErrorCode;
-use super::scan::{Elements, Kind, Member, Members, RawValue};
+use super::scan::{Elements, Member, Members, RawValue};
 use crate::limits::{ITEM_BYTES_MAX, ITEM_PATTERNS_MAX, ITEM_UPDATES_MAX, ROUND_INTERVAL_MS_MAX};
 use std::borrow::Cow;
 
 /// What stands at the end of a pattern for any rest of an item's name.
 pub const WILDCARD: char = '*';
 
-/// The fields of an update beside its `content`, as they stand in the message.
+/// The fields of an update beside its `content`: their JSON text as it stands
+/// in the message, for most messages go where it has no meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyedFields<'a> {
     /// `item`: the item's name.
-    pub item: Option<RawValue<'a>>,
+    pub item: Option<&'a str>,
     /// `remove`: whether it is removed.
-    pub remove: Option<RawValue<'a>>,
+    pub remove: Option<&'a str>,
     /// `version`: the publisher's own number of the update.
-    pub version: Option<RawValue<'a>>,
+    pub version: Option<&'a str>,
 }
 
 /// An update of one item.
@@ -131,17 +132,17 @@ impl<'a> KeyedFields<'a> {
     }
 
     fn read(&self, content: Option<&'a str>, decoder: &mut Decoder) -> Result<Update<'a>, Fault> {
-        let item = self.item.ok_or(Fault::NoItem)?.as_string();
+        let item = RawValue::of(self.item.ok_or(Fault::NoItem)?).as_string();
         let item = item.and_then(|item| decoder.decode_within(item, ITEM_BYTES_MAX));
         let item = item.filter(|item| is_item(item)).ok_or(Fault::Item)?;
-        let removes = self.remove.map_or(Some(false), switch).ok_or(Fault::Remove)?;
+        let removes = self.remove.map_or(Some(false), switch_of).ok_or(Fault::Remove)?;
         let body = match (removes, content) {
             (false, Some(content)) => Body::Content(content),
             (true, None) => Body::Removal,
             (true, Some(_)) => return Err(Fault::Both),
             (false, None) => return Err(Fault::NoContent),
         };
-        let version = self.version.map(|version| signed_integer(version).ok_or(Fault::Version)).transpose()?;
+        let version = self.version.map(str::parse).transpose().map_err(|_| Fault::Version)?;
         Ok(Update { item, version, body })
     }
 }
@@ -177,10 +178,10 @@ fn read_object<'a>(update: RawValue<'a>, decoder: &mut Decoder) -> Result<Update
     let mut members = Members::new(update.raw);
     while let Some(Member { key, value }) = members.next_member().map_err(|_| Fault::NoObject)? {
         match decoder.decode_within(key, KEY_BYTES_MAX).as_deref() {
-            Some("item") => fields.item = Some(value),
+            Some("item") => fields.item = Some(value.raw),
             Some("content") => content = Some(value.raw),
-            Some("remove") => fields.remove = Some(value),
-            Some("version") => fields.version = Some(value),
+            Some("remove") => fields.remove = Some(value.raw),
+            Some("version") => fields.version = Some(value.raw),
             _ => {}
         }
     }
@@ -261,7 +262,11 @@ pub(super) fn patterns<'a>(value: RawValue<'a>, decoder: &mut Decoder) -> Result
 
 /// `true` or `false`.
 pub(super) fn switch(value: RawValue<'_>) -> Option<bool> {
-    match value.raw {
+    switch_of(value.raw)
+}
+
+fn switch_of(raw: &str) -> Option<bool> {
+    match raw {
         "true" => Some(true),
         "false" => Some(false),
         _ => None,
@@ -270,14 +275,6 @@ pub(super) fn switch(value: RawValue<'_>) -> Option<bool> {
 
 fn is_pattern(pattern: &str) -> bool {
     pattern == "*" || is_item(pattern.strip_suffix(WILDCARD).unwrap_or(pattern))
-}
-
-/// A number without fraction and exponent that fits 64 bits with its sign.
-fn signed_integer(value: RawValue<'_>) -> Option<i64> {
-    match value.kind {
-        Kind::Number => value.raw.parse().ok(),
-        Kind::PlainString | Kind::EscapedString | Kind::Object | Kind::Array | Kind::Literal => None,
-    }
 }
 
 #[cold]

@@ -110,6 +110,21 @@ pub struct RawValue<'a> {
 }
 
 impl<'a> RawValue<'a> {
+    /// What `raw` is, which must be a value by RFC 8259 without white space
+    /// around it.
+    #[must_use]
+    pub fn of(raw: &'a str) -> Self {
+        let kind = match byte_at(raw.as_bytes(), 0) {
+            b'"' if raw.contains('\\') => Kind::EscapedString,
+            b'"' => Kind::PlainString,
+            b'{' => Kind::Object,
+            b'[' => Kind::Array,
+            b'-' | b'0'..=b'9' => Kind::Number,
+            _ => Kind::Literal,
+        };
+        Self { raw, kind }
+    }
+
     /// The value as a string, if it is one.
     #[must_use]
     #[inline]

@@ -25,6 +25,7 @@ fanfare_testing::suite! {
         each_command_is_asked_for,
         of_many_rooms_those_that_are_forbidden_are_told_and_the_others_joined,
         publishing_needs_membership,
+        publishing_into_a_keyed_room_needs_no_membership,
         raw_rooms_are_asked_for_by_their_name,
         the_tokens_rate_replaces_the_configured_one;
     refresh:

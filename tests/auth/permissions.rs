@@ -38,8 +38,8 @@ pub fn each_command_is_asked_for(reactors: usize) {
     {
         assert_eq!(unable.request(command.clone())["type"], reply, "{command}");
     }
-    for command in ["join_room", "leave_room", "room_msg", "history", "presence"] {
-        let refused = able.request(json!({"type": command, "roomId": "raw/x", "content": 1}));
+    for command in ["join_room", "tune", "leave_room", "room_msg", "room_msgs", "history", "presence"] {
+        let refused = able.request(json!({"type": command, "roomId": "raw/x", "content": 1, "updates": []}));
         assert_eq!(refused["code"], "bad_room_id", "{command}");
     }
     // Everything was said twice, and heard once.
@@ -82,6 +82,23 @@ pub fn publishing_needs_membership(reactors: usize) {
     assert_eq!(alice.request(say(3))["code"], "forbidden");
     assert_eq!(bob.expect_type("room_msg")["content"], 2);
     bob.barrier();
+}
+
+pub fn publishing_into_a_keyed_room_needs_no_membership(reactors: usize) {
+    let guarded = Guarded::start(reactors, &["--room", "match=px.*,keyed=true"]);
+    let mut feed = guarded.connect("feed", json!({"publish": ["px.*", "den"]}));
+    let mut reader = guarded.connect("reader", json!({"join": ["px.*"]}));
+    let update = |room: &str| json!({"type": "room_msg", "roomId": room, "item": "a", "content": 1});
+    let updates = |room: &str| json!({"type": "room_msgs", "roomId": room, "updates": [{"item": "a", "content": 1}]});
+    for command in [update("px.a"), updates("px.a")] {
+        assert_ne!(feed.request(command.clone())["code"], "forbidden", "{command}");
+        let refused = reader.request(command);
+        assert_eq!((&refused["code"], &refused["roomId"]), (&json!("forbidden"), &json!("px.a")), "{refused}");
+    }
+    let refused = feed.request(update("den"));
+    assert_eq!((&refused["code"], &refused["roomId"]), (&json!("forbidden"), &json!("den")), "{refused}");
+    assert_eq!(feed.request(json!({"type": "join_room", "roomId": "px.a"}))["code"], "forbidden");
+    assert_eq!(feed.request(json!({"type": "tune", "roomId": "px.a", "interval": 1}))["code"], "not_joined");
 }
 
 pub fn raw_rooms_are_asked_for_by_their_name(reactors: usize) {

@@ -110,6 +110,8 @@ suite! {
             missing_fields_are_told,
             bad_room_ids_are_told,
             since_as_a_member_is_refused,
+            errors_about_a_room_name_it,
+            what_is_for_keyed_rooms_is_refused_elsewhere,
             rates_are_limited,
             the_last_of_duplicate_keys_wins,
             escaped_keys_are_keys;

@@ -203,6 +203,66 @@ pub fn since_as_a_member_is_refused(way: Way) {
     assert_eq!(presence["count"], 1, "still a member");
 }
 
+pub fn errors_about_a_room_name_it(way: Way) {
+    let server = way.start(&["--limits.rooms_max", "1", "--rooms.notice_members_max", "0"]);
+    let mut alice = Client::connect(&server, "alice");
+    alice.join("den");
+    for (command, code) in [
+        (json!({"type": "room_msg", "roomId": "den"}), "missing_field"),
+        (json!({"type": "room_msg", "roomId": "den", "content": 1, "key": 7}), "bad_key"),
+        (json!({"type": "join_room", "roomId": "den", "last": -1}), "bad_position"),
+        (json!({"type": "join_room", "roomId": "den", "since": {"epoch": "e", "offset": 0}}), "already_joined"),
+        (json!({"type": "join_room", "roomId": "\"lobby\""}), "too_many_rooms"),
+        (json!({"type": "history", "roomId": "lobby"}), "forbidden"),
+    ] {
+        let refused = alice.request(command.clone());
+        assert_eq!((&refused["code"], &refused["roomId"]), (&json!(code), &command["roomId"]), "{refused}");
+    }
+    for command in [
+        json!({"type": "join_room", "roomIds": ["lobby"]}),
+        json!({"type": "leave_room", "roomId": 7}),
+        json!({"type": "private_msg", "roomId": "den"}),
+    ] {
+        let refused = alice.request(command);
+        assert_eq!((&refused["type"], refused.get("roomId")), (&json!("error"), None), "{refused}");
+    }
+}
+
+pub fn what_is_for_keyed_rooms_is_refused_elsewhere(way: Way) {
+    let server = way.start(&["--room", "match=px,keyed=true", "--rooms.notice_members_max", "0"]);
+    let (mut alice, mut bob) = (Client::connect(&server, "alice"), Client::connect(&server, "bob"));
+    alice.join("den");
+    bob.join("den");
+    for command in [
+        json!({"type": "join_room", "roomId": "den", "mode": "latest"}),
+        json!({"type": "join_room", "roomId": "lobby", "items": ["a"]}),
+        json!({"type": "join_room", "roomId": "px", "interval": "soon"}),
+        json!({"type": "tune", "roomId": "den", "interval": 100}),
+        json!({"type": "room_msgs", "roomId": "den", "updates": []}),
+    ] {
+        let refused = alice.request(command.clone());
+        assert_eq!((&refused["code"], &refused["roomId"]), (&json!("bad_options"), &command["roomId"]), "{refused}");
+    }
+    assert_eq!(alice.request(json!({"type": "join_room", "roomIds": ["px"], "mode": "all"}))["code"], "bad_options");
+    for (command, code) in [
+        (json!({"type": "tune", "roomId": "px", "interval": 100}), "not_joined"),
+        (json!({"type": "room_msg", "roomId": "px", "content": 1}), "missing_field"),
+        (json!({"type": "room_msg", "roomId": "px", "item": "a*", "content": 1}), "bad_item"),
+        (json!({"type": "room_msg", "roomId": "den", "remove": true}), "missing_field"),
+    ] {
+        let refused = alice.request(command.clone());
+        assert_eq!((&refused["code"], &refused["roomId"]), (&json!(code), &command["roomId"]), "{refused}");
+    }
+    let updates = json!([{"item": "a", "content": 1}, {"item": "b"}]);
+    let refused = alice.request(json!({"type": "room_msgs", "roomId": "px", "updates": updates}));
+    assert_eq!((&refused["code"], &refused["index"]), (&json!("bad_item"), &json!(1)), "{refused}");
+    // Elsewhere an item is a field like any that nobody knows.
+    let said = json!({"type": "room_msg", "roomId": "den", "item": 7, "version": "x", "content": 1});
+    assert_eq!(alice.request(said)["type"], "ack");
+    let heard = bob.expect_type("room_msg");
+    assert_eq!((&heard["content"], heard.get("item")), (&json!(1), None), "{heard}");
+}
+
 pub fn rates_are_limited(way: Way) {
     let server = way.start(&["--rate.messages_per_second", "5"]);
     let mut conn = RawConn::connect_as(&server, "alice");

@@ -15,6 +15,19 @@ pub fn seeds() -> Vec<Seed> {
         ("join-many", r#"{"type":"join_room","roomIds":["a","b","a"],"id":1}"#.into()),
         ("join-since", r#"{"type":"join_room","roomId":"r","since":{"epoch":"e","offset":7}}"#.into()),
         ("join-last", r#"{"type":"join_room","roomIds":[],"last":18446744073709551615}"#.into()),
+        ("update", r#"{"type":"room_msg","roomId":"px","item":"AAPL","content":{"bid":1},"version":7,"id":1}"#.into()),
+        ("removal", r#"{"type":"room_msg","roomId":"px","item":"AAPL","remove":true,"key":"k"}"#.into()),
+        (
+            "updates",
+            r#"{"type":"room_msgs","roomId":"px","updates":[{"item":"a","content":1},{"item":"b","remove":true,"version":-1}],"replace":true}"#
+                .into(),
+        ),
+        ("bad-updates", r#"{"type":"room_msgs","roomId":"px","updates":[{"item":"a","content":1},{"item":"a*"},7]}"#.into()),
+        (
+            "subscription",
+            r#"{"type":"join_room","roomId":"px","mode":"latest","interval":100,"items":["a","fx.*"],"snapshot":false,"id":1}"#.into(),
+        ),
+        ("tune", r#"{"type":"tune","roomId":"px","mode":"all","items":["*"],"id":1}"#.into()),
         ("leave", r#"{"type":"leave_room","roomId":"den","id":-0}"#.into()),
         ("presence", "{\"type\" :\t\"presence\" ,\r\n\"roomId\":\"größe\"}".into()),
         ("ping", r#" {"type":"ping"} "#.into()),

@@ -105,6 +105,7 @@ fn kinds_and_escapes_are_told() {
         Kind::Literal,
     ];
     assert_eq!(kinds, expected);
+    assert!(elements(text).unwrap().iter().all(|value| RawValue::of(value.raw) == *value));
     let strings: Vec<_> = elements(text).unwrap().iter().map(|v| v.as_string()).collect();
     assert_eq!(strings[0].map(|s| (s.inner, s.escaped)), Some(("", false)));
     assert_eq!(strings[1].map(|s| (s.inner, s.escaped)), Some(("\\n", true)));
