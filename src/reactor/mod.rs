@@ -38,6 +38,8 @@ mod pressure;
 mod proxied;
 mod pulse;
 mod rates;
+#[cfg(test)]
+mod rounds_tests;
 mod sessions;
 pub mod sim;
 mod strangers;

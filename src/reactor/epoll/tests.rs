@@ -135,3 +135,33 @@ fn a_turn_accepts_so_many_and_the_rest_wait_for_the_next() {
         assert_eq!(of_this_turn.len(), accepted);
     }
 }
+
+/// Bytes that a socket takes in frames of 200 bytes for a client that does not read.
+fn taken(is_bounded: bool) -> usize {
+    let listener = listener();
+    let client = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    client.connect(&listener.local_addr().expect("its address")).expect("a connection");
+    let (mine, _) = listener.accept().expect("the client");
+    mine.set_nonblocking(true).expect("a socket that does not block");
+    let (mut driver, _) = Epoll::new(Vec::new(), Instant::now()).expect("an epoll");
+    driver.attach(SLOT, mine).expect("room in epoll");
+    if is_bounded {
+        driver.bound_unsent(SLOT);
+    }
+    let mut taken = 0;
+    for _ in 0..1_000_000 {
+        match driver.send(SLOT, &[0; 200]) {
+            Sent::Took(200) => taken += 200,
+            Sent::Took(part) => return taken + part,
+            Sent::Queued | Sent::Broken => panic!("epoll says at once what was taken, and nothing breaks here"),
+        }
+    }
+    panic!("a socket takes gigabytes for a client that does not read");
+}
+
+#[test]
+fn a_socket_whose_unsent_bytes_are_bounded_takes_little_for_a_client_that_does_not_read() {
+    let (unbounded, bounded) = (taken(false), taken(true));
+    println!("{unbounded} bytes, bounded {bounded}");
+    assert!(bounded < 512 * 1024 && 2 * bounded < unbounded, "{bounded} of {unbounded}");
+}
