@@ -456,7 +456,7 @@ fn history(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("publish_and_join_last_1", messages), |bencher| {
             bencher.iter(|| {
                 router.publish(black_box(publish), None, &mut sink);
-                let last = JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(1)) };
+                let last = JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(1)), subscribe: None };
                 router.join(NOBODY, "room", last, &mut sink).unwrap();
                 router.leave(NOBODY, "room", None, &mut sink);
             });

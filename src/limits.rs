@@ -3,6 +3,10 @@
 //! What an operator may want to change is a setting (`config`); what stands here is part of the design. The
 //! assertions at the end hold the bounds together at compile time.
 
+mod items;
+
+pub use items::*;
+
 /// Longest user id, in bytes of UTF-8. A longer one in the request is answered 400.
 pub const USER_ID_BYTES_MAX: usize = 128;
 

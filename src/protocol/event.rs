@@ -124,6 +124,16 @@ pub fn keyed_head(out: &mut Vec<u8>, room: &str, item: &str, seq: u64, offset: u
     integer(out, offset);
 }
 
+/// An update as members of a raw keyed room get it: `seq`, `offset`, the length of the item's name, its name, the payload,
+/// which is empty where the item is removed. Numbers are big endian.
+pub fn raw_keyed(out: &mut Vec<u8>, item: &str, seq: u64, offset: u64, payload: &[u8]) {
+    out.extend_from_slice(&seq.to_be_bytes());
+    out.extend_from_slice(&offset.to_be_bytes());
+    out.extend_from_slice(&(item.len() as u16).to_be_bytes());
+    text(out, item);
+    out.extend_from_slice(payload);
+}
+
 /// `joined` of a keyed room. `interval_ms` is the time between two rounds that
 /// is in force, where there are any; `recovered` where the client asked for what
 /// it missed.

@@ -77,9 +77,10 @@ impl UpdateError {
 }
 
 /// How often a subscriber is sent an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// `all`: with every update of it.
+    #[default]
     All,
     /// `latest`: with its newest value in each round.
     Latest,
@@ -273,7 +274,8 @@ fn switch_of(raw: &str) -> Option<bool> {
     }
 }
 
-fn is_pattern(pattern: &str) -> bool {
+/// Whether it may stand in a list of wanted items: a name, or the beginning of names in front of [`WILDCARD`].
+pub fn is_pattern(pattern: &str) -> bool {
     pattern == "*" || is_item(pattern.strip_suffix(WILDCARD).unwrap_or(pattern))
 }
 

@@ -194,7 +194,7 @@ impl<D: Driver> Worker<D> {
             Rooms::One(room) => {
                 let recover = position.map(recover_from);
                 let reply = match id.is_some() || recover.is_some() {
-                    true => JoinReply::Joined { id: id.map(Into::into), recover },
+                    true => JoinReply::Joined { id: id.map(Into::into), recover, subscribe: None },
                     false => JoinReply::Silent,
                 };
                 let joined = self.router.join(me, &room, reply, &mut self.connections);
@@ -204,7 +204,7 @@ impl<D: Driver> Worker<D> {
                 let recover = position.map(recover_from);
                 let reply = match (id, recover) {
                     (Some(id), recover) => JoinReply::Many(ManyJoin::new(id, recover, rooms.len() as u32)),
-                    (None, recover @ Some(_)) => JoinReply::Joined { id: None, recover },
+                    (None, recover @ Some(_)) => JoinReply::Joined { id: None, recover, subscribe: None },
                     (None, None) => JoinReply::Silent,
                 };
                 let joined = self.router.join_many(me, &rooms, reply, &mut self.connections);

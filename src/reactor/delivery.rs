@@ -154,13 +154,15 @@ impl Sink for Connections {
         let open = connection.is_open();
         match answer {
             Answer::Connected { inbox } => self.open(to, inbox),
-            Answer::Joined { id, room, position, recovered } if open => {
+            Answer::Joined { id, room, position, recovered, interval_ms: _ } if open => {
                 self.message(slot, |out| protocol::joined(out, id, room, position, recovered));
             }
             Answer::Resumed { id, position, recovered } if open => {
                 self.message(slot, |out| protocol::resumed(out, id, position, recovered));
             }
-            Answer::Acked { id, position } if open => self.message(slot, |out| protocol::ack(out, id, position)),
+            Answer::Acked { id, position, stale: _ } if open => {
+                self.message(slot, |out| protocol::ack(out, id, position))
+            }
             Answer::Unavailable { id } if open => {
                 let message = "Redis, or another node, does not answer in time: try again";
                 self.rejected(slot, &Rejection::new(id, ErrorCode::Unavailable, message));
@@ -169,6 +171,11 @@ impl Sink for Connections {
             Answer::Forbidden { id, room } if open => {
                 self.forbidden_room(slot, id, room);
             }
+            Answer::Tuned { .. }
+            | Answer::NotJoined { .. }
+            | Answer::SnapshotEnd { .. }
+            | Answer::Freshness { .. }
+            | Answer::ItemsRefused { .. } => {}
             Answer::Disconnected if open => self.sessions.dismiss(slot, CloseReason::Disconnected),
             Answer::Replaced if open => self.sessions.dismiss(slot, CloseReason::Replaced),
             Answer::Full => self.open_to_close(to, CloseReason::TooManyConnections),

@@ -21,6 +21,7 @@ use crate::conn::{
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX};
 use crate::metrics::{Ending, NodeMetrics};
+use crate::router::JoinReply;
 use crate::time::Millis;
 
 /// RFC 6455 §4.1: a client waits for the answer before it sends frames.
@@ -354,7 +355,7 @@ impl<D: Driver> Worker<D> {
         }
         match subject {
             Subject::User(user) => self.router.connect(id, &user, &mut self.connections),
-            Subject::RawRoom(room) => self.router.connect_raw(id, &room, &mut self.connections),
+            Subject::RawRoom(room) => self.router.connect_raw(id, &room, JoinReply::Silent, &mut self.connections),
         }
     }
 

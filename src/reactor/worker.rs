@@ -233,7 +233,7 @@ impl<D: Driver> Worker<D> {
         let began_ns = self.driver.clock_ns();
         self.now = Millis::from_ns(began_ns);
         self.unix_ms = self.driver.unix_ms();
-        self.router.turn_began(Stamp::from_ns(began_ns));
+        self.router.turn_began(Stamp::from_ns(began_ns), self.unix_ms);
         self.connections.begin_turn(self.now, self.unix_ms);
         self.router.begin_turn(self.now);
 

@@ -53,7 +53,7 @@ impl Router {
     pub(super) fn arrived(&mut self, mail: HomeMail, answered: Answered, sink: &mut impl Sink) {
         let name = mail.topic().hashed();
         // What a request asks is answered by Redis.
-        if name.kind == Kind::Everyone || matches!(mail, HomeMail::Request(_)) {
+        if name.kind == Kind::Everyone || matches!(mail, HomeMail::Request(_) | HomeMail::Items(_)) {
             return self.home_act(mail, sink);
         }
         let found = self.topics.find(name);
@@ -69,7 +69,9 @@ impl Router {
             | HomeMail::Presence(_)
             | HomeMail::History(_)
             | HomeMail::Resume(_)
-            | HomeMail::Request(_) => ArrivalKind::Other,
+            | HomeMail::Request(_)
+            | HomeMail::Items(_)
+            | HomeMail::Tune(_) => ArrivalKind::Other,
         };
         let index = match (kind, found) {
             (ArrivalKind::Join, _) => {
@@ -161,6 +163,8 @@ impl Router {
             HomeMail::History(question) => (question.asker, question.id),
             HomeMail::Resume(resume) => (resume.to.into(), resume.id),
             HomeMail::Request(request) => (ReplyTo::Request(request.request), None),
+            HomeMail::Items(update) => (update.publisher, update.id),
+            HomeMail::Tune(tuned) => (tuned.member.into(), tuned.tune.id),
             HomeMail::Join(_) | HomeMail::Leave(_) => unreachable!("joins and leaves always wait"),
         };
         self.send(to.peer(), Content::Unavailable { to, id }, sink);

@@ -33,6 +33,8 @@ impl Router {
             HomeMail::History(question) => self.home_history(*question, sink),
             HomeMail::Resume(resume) => self.home_resume(*resume, sink),
             HomeMail::Request(request) => self.home_request(*request, sink),
+            HomeMail::Items(update) => self.home_items(*update, sink),
+            HomeMail::Tune(tune) => self.send(tune.member.reactor, Content::Tuned(tune), sink),
         }
     }
 
@@ -50,15 +52,17 @@ impl Router {
                     self.send(oldest.reactor, Content::Replaced { member: oldest }, sink);
                 }
                 Admittance::Refused => {
-                    let joined = Joined { topic, member, membership, reply, outcome: Outcome::Full };
+                    let joined = Joined { topic, member, membership, reply, outcome: Outcome::Full, keyed: None };
                     return self.send(member.reactor, Content::Joined(Box::new(joined)), sink);
                 }
             }
         }
+        self.open_keyed(index);
         let recovery = self.retention.recovery(&self.topics, &mut self.homes, index, &reply);
         // With the name as it stands here, so that all reactors share one.
         let topic = self.topics.get(index).key.clone();
-        let joined = Joined { topic, member, membership, reply, outcome: Outcome::Member(recovery) };
+        let keyed = self.keyed_join(index, member.reactor);
+        let joined = Joined { topic, member, membership, reply, outcome: Outcome::Member(recovery), keyed };
         self.send(member.reactor, Content::Joined(Box::new(joined)), sink);
         if membership == Membership::Changed {
             self.notice(index, Notice::Join, &user, sink);
@@ -73,7 +77,7 @@ impl Router {
         if membership == Membership::Changed {
             self.add_member(index, member.reactor, &user);
         }
-        let joined = Joined { topic, member, membership, reply, outcome: Outcome::Unavailable };
+        let joined = Joined { topic, member, membership, reply, outcome: Outcome::Unavailable, keyed: None };
         self.send(member.reactor, Content::Joined(Box::new(joined)), sink);
     }
 
@@ -122,7 +126,10 @@ impl Router {
         let topic = self.topics.get_mut(index);
         let kind = topic.key.kind;
         self.homes.remove(topic, reactor, listed(kind, user));
-        if self.homes.is_empty(topic) {
+        if self.keyed.has(index) && !self.homes.reactors(self.topics.get(index)).any(|at| at == reactor) {
+            self.keyed.forget_mirror(index, reactor);
+        }
+        if self.homes.is_empty(self.topics.get(index)) {
             self.tell_edge(index, Turned::Vacant { back_ms });
         }
     }
@@ -146,7 +153,11 @@ impl Router {
         let position = self.keep_and_fan_out(topic.hashed(), found, &publish, Some(&frame), sink);
         self.batches.deliver_as_of(before);
         if let Some(id) = id {
-            self.send(publisher.peer(), Content::Acked(Box::new(Ack { to: publisher, id, position })), sink);
+            self.send(
+                publisher.peer(),
+                Content::Acked(Box::new(Ack { to: publisher, id, position, stale: None })),
+                sink,
+            );
         }
     }
 
@@ -271,6 +282,9 @@ impl Router {
         });
         let delivery = Delivery { frame, shared: shared.as_ref(), exclude };
         self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
+        if self.keyed.has(index) {
+            self.keyed.deliver_apart(index, frame, sink);
+        }
     }
 
     /// Mail to every other reactor with members.
@@ -326,8 +340,11 @@ impl Router {
     /// Forgets a topic that has no member here, and of which the home has nothing to know.
     pub(super) fn drop_if_unused(&mut self, index: TopicIndex) {
         let topic = self.topics.get_mut(index);
-        self.homes.close_if_unused(topic);
+        if !self.keyed.keeps(index) {
+            self.homes.close_if_unused(topic);
+        }
         if topic.subscriptions == 0 && topic.home == HomeState::Vacant {
+            self.keyed.drop_room(index);
             self.batches.discard(topic);
             self.topics.remove(index);
         }

@@ -3,31 +3,32 @@
 use arcstr::ArcStr;
 
 use super::history::StreamPosition;
+use super::keyed::Entrance;
 use super::mail::{
     Departure, Expulsion, HomeMail, Join, Joined, Leave, Left, Membership, Outcome, RecoverFrom, Resumed,
 };
 use super::retention::Recovery;
 use super::topic::{HashedTopic, Kind, TopicIndex, TopicKey, TopicRef};
 use super::{Answer, JoinError, JoinReply, Router, Sink};
-use crate::ids::ConnId;
+use crate::ids::{ConnId, Slot};
 
 impl Router {
     /// A connection that speaks JSON: it joins its user's inbox, and everyone once that is confirmed. Then it is
     /// told [`Answer::Connected`].
     pub fn connect(&mut self, conn: ConnId, user: &str, sink: &mut impl Sink) {
-        self.connect_to(conn, Kind::Inbox, user, sink);
+        self.connect_to(conn, Kind::Inbox, user, JoinReply::Silent, sink);
     }
 
     /// A member of a raw room, and of nothing else. It is told [`Answer::Connected`] when it is one.
-    pub fn connect_raw(&mut self, conn: ConnId, room: &str, sink: &mut impl Sink) {
-        self.connect_to(conn, Kind::Raw, room, sink);
+    pub fn connect_raw(&mut self, conn: ConnId, room: &str, reply: JoinReply, sink: &mut impl Sink) {
+        self.connect_to(conn, Kind::Raw, room, reply, sink);
     }
 
-    fn connect_to(&mut self, conn: ConnId, kind: Kind, name: &str, sink: &mut impl Sink) {
+    fn connect_to(&mut self, conn: ConnId, kind: Kind, name: &str, reply: JoinReply, sink: &mut impl Sink) {
         // A user's connections here share the name.
         let topic = self.shared_key(self.topics.hashed(TopicRef { kind, name }));
         self.members.insert(conn);
-        self.subscribe(conn, topic.name.clone(), &topic, JoinReply::Silent, sink);
+        self.subscribe(conn, topic.name.clone(), &topic, reply, sink);
     }
 
     /// The user of a JSON connection, the room of a raw one.
@@ -50,6 +51,9 @@ impl Router {
     pub fn send_away(&mut self, conn: ConnId, back_ms: u32, sink: &mut impl Sink) {
         for index in self.members.listed_in(conn) {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+            if self.keyed.has(index) {
+                self.keyed.leave(index, conn.slot, sink);
+            }
         }
         let Some(subscriber) = self.members.remove(&mut self.topics, conn) else { return };
         let name = subscriber.name(&self.topics).clone();
@@ -91,7 +95,7 @@ impl Router {
         let rooms = self.hashed_rooms(rooms);
         self.members.check_join(&self.topics, conn, &rooms, reply.recover_from())?;
         if let (JoinReply::Many(many), []) = (&reply, &rooms[..]) {
-            sink.answer(conn, Answer::Acked { id: &many.id, position: None });
+            sink.answer(conn, Answer::Acked { id: &many.id, position: None, stale: None });
         }
         for room in rooms {
             self.join_room(conn, room, reply.clone(), sink);
@@ -146,7 +150,7 @@ impl Router {
                 let why = Departure::Asked(id.map(Into::into));
                 self.send_leave(Leave { topic, member: conn, user, membership, why }, sink);
             }
-            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, position: None }),
+            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, position: None, stale: None }),
             (None, None) => {}
         }
     }
@@ -193,12 +197,15 @@ impl Router {
     pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
         let Some(index) = self.topics.find(joined.topic.hashed()) else { return };
         let Some(is_forbidden) = self.members.confirm(joined.member, index) else { return };
-        let Joined { topic, member, membership, reply, outcome } = joined;
+        let Joined { topic, member, membership, reply, outcome, keyed } = joined;
+        if let Some(keyed) = &keyed {
+            self.mirror(index, keyed);
+        }
         if is_forbidden {
             // It has been told to leave already.
             return forbid(member, &topic.name, &reply, sink);
         }
-        let Recovery { position, slice, recovered } = match outcome {
+        let recovery = match outcome {
             Outcome::Member(recovery) => recovery,
             Outcome::Unavailable => {
                 self.leave_refused(index, topic, member, membership, sink);
@@ -207,6 +214,10 @@ impl Router {
             // It is told so and ends, and with that leaves.
             Outcome::Full => return sink.answer(member, Answer::Full),
         };
+        if keyed.is_some() {
+            return self.joined_keyed(Entrance { index, member, membership, reply: &reply, recovery }, sink);
+        }
+        let Recovery { position, slice, recovered } = recovery;
         if membership == Membership::Changed && !self.members.is_listed(member, index) {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
             self.members.enlist(&mut self.topics, member, index);
@@ -227,17 +238,29 @@ impl Router {
                 }
             }
             (Kind::Raw, _) => sink.answer(member, Answer::Connected { inbox: None }),
-            (Kind::Room | Kind::Everyone, JoinReply::Silent) => {}
+            (Kind::Room | Kind::Everyone, JoinReply::Silent | JoinReply::Raw { .. }) => {}
             (Kind::Room | Kind::Everyone, JoinReply::Joined { id, .. }) => {
-                let answer = Answer::Joined { id: id.as_deref(), room: &topic.name, position: in_epoch, recovered };
+                let answer = Answer::Joined {
+                    id: id.as_deref(),
+                    room: &topic.name,
+                    position: in_epoch,
+                    recovered,
+                    interval_ms: None,
+                };
                 sink.answer(member, answer);
             }
             (Kind::Room | Kind::Everyone, JoinReply::Many(many)) => {
                 let id = &*many.id;
-                let answer = Answer::Joined { id: Some(id), room: &topic.name, position: in_epoch, recovered };
+                let answer = Answer::Joined {
+                    id: Some(id),
+                    room: &topic.name,
+                    position: in_epoch,
+                    recovered,
+                    interval_ms: None,
+                };
                 sink.answer(member, answer);
                 if many.answered() && !many.has_failed() {
-                    sink.answer(member, Answer::Acked { id, position: None });
+                    sink.answer(member, Answer::Acked { id, position: None, stale: None });
                 }
             }
         }
@@ -278,13 +301,16 @@ impl Router {
         let was_listed = membership == Membership::Changed && self.members.is_listed(member, index);
         if was_listed {
             self.batches.seal(self.topics.get_mut(index), &self.members, sink);
+            if self.keyed.has(index) {
+                self.leave_keyed(index, member, sink);
+            }
             self.members.delist(&mut self.topics, member, index);
         }
         if self.members.forget_if_over(&mut self.topics, member, index) {
             self.drop_if_unused(index);
         }
         if let Some(id) = id {
-            sink.answer(member, Answer::Acked { id: &id, position: None });
+            sink.answer(member, Answer::Acked { id: &id, position: None, stale: None });
         }
         // Whoever was not let in is not told that it has left.
         if let Some(reason) = removed.filter(|_| was_listed) {
@@ -296,7 +322,9 @@ impl Router {
     pub(super) fn expel(&mut self, expulsion: &Expulsion, sink: &mut impl Sink) {
         let Expulsion { topic, user, reason } = expulsion;
         let Some(index) = self.topics.find(topic.hashed()) else { return };
-        for slot in self.members.of(self.topics.get(index)).to_vec() {
+        let listed = self.members.of(self.topics.get(index)).iter().copied();
+        let slots: Vec<Slot> = listed.chain(self.keyed.apart(index)).collect();
+        for slot in slots {
             let (generation, name) = self.members.at(&self.topics, slot);
             let member = ConnId { reactor: self.me, slot, generation };
             match topic.kind {
@@ -341,12 +369,12 @@ impl Router {
 /// A join was asked for while it was allowed, and is not any more.
 fn forbid(member: ConnId, room: &str, reply: &JoinReply, sink: &mut impl Sink) {
     match reply {
-        JoinReply::Silent => sink.answer(member, Answer::Forbidden { id: None, room }),
+        JoinReply::Silent | JoinReply::Raw { .. } => sink.answer(member, Answer::Forbidden { id: None, room }),
         JoinReply::Joined { id, .. } => sink.answer(member, Answer::Forbidden { id: id.as_deref(), room }),
         JoinReply::Many(many) => {
             sink.answer(member, Answer::Forbidden { id: Some(&many.id), room });
             if many.answered() && !many.has_failed() {
-                sink.answer(member, Answer::Acked { id: &many.id, position: None });
+                sink.answer(member, Answer::Acked { id: &many.id, position: None, stale: None });
             }
         }
     }
@@ -356,7 +384,7 @@ fn forbid(member: ConnId, room: &str, reply: &JoinReply, sink: &mut impl Sink) {
 /// one by one, and the command as a whole has failed once.
 fn refuse(member: ConnId, reply: &JoinReply, sink: &mut impl Sink) {
     match reply {
-        JoinReply::Silent => sink.answer(member, Answer::Unavailable { id: None }),
+        JoinReply::Silent | JoinReply::Raw { .. } => sink.answer(member, Answer::Unavailable { id: None }),
         JoinReply::Joined { id, .. } => sink.answer(member, Answer::Unavailable { id: id.as_deref() }),
         JoinReply::Many(many) => {
             many.answered();

@@ -62,6 +62,16 @@ impl Batches {
         self.compress_from_bytes = frame_bytes;
     }
 
+    /// The same, as it is.
+    pub(super) fn compress_from_bytes(&self) -> usize {
+        self.compress_from_bytes
+    }
+
+    /// A spare buffer, or a new one.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        self.pool.pop().unwrap_or_default()
+    }
+
     /// Bytes gathered.
     pub(super) fn bytes(&self) -> usize {
         self.open_bytes

@@ -442,7 +442,7 @@ impl Mail {
 
     /// The ack of a publish into history, for the publisher.
     pub fn stored(publisher: ReplyTo, id: Box<str>, position: StreamPosition) -> Mail {
-        Mail(Content::Acked(Box::new(Ack { to: publisher, id, position: Some(position) })))
+        Mail(Content::Acked(Box::new(Ack { to: publisher, id, position: Some(position), stale: None })))
     }
 
     /// A connection's reactor is told that what was asked for is out of reach.

@@ -197,7 +197,9 @@ fn nothing_overtakes_what_waits_however_much_that_is() {
     }
     assert_eq!(home.told(), ["unavailable -"], "one too many");
     home.router.leave(CONN, "den", Some("1"), &mut home.told);
-    home.router.join(CONN, "den", JoinReply::Joined { id: Some("2".into()), recover: None }, &mut home.told).unwrap();
+    home.router
+        .join(CONN, "den", JoinReply::Joined { id: Some("2".into()), recover: None, subscribe: None }, &mut home.told)
+        .unwrap();
     home.tell(FromCluster::Attached { topic, attach, position: Some(position("e", 5)) });
     assert_eq!(home.told(), ["ack 1", "joined den"]);
 }
@@ -217,7 +219,7 @@ fn room_at(home: &mut Home, offset: u64) -> (TopicKey, AttachId) {
 }
 
 fn join_last(home: &mut Home, count: u64) {
-    let ask = JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(count)) };
+    let ask = JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(count)), subscribe: None };
     home.router.join(CONN, "den", ask, &mut home.told).unwrap();
 }
 

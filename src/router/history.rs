@@ -83,6 +83,11 @@ impl History {
         }
     }
 
+    /// An empty one behind a position, in front of which there is nothing.
+    pub(super) fn behind(position: StreamPosition, policy: HistoryPolicy, account: Arc<Account>) -> History {
+        History { last_offset: position.offset, ..History::new(position.epoch, policy, account) }
+    }
+
     /// The newest part of a stream that is kept elsewhere: nothing yet, and then what comes behind `position`.
     pub(super) fn of_stream(position: StreamPosition, policy: HistoryPolicy, account: Arc<Account>) -> History {
         History {

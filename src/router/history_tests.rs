@@ -45,6 +45,11 @@ impl Sink for Told {
     fn answer(&mut self, _: ConnId, answer: Answer<'_>) {
         let owned = |position: InEpoch<'_>| StreamPosition { epoch: position.epoch.into(), offset: position.offset };
         match answer {
+            Answer::Tuned { .. }
+            | Answer::NotJoined { .. }
+            | Answer::SnapshotEnd { .. }
+            | Answer::Freshness { .. }
+            | Answer::ItemsRefused { .. } => unreachable!("no room is keyed"),
             Answer::Joined { position, recovered, .. } => {
                 (self.position, self.recovered) = (position.map(owned), recovered)
             }
@@ -135,7 +140,7 @@ fn conn(slot: u32) -> ConnId {
 }
 
 fn recover(recover: Option<RecoverFrom>) -> JoinReply {
-    JoinReply::Joined { id: None, recover }
+    JoinReply::Joined { id: None, recover, subscribe: None }
 }
 
 fn since(position: &StreamPosition) -> JoinReply {

@@ -5,7 +5,7 @@
 use arcstr::ArcStr;
 
 use super::cluster::{Order, ToCluster};
-use super::history::{HistoryPolicy, StreamPosition};
+use super::history::{History, HistoryPolicy, StreamPosition};
 use super::mail::{Content, Expulsion, HomeMail, Mail};
 use super::requests::Homeward;
 use super::slice::Slice;
@@ -148,13 +148,28 @@ impl Router {
 
     /// A history is forgotten: the members are told where the new one begins.
     fn purge(&mut self, index: TopicIndex, policy: HistoryPolicy, sink: &mut impl Sink) {
-        let empty = self.retention.begin(policy);
+        let empty = match self.keyed.has(index) {
+            true => self.begin_anew(index, policy),
+            false => self.retention.begin(policy),
+        };
         self.retention.replace(&self.topics, &mut self.homes, index, Some(empty));
         if self.homes.is_empty(self.topics.get(index)) {
             return self.drop_if_unused(index);
         }
         self.retention.change(&self.topics, &mut self.homes, index, |history| history.tell());
         self.tell_gap(index, sink);
+    }
+
+    /// An empty history for a keyed room: the items keep their places, in a new epoch.
+    fn begin_anew(&mut self, index: TopicIndex, policy: HistoryPolicy) -> History {
+        let epoch = self.retention.new_epoch();
+        let topic = &self.topics.get(index).key;
+        for mirror in self.keyed.mirrors(index) {
+            let content = Content::NewEpoch { topic: topic.clone(), epoch: epoch.clone() };
+            self.outgoing.push((PeerId::Reactor(mirror), Mail(content)));
+        }
+        self.keyed.set_epoch(index, &epoch);
+        self.retention.begin_behind(self.keyed.position(index), policy)
     }
 
     fn read_page(

@@ -4,14 +4,12 @@
 //! by its frame.
 
 use std::collections::VecDeque;
-use std::hash::RandomState;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
+use super::keys::Keys;
 use super::slice::{SNAPSHOT_BYTES, Slice, Slicer};
 use crate::compress::{HeldBytes, SharedFrame};
-use crate::limits::{ALLOCATION_BYTES, HISTORY_ORDER_BYTES, PUBLISH_KEY_MS_MAX, PUBLISH_KEYS_MAX};
+use crate::limits::{ALLOCATION_BYTES, HISTORY_ORDER_BYTES, PUBLISH_KEY_MS_MAX};
 use crate::time::Millis;
 
 /// See the module's documentation. What is noted, the sum of bytes and the slicer's snapshot are built again.
@@ -41,15 +39,6 @@ pub(super) struct Noted {
 pub(super) struct Entry {
     pub(super) frame: SharedFrame,
     kept_at: Millis,
-}
-
-/// By which publish a message came, so that a retry is known.
-#[derive(Debug, Default)]
-struct Keys {
-    offsets: HashMap<Arc<str>, u64, RandomState>,
-    order: VecDeque<(Millis, Arc<str>)>,
-    /// Of all keys.
-    text_bytes: usize,
 }
 
 impl Kept {
@@ -158,63 +147,36 @@ impl Kept {
 
     /// The offset of the message that was published with this key.
     pub(super) fn known(&self, key: &str) -> Option<u64> {
-        self.keys.as_ref()?.offsets.get(key).copied()
+        self.keys.as_ref()?.known(key)
     }
 
     pub(super) fn remember(&mut self, key: Arc<str>, offset: u64, now: Millis) {
-        if self.keys.as_ref().is_some_and(|keys| keys.order.len() == PUBLISH_KEYS_MAX) {
-            self.forget_key();
-        }
-        let keys = self.keys.get_or_insert_default();
-        keys.text_bytes += Keys::text_bytes(&key);
-        keys.offsets.insert(key.clone(), offset);
-        keys.order.push_back((now, key));
+        self.keys.get_or_insert_default().remember(key, offset, now);
     }
 
     fn oldest_key_at(&self) -> Option<Millis> {
-        self.keys.as_ref()?.order.front().map(|(at, _)| *at)
+        self.keys.as_ref()?.oldest_at()
     }
 
     fn forget_key(&mut self) {
         let Some(keys) = &mut self.keys else { return };
         keys.forget_oldest();
-        if keys.order.is_empty() {
+        if keys.is_empty() {
             self.keys = None;
         }
     }
 }
 
-impl Keys {
-    fn bytes(&self) -> usize {
-        let own = size_of::<Keys>() + 2 * ALLOCATION_BYTES;
-        own + self.offsets.allocation_size() + deque_bytes(&self.order) + self.text_bytes
-    }
-
-    fn text_bytes(key: &str) -> usize {
-        key.len() + 2 * size_of::<usize>() + ALLOCATION_BYTES
-    }
-
-    fn forget_oldest(&mut self) {
-        let Some((_, key)) = self.order.pop_front() else { return };
-        self.text_bytes -= Keys::text_bytes(&key);
-        self.offsets.remove(&key);
-        shrink(&mut self.order);
-        if self.offsets.capacity() > SPARE_MIN && 4 * self.offsets.len() < self.offsets.capacity() {
-            self.offsets.shrink_to(2 * self.offsets.len());
-        }
-    }
-}
-
 /// Room for fewer is not given back.
-const SPARE_MIN: usize = 32;
+pub(super) const SPARE_MIN: usize = 32;
 
 /// Gives back room that is not needed any more: so that each time is paid for by those that went before it, not at once.
-fn shrink<T>(deque: &mut VecDeque<T>) {
+pub(super) fn shrink<T>(deque: &mut VecDeque<T>) {
     if deque.capacity() > SPARE_MIN && 4 * deque.len() < deque.capacity() {
         deque.shrink_to(2 * deque.len());
     }
 }
 
-fn deque_bytes<T>(deque: &VecDeque<T>) -> usize {
+pub(super) fn deque_bytes<T>(deque: &VecDeque<T>) -> usize {
     deque.capacity() * size_of::<T>() + ALLOCATION_BYTES
 }

@@ -9,6 +9,7 @@ use super::cluster::{FromCluster, ToCluster};
 use super::edge::Edge;
 use super::history::StreamPosition;
 use super::home_request::{HistoryPage, HomeRequest};
+use super::keyed::{ItemsMail, ItemsRefused, ItemsUpdate, KeyedJoin, StaleUpdates, Subscribe, TuneOf};
 use super::publish_many::PublishMany;
 use super::replies::{Counted, Page, Users};
 use super::retention::Recovery;
@@ -31,6 +32,9 @@ impl Mail {
     pub(crate) fn bytes(&self) -> usize {
         let frame_bytes = match &self.0 {
             Content::Home(HomeMail::Publish(published)) => published.frame.plain().len(),
+            Content::Home(HomeMail::Items(update)) => update.updates.bytes(),
+            Content::Items { items, .. } => items.bytes(),
+            Content::Joined(joined) => joined.keyed.as_ref().map_or(0, |keyed| keyed.bytes()),
             Content::Deliver { frame, .. } | Content::Direct { frame, .. } => frame.plain().len(),
             Content::DeliverMany { frames, .. } => frames.len(),
             Content::Counted(counted) => counted.head.len(),
@@ -47,10 +51,14 @@ impl Mail {
                 | HomeMail::Presence(_)
                 | HomeMail::History(_)
                 | HomeMail::Resume(_)
-                | HomeMail::Request(_),
+                | HomeMail::Request(_)
+                | HomeMail::Tune(_),
             )
             | Content::Resumed(_)
-            | Content::Joined(_)
+            | Content::ItemsRefused(_)
+            | Content::Freshness { .. }
+            | Content::NewEpoch { .. }
+            | Content::Tuned(_)
             | Content::Left(_)
             | Content::Acked(_)
             | Content::Unavailable { .. }
@@ -114,6 +122,25 @@ pub(super) enum Content {
         published_at: Option<Stamp>,
     },
     Acked(Box<Ack>),
+    ItemsRefused(Box<ItemsRefused>),
+    /// To a mirror of a keyed room.
+    Items {
+        topic: TopicKey,
+        items: Arc<ItemsMail>,
+    },
+    /// To a mirror of a keyed room.
+    NewEpoch {
+        topic: TopicKey,
+        epoch: Arc<str>,
+    },
+    /// Whether a keyed room is stale, to its mirrors.
+    Freshness {
+        topic: TopicKey,
+        offset: u64,
+        is_stale: bool,
+    },
+    /// Back from the home.
+    Tuned(Box<TuneOf>),
     Page(Box<Page>),
     Users(Box<Users>),
     Counted(Box<Counted>),
@@ -168,6 +195,8 @@ pub(super) enum HomeMail {
     History(Box<HistoryOf>),
     Resume(Box<Resume>),
     Request(Box<HomeRequest>),
+    Items(Box<ItemsUpdate>),
+    Tune(Box<TuneOf>),
 }
 
 impl HomeMail {
@@ -181,6 +210,8 @@ impl HomeMail {
             HomeMail::History(question) => &question.room,
             HomeMail::Resume(resume) => &resume.inbox,
             HomeMail::Request(request) => &request.room,
+            HomeMail::Items(update) => &update.topic,
+            HomeMail::Tune(tune) => &tune.topic,
         }
     }
 }
@@ -217,6 +248,8 @@ pub(super) struct Joined {
     pub(super) membership: Membership,
     pub(super) reply: JoinReply,
     pub(super) outcome: Outcome,
+    /// Where the room is keyed.
+    pub(super) keyed: Option<Box<KeyedJoin>>,
 }
 
 /// How a home answers a join.
@@ -344,6 +377,8 @@ pub(super) struct Ack {
     pub(super) id: Box<str>,
     /// Where the message is in history.
     pub(super) position: Option<StreamPosition>,
+    /// Of updates of items, those that were not above their items' versions.
+    pub(super) stale: Option<StaleUpdates>,
 }
 
 /// What of a topic's history a joining connection wants.
@@ -371,6 +406,15 @@ pub enum JoinReply {
         id: Option<Box<str>>,
         /// What of the room's history to send.
         recover: Option<RecoverFrom>,
+        /// What of a keyed room it wants; `None` is every update.
+        subscribe: Option<Box<Subscribe>>,
+    },
+    /// Of a raw keyed room: with the end of the snapshot, where it gets one.
+    Raw {
+        /// What of the room has to be sent, if not all.
+        recover: Option<RecoverFrom>,
+        /// What of the room it wants.
+        subscribe: Box<Subscribe>,
     },
     /// With `joined`, and after the last of several with `ack`.
     Many(Arc<ManyJoin>),
@@ -392,8 +436,28 @@ impl JoinReply {
     pub(super) fn recover_from(&self) -> Option<&RecoverFrom> {
         match self {
             JoinReply::Silent => None,
-            JoinReply::Joined { recover, .. } => recover.as_ref(),
+            JoinReply::Joined { recover, .. } | JoinReply::Raw { recover, .. } => recover.as_ref(),
             JoinReply::Many(many) => many.recover.as_ref(),
+        }
+    }
+}
+
+impl JoinReply {
+    /// The command's id as JSON text, where one room is answered.
+    pub(super) fn id(&self) -> Option<&str> {
+        match self {
+            JoinReply::Joined { id, .. } => id.as_deref(),
+            JoinReply::Many(many) => Some(&many.id),
+            JoinReply::Silent | JoinReply::Raw { .. } => None,
+        }
+    }
+
+    /// What of a keyed room is wanted.
+    pub(super) fn subscribe(&self) -> Option<&Subscribe> {
+        match self {
+            JoinReply::Joined { subscribe, .. } => subscribe.as_deref(),
+            JoinReply::Raw { subscribe, .. } => Some(subscribe),
+            JoinReply::Silent | JoinReply::Many(_) => None,
         }
     }
 }

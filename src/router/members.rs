@@ -18,6 +18,9 @@ use crate::ids::{ConnId, Slot};
 /// Not (yet, or any more) among a topic's members.
 const NOT_LISTED: u32 = u32::MAX;
 
+/// A member that stands in no list of the topic's: a keyed room has it.
+const LISTED_APART: u32 = u32::MAX - 1;
+
 /// The slots of a topic's members, dense, in no order. Most topics have one member on a reactor, which needs no list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum MemberList {
@@ -31,7 +34,7 @@ pub(super) enum MemberList {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
     pub(super) topic: TopicIndex,
-    /// Its index in the topic's list of members, or [`NOT_LISTED`] until the home has confirmed.
+    /// Its index in the topic's list of members, [`NOT_LISTED`] until the home has confirmed, or [`LISTED_APART`].
     member_index: u32,
     /// Twice the joins and leaves the home has not confirmed, and one where a membership is wanted: in one number,
     /// for there are many subscriptions.
@@ -72,6 +75,11 @@ impl Subscription {
 
     fn is_listed(&self) -> bool {
         self.member_index != NOT_LISTED
+    }
+
+    /// Its index in the topic's list of members, if it stands there.
+    fn list_index(&self) -> Option<u32> {
+        Some(self.member_index).filter(|&index| index < LISTED_APART)
     }
 }
 
@@ -314,10 +322,20 @@ impl Members {
         }
     }
 
-    /// Takes a subscriber of a topic out of its list.
-    pub(super) fn delist(&mut self, topics: &mut Topics, conn: ConnId, topic: TopicIndex) {
+    /// Notes that a subscriber of a topic is a member that stands in no list.
+    pub(super) fn enlist_apart(&mut self, conn: ConnId, topic: TopicIndex) {
         if let Some(subscription) = self.subscription(conn, topic) {
-            let member_index = std::mem::replace(&mut subscription.member_index, NOT_LISTED);
+            assert!(subscription.list_index().is_none(), "a member stands in one place");
+            subscription.member_index = LISTED_APART;
+        }
+    }
+
+    /// Takes a subscriber of a topic out of its list, if it stands there.
+    pub(super) fn delist(&mut self, topics: &mut Topics, conn: ConnId, topic: TopicIndex) {
+        let Some(subscription) = self.subscription(conn, topic) else { return };
+        let listed = subscription.list_index();
+        subscription.member_index = NOT_LISTED;
+        if let Some(member_index) = listed {
             self.swap_remove(topics, topic, member_index);
         }
     }
@@ -352,8 +370,8 @@ impl Members {
             self.swap_remove(topics, self.everyone, subscriber.everyone_index);
         }
         for subscription in &subscriber.subscriptions {
-            if subscription.is_listed() {
-                self.swap_remove(topics, subscription.topic, subscription.member_index);
+            if let Some(member_index) = subscription.list_index() {
+                self.swap_remove(topics, subscription.topic, member_index);
             }
             topics.get_mut(subscription.topic).subscriptions -= 1;
         }
@@ -427,7 +445,7 @@ impl Members {
                 subscription.topic = renamed(subscription.topic);
                 let topic = topics.get_mut(subscription.topic);
                 topic.subscriptions += 1;
-                if subscription.is_listed() {
+                if subscription.list_index().is_some() {
                     subscription.member_index = self.push(topic, slot);
                 }
             }
@@ -443,9 +461,10 @@ impl Members {
             if subscriber.everyone_index != NOT_LISTED {
                 assert_eq!(self.of(topics.get(self.everyone))[subscriber.everyone_index as usize], Slot(slot));
             }
-            for subscription in subscriber.subscriptions.iter().filter(|subscription| subscription.is_listed()) {
+            for subscription in &subscriber.subscriptions {
+                let Some(member_index) = subscription.list_index() else { continue };
                 let members = self.of(topics.get(subscription.topic));
-                assert_eq!(members[subscription.member_index as usize], Slot(slot));
+                assert_eq!(members[member_index as usize], Slot(slot));
             }
         }
         for (index, topic) in topics.iter() {
@@ -456,7 +475,7 @@ impl Members {
                 listed += usize::from(is_everyone && subscriber.everyone_index != NOT_LISTED);
                 let mine = subscriber.subscriptions.iter().filter(|subscription| subscription.topic == index);
                 for subscription in mine {
-                    listed += usize::from(subscription.is_listed());
+                    listed += usize::from(subscription.list_index().is_some());
                     all += 1;
                 }
             }

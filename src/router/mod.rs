@@ -18,6 +18,7 @@
 //!   members     this reactor's connections: what they want, what is confirmed, the lists that fan-out walks
 //!   homes       topics at home here: which reactors have members, who is there, the policy, the history
 //!   retention   how much those histories hold together, and which goes first
+//!   keyed       items of keyed rooms, here and mirrored from their homes; who wants which
 //!   cluster     the other nodes: each home's ClusterSubscription, what is published for them
 //!   batches     what goes to members here at the end of the turn
 //! ```
@@ -40,6 +41,8 @@ mod history;
 mod home_request;
 mod homes;
 mod kept;
+mod keyed;
+mod keys;
 mod mail;
 mod members;
 mod needs;
@@ -72,6 +75,10 @@ pub use crowd::{Census, Crowd, CrowdKey, Others};
 pub use edge::{Edge, Turned, Watched};
 pub use history::{HistoryPolicy, StreamPosition};
 pub use home_request::PageRange;
+pub use keyed::{
+    Applied, CommandKind, ItemFilter, ItemState, ItemUpdate, ItemUpdates, PublishItems, StaleUpdates, Subscribe, Terms, TermsChange,
+    TooManyItems, Tune, Updated,
+};
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
 pub use policy::{KeyedPolicy, KeyedPolicyOfRoom, KeyedRooms, KeyedSettings, PolicyOfRoom, RoomPolicies, TopicPolicy};
 pub use publish_many::{AddressedTopic, ApiKeyed, CommandId, Fate, PublishMany};
@@ -88,6 +95,7 @@ pub use topic::{Kind, RAW_PREFIX, TopicKey, TopicRef};
 use at_cluster::Cluster;
 use batches::{Batches, Delivery};
 use homes::Homes;
+use keyed::{Keyed, KeyedBounds};
 use mail::{Ack, Content, HistoryOf, HomeMail, PresenceOf, Published, Resume};
 use members::Members;
 use needs::Answered;
@@ -151,6 +159,49 @@ pub enum Answer<'a> {
         position: Option<InEpoch<'a>>,
         /// What to say about recovery, where it was asked for.
         recovered: Option<bool>,
+        /// Of a keyed room, what is in force between rounds, in milliseconds.
+        interval_ms: Option<u32>,
+    },
+    /// It gets what it has asked for of a keyed room.
+    Tuned {
+        /// The command's id as JSON text.
+        id: &'a str,
+        /// Up to where it was sent all that it wants.
+        position: InEpoch<'a>,
+        /// What is in force between rounds, in milliseconds.
+        interval_ms: u32,
+    },
+    /// It is no member of the keyed room that its command names.
+    NotJoined {
+        /// The command's id as JSON text.
+        id: Option<&'a str>,
+        /// The room.
+        room: &'a str,
+    },
+    /// A raw keyed room has sent what there was.
+    SnapshotEnd {
+        /// Up to where.
+        position: InEpoch<'a>,
+        /// Whether it was what has changed since a position.
+        recovered: bool,
+    },
+    /// Nothing has been published to a keyed room for a while, or something is again.
+    Freshness {
+        /// The room.
+        room: &'a str,
+        /// Where the room is.
+        offset: u64,
+        /// Whether nothing was.
+        is_stale: bool,
+    },
+    /// Updates of items were refused, all of its command.
+    ItemsRefused {
+        /// The command's id as JSON text.
+        id: Option<&'a str>,
+        /// The room.
+        room: &'a str,
+        /// Why.
+        error: TooManyItems,
     },
     /// What its inbox had was sent.
     Resumed {
@@ -169,6 +220,8 @@ pub enum Answer<'a> {
         id: &'a str,
         /// Where the message is, if it was put into history.
         position: Option<InEpoch<'a>>,
+        /// Of updates of items, those that were not above their items' versions.
+        stale: Option<&'a StaleUpdates>,
     },
     /// It was removed from a room, and gets nothing more of it.
     Left {
@@ -267,6 +320,8 @@ pub struct Router {
     retention: Retention,
     /// The other nodes, if there are any.
     cluster: Option<Cluster>,
+    /// Items of keyed rooms, and who wants which.
+    keyed: Keyed,
     /// What goes to members here at the end of the turn.
     batches: Batches,
     /// Of which topics edges are told.
@@ -275,6 +330,8 @@ pub struct Router {
     frames: FrameBuilder,
     /// When this turn began.
     turn_began_at: Stamp,
+    /// Unix time of this turn, in milliseconds.
+    unix_ms: u64,
     /// Topics from this index on have a policy of before the settings changed.
     stale_from: Option<u32>,
 }
@@ -296,11 +353,13 @@ impl Router {
             homes: Homes::new(&settings, seed),
             retention: Retention::new(&settings.history, run, me),
             cluster: settings.cluster.then(Cluster::new),
+            keyed: Keyed::new(me, seed, keyed_bounds(&settings, reactors)),
             batches: Batches::new(),
             watched: Watched::default(),
             outgoing: Vec::new(),
             frames: FrameBuilder::default(),
             turn_began_at: Stamp::default(),
+            unix_ms: 0,
             stale_from: None,
         }
     }
@@ -312,6 +371,7 @@ impl Router {
         self.members.set_rooms_max(settings.rooms_max);
         self.homes.change(settings);
         self.retention.set_bytes_max(settings.history.bytes_max);
+        self.keyed.set_bounds(keyed_bounds(settings, self.reactors));
         self.stale_from = Some(0);
     }
 
@@ -348,6 +408,9 @@ impl Router {
                     let before = self.batches.deliver_as_of(published_at);
                     let delivery = Delivery { frame: frame.plain(), shared: Some(&frame), exclude };
                     self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
+                    if self.keyed.has(index) {
+                        self.keyed.deliver_apart(index, frame.plain(), sink);
+                    }
                     self.batches.deliver_as_of(before);
                 }
             }
@@ -372,8 +435,21 @@ impl Router {
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
             Content::Acked(ack) => {
                 let position = ack.position.as_ref().map(StreamPosition::in_epoch);
-                sink.answer(conn_of(ack.to), Answer::Acked { id: &ack.id, position });
+                sink.answer(conn_of(ack.to), Answer::Acked { id: &ack.id, position, stale: ack.stale.as_ref() });
             }
+            Content::ItemsRefused(refused) => refused.answer(sink),
+            Content::Items { topic, items } => self.mirrored(&topic, &items, sink),
+            Content::NewEpoch { topic, epoch } => {
+                if let Some(index) = self.topics.find(topic.hashed()) {
+                    self.keyed.set_epoch(index, &epoch);
+                }
+            }
+            Content::Freshness { topic, offset, is_stale } => {
+                if let Some(index) = self.topics.find(topic.hashed()) {
+                    self.freshness(index, offset, is_stale, sink);
+                }
+            }
+            Content::Tuned(tuned) => self.tuned(*tuned, sink),
             Content::Expel(expulsion) => self.expel(&expulsion, sink),
             Content::Replaced { member } => sink.answer(member, Answer::Replaced),
             Content::Unavailable { to, id } => sink.answer(conn_of(to), Answer::Unavailable { id: id.as_deref() }),
@@ -392,6 +468,7 @@ impl Router {
     /// A turn begins: what is due to go from history goes.
     pub fn begin_turn(&mut self, now: Millis) {
         self.retention.begin_turn(now);
+        self.keyed.begin_turn(now);
         while let Some(index) = self.retention.expire_next(&self.topics, &mut self.homes) {
             self.drop_if_empty(index);
         }
@@ -401,37 +478,44 @@ impl Router {
     }
 
     /// When the turn began, as far as latencies are concerned: what is published in it, was then.
-    pub fn turn_began(&mut self, at: Stamp) {
-        self.turn_began_at = at;
+    pub fn turn_began(&mut self, at: Stamp, unix_ms: u64) {
+        (self.turn_began_at, self.unix_ms) = (at, unix_ms);
         self.batches.deliver_as_of(at);
     }
 
     /// The turn ends: hands every open batch to the members.
     pub fn end_turn(&mut self, sink: &mut impl Sink) {
+        self.do_chores(sink);
         self.batches.end_turn(&mut self.topics, &self.members, sink);
+        self.end_turn_of_keyed(sink);
         self.post_remote();
         self.frames.shrink(BATCH_POOL_BYTES_MAX);
     }
 
     /// When the router has something to do by itself, in a turn that begins then; `None` where it has not.
     pub fn next_at(&self) -> Option<Millis> {
-        None
+        self.keyed.next_at()
     }
 
     /// A connection's socket took only the first `taken` frames of a round, one that it has begun included: it is sent no
     /// others of it. The connection may have left the room, or ended, since it was given the round.
-    pub fn fell_behind(&mut self, _conn: ConnId, round: &Round, taken: usize) {
-        debug_assert!(taken < round.offsets.len(), "a round that is taken whole is no news");
+    pub fn fell_behind(&mut self, conn: ConnId, round: &Round, taken: usize) {
+        if let Some(index) = self.topics.find(round.topic.hashed()) {
+            self.keyed.fell_behind(index, conn, round, taken);
+        }
     }
 
     /// Whether something of keyed rooms waits until this connection's socket takes bytes.
-    pub fn lags(&self, _slot: Slot) -> bool {
-        false
+    #[inline]
+    pub fn lags(&self, slot: Slot) -> bool {
+        self.keyed.lags(slot)
     }
 
     /// All that a connection had was sent, and its socket takes more: where it lags, it gets what it lacks of keyed rooms
     /// from the end of this turn on.
-    pub fn takes_again(&mut self, _conn: ConnId) {}
+    pub fn takes_again(&mut self, conn: ConnId) {
+        self.keyed.takes_again(conn.slot);
+    }
 
     /// Publishes to a topic. With an `id` the publisher is told when the topic's home has routed it, or when it is in
     /// history.
@@ -490,14 +574,14 @@ impl Router {
         if to.reactor == self.me {
             sink.direct(to, frame, self.turn_began_at);
             if let Some((to, id)) = ack {
-                sink.answer(to, Answer::Acked { id, position: None });
+                sink.answer(to, Answer::Acked { id, position: None, stale: None });
             }
         } else if to.reactor.0 < self.reactors {
-            let ack = ack.map(|(to, id)| Box::new(Ack { to: to.into(), id: id.into(), position: None }));
+            let ack = ack.map(|(to, id)| Box::new(Ack { to: to.into(), id: id.into(), position: None, stale: None }));
             let (frame, published_at) = (frame.into(), Some(self.turn_began_at));
             self.outgoing.push((to.reactor.into(), Mail(Content::Direct { to, frame, ack, published_at })));
         } else if let Some((to, id)) = ack {
-            sink.answer(to, Answer::Acked { id, position: None });
+            sink.answer(to, Answer::Acked { id, position: None, stale: None });
         }
     }
 
@@ -588,7 +672,9 @@ impl Router {
 
     /// Bytes gathered in open batches, and for other nodes: beyond `limits::TURN_BYTES_MAX` the turn is to be flushed early.
     pub fn open_bytes(&self) -> usize {
-        self.batches.bytes() + self.cluster.as_ref().map_or(0, |cluster| cluster.remote.bytes())
+        self.batches.bytes()
+            + self.keyed.open_bytes()
+            + self.cluster.as_ref().map_or(0, |cluster| cluster.remote.bytes())
     }
 
     /// Bytes that all histories of this reactor hold.
@@ -624,10 +710,13 @@ impl Router {
     fn acknowledge(&mut self, to: ReplyTo, id: &str, position: Option<StreamPosition>, sink: &mut impl Sink) {
         match to {
             ReplyTo::Conn(conn) if conn.reactor == self.me => {
-                sink.answer(conn, Answer::Acked { id, position: position.as_ref().map(StreamPosition::in_epoch) });
+                sink.answer(
+                    conn,
+                    Answer::Acked { id, position: position.as_ref().map(StreamPosition::in_epoch), stale: None },
+                );
             }
             ReplyTo::Conn(_) | ReplyTo::Request(_) => {
-                let ack = Ack { to, id: id.into(), position };
+                let ack = Ack { to, id: id.into(), position, stale: None };
                 self.send(to.peer(), Content::Acked(Box::new(ack)), sink);
             }
         }
@@ -646,6 +735,12 @@ impl Router {
             false => self.outgoing.push((to, Mail(content))),
         }
     }
+}
+
+/// A reactor's part of what keyed rooms of a node may hold: topics are spread evenly.
+fn keyed_bounds(settings: &RouterSettings, reactors: u16) -> KeyedBounds {
+    let part = |all: u64| usize::try_from(all / u64::from(reactors)).unwrap_or(usize::MAX);
+    KeyedBounds { items_max: part(settings.keyed.node_items_max), bytes_max: part(settings.keyed.node_bytes_max) }
 }
 
 /// The connection that mail to a reactor answers.

@@ -105,7 +105,12 @@ pub(super) fn need_of(history: &History, mail: &HomeMail, now: Millis) -> Option
             Some(Need::Check)
         }
         HomeMail::Resume(resume) => load_of(history, resume.offset + 1, Wanted::All, now),
-        HomeMail::Leave(_) | HomeMail::Publish(_) | HomeMail::Presence(_) | HomeMail::Request(_) => None,
+        HomeMail::Leave(_)
+        | HomeMail::Publish(_)
+        | HomeMail::Presence(_)
+        | HomeMail::Request(_)
+        | HomeMail::Items(_)
+        | HomeMail::Tune(_) => None,
     }
 }
 

@@ -19,6 +19,7 @@ impl Router {
         self.everyone = self.topics.find_or_insert(&TopicKey::everyone());
         self.members.rebuild(&mut self.topics, renamed);
         self.batches.rebuild(&mut self.topics, renamed);
+        self.keyed.rebuild(renamed);
         self.homes.rebuild();
         self.retention.rebuild(&self.topics, &mut self.homes);
         self.frames = FrameBuilder::default();
@@ -30,8 +31,9 @@ impl Router {
     /// Where they contradict each other.
     pub fn check_invariants(&self) {
         self.members.check(&self.topics);
-        self.homes.check(self.topics.iter().map(|(_, topic)| topic));
+        self.homes.check(self.topics.iter(), |index| self.keyed.keeps(index));
         self.retention.check(&self.topics, &self.homes);
+        self.keyed.check();
         for (index, topic) in self.topics.iter() {
             let needed = topic.subscriptions > 0 || topic.home != HomeState::Vacant;
             assert!(needed || index == self.everyone, "{:?} is unused", topic.key);

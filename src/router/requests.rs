@@ -150,7 +150,7 @@ impl Mail {
             Content::Heard { request, nodes } => Told::Reply(request, Reply::Heard(nodes)),
             Content::HistoryPage(page) => Told::Reply(page.request, Reply::History(read(*page))),
             Content::Acked(ack) => {
-                let Ack { to, id, position } = *ack;
+                let Ack { to, id, position, stale: _ } = *ack;
                 Told::Fate(command_of(to, &id), Fate::Acked(position))
             }
             Content::Unavailable { to, id: Some(id) } => Told::Fate(command_of(to, &id), Fate::Unavailable),

@@ -104,8 +104,18 @@ impl Retention {
 
     /// An empty history in an epoch of its own.
     pub(super) fn begin(&mut self, policy: HistoryPolicy) -> History {
+        History::new(self.new_epoch(), policy, self.account.clone())
+    }
+
+    /// The word of an epoch that nothing else has.
+    pub(super) fn new_epoch(&mut self) -> Arc<str> {
         self.epochs += 1;
-        History::new(format!("{}-{:x}", self.run, self.epochs).into(), policy, self.account.clone())
+        format!("{}-{:x}", self.run, self.epochs).into()
+    }
+
+    /// An empty history behind a position, in front of which there is nothing.
+    pub(super) fn begin_behind(&self, position: StreamPosition, policy: HistoryPolicy) -> History {
+        History::behind(position, policy, self.account.clone())
     }
 
     /// A history that is the newest part of a stream.

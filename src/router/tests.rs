@@ -86,6 +86,11 @@ impl Sink for Told {
 
     fn answer(&mut self, to: ConnId, answer: Answer<'_>) {
         match answer {
+            Answer::Tuned { .. }
+            | Answer::NotJoined { .. }
+            | Answer::SnapshotEnd { .. }
+            | Answer::Freshness { .. }
+            | Answer::ItemsRefused { .. } => unreachable!("no room is keyed"),
             Answer::Connected { .. } => self.tell(to.slot.0, "connected".into()),
             Answer::Joined { room, .. } => self.tell(to.slot.0, format!("joined {room}")),
             Answer::Resumed { recovered, .. } => self.tell(to.slot.0, format!("resumed {recovered}")),
@@ -221,7 +226,7 @@ fn room(name: &str) -> TopicRef<'_> {
 }
 
 fn joined() -> JoinReply {
-    JoinReply::Joined { id: None, recover: None }
+    JoinReply::Joined { id: None, recover: None, subscribe: None }
 }
 
 fn many(id: &str, recover: Option<RecoverFrom>, rooms: u32) -> JoinReply {
@@ -338,7 +343,7 @@ fn many_rooms_are_all_joined_or_none() {
     assert_eq!(refused, Err(JoinError::TooManyRooms));
     node.with(0, |router, told| router.join_many(bob, &["a", "b", "a"], many("2", None, 3), told)).unwrap();
     let since = || Some(RecoverFrom::Since { epoch: "e".into(), offset: 1 });
-    let resuming = JoinReply::Joined { id: None, recover: since() };
+    let resuming = JoinReply::Joined { id: None, recover: since(), subscribe: None };
     let again = node.with(0, |router, told| router.join(bob, "a", resuming, told));
     assert_eq!(again, Err(JoinError::AlreadyJoined));
     for names in [[&names[..], &["a".into()]].concat(), [&["a".into()], &names[..]].concat()] {

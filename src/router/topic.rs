@@ -114,7 +114,7 @@ impl TopicKey {
 const EVERYONE_HASH: TopicHash = TopicHash(0);
 
 /// A topic's index in its reactor's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TopicIndex(pub(super) u32);
 
 /// No open batch.

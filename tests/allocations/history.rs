@@ -110,11 +110,11 @@ impl Node {
 }
 
 fn told() -> JoinReply {
-    JoinReply::Joined { id: Some("1".into()), recover: None }
+    JoinReply::Joined { id: Some("1".into()), recover: None, subscribe: None }
 }
 
 fn last(count: u64) -> JoinReply {
-    JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(count)) }
+    JoinReply::Joined { id: None, recover: Some(RecoverFrom::Last(count)), subscribe: None }
 }
 
 /// Bytes that are allocated after some work and were not before.

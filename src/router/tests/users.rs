@@ -99,7 +99,7 @@ fn the_oldest_connection_makes_room_for_one_more() {
 fn members_of_raw_rooms_are_no_users() {
     let mut crowd = Crowd::new(1, 1, bound(1, UserConnectionsPolicy::Refuse));
     for slot in 10..13 {
-        crowd.node.with(0, |router, told| router.connect_raw(conn(0, slot), "alice", told));
+        crowd.node.with(0, |router, told| router.connect_raw(conn(0, slot), "alice", JoinReply::Silent, told));
     }
     crowd.rest();
     for slot in 10..13 {

@@ -1,0 +1,121 @@
+//! A subscriber with a position of its own: one that comes, that asks for other terms, or whose socket was full.
+
+use crate::ids::ConnId;
+
+use super::cohort::Terms;
+use super::filter::ItemFilter;
+use super::items::{Item, ItemState};
+
+/// It is sent what it wants between `since` and `target`, piece by piece, each when its socket has taken the one before.
+#[derive(Debug)]
+pub(super) struct Lag {
+    pub(super) conn: ConnId,
+    /// Up to this offset it has been sent all.
+    pub(super) since: u64,
+    /// Up to this one it may be sent more now; what comes behind that is for the next round.
+    pub(super) target: u64,
+    /// Whether it has its place among those that are about to be sent a piece.
+    pub(super) is_queued: bool,
+    /// What it is told when it has been sent all.
+    pub(super) entering: Option<Box<Entering>>,
+}
+
+/// A subscriber that waits for an answer.
+#[derive(Debug)]
+pub(super) struct Entering {
+    pub(super) answer: Promised,
+    /// What it had before: of that it is not sent what has not changed.
+    pub(super) held: Held,
+    /// How often it may still be sent what changed while it was sent the rest, before it is answered.
+    pub(super) passes_left: u32,
+    /// Commands for other terms that came meanwhile.
+    pub(super) tunes: Vec<Tune>,
+}
+
+/// What a subscriber is told when it has been sent all.
+#[derive(Debug)]
+pub(super) enum Promised {
+    /// `joined`, with the command's id as JSON text.
+    Joined { id: Option<Box<str>>, recovered: Option<bool> },
+    /// `ack` of a `tune`, where that has an id.
+    Tuned { id: Option<Box<str>> },
+    /// The end of a raw room's snapshot.
+    Raw { recovered: bool },
+}
+
+/// What a client has of a room before it is sent anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Of `items`, all up to this offset.
+    pub(super) since: u64,
+    /// Of these.
+    pub(super) items: HeldItems,
+}
+
+/// Of which items a client has something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum HeldItems {
+    /// Of none.
+    None,
+    /// Of those that its filter wanted.
+    Wanted(ItemFilter),
+}
+
+/// A command for other terms.
+#[derive(Clone, Debug)]
+pub struct Tune {
+    /// The command's id as JSON text.
+    pub id: Option<Box<str>>,
+    /// What is to change.
+    pub change: TermsChange,
+}
+
+/// What of a subscriber's terms is to change; the rest stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TermsChange {
+    /// Which updates.
+    pub mode: Option<crate::protocol::Mode>,
+    /// Between rounds, in milliseconds.
+    pub interval_ms: Option<u32>,
+    /// Of which items.
+    pub filter: Option<ItemFilter>,
+}
+
+impl TermsChange {
+    /// The terms that follow.
+    pub(super) fn applied_to(&self, terms: &Terms) -> Terms {
+        let mode = self.mode.unwrap_or(terms.mode);
+        let interval_ms = match mode {
+            crate::protocol::Mode::All => 0,
+            crate::protocol::Mode::Latest => self.interval_ms.unwrap_or(terms.interval_ms),
+        };
+        Terms { mode, interval_ms, filter: self.filter.clone().unwrap_or_else(|| terms.filter.clone()) }
+    }
+}
+
+impl Held {
+    /// Nothing: of each item that has a value at `since`, that is wanted first.
+    pub(super) fn nothing(since: u64) -> Held {
+        Held { since, items: HeldItems::None }
+    }
+
+    /// Where the walk begins that finds what is missing.
+    pub(super) fn cursor(&self, wanted: &ItemFilter) -> u64 {
+        match &self.items {
+            HeldItems::Wanted(held) if held == wanted || *held == ItemFilter::All => self.since,
+            HeldItems::Wanted(_) | HeldItems::None => 0,
+        }
+    }
+
+    /// Whether a client has to be sent an item: it has changed, or the client has nothing of it and it has a value.
+    pub(super) fn lacks(&self, item: &Item) -> bool {
+        item.offset > self.since || (item.state == ItemState::Present && !self.has(&item.name))
+    }
+
+    fn has(&self, item: &str) -> bool {
+        match &self.items {
+            HeldItems::None => false,
+            HeldItems::Wanted(filter) => filter.wants(item),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What keyed rooms send when a turn ends: batches of each update, rounds, and pieces for those who lag.
+
+use super::lag::{Entering, Promised, Tune};
+use super::piece::Piece;
+use super::schedule::Place;
+use super::{Keyed, KeyedRoom};
+use crate::ids::{ConnId, Slot};
+use crate::limits::ROUND_BYTES_PER_TURN;
+use crate::router::batch::Round;
+use crate::router::batches::Batches;
+use crate::router::topic::{TopicIndex, Topics};
+use crate::router::{Answer, Sink};
+
+/// Commands that waited until their subscriber was answered.
+pub(super) type Waited = Vec<(TopicIndex, ConnId, Vec<Tune>)>;
+
+impl Keyed {
+    /// Sends what there is to send. What is more than a turn may send, the next ones do. Of subscribers that were answered,
+    /// the commands that waited for that.
+    pub(super) fn send(&mut self, topics: &Topics, batches: &mut Batches, sink: &mut impl Sink) -> Waited {
+        self.schedule.compress_from_bytes = batches.compress_from_bytes();
+        for place in std::mem::take(&mut self.schedule.open) {
+            if let Some(room) = self.rooms.get_mut(&place.topic) {
+                room.seal(place.cohort, sink);
+            }
+        }
+        self.schedule.open_bytes = 0;
+        self.send_rounds(topics, batches, sink);
+        self.send_pieces(topics, batches, sink)
+    }
+
+    fn send_rounds(&mut self, topics: &Topics, batches: &mut Batches, sink: &mut impl Sink) {
+        for _ in 0..self.schedule.ready.len() {
+            if self.schedule.sent_bytes >= ROUND_BYTES_PER_TURN {
+                return;
+            }
+            let Some(place) = self.schedule.ready.pop_front() else { return };
+            self.go_on_with_round(place, topics, batches, sink);
+        }
+    }
+
+    /// One piece of a round for all members of its cohort that can take it.
+    fn go_on_with_round(&mut self, place: Place, topics: &Topics, batches: &mut Batches, sink: &mut impl Sink) {
+        let Keyed { rooms, schedule, .. } = self;
+        let Some(room) = rooms.get_mut(&place.topic) else { return };
+        let target = room.items.last_offset();
+        let Some(rounds) = room.rounds_mut(place.cohort) else { return };
+        if rounds.begin(target) {
+            room.raise_targets(place.cohort, target, schedule, sink);
+        }
+        room.part_with_slow(place.cohort, schedule, sink);
+        let Some(rounds) = room.rounds_mut(place.cohort) else { return };
+        let (since, target) = (rounds.since, rounds.target);
+        let Some(cohort) = room.cohort(place.cohort) else { return };
+        let mut reached = target;
+        if !cohort.members.is_empty() {
+            let mut piece = Piece::new(batches.take_buffer(), schedule.compress_from_bytes);
+            reached = room.gather(cohort, since, target, None, &mut piece);
+            if piece.is_empty() {
+                batches.recycle(piece.into_buffer());
+            } else {
+                schedule.sent_bytes += piece.bytes();
+                let topic = topics.get(place.topic).key.clone();
+                sink.deliver(piece.into_batch(topic, since, schedule.published_at), &cohort.members);
+                let (interval_ms, now) = (cohort.terms.interval_ms, schedule.now);
+                if let Some(rounds) = room.rounds_mut(place.cohort) {
+                    rounds.sent(interval_ms, now);
+                }
+            }
+        }
+        let Some(rounds) = room.rounds_mut(place.cohort) else { return };
+        rounds.since = reached;
+        if reached < target {
+            return schedule.ready.push_back(place);
+        }
+        rounds.end(place, schedule);
+        room.rejoin_all(place.cohort, schedule);
+    }
+
+    fn send_pieces(&mut self, topics: &Topics, batches: &mut Batches, sink: &mut impl Sink) -> Waited {
+        let mut waited = Waited::new();
+        for _ in 0..self.schedule.catching_up.len() {
+            if self.schedule.sent_bytes >= ROUND_BYTES_PER_TURN {
+                break;
+            }
+            let Some((topic, slot)) = self.schedule.catching_up.pop_front() else { break };
+            self.catch_up(topic, slot, topics, batches, sink, &mut waited);
+        }
+        waited
+    }
+
+    /// One piece for one subscriber; where it lacks nothing any more, what it was promised.
+    fn catch_up(
+        &mut self,
+        index: TopicIndex,
+        slot: Slot,
+        topics: &Topics,
+        batches: &mut Batches,
+        sink: &mut impl Sink,
+        waited: &mut Waited,
+    ) {
+        let Keyed { rooms, schedule, .. } = self;
+        let Some(room) = rooms.get_mut(&index) else { return };
+        let Some(lag) = room.unqueue(slot) else { return };
+        // One whose socket is full is queued again when it takes bytes.
+        if !sink.takes_rounds(slot) {
+            return;
+        }
+        if lag.since < lag.target {
+            let mut piece = Piece::new(batches.take_buffer(), schedule.compress_from_bytes);
+            match room.piece_for(slot, &mut piece) {
+                Some(since) => {
+                    schedule.sent_bytes += piece.bytes();
+                    let topic = topics.get(index).key.clone();
+                    sink.deliver(piece.into_batch(topic, since, schedule.published_at), &[slot]);
+                    // Whether its socket has taken that is known when it is looked at next.
+                    return room.queue_again(slot, schedule);
+                }
+                None => batches.recycle(piece.into_buffer()),
+            }
+        }
+        if let Some((conn, entering)) = room.entered(slot, schedule) {
+            let tunes = promise(room, conn, entering, topics, sink);
+            if !tunes.is_empty() {
+                waited.push((index, conn, tunes));
+            }
+        }
+        room.rejoin(slot, schedule);
+    }
+
+    /// A connection's socket took only the first `taken` frames of a round: the rest is not sent.
+    pub(in crate::router) fn fell_behind(&mut self, index: TopicIndex, conn: ConnId, round: &Round, taken: usize) {
+        let Keyed { rooms, schedule, .. } = self;
+        let since = taken.checked_sub(1).map_or(round.since, |last| round.offsets[last]);
+        if let Some(room) = rooms.get_mut(&index) {
+            room.fell_behind(conn, since, schedule);
+        }
+    }
+
+    /// Whether something waits for the socket of a slot.
+    #[inline]
+    pub(in crate::router) fn lags(&self, slot: Slot) -> bool {
+        self.schedule.lags(slot)
+    }
+
+    /// The socket of a slot that lags takes bytes again.
+    pub(in crate::router) fn takes_again(&mut self, slot: Slot) {
+        let Keyed { rooms, schedule, .. } = self;
+        for index in schedule.lags_in(slot) {
+            if let Some(room) = rooms.get_mut(&index) {
+                room.queue(slot, schedule);
+            }
+        }
+    }
+
+    /// Rounds whose time has come are ready.
+    pub(super) fn wake_due(&mut self) {
+        let Keyed { rooms, schedule, .. } = self;
+        while let Some(&(at, place)) = schedule.due.first()
+            && at <= schedule.now
+        {
+            schedule.due.pop_first();
+            let room = rooms.get_mut(&place.topic);
+            if let Some(rounds) = room.and_then(|room| room.rounds_mut(place.cohort)) {
+                rounds.come_due(place, schedule);
+            }
+        }
+    }
+}
+
+/// Tells a subscriber what it was promised; the commands that waited for that.
+pub(super) fn promise(
+    room: &KeyedRoom,
+    conn: ConnId,
+    entering: Entering,
+    topics: &Topics,
+    sink: &mut impl Sink,
+) -> Vec<Tune> {
+    let topic = &topics.get(room.topic).key;
+    let position = room.position_of(conn);
+    let interval_ms = room.interval_ms(conn).unwrap_or(0);
+    match entering.answer {
+        Promised::Joined { id, recovered } => {
+            let (id, interval_ms) = (id.as_deref(), Some(interval_ms));
+            let in_epoch = Some(position.in_epoch());
+            sink.answer(conn, Answer::Joined { id, room: &topic.name, position: in_epoch, recovered, interval_ms });
+            if room.is_stale {
+                sink.answer(conn, Answer::Freshness { room: &topic.name, offset: position.offset, is_stale: true });
+            }
+        }
+        Promised::Tuned { id: Some(id) } => {
+            sink.answer(conn, Answer::Tuned { id: &id, position: position.in_epoch(), interval_ms });
+        }
+        Promised::Tuned { id: None } => {}
+        Promised::Raw { recovered } => {
+            sink.answer(conn, Answer::SnapshotEnd { position: position.in_epoch(), recovered });
+        }
+    }
+    entering.tunes
+}
