@@ -29,7 +29,8 @@ pub use error::{ERROR_CODES, ErrorCode};
 pub use event::{
     InEpoch, Notice, Stale, UserCount, ack, broadcast_content, broadcast_data, error, expiring, forbidden_room, gap,
     history, inbox_gap, joined, joined_keyed, keyed_head, keyed_tail, left, live, notice, pong, presence, presence_end,
-    presence_head, private, private_msg, put_offset, raw_keyed, refreshed, resumed, room_msg, stale, tuned, updated, welcome,
+    presence_head, private, private_msg, put_offset, raw_keyed, refreshed, resumed, room_msg, stale, tuned, updated,
+    welcome,
 };
 pub use keyed::{KeyedFields, Mode, SubscribeOptions, Update, UpdateError};
 

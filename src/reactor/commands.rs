@@ -231,7 +231,7 @@ impl<D: Driver> Worker<D> {
         checked.map_err(|error| self.join_rejection(error, rooms, id))
     }
 
-    fn join_rejection<'a>(&self, error: JoinError, rooms: &Rooms<'_>, id: Option<&'a str>) -> Rejection<'a> {
+    pub(super) fn join_rejection<'a>(&self, error: JoinError, rooms: &Rooms<'_>, id: Option<&'a str>) -> Rejection<'a> {
         let (code, message) = match error {
             JoinError::TooManyRooms => {
                 let rooms_max = self.settings.router.rooms_max;
@@ -251,7 +251,7 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-fn recover_from(position: Position<'_>) -> RecoverFrom {
+pub(super) fn recover_from(position: Position<'_>) -> RecoverFrom {
     match position {
         Position::Since { epoch, offset } => RecoverFrom::Since { epoch: epoch.into(), offset },
         Position::Last(count) => RecoverFrom::Last(count),

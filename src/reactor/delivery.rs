@@ -10,10 +10,13 @@ use super::driver::SlotKey;
 use super::egress::FanOut;
 use crate::compress::{SharedFrame, WindowBits};
 use crate::conn::{Cause, Chunk, CloseReason, FrameSource, Front};
+use crate::frame::Opcode;
 use crate::ids::{ConnId, Slot};
 use crate::limits::SCRAP_FACTOR;
 use crate::protocol::{self, ErrorCode, Rejection};
-use crate::router::{Answer, Batch, BatchBody, Described, Excluded, Sink, Slice};
+use crate::router::{
+    Answer, Batch, BatchBody, Described, Excluded, KeyedAnswer, Sink, Slice, StaleUpdates, TooManyItems,
+};
 use crate::time::Stamp;
 
 /// One form of a batch: its index, and what of it single members are not to get.
@@ -154,14 +157,15 @@ impl Sink for Connections {
         let open = connection.is_open();
         match answer {
             Answer::Connected { inbox } => self.open(to, inbox),
-            Answer::Joined { id, room, position, recovered, interval_ms: _ } if open => {
+            Answer::Joined { id, room, position, recovered } if open => {
                 self.message(slot, |out| protocol::joined(out, id, room, position, recovered));
             }
+            Answer::Keyed(answer) if open => self.keyed_answer(slot, &answer),
             Answer::Resumed { id, position, recovered } if open => {
                 self.message(slot, |out| protocol::resumed(out, id, position, recovered));
             }
-            Answer::Acked { id, position, stale: _ } if open => {
-                self.message(slot, |out| protocol::ack(out, id, position))
+            Answer::Acked { id, position } if open => {
+                self.message(slot, |out| protocol::ack(out, id, position));
             }
             Answer::Unavailable { id } if open => {
                 let message = "Redis, or another node, does not answer in time: try again";
@@ -171,16 +175,12 @@ impl Sink for Connections {
             Answer::Forbidden { id, room } if open => {
                 self.forbidden_room(slot, id, room);
             }
-            Answer::Tuned { .. }
-            | Answer::NotJoined { .. }
-            | Answer::SnapshotEnd { .. }
-            | Answer::Freshness { .. }
-            | Answer::ItemsRefused { .. } => {}
             Answer::Disconnected if open => self.sessions.dismiss(slot, CloseReason::Disconnected),
             Answer::Replaced if open => self.sessions.dismiss(slot, CloseReason::Replaced),
             Answer::Full => self.open_to_close(to, CloseReason::TooManyConnections),
             Answer::Fenced => self.fenced(slot),
             Answer::Joined { .. }
+            | Answer::Keyed(_)
             | Answer::Resumed { .. }
             | Answer::Acked { .. }
             | Answer::Unavailable { .. }
@@ -208,6 +208,47 @@ impl Sink for Connections {
 }
 
 impl Connections {
+    fn keyed_answer(&mut self, slot: SlotKey, answer: &KeyedAnswer<'_>) {
+        match *answer {
+            KeyedAnswer::Joined { id, room, position, recovered, interval_ms } => {
+                let interval_ms = interval_ms.map(u64::from);
+                self.message(slot, |out| protocol::joined_keyed(out, id, room, position, interval_ms, recovered));
+            }
+            KeyedAnswer::Tuned { id, position, interval_ms } => {
+                self.message(slot, |out| protocol::tuned(out, id, position, interval_ms.map(u64::from)));
+            }
+            KeyedAnswer::NotJoined { id, room } => {
+                let message = "only a subscription can be tuned: join the room first";
+                let rejection = Rejection::new(id, ErrorCode::NotJoined, message).about(room.into());
+                self.rejected(slot, &rejection);
+            }
+            KeyedAnswer::Refused { id, room, error: TooManyItems { index } } => {
+                let message =
+                    "the room, or the node, holds as many items, or bytes of them, as it may: remove some first";
+                let rejection = Rejection::new(id, ErrorCode::TooManyItems, message).about(room.into());
+                self.rejected(slot, &Rejection { index: index.map(|index| index as usize), ..rejection });
+            }
+            KeyedAnswer::Freshness { room, offset, is_stale: true } => {
+                self.message(slot, |out| protocol::stale(out, room, offset));
+            }
+            KeyedAnswer::Freshness { room, offset, is_stale: false } => {
+                self.message(slot, |out| protocol::live(out, room, offset));
+            }
+            KeyedAnswer::SnapshotEnd { position, recovered } => {
+                self.frame(slot, Opcode::Binary, |out| {
+                    protocol::raw_keyed(out, "", u64::from(recovered), position.offset, position.epoch.as_bytes());
+                });
+            }
+            KeyedAnswer::Updated { id, position, stale } => {
+                let stale = match stale {
+                    StaleUpdates::One(is_stale) => protocol::Stale::One(*is_stale),
+                    StaleUpdates::Of(indexes) => protocol::Stale::Of(indexes),
+                };
+                self.message(slot, |out| protocol::updated(out, id, position, stale));
+            }
+        }
+    }
+
     /// The form of a batch that this connection gets, made when it is first needed.
     fn form<'f>(&mut self, forms: &'f mut Forms, slot: SlotKey, members: &[Slot]) -> &'f Form {
         let Some(agreement) = self.get(slot).and_then(|connection| connection.agreement) else { return &forms.plain };

@@ -22,7 +22,7 @@ use crate::limits::{
     BATCH_POOL_BYTES_MAX, ENDS_PER_TURN, MAIL_PER_TURN, PARCELS_PER_TURN, TIMERS_PER_TURN, TURN_BYTES_MAX,
 };
 use crate::metrics::{NodeMetrics, ReactorMetrics};
-use crate::router::{Composer, Router, RouterSettings, Watched};
+use crate::router::{Composer, ItemUpdates, Router, RouterSettings, Watched};
 use crate::time::{Millis, Stamp, wheel::Wheel};
 
 /// What a worker is told to do; the units are in the names, what each means is in the configuration's table.
@@ -145,6 +145,8 @@ pub struct Worker<D: Driver> {
     pub(super) random: fastrand::Rng,
     /// Where messages are composed before they are published.
     pub(super) composer: Composer,
+    /// Where updates of items are composed; empty between two commands, but for its buffers.
+    pub(super) updates: ItemUpdates,
     pub(super) inflaters: Inflaters,
     pub(super) now: Millis,
     /// Unix time of this turn, in milliseconds.
@@ -190,6 +192,7 @@ impl<D: Driver> Worker<D> {
             returns: None,
             random: fastrand::Rng::with_seed(jitter_seed),
             composer: Composer::default(),
+            updates: ItemUpdates::default(),
             inflaters: Inflaters::default(),
             now: driver.now(),
             unix_ms: driver.unix_ms(),
@@ -419,6 +422,7 @@ impl<D: Driver> Worker<D> {
         self.publish_counts();
         self.enforce_node_budget();
         self.composer.shrink(BATCH_POOL_BYTES_MAX);
+        self.updates.shrink(BATCH_POOL_BYTES_MAX);
     }
 
     pub(super) fn publish_counts(&mut self) {

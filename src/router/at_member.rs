@@ -95,7 +95,7 @@ impl Router {
         let rooms = self.hashed_rooms(rooms);
         self.members.check_join(&self.topics, conn, &rooms, reply.recover_from())?;
         if let (JoinReply::Many(many), []) = (&reply, &rooms[..]) {
-            sink.answer(conn, Answer::Acked { id: &many.id, position: None, stale: None });
+            sink.answer(conn, Answer::Acked { id: &many.id, position: None });
         }
         for room in rooms {
             self.join_room(conn, room, reply.clone(), sink);
@@ -150,7 +150,7 @@ impl Router {
                 let why = Departure::Asked(id.map(Into::into));
                 self.send_leave(Leave { topic, member: conn, user, membership, why }, sink);
             }
-            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, position: None, stale: None }),
+            (None, Some(id)) => sink.answer(conn, Answer::Acked { id, position: None }),
             (None, None) => {}
         }
     }
@@ -240,27 +240,15 @@ impl Router {
             (Kind::Raw, _) => sink.answer(member, Answer::Connected { inbox: None }),
             (Kind::Room | Kind::Everyone, JoinReply::Silent | JoinReply::Raw { .. }) => {}
             (Kind::Room | Kind::Everyone, JoinReply::Joined { id, .. }) => {
-                let answer = Answer::Joined {
-                    id: id.as_deref(),
-                    room: &topic.name,
-                    position: in_epoch,
-                    recovered,
-                    interval_ms: None,
-                };
+                let answer = Answer::Joined { id: id.as_deref(), room: &topic.name, position: in_epoch, recovered };
                 sink.answer(member, answer);
             }
             (Kind::Room | Kind::Everyone, JoinReply::Many(many)) => {
                 let id = &*many.id;
-                let answer = Answer::Joined {
-                    id: Some(id),
-                    room: &topic.name,
-                    position: in_epoch,
-                    recovered,
-                    interval_ms: None,
-                };
+                let answer = Answer::Joined { id: Some(id), room: &topic.name, position: in_epoch, recovered };
                 sink.answer(member, answer);
                 if many.answered() && !many.has_failed() {
-                    sink.answer(member, Answer::Acked { id, position: None, stale: None });
+                    sink.answer(member, Answer::Acked { id, position: None });
                 }
             }
         }
@@ -310,7 +298,7 @@ impl Router {
             self.drop_if_unused(index);
         }
         if let Some(id) = id {
-            sink.answer(member, Answer::Acked { id: &id, position: None, stale: None });
+            sink.answer(member, Answer::Acked { id: &id, position: None });
         }
         // Whoever was not let in is not told that it has left.
         if let Some(reason) = removed.filter(|_| was_listed) {
@@ -374,7 +362,7 @@ fn forbid(member: ConnId, room: &str, reply: &JoinReply, sink: &mut impl Sink) {
         JoinReply::Many(many) => {
             sink.answer(member, Answer::Forbidden { id: Some(&many.id), room });
             if many.answered() && !many.has_failed() {
-                sink.answer(member, Answer::Acked { id: &many.id, position: None, stale: None });
+                sink.answer(member, Answer::Acked { id: &many.id, position: None });
             }
         }
     }

@@ -45,11 +45,7 @@ impl Sink for Told {
     fn answer(&mut self, _: ConnId, answer: Answer<'_>) {
         let owned = |position: InEpoch<'_>| StreamPosition { epoch: position.epoch.into(), offset: position.offset };
         match answer {
-            Answer::Tuned { .. }
-            | Answer::NotJoined { .. }
-            | Answer::SnapshotEnd { .. }
-            | Answer::Freshness { .. }
-            | Answer::ItemsRefused { .. } => unreachable!("no room is keyed"),
+            Answer::Keyed(_) => unreachable!("no room is keyed"),
             Answer::Joined { position, recovered, .. } => {
                 (self.position, self.recovered) = (position.map(owned), recovered)
             }

@@ -76,8 +76,8 @@ pub use edge::{Edge, Turned, Watched};
 pub use history::{HistoryPolicy, StreamPosition};
 pub use home_request::PageRange;
 pub use keyed::{
-    Applied, CommandKind, ItemFilter, ItemState, ItemUpdate, ItemUpdates, PublishItems, StaleUpdates, Subscribe, Terms, TermsChange,
-    TooManyItems, Tune, Updated,
+    Applied, CommandKind, ItemFilter, ItemState, ItemUpdate, ItemUpdates, KeyedAnswer, PublishItems, StaleUpdates,
+    Subscribe, Terms, TermsChange, TooManyItems, Tune, Updated,
 };
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
 pub use policy::{KeyedPolicy, KeyedPolicyOfRoom, KeyedRooms, KeyedSettings, PolicyOfRoom, RoomPolicies, TopicPolicy};
@@ -159,50 +159,9 @@ pub enum Answer<'a> {
         position: Option<InEpoch<'a>>,
         /// What to say about recovery, where it was asked for.
         recovered: Option<bool>,
-        /// Of a keyed room, what is in force between rounds, in milliseconds.
-        interval_ms: Option<u32>,
     },
-    /// It gets what it has asked for of a keyed room.
-    Tuned {
-        /// The command's id as JSON text.
-        id: &'a str,
-        /// Up to where it was sent all that it wants.
-        position: InEpoch<'a>,
-        /// What is in force between rounds, in milliseconds.
-        interval_ms: u32,
-    },
-    /// It is no member of the keyed room that its command names.
-    NotJoined {
-        /// The command's id as JSON text.
-        id: Option<&'a str>,
-        /// The room.
-        room: &'a str,
-    },
-    /// A raw keyed room has sent what there was.
-    SnapshotEnd {
-        /// Up to where.
-        position: InEpoch<'a>,
-        /// Whether it was what has changed since a position.
-        recovered: bool,
-    },
-    /// Nothing has been published to a keyed room for a while, or something is again.
-    Freshness {
-        /// The room.
-        room: &'a str,
-        /// Where the room is.
-        offset: u64,
-        /// Whether nothing was.
-        is_stale: bool,
-    },
-    /// Updates of items were refused, all of its command.
-    ItemsRefused {
-        /// The command's id as JSON text.
-        id: Option<&'a str>,
-        /// The room.
-        room: &'a str,
-        /// Why.
-        error: TooManyItems,
-    },
+    /// Of a keyed room.
+    Keyed(KeyedAnswer<'a>),
     /// What its inbox had was sent.
     Resumed {
         /// The command's id as JSON text.
@@ -220,8 +179,6 @@ pub enum Answer<'a> {
         id: &'a str,
         /// Where the message is, if it was put into history.
         position: Option<InEpoch<'a>>,
-        /// Of updates of items, those that were not above their items' versions.
-        stale: Option<&'a StaleUpdates>,
     },
     /// It was removed from a room, and gets nothing more of it.
     Left {
@@ -434,8 +391,13 @@ impl Router {
             Content::Fence { from: member } => self.send(member.reactor, Content::Fenced { to: member }, sink),
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
             Content::Acked(ack) => {
-                let position = ack.position.as_ref().map(StreamPosition::in_epoch);
-                sink.answer(conn_of(ack.to), Answer::Acked { id: &ack.id, position, stale: ack.stale.as_ref() });
+                let Ack { to, id, position, stale } = &*ack;
+                let position = position.as_ref().map(StreamPosition::in_epoch);
+                let answer = match (position, stale) {
+                    (Some(position), Some(stale)) => Answer::Keyed(KeyedAnswer::Updated { id, position, stale }),
+                    (position, _) => Answer::Acked { id, position },
+                };
+                sink.answer(conn_of(*to), answer);
             }
             Content::ItemsRefused(refused) => refused.answer(sink),
             Content::Items { topic, items } => self.mirrored(&topic, &items, sink),
@@ -574,15 +536,21 @@ impl Router {
         if to.reactor == self.me {
             sink.direct(to, frame, self.turn_began_at);
             if let Some((to, id)) = ack {
-                sink.answer(to, Answer::Acked { id, position: None, stale: None });
+                sink.answer(to, Answer::Acked { id, position: None });
             }
         } else if to.reactor.0 < self.reactors {
             let ack = ack.map(|(to, id)| Box::new(Ack { to: to.into(), id: id.into(), position: None, stale: None }));
             let (frame, published_at) = (frame.into(), Some(self.turn_began_at));
             self.outgoing.push((to.reactor.into(), Mail(Content::Direct { to, frame, ack, published_at })));
         } else if let Some((to, id)) = ack {
-            sink.answer(to, Answer::Acked { id, position: None, stale: None });
+            sink.answer(to, Answer::Acked { id, position: None });
         }
+    }
+
+    /// Whether a room keeps history, wherever its home is.
+    pub fn keeps_history(&mut self, room: &str) -> bool {
+        let room = self.topics.hashed(TopicRef { kind: Kind::Room, name: room });
+        !self.homes.keeps_none(Kind::Room) && self.homes.policy(room, None).history.is_some()
     }
 
     /// Whether a room or a raw room is keyed, wherever its home is. All reactors answer alike, and always the same.
@@ -710,10 +678,7 @@ impl Router {
     fn acknowledge(&mut self, to: ReplyTo, id: &str, position: Option<StreamPosition>, sink: &mut impl Sink) {
         match to {
             ReplyTo::Conn(conn) if conn.reactor == self.me => {
-                sink.answer(
-                    conn,
-                    Answer::Acked { id, position: position.as_ref().map(StreamPosition::in_epoch), stale: None },
-                );
+                sink.answer(conn, Answer::Acked { id, position: position.as_ref().map(StreamPosition::in_epoch) });
             }
             ReplyTo::Conn(_) | ReplyTo::Request(_) => {
                 let ack = Ack { to, id: id.into(), position, stale: None };

@@ -86,11 +86,7 @@ impl Sink for Told {
 
     fn answer(&mut self, to: ConnId, answer: Answer<'_>) {
         match answer {
-            Answer::Tuned { .. }
-            | Answer::NotJoined { .. }
-            | Answer::SnapshotEnd { .. }
-            | Answer::Freshness { .. }
-            | Answer::ItemsRefused { .. } => unreachable!("no room is keyed"),
+            Answer::Keyed(_) => unreachable!("no room is keyed"),
             Answer::Connected { .. } => self.tell(to.slot.0, "connected".into()),
             Answer::Joined { room, .. } => self.tell(to.slot.0, format!("joined {room}")),
             Answer::Resumed { recovered, .. } => self.tell(to.slot.0, format!("resumed {recovered}")),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::answer::KeyedAnswer;
 use super::at_member::KeyedJoin;
 use super::items::{Applied, ItemState, Items};
 use super::room::KeyedRoom;
@@ -377,7 +378,9 @@ pub(in crate::router) fn frame_of(
     frames: &mut FrameBuilder,
 ) -> SharedFrame {
     let frame = match topic.kind {
-        Kind::Raw => frames.build(Opcode::Binary, |out| protocol::raw_keyed(out, update.item, seq, offset, update.tail)),
+        Kind::Raw => {
+            frames.build(Opcode::Binary, |out| protocol::raw_keyed(out, update.item, seq, offset, update.tail))
+        }
         Kind::Room | Kind::Inbox | Kind::Everyone => frames.build(Opcode::Text, |out| {
             protocol::keyed_head(out, &topic.name, update.item, seq, offset);
             out.extend_from_slice(update.tail);
@@ -408,7 +411,10 @@ impl ItemsRefused {
     /// The publisher is told.
     pub(in crate::router) fn answer(&self, sink: &mut impl Sink) {
         let ItemsRefused { to, id, room, error } = self;
-        sink.answer(conn_of(*to), Answer::ItemsRefused { id: id.as_deref(), room: &room.name, error: *error });
+        sink.answer(
+            conn_of(*to),
+            Answer::Keyed(KeyedAnswer::Refused { id: id.as_deref(), room: &room.name, error: *error }),
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::answer::KeyedAnswer;
 use super::at_home::ItemsMail;
 use super::cohort::Terms;
 use super::items::{Items, ItemsCopy};
@@ -60,7 +61,7 @@ pub(in crate::router) struct Entrance<'a> {
 struct Entered {
     position: StreamPosition,
     recovered: Option<bool>,
-    interval_ms: u32,
+    interval_ms: Option<u32>,
 }
 
 impl KeyedJoin {
@@ -116,26 +117,28 @@ impl Router {
         let Entered { position, recovered, interval_ms } = entered;
         let in_epoch = position.in_epoch();
         let joined = |id| {
-            let (position, interval_ms) = (Some(in_epoch), Some(interval_ms));
-            Answer::Joined { id, room: &topic.name, position, recovered, interval_ms }
+            let position = in_epoch;
+            Answer::Keyed(KeyedAnswer::Joined { id, room: &topic.name, position, recovered, interval_ms })
         };
         match reply {
             JoinReply::Silent => {}
             JoinReply::Raw { .. } => {
                 let recovered = recovered == Some(true);
-                sink.answer(member, Answer::SnapshotEnd { position: in_epoch, recovered });
+                let end = KeyedAnswer::SnapshotEnd { position: in_epoch, recovered };
+                sink.answer(member, Answer::Keyed(end));
             }
             JoinReply::Joined { id, .. } => sink.answer(member, joined(id.as_deref())),
             JoinReply::Many(many) => {
                 sink.answer(member, joined(Some(&many.id)));
                 if many.answered() && !many.has_failed() {
-                    sink.answer(member, Answer::Acked { id: &many.id, position: None, stale: None });
+                    sink.answer(member, Answer::Acked { id: &many.id, position: None });
                 }
             }
         }
         if topic.kind == Kind::Room && self.keyed.is_stale(index) {
             let offset = position.offset;
-            sink.answer(member, Answer::Freshness { room: &topic.name, offset, is_stale: true });
+            let told = KeyedAnswer::Freshness { room: &topic.name, offset, is_stale: true };
+            sink.answer(member, Answer::Keyed(told));
         }
     }
 
@@ -146,7 +149,7 @@ impl Router {
         let room = self.keyed.rooms.get(&index).expect("a keyed room is there with its first member");
         let position = room.items.position();
         if membership == Membership::Unchanged || self.members.is_listed(member, index) {
-            let interval_ms = room.interval_ms(member).unwrap_or(0);
+            let interval_ms = room.interval_ms(member);
             return Some(Entered { position, recovered: None, interval_ms });
         }
         let Subscribe { terms, snapshot } = reply.subscribe().cloned().unwrap_or_default();
@@ -180,7 +183,7 @@ impl Router {
                 }
                 self.send_lacking(index, member, &terms.filter, &held, sink);
                 self.stand_among_all(index, member, terms, sink);
-                Some(Entered { position, recovered, interval_ms: 0 })
+                Some(Entered { position, recovered, interval_ms: None })
             }
         }
     }
@@ -239,7 +242,9 @@ impl Router {
         let index = found.filter(|&index| self.keyed.has(index) && self.members.is_listed(member, index));
         match index {
             Some(index) => self.change_terms(index, member, tune, sink),
-            None => sink.answer(member, Answer::NotJoined { id: tune.id.as_deref(), room: &topic.name }),
+            None => {
+                sink.answer(member, Answer::Keyed(KeyedAnswer::NotJoined { id: tune.id.as_deref(), room: &topic.name }))
+            }
         }
     }
 
@@ -264,7 +269,8 @@ impl Router {
                 self.send_lacking(index, member, &terms.filter, &held, sink);
                 self.stand_among_all(index, member, terms, sink);
                 if let Some(id) = &tune.id {
-                    sink.answer(member, Answer::Tuned { id, position: position.in_epoch(), interval_ms: 0 });
+                    let tuned = KeyedAnswer::Tuned { id, position: position.in_epoch(), interval_ms: None };
+                    sink.answer(member, Answer::Keyed(tuned));
                 }
             }
         }
@@ -290,7 +296,7 @@ impl Router {
         };
         for tune in waiting {
             let room = &self.topics.get(index).key.name;
-            sink.answer(member, Answer::NotJoined { id: tune.id.as_deref(), room });
+            sink.answer(member, Answer::Keyed(KeyedAnswer::NotJoined { id: tune.id.as_deref(), room }));
         }
         room.leave(member.slot, schedule, sink);
     }

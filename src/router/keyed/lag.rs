@@ -1,6 +1,7 @@
 //! A subscriber with a position of its own: one that comes, that asks for other terms, or whose socket was full.
 
 use crate::ids::ConnId;
+use crate::protocol::Mode;
 
 use super::cohort::Terms;
 use super::filter::ItemFilter;
@@ -74,7 +75,7 @@ pub struct Tune {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TermsChange {
     /// Which updates.
-    pub mode: Option<crate::protocol::Mode>,
+    pub mode: Option<Mode>,
     /// Between rounds, in milliseconds.
     pub interval_ms: Option<u32>,
     /// Of which items.
@@ -83,11 +84,11 @@ pub struct TermsChange {
 
 impl TermsChange {
     /// The terms that follow.
-    pub(super) fn applied_to(&self, terms: &Terms) -> Terms {
+    pub fn applied_to(&self, terms: &Terms) -> Terms {
         let mode = self.mode.unwrap_or(terms.mode);
         let interval_ms = match mode {
-            crate::protocol::Mode::All => 0,
-            crate::protocol::Mode::Latest => self.interval_ms.unwrap_or(terms.interval_ms),
+            Mode::All => 0,
+            Mode::Latest => self.interval_ms.unwrap_or(terms.interval_ms),
         };
         Terms { mode, interval_ms, filter: self.filter.clone().unwrap_or_else(|| terms.filter.clone()) }
     }

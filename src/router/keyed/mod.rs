@@ -15,6 +15,7 @@
 //! The front, [`Keyed`], holds the rooms of one reactor and what they are about to do. `at_home` and `at_member` are
 //! the router's steps.
 
+mod answer;
 mod at_home;
 mod at_member;
 mod cohort;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+pub use answer::KeyedAnswer;
 pub use at_home::PublishItems;
 pub(super) use at_home::{ItemsMail, ItemsRefused, ItemsUpdate};
 pub use at_member::Subscribe;

@@ -447,9 +447,10 @@ impl KeyedRoom {
         }
     }
 
-    /// What is in force for a subscriber between rounds, in milliseconds.
+    /// What is in force for a subscriber between rounds, in milliseconds; `None` where it gets none.
     pub(super) fn interval_ms(&self, conn: ConnId) -> Option<u32> {
-        self.terms(conn).map(|(terms, _)| terms.interval_ms)
+        let (terms, _) = self.terms(conn)?;
+        (terms.mode == Mode::Latest).then_some(terms.interval_ms)
     }
 
     /// The answer that a subscriber waits for, which it does not wait for any more.

@@ -1,5 +1,6 @@
 //! What keyed rooms send when a turn ends: batches of each update, rounds, and pieces for those who lag.
 
+use super::answer::KeyedAnswer;
 use super::lag::{Entering, Promised, Tune};
 use super::piece::Piece;
 use super::schedule::Place;
@@ -178,22 +179,26 @@ pub(super) fn promise(
 ) -> Vec<Tune> {
     let topic = &topics.get(room.topic).key;
     let position = room.position_of(conn);
-    let interval_ms = room.interval_ms(conn).unwrap_or(0);
+    let interval_ms = room.interval_ms(conn);
     match entering.answer {
         Promised::Joined { id, recovered } => {
-            let (id, interval_ms) = (id.as_deref(), Some(interval_ms));
-            let in_epoch = Some(position.in_epoch());
-            sink.answer(conn, Answer::Joined { id, room: &topic.name, position: in_epoch, recovered, interval_ms });
+            let (id, position) = (id.as_deref(), position.in_epoch());
+            let room_name = &topic.name;
+            let joined = KeyedAnswer::Joined { id, room: room_name, position, recovered, interval_ms };
+            sink.answer(conn, Answer::Keyed(joined));
             if room.is_stale {
-                sink.answer(conn, Answer::Freshness { room: &topic.name, offset: position.offset, is_stale: true });
+                let told = KeyedAnswer::Freshness { room: room_name, offset: position.offset, is_stale: true };
+                sink.answer(conn, Answer::Keyed(told));
             }
         }
         Promised::Tuned { id: Some(id) } => {
-            sink.answer(conn, Answer::Tuned { id: &id, position: position.in_epoch(), interval_ms });
+            let position = position.in_epoch();
+            sink.answer(conn, Answer::Keyed(KeyedAnswer::Tuned { id: &id, position, interval_ms }));
         }
         Promised::Tuned { id: None } => {}
         Promised::Raw { recovered } => {
-            sink.answer(conn, Answer::SnapshotEnd { position: position.in_epoch(), recovered });
+            let position = position.in_epoch();
+            sink.answer(conn, Answer::Keyed(KeyedAnswer::SnapshotEnd { position, recovered }));
         }
     }
     entering.tunes

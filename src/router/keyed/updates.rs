@@ -68,6 +68,13 @@ impl ItemUpdates {
         start..self.text.len() as u32
     }
 
+    /// Forgets them, and gives back buffers that take more than so many bytes.
+    pub fn shrink(&mut self, bytes_max: usize) {
+        if self.text.capacity() + self.updates.capacity() * size_of::<Composed>() > bytes_max {
+            *self = ItemUpdates::default();
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.updates.len()
