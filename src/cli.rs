@@ -1,4 +1,4 @@
-//! The command line: `serve`, `config`, `check`, `bench`, `doctor`; `pub`, `sub`, `presence` (`clients`); and
+//! The command line: `serve`, `config`, `check`, `bench`, `doctor`; `pub`, `sub`, `presence` (`clients`), `feed`; and
 //! `disconnect`, `kick` (`orders`); `reload`; `token`; `webhook`.
 //!
 //! Owns the flags (made from the table of settings), the help texts, the exit codes and what is printed where. What
@@ -9,6 +9,7 @@
 //! `webhook`.
 
 mod clients;
+mod feed;
 mod orders;
 mod reload;
 mod token;
@@ -43,7 +44,7 @@ const CONFIG: &str = "config";
 const CHECK: &str = "check";
 const BENCH: &str = "bench";
 const DOCTOR: &str = "doctor";
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     SERVE,
     CONFIG,
     CHECK,
@@ -52,6 +53,7 @@ const COMMANDS: [&str; 13] = [
     clients::PUB,
     clients::SUB,
     clients::PRESENCE,
+    feed::FEED,
     orders::DISCONNECT,
     orders::KICK,
     reload::RELOAD,
@@ -106,6 +108,7 @@ fn run(args: impl Iterator<Item = OsString>, env: Env, out: &mut dyn Write, err:
         Some((name @ (orders::DISCONNECT | orders::KICK), matches)) => orders::run(name, matches, env, out, err),
         Some((reload::RELOAD, matches)) => reload::run(matches, env, out, err),
         Some((webhook::WEBHOOK, matches)) => webhook::run(matches, out, err),
+        Some((feed::FEED, matches)) => feed::run(matches, &env, err),
         Some((token::TOKEN, matches)) => token::run(matches, env, out, err),
         Some((name, matches)) => clients::run(name, matches, &env, out, err),
         None => refuse(err, no_command()),
@@ -231,6 +234,7 @@ fn command() -> Command {
         )
         .subcommand(bench_command())
         .subcommands(clients::commands())
+        .subcommand(feed::command())
         .subcommands(orders::commands())
         .subcommand(reload::command())
         .subcommand(token::command())

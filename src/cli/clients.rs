@@ -1,13 +1,13 @@
-//! The commands for people who want to talk to a server: `pub`, `sub`, `presence`.
+//! The commands for people who want to talk to a server: `pub`, `sub`, `presence`; and what `feed` has in common with them.
 
 use std::io::Write;
 use std::str::FromStr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{EXIT_FAULTS, EXIT_REFUSED, Env, complain, text_of_env};
+use super::{EXIT_FAULTS, EXIT_REFUSED, Env, complain, feed, text_of_env};
 use crate::client::{
-    ClientError, Content, Format, Position, Presence, Publish, Start, Subscribe, Target, Tls, Token, Trust, Url,
+    ClientError, Content, Format, Keyed, Position, Presence, Publish, Start, Subscribe, Target, Tls, Token, Trust, Url,
     presence, publish, subscribe,
 };
 use crate::config::{Bounds, ENV_TOKEN, Kind, Value, nearest};
@@ -18,7 +18,7 @@ pub(super) const PRESENCE: &str = "presence";
 
 const ROOM: &str = "room";
 const MESSAGE: &str = "message";
-const URL: &str = "url";
+pub(super) const URL: &str = "url";
 const USER: &str = "user";
 const TOKEN: &str = "token";
 const TOKEN_FILE: &str = "token-file";
@@ -30,6 +30,9 @@ const SINCE: &str = "since";
 const LAST: &str = "last";
 const COUNT: &str = "count";
 const MESSAGES_ONLY: &str = "messages-only";
+const MODE: &str = "mode";
+const INTERVAL: &str = "interval";
+const ITEMS: &str = "items";
 
 /// What is told where the server's certificate is not verified.
 pub(super) const INSECURE_WARNING: &str =
@@ -41,9 +44,14 @@ const URL_DEFAULT: &str = "ws://127.0.0.1:8080/";
 /// How many past messages may be asked for: no room keeps more.
 const LAST_MESSAGES: Kind = Kind::Integer(Bounds { min: 0, max: 1_000_000, zero: false });
 
+const MODES: Kind = Kind::Choice(&["all", "latest"]);
+
+/// As long as a server may be asked for.
+const ROUND_INTERVAL: Kind = Kind::Duration(Bounds { min: 1, max: 3_600_000, zero: true });
+
 const COUNTED_MESSAGES: Kind = Kind::Integer(Bounds { min: 1, max: 1_000_000_000_000, zero: false });
 
-const EXIT_CODES: &str =
+pub(super) const EXIT_CODES: &str =
     "Exit code 1 where the server could not be asked or said no, 2 where the command line is wrong.";
 
 /// The commands, for the parser of the command line.
@@ -88,6 +96,13 @@ fn subscribing() -> Command {
                 .help("Begin with what came behind this position, where the room still has all of it"),
         )
         .arg(number(LAST, LAST_MESSAGES, "Begin with so many of the newest messages, as far as the room keeps them"))
+        .arg(Arg::new(MODE).long(MODE).value_name("MODE").help(
+            "In a keyed room: all updates, or the latest of each item [all, latest; default: all]",
+        ))
+        .arg(number(INTERVAL, ROUND_INTERVAL, "In a keyed room, with --mode latest: the time between two rounds"))
+        .arg(Arg::new(ITEMS).long(ITEMS).value_name("ITEMS").help(
+            "In a keyed room: only these items, as in AAPL,MSFT or FX.*; may be repeated",
+        ).action(ArgAction::Append))
         .arg(number(COUNT, COUNTED_MESSAGES, "End after so many messages; notices do not count"))
         .arg(switch(MESSAGES_ONLY).help("Leave out notices (* alice joined)"))
         .arg(switch(JSON).help("Print the server's JSON, one message a line whatever it holds, notices and gaps too"))
@@ -102,26 +117,31 @@ fn asking() -> Command {
 
 /// What all of them take.
 fn client(name: &'static str) -> Command {
-    Command::new(name)
-        .arg(Arg::new(ROOM).value_name("ROOM").required(true).help("The room"))
-        .arg(Arg::new(URL).long(URL).value_name("URL").help(format!(
-            "The server: ws://HOST:PORT, wss://HOST with TLS, with or without path and query, or unix:/path [default: \
-             {URL_DEFAULT}]"
-        )))
-        .arg(Arg::new(USER).long(USER).value_name("NAME").help(
-            "The user id, where the server asks for no token [default: none, an anonymous connection]",
-        ))
-        .arg(Arg::new(TOKEN_FILE).long(TOKEN_FILE).value_name("FILE").help("The file with the token"))
-        .arg(Arg::new(TOKEN).long(TOKEN).value_name("TOKEN").help(format!(
-            "The token; everyone on this machine can read it here, so prefer the environment or a file [env: {ENV_TOKEN}]"
-        )))
-        .arg(Arg::new(CA).long(CA).value_name("FILE").help(
-            "Authorities whose certificates are good, PEM [default: the system's, or those of SSL_CERT_FILE]",
-        ))
-        .arg(switch(INSECURE).help("Take any certificate, for tests: whoever answers is taken for the server"))
+    Command::new(name).arg(Arg::new(ROOM).value_name("ROOM").required(true).help("The room")).args(connection_args())
 }
 
-fn switch(name: &'static str) -> Arg {
+/// How a server is reached, and who comes.
+pub(super) fn connection_args() -> [Arg; 6] {
+    [
+        Arg::new(URL).long(URL).value_name("URL").help(format!(
+            "The server: ws://HOST:PORT, wss://HOST with TLS, with or without path and query, or unix:/path [default: \
+             {URL_DEFAULT}]"
+        )),
+        Arg::new(USER).long(USER).value_name("NAME").help(
+            "The user id, where the server asks for no token [default: none, an anonymous connection]",
+        ),
+        Arg::new(TOKEN_FILE).long(TOKEN_FILE).value_name("FILE").help("The file with the token"),
+        Arg::new(TOKEN).long(TOKEN).value_name("TOKEN").help(format!(
+            "The token; everyone on this machine can read it here, so prefer the environment or a file [env: {ENV_TOKEN}]"
+        )),
+        Arg::new(CA).long(CA).value_name("FILE").help(
+            "Authorities whose certificates are good, PEM [default: the system's, or those of SSL_CERT_FILE]",
+        ),
+        switch(INSECURE).help("Take any certificate, for tests: whoever answers is taken for the server"),
+    ]
+}
+
+pub(super) fn switch(name: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue)
 }
 
@@ -132,10 +152,8 @@ fn number(name: &'static str, kind: Kind, help: &str) -> Arg {
 
 /// Carries one of the commands out.
 pub(super) fn run(name: &str, matches: &ArgMatches, env: &Env, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let done = target_of(matches, env).and_then(|target| {
-        if matches.get_flag(INSECURE) {
-            complain(err, format_args!("fanfare: {INSECURE_WARNING}"));
-        }
+    let done = target_of(matches, env, text(matches, URL)).and_then(|target| {
+        warn_if_insecure(matches, err);
         match name {
             PUB => publish(&publishing_of(matches, target)?, out, err),
             SUB => subscribe(&subscribing_of(matches, target)?, out, err).map(|()| true),
@@ -143,6 +161,18 @@ pub(super) fn run(name: &str, matches: &ArgMatches, env: &Env, out: &mut dyn Wri
                 .map(|()| true),
         }
     });
+    ended(done, err)
+}
+
+/// Says that the server's certificate is not verified, where it is not.
+pub(super) fn warn_if_insecure(matches: &ArgMatches, err: &mut dyn Write) {
+    if matches.get_flag(INSECURE) {
+        complain(err, format_args!("fanfare: {INSECURE_WARNING}"));
+    }
+}
+
+/// The exit code of a command that has ended, of which it says why where that was an error.
+pub(super) fn ended(done: Result<bool, ClientError>, err: &mut dyn Write) -> u8 {
     match done {
         Ok(true) => 0,
         Ok(false) => EXIT_FAULTS,
@@ -188,11 +218,27 @@ fn subscribing_of(matches: &ArgMatches, target: Target) -> Result<Subscribe, Cli
         (false, false) => Format::People,
     };
     let count = integer(matches, COUNT, COUNTED_MESSAGES)?;
-    Ok(Subscribe { target, room: room_of(matches), start, count, format })
+    Ok(Subscribe { target, room: room_of(matches), start, count, format, keyed: keyed_of(matches)? })
 }
 
-fn target_of(matches: &ArgMatches, env: &Env) -> Result<Target, ClientError> {
-    let url = text(matches, URL).unwrap_or(URL_DEFAULT).parse();
+/// What is wanted of a keyed room.
+fn keyed_of(matches: &ArgMatches) -> Result<Keyed, ClientError> {
+    let mode = text(matches, MODE).map(|mode| MODES.parse(mode));
+    let mode = match mode.transpose().map_err(|why| wrong(&format!("--{MODE}: {why}")))? {
+        Some(Value::Word(mode)) => Some(mode),
+        Some(_) | None => None,
+    };
+    let interval_ms = integer(matches, INTERVAL, ROUND_INTERVAL)?;
+    let lists: Option<Vec<&String>> = matches.get_many(ITEMS).map(Iterator::collect);
+    let items = lists.map(|lists| {
+        lists.iter().flat_map(|list| list.split(',')).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    });
+    Ok(Keyed { mode, interval_ms, items })
+}
+
+/// Who is spoken to, at this URL or the usual one, and by whom.
+pub(super) fn target_of(matches: &ArgMatches, env: &Env, url: Option<&str>) -> Result<Target, ClientError> {
+    let url = url.unwrap_or(URL_DEFAULT).parse();
     let url: Url = url.map_err(|why| wrong(&format!("--url: {why}")))?;
     let user = value(matches, USER)?;
     if user.is_some() && url.names_user() {
@@ -217,7 +263,7 @@ fn room_of(matches: &ArgMatches) -> String {
     text(matches, ROOM).unwrap_or_default().to_owned()
 }
 
-fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
     matches.get_one::<String>(name).map(String::as_str)
 }
 
@@ -229,10 +275,10 @@ where
     value.map_err(|why| wrong(&format!("--{name}: {why}")))
 }
 
-fn integer(matches: &ArgMatches, name: &str, kind: Kind) -> Result<Option<u64>, ClientError> {
+pub(super) fn integer(matches: &ArgMatches, name: &str, kind: Kind) -> Result<Option<u64>, ClientError> {
     let Some(text) = text(matches, name) else { return Ok(None) };
     match kind.parse(text) {
-        Ok(Value::Integer(number)) => Ok(Some(number)),
+        Ok(Value::Integer(number) | Value::Bytes(number) | Value::Millis(number)) => Ok(Some(number)),
         Ok(_) => Ok(None),
         Err(why) => Err(wrong(&format!("--{name}: {why}"))),
     }
@@ -248,13 +294,15 @@ pub(super) fn missing(name: &str) -> Option<&'static str> {
         PUB => Some("pub needs a room and a message; say fanfare pub ROOM MESSAGE (- for the lines of stdin)"),
         SUB => Some("sub needs a room; say fanfare sub ROOM"),
         PRESENCE => Some("presence needs a room; say fanfare presence ROOM"),
+        feed::FEED => Some("feed needs a room; say fanfare feed ROOM --stdin, or --redis-stream NAME"),
         _ => None,
     }
 }
 
 /// An argument that is not known, in words. One that is no flag may be a URL with a secret, and is not repeated.
 pub(super) fn unknown(name: &str, argument: &str) -> Option<String> {
-    let command = commands().into_iter().find(|command| command.get_name() == name)?;
+    let mut all = commands().into_iter().chain([feed::command()]);
+    let command = all.find(|command| command.get_name() == name)?;
     if let Some(flag) = argument.strip_prefix("--") {
         return Some(match nearest(flag, command.get_arguments().filter_map(Arg::get_long)) {
             Some(near) => format!("unknown flag {argument}; did you mean --{near}?"),

@@ -57,6 +57,8 @@ pub(super) struct Loss {
     pub(super) why: String,
     /// Whether to come back.
     pub(super) retry: Retry,
+    /// The code of the close frame, where there was one.
+    pub(super) code: Option<u16>,
 }
 
 /// Whether to come back, and when.
@@ -73,11 +75,11 @@ pub(super) enum Retry {
 impl Loss {
     /// One to come back from.
     pub(super) fn passing(why: impl Into<String>) -> Loss {
-        Loss { why: why.into(), retry: Retry::Backoff }
+        Loss { why: why.into(), retry: Retry::Backoff, code: None }
     }
 
     /// One that would happen again.
     pub(super) fn lasting(why: impl Into<String>) -> Loss {
-        Loss { why: why.into(), retry: Retry::Never }
+        Loss { why: why.into(), retry: Retry::Never, code: None }
     }
 }

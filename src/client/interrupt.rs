@@ -1,4 +1,4 @@
-//! SIGINT, for a command that runs until it comes.
+//! The signal that ends a command which runs until it comes: SIGINT, and for some SIGTERM.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::link::wait;
 
-/// SIGINT: a flag, a descriptor that becomes readable, or the end of the process.
+/// The signal: a flag, a descriptor that becomes readable, or the end of the process.
 #[derive(Debug)]
 pub(super) struct Interrupt {
     told: Arc<AtomicBool>,
@@ -22,11 +22,22 @@ pub(super) struct Interrupt {
 impl Interrupt {
     /// From now on SIGINT comes here.
     pub(super) fn catch() -> io::Result<Interrupt> {
+        Interrupt::catch_all(&[SIGINT])
+    }
+
+    /// From now on SIGINT and SIGTERM come here.
+    pub(super) fn catch_both() -> io::Result<Interrupt> {
+        Interrupt::catch_all(&[SIGINT, SIGTERM])
+    }
+
+    fn catch_all(signals: &[i32]) -> io::Result<Interrupt> {
         let (pipe, sender) = UnixStream::pair()?;
         let interrupt = Interrupt { told: Arc::default(), at_once: Arc::default(), pipe };
-        signal_hook::flag::register_conditional_shutdown(SIGINT, 0, Arc::clone(&interrupt.at_once))?;
-        signal_hook::flag::register(SIGINT, Arc::clone(&interrupt.told))?;
-        signal_hook::low_level::pipe::register(SIGINT, sender)?;
+        for signal in signals {
+            signal_hook::flag::register_conditional_shutdown(*signal, 0, Arc::clone(&interrupt.at_once))?;
+            signal_hook::flag::register(*signal, Arc::clone(&interrupt.told))?;
+            signal_hook::low_level::pipe::register(*signal, sender.try_clone()?)?;
+        }
         Ok(interrupt)
     }
 
@@ -52,7 +63,7 @@ impl Interrupt {
     /// Waits. The answer says whether SIGINT came.
     pub(super) fn pause(&self, pause: Duration) -> bool {
         // A wait that fails is over.
-        let _ = wait(None, Some(self.descriptor()), Some(Instant::now() + pause));
+        let _ = wait(None, &[self.descriptor()], Some(Instant::now() + pause));
         self.is_told()
     }
 }

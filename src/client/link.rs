@@ -1,4 +1,4 @@
-//! One connection of the user dialect, waited on together with one descriptor more.
+//! One connection of the user dialect, waited on together with other descriptors.
 
 use std::cmp;
 use std::io::{self, ErrorKind, Read, Write};
@@ -61,7 +61,7 @@ pub(super) struct Link {
 pub(super) enum Event {
     /// A message of the server.
     Message(Utf8Bytes),
-    /// The other descriptor can be read.
+    /// One of the other descriptors can be read.
     Other,
     /// The time is up.
     Late,
@@ -74,7 +74,7 @@ impl Link {
         let socket = dial(url)?;
         let socket = shake_hands(target, socket)?;
         let mut link = Link { socket, silence_max: None, heard_at: Instant::now(), is_unflushed: false, broken: None };
-        let Event::Message(text) = link.next(None, Some(Instant::now() + PATIENCE))? else {
+        let Event::Message(text) = link.next(&[], Some(Instant::now() + PATIENCE))? else {
             return Err(Loss::passing(format!("{url} said no welcome within {PATIENCE:?}; {NO_WELCOME}")));
         };
         let welcome = Message::parse(&text).filter(|message| message.kind() == "welcome");
@@ -101,8 +101,8 @@ impl Link {
         self.is_unflushed
     }
 
-    /// The next message, or that `other` can be read, or that it is `until`. Answers pings.
-    pub(super) fn next(&mut self, other: Option<BorrowedFd<'_>>, until: Option<Instant>) -> Result<Event, Loss> {
+    /// The next message, or that one of `others` can be read, or that it is `until`. Answers pings.
+    pub(super) fn next(&mut self, others: &[BorrowedFd<'_>], until: Option<Instant>) -> Result<Event, Loss> {
         loop {
             match self.socket.read() {
                 Ok(message) => {
@@ -129,7 +129,7 @@ impl Link {
             if until.is_some_and(|until| until <= Instant::now()) {
                 return Ok(Event::Late);
             }
-            match self.wait(other, until)? {
+            match self.wait(others, until)? {
                 Readiness::Socket => {
                     self.heard_at = Instant::now();
                     self.socket.get_mut().begin();
@@ -148,18 +148,18 @@ impl Link {
         let until = Instant::now() + PARTING;
         let parted = self.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }));
         self.took(parted);
-        while Instant::now() < until && matches!(self.next(None, Some(until)), Ok(Event::Message(_))) {}
+        while Instant::now() < until && matches!(self.next(&[], Some(until)), Ok(Event::Message(_))) {}
         self.socket.get_mut().stream.part();
     }
 
-    fn wait(&self, other: Option<BorrowedFd<'_>>, until: Option<Instant>) -> Result<Readiness, Loss> {
+    fn wait(&self, others: &[BorrowedFd<'_>], until: Option<Instant>) -> Result<Readiness, Loss> {
         let silent_at = self.silence_max.and_then(|silence_max| self.heard_at.checked_add(silence_max));
         let until = [until, silent_at].into_iter().flatten().reduce(cmp::min);
         let flags = if self.is_unflushed { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let stream = &self.socket.get_ref().stream;
         // What is decrypted already does not make the socket readable.
         let until = if stream.holds_bytes() { Some(Instant::now()) } else { until };
-        let ready = wait(Some((stream.socket().as_fd(), flags)), other, until)
+        let ready = wait(Some((stream.socket().as_fd(), flags)), others, until)
             .map_err(|error| Loss::lasting(format!("cannot wait for the connection: {error}")))?;
         Ok(if ready == Readiness::Late && stream.holds_bytes() { Readiness::Socket } else { ready })
     }
@@ -225,28 +225,27 @@ impl Write for Turn {
 pub(super) enum Readiness {
     /// The socket has something, an end perhaps.
     Socket,
-    /// The other descriptor has.
+    /// One of the other descriptors has.
     Other,
     /// The time is up.
     Late,
 }
 
-/// Waits for a socket, for another descriptor (which goes first), or for a time.
+/// Waits for a socket, for other descriptors (which go first), or for a time.
 pub(super) fn wait(
     socket: Option<(BorrowedFd<'_>, PollFlags)>,
-    other: Option<BorrowedFd<'_>>,
+    others: &[BorrowedFd<'_>],
     until: Option<Instant>,
 ) -> io::Result<Readiness> {
-    let both = [other.map(|other| (other, PollFlags::IN)), socket];
-    let mut watched: Vec<_> =
-        both.into_iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
+    let all = others.iter().map(|other| (*other, PollFlags::IN)).chain(socket);
+    let mut watched: Vec<_> = all.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         // A time beyond what the kernel can count is no limit.
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut watched, left.as_ref()) {
             Ok(0) => return Ok(Readiness::Late),
-            Ok(_) if other.is_some() && !watched[0].revents().is_empty() => return Ok(Readiness::Other),
+            Ok(_) if watched[..others.len()].iter().any(|fd| !fd.revents().is_empty()) => return Ok(Readiness::Other),
             Ok(_) => return Ok(Readiness::Socket),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -310,7 +309,7 @@ fn shake_hands(target: &Target, socket: Socket) -> Result<WebSocket<Turn>, Loss>
         };
         let turn = half.get_mut().get_mut();
         turn.begin();
-        match wait(Some((turn.stream.socket().as_fd(), PollFlags::IN)), None, Some(until)) {
+        match wait(Some((turn.stream.socket().as_fd(), PollFlags::IN)), &[], Some(until)) {
             Ok(Readiness::Socket | Readiness::Other) if Instant::now() < until => step = half.handshake(),
             Ok(_) => {
                 return Err(Loss::passing(format!("{url} did not answer the handshake within {PATIENCE:?}")));
@@ -363,7 +362,7 @@ fn refused_upgrade(target: &Target, response: &Response<Option<Vec<u8>>>) -> Los
         (true, Some(seconds)) => Retry::After(Duration::from_secs(seconds)),
         (true, None) => Retry::Backoff,
     };
-    Loss { why, retry }
+    Loss { why, retry, code: None }
 }
 
 /// What the server's close frame means for a client.
@@ -375,6 +374,7 @@ fn farewell(close: Option<&CloseFrame>) -> Loss {
     if code == 1001 {
         let told = Message::parse(reason).and_then(|reason| reason.number("retry_ms")).map(Duration::from_millis);
         return Loss {
+            code: Some(code),
             why: "the server is going away (1001)".to_owned(),
             retry: told.map_or(Retry::Backoff, Retry::After),
         };
@@ -386,11 +386,12 @@ fn farewell(close: Option<&CloseFrame>) -> Loss {
         "" => format!("the server closed the connection with {code}"),
         reason => format!("the server closed the connection with {code}: {}", one_line(reason)),
     };
-    match code {
+    let retry = match code {
         // What was sent is wrong, or a newer connection stands in for this one.
-        1002 | 1003 | 1007 | 1010 | 4009 => Loss::lasting(why),
-        _ => Loss::passing(why),
-    }
+        1002 | 1003 | 1007 | 1010 | 4009 => Retry::Never,
+        _ => Retry::Backoff,
+    };
+    Loss { why, retry, code: Some(code) }
 }
 
 /// An end without a close frame.
@@ -426,7 +427,9 @@ mod tests {
     fn a_close_code_says_whether_to_come_back() {
         assert_eq!(closed(1001, r#"{"retry_ms":1234}"#).retry, Retry::After(Duration::from_millis(1234)));
         assert_eq!(closed(1001, "").retry, Retry::Backoff);
-        assert_eq!(closed(4008, "too\nslow"), Loss::passing(r"the server closed the connection with 4008: too\nslow"));
+        let slow = closed(4008, "too\nslow");
+        assert_eq!((slow.code, slow.retry), (Some(4008), Retry::Backoff));
+        assert_eq!(slow.why, r"the server closed the connection with 4008: too\nslow");
         for code in [1000, 1008, 1009, 1011, 1013, 4008, 4999] {
             assert_eq!(closed(code, "").retry, Retry::Backoff, "{code}");
         }

@@ -1,9 +1,9 @@
-//! `fanfare pub`, `sub` and `presence`: a client for people, of any server of the user dialect.
+//! `fanfare pub`, `sub`, `presence` and `feed`: a client for people, of any server of the user dialect.
 //!
 //! Owns the URL a server is named by (`url`), TLS with it (`tls`, `transport`) and the token that is brought (`token`),
 //! all of which the load generator uses too; one connection that is waited on
 //! together with stdin or a signal (`link`, `interrupt`), what the server's messages say (`message`), when to try
-//! again (`backoff`), and the three commands. One thread, one connection at a time: a crowd of them is `bench`'s.
+//! again (`backoff`), and the four commands. One thread, one connection at a time: a crowd of them is `bench`'s.
 //!
 //! The commands of an operator ask a server's HTTP API (`api`).
 //!
@@ -21,7 +21,9 @@
 mod api;
 mod backoff;
 mod error;
+mod feed;
 mod interrupt;
+mod lines;
 mod link;
 mod message;
 mod presence;
@@ -37,10 +39,11 @@ use std::io::{self, Write};
 
 pub use api::{Api, ApiAnswer};
 pub use error::ClientError;
+pub use feed::{Feed, FeedSource, Stream, StreamEntry, feed};
 pub use message::Position;
 pub use presence::{Presence, presence};
 pub use publish::{Content, Publish, publish};
-pub use subscribe::{Format, Start, Subscribe, subscribe};
+pub use subscribe::{Format, Keyed, Start, Subscribe, subscribe};
 pub use tls::{Tls, Trust, tls_failure};
 pub use token::Token;
 pub use transport::{Secure, Transport};

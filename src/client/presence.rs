@@ -31,7 +31,7 @@ pub fn presence(options: &Presence, out: &mut dyn Write, err: &mut dyn Write) ->
     link.send(json!({"type": "presence", "roomId": options.room, "id": 1}).to_string());
     let until = Instant::now() + PATIENCE;
     loop {
-        let Event::Message(text) = link.next(None, Some(until))? else {
+        let Event::Message(text) = link.next(&[], Some(until))? else {
             return Err(Loss::passing(format!("no answer within {PATIENCE:?}")).into());
         };
         let Some(message) = Message::parse(&text) else { continue };

@@ -1,28 +1,21 @@
 //! `fanfare pub`: one message, or the lines of stdin, into a room; each is acked or the command has failed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::Write;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use memchr::memchr;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::error::Loss;
+use super::lines::Lines;
 use super::link::{Event, Link, PATIENCE};
 use super::message::Message;
 use super::{ClientError, Line, Target, note, print};
 
 /// Messages that may wait for their acks.
 const IN_FLIGHT_MAX: usize = 64;
-
-/// Bytes of a line. No server can be configured to take more.
-const LINE_BYTES_MAX: usize = 256 * 1024 * 1024;
-
-/// Bytes that are read from stdin at once.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What to publish, and where.
 #[derive(Clone, Debug)]
@@ -131,7 +124,7 @@ impl Publisher<'_> {
             }
             let until = self.in_flight.values().min().map(|since| *since + PATIENCE);
             let input = if self.may_send() { self.feed.descriptor() } else { None };
-            match self.link.next(input, until) {
+            match self.link.next(input.as_slice(), until) {
                 Ok(Event::Message(text)) => self.take(&text)?,
                 Ok(Event::Other) => self.feed.read()?,
                 Ok(Event::Late) => return Err(self.unanswered(&format!("no answer within {PATIENCE:?}"))),
@@ -313,8 +306,8 @@ impl Feed {
     /// What can be read, while there may be more.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Feed::Lines(lines) if !lines.ended => Some(lines.input.as_fd()),
-            Feed::One(_) | Feed::Lines(_) => None,
+            Feed::Lines(lines) => lines.descriptor(),
+            Feed::One(_) => None,
         }
     }
 
@@ -323,68 +316,6 @@ impl Feed {
             Feed::One(_) => Ok(()),
             Feed::Lines(lines) => lines.read(),
         }
-    }
-}
-
-/// The lines of stdin, read when there is something: waiting for them is [`Link::next`]'s.
-struct Lines {
-    input: File,
-    buffer: Vec<u8>,
-    /// Where the next line begins.
-    from: usize,
-    /// Up to where there is no end of it.
-    searched: usize,
-    ended: bool,
-}
-
-impl Lines {
-    fn of_stdin() -> Result<Lines, ClientError> {
-        let input = io::stdin().as_fd().try_clone_to_owned();
-        let input = input.map_err(|error| ClientError::Io { what: "read stdin", error })?;
-        Ok(Lines { input: input.into(), buffer: Vec::new(), from: 0, searched: 0, ended: false })
-    }
-
-    fn is_over(&self) -> bool {
-        self.ended && self.from == self.buffer.len()
-    }
-
-    /// The next line that is there, without its end.
-    fn next(&mut self) -> Option<Vec<u8>> {
-        let (end, next) = match memchr(b'\n', &self.buffer[self.searched..]) {
-            Some(at) => (self.searched + at, self.searched + at + 1),
-            None => {
-                self.searched = self.buffer.len();
-                if !self.ended || self.is_over() {
-                    return None;
-                }
-                (self.buffer.len(), self.buffer.len())
-            }
-        };
-        let line = &self.buffer[self.from..end];
-        let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
-        (self.from, self.searched) = (next, next);
-        Some(line)
-    }
-
-    fn read(&mut self) -> Result<(), ClientError> {
-        self.buffer.drain(..self.from);
-        self.searched -= self.from;
-        self.from = 0;
-        let filled = self.buffer.len();
-        if filled > LINE_BYTES_MAX {
-            return Err(ClientError::Options(format!(
-                "a line of stdin is longer than {LINE_BYTES_MAX} bytes; no server takes such a message"
-            )));
-        }
-        self.buffer.resize(filled + CHUNK_BYTES, 0);
-        let read = self.input.read(&mut self.buffer[filled..]);
-        self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
-        match read {
-            Ok(bytes) => self.ended = bytes == 0,
-            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-            Err(error) => return Err(ClientError::Io { what: "read stdin", error }),
-        }
-        Ok(())
     }
 }
 
@@ -401,24 +332,6 @@ mod tests {
         for text in ["", "hi", "{\"a\":}", "1 2", "'x'"] {
             let why = value(text, true).unwrap_err();
             assert!(why.starts_with("is no JSON: ") && why.ends_with("leave out --json to send it as a text"), "{why}");
-        }
-    }
-
-    #[test]
-    fn lines_come_whole_however_they_are_read() {
-        let text = b"one\r\n\ntwo\nthree";
-        for cut in 0..=text.len() {
-            let mut lines = Lines::of_stdin().unwrap();
-            let mut found = Vec::new();
-            for part in [&text[..cut], &text[cut..]] {
-                lines.buffer.extend_from_slice(part);
-                found.extend(std::iter::from_fn(|| lines.next()));
-            }
-            assert!(!lines.is_over());
-            lines.ended = true;
-            found.extend(std::iter::from_fn(|| lines.next()));
-            assert_eq!(found, [&b"one"[..], b"", b"two", b"three"], "cut at {cut}");
-            assert!(lines.is_over());
         }
     }
 }

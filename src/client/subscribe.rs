@@ -12,7 +12,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::backoff::Backoff;
 use super::error::Loss;
@@ -35,6 +35,19 @@ pub struct Subscribe {
     pub count: Option<u64>,
     /// What a message looks like.
     pub format: Format,
+    /// What is wanted of a keyed room.
+    pub keyed: Keyed,
+}
+
+/// What is wanted of a keyed room; of what is not said the server has its own opinion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keyed {
+    /// `all` or `latest`.
+    pub mode: Option<&'static str>,
+    /// The time between two rounds, in milliseconds.
+    pub interval_ms: Option<u64>,
+    /// Names of items, and patterns that end with `*`.
+    pub items: Option<Vec<String>>,
 }
 
 /// Which past messages come first.
@@ -142,7 +155,7 @@ impl Subscriber<'_> {
         link.send(self.join());
         let mut until = Some(Instant::now() + PATIENCE);
         while !interrupt.is_told() {
-            let event = link.next(Some(interrupt.descriptor()), until)?;
+            let event = link.next(&[interrupt.descriptor()], until)?;
             let text = match event {
                 Event::Message(text) => text,
                 Event::Other => continue,
@@ -173,7 +186,7 @@ impl Subscriber<'_> {
 
     fn join(&self) -> String {
         let room = &self.options.room;
-        let command = match (&self.position, &self.options.start) {
+        let mut command = match (&self.position, &self.options.start) {
             (Some(Position { epoch, offset }), _) => {
                 json!({"type": "join_room", "roomId": room, "since": {"epoch": epoch, "offset": offset}, "id": 1})
             }
@@ -182,6 +195,16 @@ impl Subscriber<'_> {
             }
             (None, _) => json!({"type": "join_room", "roomId": room, "id": 1}),
         };
+        let Keyed { mode, interval_ms, items } = &self.options.keyed;
+        for (name, value) in [
+            ("mode", mode.map(Value::from)),
+            ("interval", interval_ms.map(Value::from)),
+            ("items", items.clone().map(Value::from)),
+        ] {
+            if let Some(value) = value {
+                command[name] = value;
+            }
+        }
         command.to_string()
     }
 
@@ -230,6 +253,7 @@ impl Subscriber<'_> {
         let line = match (self.options.format, kind) {
             (Format::Json, _) => Some(Line::of_json(text)),
             (Format::People | Format::MessagesOnly, "room_msg") => Some(Line::of_text(&shown(message))),
+            (Format::People, "stale" | "live") => Some(Line::of_text(&format!("* {kind}"))),
             (Format::People, "system") => Some(Line::of_text(&format!("* {}", message.shown("content")))),
             (Format::People | Format::MessagesOnly, _) => None,
         };
@@ -272,11 +296,15 @@ impl Subscriber<'_> {
     }
 }
 
-/// A message for people: `time user: content`.
+/// A message for people: `time user: content`, or of a keyed room `time item: content`, or `time item is removed`.
 fn shown(message: &Message<'_>) -> String {
-    let (from, content) = (message.shown("from"), message.shown("content"));
+    let name = if message.raw("item").is_some() { message.shown("item") } else { message.shown("from") };
+    let what = match message.flag("removed") {
+        Some(true) => format!("{name} is removed"),
+        Some(false) | None => format!("{name}: {}", message.shown("content")),
+    };
     match message.time() {
-        Some(time) => format!("{time} {from}: {content}"),
-        None => format!("{from}: {content}"),
+        Some(time) => format!("{time} {what}"),
+        None => what,
     }
 }

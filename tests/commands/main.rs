@@ -1,5 +1,6 @@
-//! `fanfare pub`, `sub` and `presence` against the built server, and against servers that do what it seldom does.
+//! `fanfare pub`, `sub`, `presence` and `feed` against the built server, and against servers that do what it seldom does.
 
+mod feeding;
 mod peer;
 mod publishing;
 mod returning;

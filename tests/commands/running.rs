@@ -81,6 +81,11 @@ impl Running {
         self.stdin.as_mut().expect("stdin is open")
     }
 
+    /// Takes its stdin, which then ends with what is taken.
+    pub fn take_stdin(&mut self) -> ChildStdin {
+        self.stdin.take().expect("stdin is open")
+    }
+
     /// The most memory it has had, in bytes.
     pub fn peak_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");

@@ -206,7 +206,7 @@ impl Redis {
     }
 
     /// The one server there is, or the one that is the primary now.
-    async fn primary(&self) -> Result<(Client, String), String> {
+    pub(super) async fn primary(&self) -> Result<(Client, String), String> {
         let addr = match &self.address.kind {
             RedisKind::Server(host) => self.addr(host),
             RedisKind::Unix(path) => ConnectionAddr::Unix(path.clone()),
@@ -217,12 +217,17 @@ impl Redis {
         Ok((self.client(addr, ProtocolVersion::RESP2)?, address))
     }
 
+    /// What kind of Redis, and where.
+    pub(super) fn kind(&self) -> &RedisKind {
+        &self.address.kind
+    }
+
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client of one server of many.
-    fn shard(&self, host: &RedisHost) -> Result<Client, String> {
+    pub(super) fn shard(&self, host: &RedisHost) -> Result<Client, String> {
         // Only this version tells apart what a server says by itself and what it answers.
         self.client(self.addr(host), ProtocolVersion::RESP3)
     }
@@ -354,7 +359,7 @@ fn authority(path: &str) -> io::Result<Authority> {
 }
 
 /// Why something failed, without what was sent.
-fn reason(error: &RedisError) -> String {
+pub(super) fn reason(error: &RedisError) -> String {
     match (error.code(), error.detail(), error.kind()) {
         // Who lacks which permission is what the operator has to know.
         (Some(code @ ("NOPERM" | "WRONGPASS")), Some(detail), _) => format!("{code} {detail}"),
