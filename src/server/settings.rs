@@ -107,3 +107,35 @@ fn history(config: &Config) -> HistorySettings {
         pinned_bytes_max: config.history.memory_max as u64,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SourceFile, Sources};
+
+    fn config(text: &str) -> Config {
+        let file = SourceFile::new("f.toml".to_owned(), text.to_owned());
+        let sources = Sources { file: Some(file), ..Sources::default() };
+        Config::load(&sources).unwrap_or_else(|error| panic!("{error}")).0
+    }
+
+    #[test]
+    fn rules_say_which_rooms_are_keyed_and_what_is_kept_of_their_items() {
+        let keyed = keyed(&config(
+            "[[room]]\nmatch = \"px.*\"\nkeyed = true\nitems.stale_after = \"5s\"\n\
+             [[room]]\nmatch = \"*\"\nhistory.size = 1\n[items]\nnode_max = 7\nnode_bytes_max = \"1MiB\"\n\
+             [limits]\nitems_bytes_max = 300\n",
+        ));
+        assert_eq!((keyed.node_items_max, keyed.node_bytes_max, keyed.subscription_bytes_max), (7, 1 << 20, 300));
+        let rooms = keyed.rooms.expect("a rule makes rooms keyed");
+        let policy = KeyedPolicy {
+            items_max: 10_000,
+            bytes_max: 16 << 20,
+            ttl_ms: None,
+            removed_ttl_ms: 300_000,
+            stale_after_ms: Some(5_000),
+        };
+        assert_eq!(((rooms.0)("px.a"), (rooms.0)("den")), (Some(policy), None));
+        assert!(super::keyed(&config("[[room]]\nmatch = \"*\"\n")).rooms.is_none(), "no room is keyed");
+    }
+}
