@@ -167,9 +167,10 @@ impl Sink for Connections {
             Answer::Acked { id, position } if open => {
                 self.message(slot, |out| protocol::ack(out, id, position));
             }
-            Answer::Unavailable { id } if open => {
+            Answer::Unavailable { id, room } if open => {
                 let message = "Redis, or another node, does not answer in time: try again";
-                self.rejected(slot, &Rejection::new(id, ErrorCode::Unavailable, message));
+                let rejection = Rejection::new(id, ErrorCode::Unavailable, message);
+                self.rejected(slot, &Rejection { room: room.map(Into::into), ..rejection });
             }
             Answer::Left { room, reason } if open => self.message(slot, |out| protocol::left(out, room, reason)),
             Answer::Forbidden { id, room } if open => {

@@ -156,6 +156,7 @@ impl Router {
 
     /// Not carried out; its sender is told so, if it waits for an answer.
     fn refuse(&mut self, mail: HomeMail, sink: &mut impl Sink) {
+        let room = mail.topic().room();
         let (to, id) = match mail {
             HomeMail::Publish(publish) if publish.topic.kind == Kind::Raw => return,
             HomeMail::Publish(publish) => (publish.publisher, publish.id),
@@ -167,7 +168,7 @@ impl Router {
             HomeMail::Tune(tuned) => (tuned.member.into(), tuned.tune.id),
             HomeMail::Join(_) | HomeMail::Leave(_) => unreachable!("joins and leaves always wait"),
         };
-        self.send(to.peer(), Content::Unavailable { to, id }, sink);
+        self.send(to.peer(), Content::Unavailable { to, id, room }, sink);
     }
 
     /// Without an answer of Redis, what needs history is refused.

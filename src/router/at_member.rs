@@ -208,8 +208,9 @@ impl Router {
         let recovery = match outcome {
             Outcome::Member(recovery) => recovery,
             Outcome::Unavailable => {
+                let room = topic.name.clone();
                 self.leave_refused(index, topic, member, membership, sink);
-                return refuse(member, &reply, sink);
+                return refuse(member, &room, &reply, sink);
             }
             // It is told so and ends, and with that leaves.
             Outcome::Full => return sink.answer(member, Answer::Full),
@@ -370,14 +371,15 @@ fn forbid(member: ConnId, room: &str, reply: &JoinReply, sink: &mut impl Sink) {
 
 /// A connection that could not be let into a room is told so: the rooms of one command that could be joined are answered
 /// one by one, and the command as a whole has failed once.
-fn refuse(member: ConnId, reply: &JoinReply, sink: &mut impl Sink) {
+fn refuse(member: ConnId, room: &str, reply: &JoinReply, sink: &mut impl Sink) {
+    let room = Some(room);
     match reply {
-        JoinReply::Silent | JoinReply::Raw { .. } => sink.answer(member, Answer::Unavailable { id: None }),
-        JoinReply::Joined { id, .. } => sink.answer(member, Answer::Unavailable { id: id.as_deref() }),
+        JoinReply::Silent | JoinReply::Raw { .. } => sink.answer(member, Answer::Unavailable { id: None, room }),
+        JoinReply::Joined { id, .. } => sink.answer(member, Answer::Unavailable { id: id.as_deref(), room }),
         JoinReply::Many(many) => {
             many.answered();
             if many.fail() {
-                sink.answer(member, Answer::Unavailable { id: Some(&many.id) });
+                sink.answer(member, Answer::Unavailable { id: Some(&many.id), room: None });
             }
         }
     }

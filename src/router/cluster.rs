@@ -445,9 +445,9 @@ impl Mail {
         Mail(Content::Acked(Box::new(Ack { to: publisher, id, position: Some(position), stale: None })))
     }
 
-    /// A connection's reactor is told that what was asked for is out of reach.
-    pub fn unavailable(to: ReplyTo, id: Option<Box<str>>) -> Mail {
-        Mail(Content::Unavailable { to, id })
+    /// A connection's reactor is told that what was asked for, perhaps of a room, is out of reach.
+    pub fn unavailable(to: ReplyTo, id: Option<Box<str>>, room: Option<ArcStr>) -> Mail {
+        Mail(Content::Unavailable { to, id, room })
     }
 
     /// A reply that several connections get, each with the end that its own id makes of it.

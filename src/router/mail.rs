@@ -148,6 +148,8 @@ pub(super) enum Content {
     Unavailable {
         to: ReplyTo,
         id: Option<Box<str>>,
+        /// The room that it was about, where it was about one.
+        room: Option<ArcStr>,
     },
     Expel(Box<Expulsion>),
     /// A newer connection of the same user takes its place.

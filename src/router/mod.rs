@@ -204,6 +204,8 @@ pub enum Answer<'a> {
     Unavailable {
         /// The command's id as JSON text.
         id: Option<&'a str>,
+        /// The room that the command was about, where it was about one.
+        room: Option<&'a str>,
     },
 }
 
@@ -414,7 +416,9 @@ impl Router {
             Content::Tuned(tuned) => self.tuned(*tuned, sink),
             Content::Expel(expulsion) => self.expel(&expulsion, sink),
             Content::Replaced { member } => sink.answer(member, Answer::Replaced),
-            Content::Unavailable { to, id } => sink.answer(conn_of(to), Answer::Unavailable { id: id.as_deref() }),
+            Content::Unavailable { to, id, room } => {
+                sink.answer(conn_of(to), Answer::Unavailable { id: id.as_deref(), room: room.as_deref() });
+            }
             Content::FromCluster(news) => self.cluster_news(*news, sink),
             Content::PublishMany(many) => self.publish_many(many, sink),
             Content::PublishedMany(many) => unreachable!("{many:?} is for the control thread"),

@@ -153,8 +153,8 @@ impl Mail {
                 let Ack { to, id, position, stale: _ } = *ack;
                 Told::Fate(command_of(to, &id), Fate::Acked(position))
             }
-            Content::Unavailable { to, id: Some(id) } => Told::Fate(command_of(to, &id), Fate::Unavailable),
-            Content::Unavailable { to, id: None } => Told::Reply(request_of(to), Reply::Unavailable),
+            Content::Unavailable { to, id: Some(id), room: _ } => Told::Fate(command_of(to, &id), Fate::Unavailable),
+            Content::Unavailable { to, id: None, room: _ } => Told::Reply(request_of(to), Reply::Unavailable),
             Content::Page(page) => text(page.to, &|out| page.write(out)),
             Content::Users(users) => text(users.to, &|out| users.write(out)),
             Content::Counted(counted) => text(counted.to, &|out| counted.write(out)),

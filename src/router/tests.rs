@@ -97,7 +97,7 @@ impl Sink for Told {
             Answer::Disconnected => self.tell(to.slot.0, "disconnected".into()),
             Answer::Full => self.tell(to.slot.0, "full".into()),
             Answer::Replaced => self.tell(to.slot.0, "replaced".into()),
-            Answer::Unavailable { id } => self.tell(to.slot.0, format!("unavailable {}", id.unwrap_or("-"))),
+            Answer::Unavailable { id, room: _ } => self.tell(to.slot.0, format!("unavailable {}", id.unwrap_or("-"))),
         }
     }
     fn disconnect(&mut self, user: &str) {

@@ -98,6 +98,11 @@ impl TopicKey {
         TopicRef { kind: self.kind, name: &self.name }
     }
 
+    /// Its name, if it is a room.
+    pub fn room(&self) -> Option<ArcStr> {
+        (self.kind == Kind::Room).then(|| self.name.clone())
+    }
+
     #[inline]
     pub(super) fn hashed(&self) -> HashedTopic<'_> {
         HashedTopic { kind: self.kind, hash: self.hash, name: &self.name }

@@ -21,8 +21,9 @@ fn await_passage(from: &mut Client, to: &mut Client, room: &str) {
 }
 
 #[track_caller]
-fn is_unavailable(answer: &Value) {
-    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("unavailable")), "{answer}");
+fn is_unavailable(room: &str, answer: &Value) {
+    let said = (&answer["type"], &answer["code"], &answer["roomId"]);
+    assert_eq!(said, (&json!("error"), &json!("unavailable"), &json!(room)), "{answer}");
 }
 
 /// A gap that leads into another epoch; the position from which messages follow.
@@ -41,8 +42,8 @@ fn nodes_start_without_redis_and_join_it_later() {
     let mut clients: Vec<Client> = [0, 0, 1].map(|node| Client::connect(&cluster.at(node), "c")).into();
     for client in &mut clients {
         client.join("plain");
-        is_unavailable(&client.request(json!({"type": "join_room", "roomId": "kept"})));
-        is_unavailable(&client.request(room_msg("kept too", 1)));
+        is_unavailable("kept", &client.request(json!({"type": "join_room", "roomId": "kept"})));
+        is_unavailable("kept too", &client.request(room_msg("kept too", 1)));
     }
     clients[0].publish(room_msg("plain", "near"));
     assert_eq!(clients[1].recv_type("room_msg")["content"], "near", "on the same node");
@@ -145,7 +146,7 @@ fn restart_is_told(data: Data) {
     members.iter_mut().for_each(|member| assert_eq!(next_messages(member, 5), five));
 
     cluster.redis_mut().kill();
-    is_unavailable(&publisher.request(room_msg("kept", "into the void")));
+    is_unavailable("kept", &publisher.request(room_msg("kept", "into the void")));
     members.iter_mut().for_each(|member| member.nothing_for(0));
     cluster.redis_mut().restart(data);
     cluster.await_ready();

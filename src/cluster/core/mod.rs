@@ -29,6 +29,7 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use arcstr::ArcStr;
 use slab::Slab;
 
 use super::names::Names;
@@ -491,8 +492,14 @@ enum Expect {
     Nothing,
     /// Those who wait for how many nodes have got it.
     Heard(Vec<Heard>),
-    /// The publishers, in the order of the entries, and the topic's channel.
-    Append(Arc<str>, Vec<(ReplyTo, Option<Box<str>>)>),
+    /// The publishers, in the order of the entries.
+    Append {
+        /// The topic's.
+        channel: Arc<str>,
+        /// The topic's name, where it is a room.
+        room: Option<ArcStr>,
+        publishers: Vec<(ReplyTo, Option<Box<str>>)>,
+    },
     /// The follower of a feed.
     Follow(FeedId),
     /// A home that wants older messages than it has: the number of its load.

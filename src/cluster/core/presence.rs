@@ -148,7 +148,7 @@ impl Core {
     pub(super) fn ask_presence(&mut self, home: ReactorId, topic: TopicKey, asker: ReplyTo, id: Option<Box<str>>) {
         let asker = Asker { to: asker, id };
         if self.presence.askers_bytes + asker.bytes() > CLUSTER_ASKERS_BYTES_MAX {
-            self.mail.push((asker.to.peer(), Mail::unavailable(asker.to, asker.id)));
+            self.mail.push((asker.to.peer(), Mail::unavailable(asker.to, asker.id, topic.room())));
             return;
         }
         self.presence.askers_bytes += asker.bytes();
@@ -315,7 +315,7 @@ impl Core {
                 break;
             }
             if let Some(askers) = self.presence.rooms.remove(&name).and_then(|room| room.next) {
-                self.answer_askers(askers, Mail::unavailable);
+                self.answer_askers(askers, |to, id| Mail::unavailable(to, id, Some(name.clone())));
             }
         }
     }

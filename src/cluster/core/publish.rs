@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 use super::super::record::{self, Entry, Record};
 use super::fences::Stored;
 use super::{Command, Core, Expect, NewEntry, Output, Reply};
@@ -39,6 +41,8 @@ pub(super) enum Body {
         heard: Vec<Heard>,
     },
     Entries {
+        /// The topic's name, where it is a room.
+        room: Option<ArcStr>,
         policy: HistoryPolicy,
         entries: Vec<NewEntry>,
         publishers: Vec<(ReplyTo, Option<Box<str>>)>,
@@ -73,7 +77,7 @@ impl Sent {
         self.expects.iter().any(|expect| match expect {
             Expect::Nothing | Expect::Revocations => false,
             Expect::Heard(_)
-            | Expect::Append(..)
+            | Expect::Append { .. }
             | Expect::Follow(_)
             | Expect::Load(..)
             | Expect::Page(_)
@@ -188,7 +192,7 @@ impl Core {
     pub(super) fn append(&mut self, append: Append) {
         let Append { topic, policy, frame, exclude, key, publisher, id } = append;
         if !self.commands_up || self.pending.is_full() {
-            return self.not_stored(publisher, id);
+            return self.not_stored(publisher, id, topic.room());
         }
         let channel = self.names.topic(topic.borrow());
         let payload = split_frame(frame.plain()).1;
@@ -203,7 +207,8 @@ impl Core {
             }
             _ => {
                 let (entries, publishers) = (vec![NewEntry { key, entry }], vec![(publisher, id)]);
-                self.begin(channel, Body::Entries { policy, entries, publishers, bytes: entry_bytes });
+                let room = topic.room();
+                self.begin(channel, Body::Entries { room, policy, entries, publishers, bytes: entry_bytes });
             }
         }
     }
@@ -248,9 +253,9 @@ impl Core {
                     let expect = if heard.is_empty() { Expect::Nothing } else { Expect::Heard(heard) };
                     self.pending.push(Command::Publish { channel, payload }, expect);
                 }
-                Body::Entries { policy, entries, publishers, .. } => {
+                Body::Entries { room, policy, entries, publishers, bytes: _ } => {
                     let seed = self.seed();
-                    let expect = Expect::Append(channel.clone(), publishers);
+                    let expect = Expect::Append { channel: channel.clone(), room, publishers };
                     self.pending.push(Command::Append { topic: channel, policy, seed, entries }, expect);
                 }
             }
@@ -295,7 +300,7 @@ impl Core {
                     }
                 }
             }
-            (Expect::Append(channel, publishers), Reply::Appended { epoch, offsets })
+            (Expect::Append { channel, publishers, room: _ }, Reply::Appended { epoch, offsets })
                 if offsets.len() == publishers.len() =>
             {
                 self.counts.stored += offsets.len() as u64;
@@ -307,8 +312,8 @@ impl Core {
                     }
                 }
             }
-            (Expect::Append(_, publishers), _) => {
-                publishers.into_iter().for_each(|(publisher, id)| self.not_stored(publisher, id));
+            (Expect::Append { room, publishers, channel: _ }, _) => {
+                publishers.into_iter().for_each(|(publisher, id)| self.not_stored(publisher, id, room.clone()));
             }
             (Expect::Follow(feed), reply) => self.feed_read(feed, reply),
             (Expect::Load(feed, number), reply) => self.loaded(feed, number, reply),
@@ -319,9 +324,9 @@ impl Core {
         }
     }
 
-    fn not_stored(&mut self, publisher: ReplyTo, id: Option<Box<str>>) {
+    fn not_stored(&mut self, publisher: ReplyTo, id: Option<Box<str>>, room: Option<ArcStr>) {
         self.counts.refused += 1;
-        self.mail.push((publisher.peer(), Mail::unavailable(publisher, id)));
+        self.mail.push((publisher.peer(), Mail::unavailable(publisher, id, room)));
     }
 
     /// A whole frame of a text message.

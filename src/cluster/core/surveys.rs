@@ -202,7 +202,7 @@ impl Core {
     pub(super) fn tell_unavailable(&mut self, requests: &[RequestId]) {
         for &request in requests {
             let asker = ReplyTo::Request(request);
-            self.mail.push((asker.peer(), Mail::unavailable(asker, None)));
+            self.mail.push((asker.peer(), Mail::unavailable(asker, None, None)));
         }
     }
 }

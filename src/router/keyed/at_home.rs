@@ -80,7 +80,7 @@ impl Router {
         let ItemsUpdate { topic, updates, exclude, key, publisher, published_at, id } = update;
         let index = self.topics.find_or_insert(&topic);
         if self.cluster.is_some() {
-            self.send(publisher.peer(), Content::Unavailable { to: publisher, id }, sink);
+            self.send(publisher.peer(), Content::Unavailable { to: publisher, id, room: topic.room() }, sink);
             return self.drop_if_unused(index);
         }
         if !self.open_keyed(index) {

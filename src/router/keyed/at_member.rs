@@ -253,7 +253,10 @@ impl Router {
         if let Some(entering) = room.entering_mut(member) {
             match entering.tunes.len() < TUNES_WAITING_MAX {
                 true => entering.tunes.push(tune),
-                false => sink.answer(member, Answer::Unavailable { id: tune.id.as_deref() }),
+                false => {
+                    let room = Some(&*self.topics.get(index).key.name);
+                    sink.answer(member, Answer::Unavailable { id: tune.id.as_deref(), room });
+                }
             }
             return;
         }
