@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arcstr::ArcStr;
 
+use super::Answer;
 use super::cluster::{FromCluster, ToCluster};
 use super::edge::Edge;
 use super::history::StreamPosition;
 use super::home_request::{HistoryPage, HomeRequest};
-use super::keyed::{ItemsMail, ItemsRefused, ItemsUpdate, KeyedJoin, StaleUpdates, Subscribe, TuneOf};
+use super::keyed::{ItemsMail, ItemsRefused, ItemsUpdate, KeyedAnswer, KeyedJoin, StaleUpdates, Subscribe, TuneOf};
 use super::publish_many::PublishMany;
 use super::replies::{Counted, Page, Users};
 use super::retention::Recovery;
@@ -381,6 +382,18 @@ pub(super) struct Ack {
     pub(super) position: Option<StreamPosition>,
     /// Of updates of items, those that were not above their items' versions.
     pub(super) stale: Option<StaleUpdates>,
+}
+
+impl Ack {
+    /// What its connection is told.
+    pub(super) fn answer(&self) -> Answer<'_> {
+        let Ack { to: _, id, position, stale } = self;
+        let position = position.as_ref().map(StreamPosition::in_epoch);
+        match (position, stale) {
+            (Some(position), Some(stale)) => Answer::Keyed(KeyedAnswer::Updated { id, position, stale }),
+            (position, _) => Answer::Acked { id, position },
+        }
+    }
 }
 
 /// What of a topic's history a joining connection wants.

@@ -392,15 +392,7 @@ impl Router {
             Content::Fence { from: member } if self.cluster.is_some() => self.fence_cluster(member),
             Content::Fence { from: member } => self.send(member.reactor, Content::Fenced { to: member }, sink),
             Content::Fenced { to } => sink.answer(to, Answer::Fenced),
-            Content::Acked(ack) => {
-                let Ack { to, id, position, stale } = &*ack;
-                let position = position.as_ref().map(StreamPosition::in_epoch);
-                let answer = match (position, stale) {
-                    (Some(position), Some(stale)) => Answer::Keyed(KeyedAnswer::Updated { id, position, stale }),
-                    (position, _) => Answer::Acked { id, position },
-                };
-                sink.answer(conn_of(*to), answer);
-            }
+            Content::Acked(ack) => sink.answer(conn_of(ack.to), ack.answer()),
             Content::ItemsRefused(refused) => refused.answer(sink),
             Content::Items { topic, items } => self.mirrored(&topic, &items, sink),
             Content::NewEpoch { topic, epoch } => {
