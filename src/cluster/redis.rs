@@ -156,7 +156,8 @@ impl Scripts {
             command.arg(format!("{base}:{key}"));
         }
         command.arg(format!("{base}:on:")).arg(&tell.registration).arg(switch(tell.is_first)).arg(tell.lease_ms);
-        command.arg(&tell.seed).arg(&tell.caller).arg(switch(tell.volunteers)).arg(tell.lease_ms).arg(tell.last);
+        command.arg(&tell.seed).arg(&tell.caller).arg(switch(tell.volunteers)).arg(tell.teller_lease_ms);
+        command.arg(tell.last);
         command.arg(tell.events_wanted).arg(tell.events_max).arg(switch(tell.makes_events)).arg(switch(tell.sweeps));
         command.arg(tell.sweep_hold_ms).arg(tell.told_cursor.as_deref().unwrap_or_default());
         command.arg(switch(tell.earlier_are_over)).arg(tell.earlier.len()).arg(tell.finished.len());

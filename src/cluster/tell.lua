@@ -4,8 +4,8 @@
 --       with the number of registrations that have them, subjects told as present, differences by when they are due,
 --       events by number. Registrations' sets are in the same slot.
 -- ARGV: what the names of registrations' sets begin with, own registration, whether this is its first call, milliseconds
---       of its lease, seed of a new epoch, who calls, whether it would be the teller, milliseconds of that lease, last
---       event it knows, how many it takes, how many there may be, whether differences become events, whether registrations
+--       of its lease, seed of a new epoch, who calls, whether it would be the teller, milliseconds of that lease (0 gives it
+--       up), last event it knows, how many it takes, how many there may be, whether differences become events, whether registrations
 --       whose lease is over are swept, milliseconds their differences wait, where in what was told to read on ('' is
 --       nowhere), whether its earlier registrations are over, how many there are, how many events are finished; then those
 --       registrations, those events' numbers, and the changes: what has changed, of which subject, milliseconds to wait.
@@ -93,6 +93,10 @@ end
 
 local teller = redis.call('HMGET', state, 't', 'u')
 local is_mine = teller[1] == ARGV[6]
+if is_mine and ARGV[8] == '0' then
+  redis.call('HDEL', state, 't', 'u')
+  return { 1, epoch, 0, 0, 0, 0, '', {}, {} }
+end
 if not is_mine and (ARGV[7] ~= '1' or tonumber(teller[2] or '0') > now) then
   return { 1, epoch, 0, 0, 0, 0, '', {}, {} }
 end

@@ -17,8 +17,10 @@ pub struct Tell {
     pub caller: String,
     /// Whether the node would be the teller where there is none.
     pub volunteers: bool,
-    /// How long registrations and the teller are believed without another call, in milliseconds.
+    /// How long registrations are believed without another call, in milliseconds.
     pub lease_ms: u64,
+    /// The same of the teller; 0 where it is the teller no more.
+    pub teller_lease_ms: u64,
     /// The last event it knows; 0 where it is not the teller.
     pub last: u64,
     /// Events that it takes now.

@@ -116,6 +116,17 @@ impl Edges {
         }
     }
 
+    /// The node goes away, and leaves what is to be delivered to another; whether it has.
+    pub(super) fn leave(&mut self, now: Millis) -> bool {
+        match self {
+            Edges::Alone(..) => true,
+            Edges::Cluster(registry) => {
+                registry.leave(now);
+                !registry.is_teller()
+            }
+        }
+    }
+
     /// Whether nothing is left to be said to others.
     pub(super) fn is_settled(&self) -> bool {
         match self {

@@ -15,7 +15,7 @@
 //!   follower ──────────────────────────► loading ─────────────────────────► telling ◄──┐ another epoch, or fewer events
 //!      ▲                                    │                                  │       │ than there were: Redis has lost
 //!      └────────────────────────────────────┴──────────────────────────────────┴► restoring
-//!              another is the teller
+//!              another is the teller, or the teller goes away and has given its lease up
 //! ```
 //!
 //! What is here and which events are not finished is state. What was told is Redis' state, of which the teller keeps a
@@ -77,6 +77,8 @@ pub struct Registry {
     events: BTreeMap<u64, String>,
     finished: Vec<u64>,
     coalesced: u64,
+    /// Whether the node goes away: it is the teller no more, once it can give that up.
+    is_leaving: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +136,7 @@ impl Registry {
             events: BTreeMap::new(),
             finished: Vec::new(),
             coalesced: 0,
+            is_leaving: false,
         }
     }
 
@@ -172,6 +175,20 @@ impl Registry {
         !matches!(self.role, Role::Follower | Role::Restoring(_, false))
     }
 
+    /// The node goes away: where it is the teller, its next call gives that up, and another need not wait for the end of the
+    /// lease. It does not become it again.
+    pub fn leave(&mut self, now: Millis) {
+        self.is_leaving = true;
+        if let (true, Call::Due(due)) = (self.gives_up(), self.call) {
+            self.call = Call::Due(due.min(now));
+        }
+    }
+
+    /// Whether the next call ends this node's time as the teller. What Redis has lost it learns again before.
+    fn gives_up(&self) -> bool {
+        self.is_leaving && matches!(self.role, Role::Loading(_) | Role::Telling)
+    }
+
     /// Whether Redis has heard of all that is here, and of all that is finished.
     pub fn is_settled(&self) -> bool {
         self.changed.is_empty() && self.said.is_empty() && self.finished.is_empty()
@@ -204,7 +221,8 @@ impl Registry {
         self.call = Call::UnderWay(now);
         self.calls += 1;
         let mut changes = self.restored();
-        let makes_events = matches!(self.role, Role::Telling);
+        let gives_up = self.gives_up();
+        let makes_events = matches!(self.role, Role::Telling) && !gives_up;
         self.say_changes(&mut changes);
         let told_cursor = match &self.role {
             Role::Loading(cursor) => Some(cursor.clone()),
@@ -212,6 +230,7 @@ impl Registry {
         };
         self.ends_earlier = self.changed.is_empty();
         let volunteers = match self.role {
+            Role::Telling | Role::Follower | Role::Loading(_) if self.is_leaving => false,
             // Whoever knows what was told comes first; the others do not know yet whether Redis still has it.
             Role::Telling | Role::Restoring(_, true) => true,
             Role::Restoring(_, false) => false,
@@ -229,6 +248,7 @@ impl Registry {
             caller: format!("{:016x}", self.run),
             volunteers,
             lease_ms: WEBHOOK_LEASE_MS,
+            teller_lease_ms: if gives_up { 0 } else { WEBHOOK_LEASE_MS },
             last: self.last,
             events_wanted: WEBHOOK_CALL_EVENTS_MAX,
             events_max: self.events_max,
@@ -280,7 +300,7 @@ impl Registry {
         let is_full = self.changed.len() + self.finished.len() >= WEBHOOK_CALL_CHANGES_MAX;
         let has_more = told.has_more || is_between || is_full || told.events.len() >= WEBHOOK_CALL_EVENTS_MAX;
         let pause_ms = match (self.changed.is_empty() && self.finished.is_empty(), self.is_teller()) {
-            _ if has_more => 0,
+            _ if has_more || self.gives_up() => 0,
             (false, _) => WEBHOOK_GATHER_MS,
             (true, true) => WEBHOOK_TELLER_CALL_MS,
             (true, false) => WEBHOOK_CALL_MS,
@@ -403,7 +423,10 @@ impl Registry {
                 Role::Restoring(changes, false) if !changes.is_empty() => {}
                 Role::Follower => {}
                 Role::Loading(_) | Role::Telling | Role::Restoring(..) => {
-                    tracing::info!("another node tells the webhooks' receivers from now on");
+                    match self.is_leaving {
+                        true => tracing::info!("this node leaves telling the webhooks' receivers to another"),
+                        false => tracing::info!("another node tells the webhooks' receivers from now on"),
+                    }
                     self.forget(Role::Follower, news);
                 }
             }

@@ -72,7 +72,7 @@ impl Wake for WebhookWaker {
 }
 
 /// Starts the thread; it ends with the process. The receiver gets one message, behind [`Order::Finish`], when all that can
-/// be delivered is.
+/// be delivered is, and another node of a cluster may deliver the rest.
 ///
 /// # Errors
 /// Where the certificate authorities of Redis cannot be read, or the thread or its event loop cannot be made.
@@ -181,7 +181,7 @@ impl Thread {
             }
             self.begin_requests(&done, now);
             self.publish();
-            if self.is_finishing && self.is_finished() {
+            if self.is_finishing && self.is_finished() && self.edges.leave(now) {
                 // The server may have waited long enough.
                 let _ = self.finish.try_send(());
             }

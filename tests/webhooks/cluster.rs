@@ -138,18 +138,20 @@ fn a_redis_that_was_away_has_the_difference_told() {
 fn whoever_comes_back_after_a_drain_was_never_away() {
     let receiver = Receiver::start();
     let mut cluster = start(&receiver);
-    let (mut stays, mut goes) = (Client::connect(&cluster.at(0), "judy"), Client::connect(&cluster.at(0), "kim"));
+    let old = teller(&cluster);
+    let (mut stays, mut goes) = (Client::connect(&cluster.at(old), "judy"), Client::connect(&cluster.at(old), "kim"));
     stays.join("den");
     goes.join("cellar");
     receiver.until_all(&["user_online judy", "user_online kim", "room_occupied den", "room_occupied cellar"]);
-    cluster.drain(0);
+    cluster.drain(old);
     assert_eq!((stays.close_frame().0, goes.close_frame().0), (1001, 1001));
-    let mut stays = Client::connect(&cluster.at(1), "judy");
+    let mut stays = Client::connect(&cluster.at(1 - old), "judy");
     stays.join("den");
     receiver.until("room_vacated cellar");
     let events = receiver.until("user_offline kim");
     assert!(!events.iter().any(|event| event.contains("vacated den") || event.contains("offline judy")), "{events:?}");
-    eventually("it has ended", || cluster.ended_node() == Some(0));
+    eventually("it has ended", || cluster.ended_node() == Some(old));
+    assert!(cluster.log(old).contains("this node leaves telling"), "{}", cluster.log(old));
     stays.leave();
     receiver.until("user_offline judy");
 }

@@ -48,11 +48,15 @@ impl Redis {
             self.change(own, change, now);
         }
         let is_mine = self.teller.as_ref().is_some_and(|(teller, _)| *teller == tell.caller);
+        if is_mine && tell.teller_lease_ms == 0 {
+            self.teller = None;
+            return Told { is_registered: true, ..none };
+        }
         let is_free = self.teller.as_ref().is_none_or(|(_, until)| *until <= now);
         if !(is_mine || tell.volunteers && is_free) {
             return Told { is_registered: true, ..none };
         }
-        self.teller = Some((tell.caller.clone(), now + tell.lease_ms));
+        self.teller = Some((tell.caller.clone(), now + tell.teller_lease_ms));
         let mut has_more = false;
         let limit = if tell.sweeps { now } else { 0 };
         if let Some(dead) = self.nodes.iter().find(|(_, until)| **until <= limit).map(|(name, _)| name.clone()) {
@@ -290,6 +294,20 @@ fn what_was_not_delivered_another_teller_delivers() {
     world.pass(20_000);
     assert_eq!(world.taken, [("r1".to_owned(), true)]);
     assert!(world.redis.events.is_empty(), "it is finished");
+}
+
+#[test]
+fn a_teller_that_goes_away_does_not_keep_another_waiting() {
+    let mut world = World::new(2);
+    world.pass(4_000);
+    let old = world.nodes.iter().position(|node| node.registry.is_teller()).expect("one");
+    world.nodes[old].registry.leave(Millis(world.now));
+    world.pass(WEBHOOK_CALL_MS + 1_000);
+    assert!(!world.nodes[old].registry.is_teller(), "it has given it up");
+    assert!(world.nodes[1 - old].registry.is_teller(), "and the other one has it");
+    world.nodes[1 - old].is_alive = false;
+    world.pass(WEBHOOK_LEASE_MS + 2_000);
+    assert!(!world.nodes[old].registry.is_teller(), "whoever leaves does not take it again");
 }
 
 #[test]
