@@ -3,11 +3,12 @@
 
 use std::io::Write;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{EXIT_FAULTS, Env, complain, file_flag, flag, load, print, refuse, text_of_env};
 use crate::client::{Api, Token, Trust};
+use crate::clock;
 use crate::cluster::{Order, OrderError, give};
 use crate::config::{ENV_OPERATOR_KEY, SETTINGS, Setting, nearest};
 
@@ -17,6 +18,7 @@ pub(super) const KICK: &str = "kick";
 const USER: &str = "user";
 const ROOM: &str = "room-id";
 const REASON: &str = "reason";
+const REVOKE: &str = "revoke";
 const URL: &str = "url";
 const KEY_FILE: &str = "key-file";
 const CA: &str = "ca";
@@ -36,9 +38,15 @@ pub(super) fn commands() -> [Command; 2] {
         .about("End every connection of a user, on a node alone or on all nodes with the same Redis")
         .after_help(format!(
             "Prints how many nodes have heard it. The connections end with close code 1008; the user may come \
-             back.\n{NOTES}"
+             back, with --revoke only with a token that is made later.\n{NOTES}"
         ))
-        .arg(user.clone());
+        .arg(user.clone())
+        .arg(
+            Arg::new(REVOKE)
+                .long(REVOKE)
+                .action(ArgAction::SetTrue)
+                .help("Refuse the user's tokens that were made up to now, until they expire"),
+        );
     let kick = order(KICK)
         .about("Remove a user from a room, on a node alone or on all nodes with the same Redis")
         .after_help(format!(
@@ -79,7 +87,10 @@ pub(super) fn run(name: &str, matches: &ArgMatches, env: Env, out: &mut dyn Writ
             user: text(USER).unwrap_or_default(),
             reason: text(REASON).unwrap_or_default(),
         },
-        _ => Order::Disconnect { user: text(USER).unwrap_or_default() },
+        _ => Order::Disconnect {
+            user: text(USER).unwrap_or_default(),
+            revoke_unix_s: matches.get_flag(REVOKE).then(clock::unix_s),
+        },
     };
     let (url, key_file, ca) = (text(URL), text(KEY_FILE), text(CA));
     let key = text_of_env(&env, ENV_OPERATOR_KEY).map(|key| key.map(str::to_owned));
@@ -133,7 +144,11 @@ fn api(url: &str, key_file: Option<&str>, env: Option<&str>, ca: Option<&str>) -
 fn tell(api: &Api, order: Order<'_>) -> Result<u64, OrderError> {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let target = match order {
-        Order::Disconnect { user } => format!("/api/v1/users/{}/connections", encoded(user)),
+        // The server's clock counts.
+        Order::Disconnect { user, revoke_unix_s: Some(_) } => {
+            format!("/api/v1/users/{}/connections?revoke=true", encoded(user))
+        }
+        Order::Disconnect { user, revoke_unix_s: None } => format!("/api/v1/users/{}/connections", encoded(user)),
         Order::Kick { room, user, reason } => {
             format!("/api/v1/rooms/{}/users/{}?reason={}", encoded(room), encoded(user), encoded(reason))
         }

@@ -20,6 +20,8 @@ pub enum Order<'a> {
     Disconnect {
         /// Whose.
         user: &'a str,
+        /// The user's tokens up to this Unix second are refused from then on; `None` leaves them good.
+        revoke_unix_s: Option<u64>,
     },
     /// Remove a user from a room; who was removed may come back.
     Kick {
@@ -68,13 +70,20 @@ pub fn give(redis: &config::Redis, order: Order<'_>) -> Result<u64, OrderError> 
     let connections = Arc::new(Redis::new(address.clone(), &redis.tls_ca).map_err(|error| lost(&error))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| lost(&error))?;
     let run = getrandom::u64().map_err(|error| lost(&error))?;
-    let command = order.command(&Names::new(&redis.prefix), run);
+    let names = Names::new(&redis.prefix);
     let answers = LocalSet::new().block_on(&runtime, async {
         let (mut commands, _) = connections.commands().await?;
-        commands.run(vec![command]).await
+        // Nodes that come later find it in Redis: it has to be there before those that are there hear of it.
+        if let Some(note) = order.note(&names) {
+            let noted = commands.run(vec![note]).await?;
+            if noted.replies.first() != Some(&Reply::Revoked) {
+                return Ok(noted);
+            }
+        }
+        commands.run(order.records(&names, run)).await
     });
     let answers = answers.map_err(|why| lost(&why))?;
-    match answers.replies.first() {
+    match answers.replies.last() {
         Some(Reply::Published(nodes)) => Ok(*nodes),
         _ => Err(lost(&answers.refusal.unwrap_or_else(|| "it does not say who has heard".to_owned()))),
     }
@@ -87,7 +96,7 @@ impl Order<'_> {
     /// [`OrderError::Wrong`].
     pub fn check(self) -> Result<(), OrderError> {
         let (room, user, reason) = match self {
-            Order::Disconnect { user } => (None, user, ""),
+            Order::Disconnect { user, revoke_unix_s: _ } => (None, user, ""),
             Order::Kick { room, user, reason } => (Some(room), user, reason),
         };
         let wrong = |what: &str, bytes_max: usize| OrderError::Wrong(format!("{what} of 1 to {bytes_max} bytes"));
@@ -103,17 +112,33 @@ impl Order<'_> {
         Ok(())
     }
 
-    /// An envelope of an unknown node.
-    fn command(self, names: &Names, run: u64) -> Command {
-        let (channel, record) = match self {
-            Order::Disconnect { user } => (names.everyone(), Record::Disconnect { user }),
-            Order::Kick { room, user, reason } => {
-                (names.topic(TopicRef { kind: Kind::Room, name: room }), Record::Kick { user, reason })
+    /// What Redis keeps of it.
+    fn note(self, names: &Names) -> Option<Command> {
+        match self {
+            Order::Disconnect { user, revoke_unix_s: Some(unix_s) } => {
+                Some(Command::Revoke { key: names.revoked(), user: user.into(), unix_s })
             }
+            Order::Disconnect { revoke_unix_s: None, .. } | Order::Kick { .. } => None,
+        }
+    }
+
+    /// What the nodes hear, in envelopes of an unknown node; the last is the order itself.
+    fn records(self, names: &Names, run: u64) -> Vec<Command> {
+        let publish = |channel: Arc<str>, record: Record<'_>| {
+            let mut payload = record::begin(run);
+            record.write(&mut payload);
+            Command::Publish { channel, payload }
         };
-        let mut payload = record::begin(run);
-        record.write(&mut payload);
-        Command::Publish { channel, payload }
+        match self {
+            Order::Disconnect { user, revoke_unix_s } => {
+                let revoke = revoke_unix_s.map(|unix_s| Record::Revoke { user, unix_s });
+                let records = revoke.into_iter().chain([Record::Disconnect { user }]);
+                records.map(|record| publish(names.everyone(), record)).collect()
+            }
+            Order::Kick { room, user, reason } => {
+                vec![publish(names.topic(TopicRef { kind: Kind::Room, name: room }), Record::Kick { user, reason })]
+            }
+        }
     }
 }
 
@@ -127,11 +152,11 @@ mod tests {
         let room = "r".repeat(ROOM_ID_BYTES_MAX);
         let reason = "x".repeat(KICK_REASON_BYTES_MAX);
         let is_good = |order: Order<'_>| order.check().is_ok();
-        assert!(is_good(Order::Disconnect { user: &user }));
+        assert!(is_good(Order::Disconnect { user: &user, revoke_unix_s: None }));
         assert!(is_good(Order::Kick { room: &room, user: &user, reason: &reason }));
         let (more_user, more_room, more_reason) = (user.clone() + "u", room.clone() + "r", reason + "x");
-        assert!(!is_good(Order::Disconnect { user: &more_user }));
-        assert!(!is_good(Order::Disconnect { user: "" }));
+        assert!(!is_good(Order::Disconnect { user: &more_user, revoke_unix_s: None }));
+        assert!(!is_good(Order::Disconnect { user: "", revoke_unix_s: Some(1) }));
         assert!(!is_good(Order::Kick { room: &more_room, user: &user, reason: "" }));
         assert!(!is_good(Order::Kick { room: "", user: &user, reason: "" }));
         assert!(!is_good(Order::Kick { room: &room, user: &user, reason: &more_reason }));

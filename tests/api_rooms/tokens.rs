@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
-use fanfare_testing::{Client, Cluster, Way, eventually, temporary_path};
+use fanfare_testing::{Client, Cluster, Way, eventually, run_fanfare, temporary_path};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -73,5 +73,22 @@ pub(super) fn tokens_up_to_the_second_are_refused_from_then_on(way: Way) {
         eventually("the node that came later refuses it", || !lets_in(&cluster, 1, &old));
         assert!(lets_in(&cluster, 1, &new));
     }
+    // The command does the same, over the API and through Redis.
+    let mut gone: Vec<Client> = (0..2).map(|_| Client::greeted(&cluster, &format!("/?token={others}"))).collect();
+    let url = format!("http://{}", cluster.at(0));
+    let over_api =
+        run_fanfare(&["disconnect", "bob", "--revoke", "--url", &url], &[("FANFARE_OPERATOR_KEY", key.secret())]);
+    assert_eq!((over_api.0, &*over_api.2), (Some(0), ""));
+    if way == Way::TwoNodes {
+        let carols = token("carol", Some(now_s() - 10));
+        gone.push(Client::greeted(&cluster, &format!("/?token={carols}")));
+        let through_redis = run_fanfare(&["disconnect", "carol", "--revoke", "--redis", &cluster.redis().url()], &[]);
+        assert_eq!(through_redis, (Some(0), "2 nodes have heard it\n".to_owned(), String::new()));
+        assert!((0..2).all(|node| !lets_in(&cluster, node, &carols)));
+    }
+    for mut one in gone {
+        assert_eq!(one.close_frame(), (1008, "disconnected".to_owned()));
+    }
+    assert!((0..cluster.nodes_count()).all(|node| !lets_in(&cluster, node, &others)));
     fs::remove_file(&secret).expect("it is there");
 }
