@@ -4,6 +4,7 @@ mod batches;
 mod document;
 mod publishing;
 mod refusals;
+mod secured;
 
 use fanfare_testing::{ApiKey, Server};
 
@@ -19,6 +20,9 @@ fanfare_testing::suite! {
         lines_are_commands_and_each_has_its_result,
         a_batch_of_ten_thousand_arrives_whole_and_in_order,
         a_batch_that_is_cut_off_publishes_nothing;
+    secured:
+        messages_and_batches_go_over_http_2_and_tls,
+        what_is_refused_over_http_2_is_refused_in_the_same_words;
 }
 
 /// A server of so many reactors that knows these keys.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use fanfare_testing::raw::header_of;
-use fanfare_testing::{ApiKey, Server, ask_api, eventually, http_ask_over};
+use fanfare_testing::{ApiKey, PATIENCE, Server, ask_api, eventually, http_ask_over};
 use serde_json::json;
 
 use super::{publisher, server};
@@ -145,6 +145,24 @@ fn a_body_in_pieces_is_bounded_as_well() {
     };
     assert_eq!(ask(3).json(), json!({}));
     assert_eq!(ask(4).refusal(), (413, "too_large".to_owned()));
+}
+
+/// The connection says no more behind the half of a body, for twenty seconds.
+#[test]
+fn a_body_that_does_not_come_is_waited_for_so_long_and_no_longer() {
+    let key = publisher();
+    let server = server(1, &[&key], &[]);
+    let mut slow = TcpStream::connect(server.addr()).expect("it is served");
+    slow.set_read_timeout(Some(6 * PATIENCE)).expect("a time limit of this end");
+    let head = format!(
+        "POST /api/v1/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
+        key.secret(),
+        ROOM_MSG.len()
+    );
+    slow.write_all(head.as_bytes()).expect("a head is taken");
+    let waiting = std::thread::spawn(move || http_ask_over(slow, "{"));
+    assert_eq!(key.post(&server, "/api/v1/publish", ROOM_MSG).status, 200, "others are served meanwhile");
+    assert_eq!(waiting.join().expect("it is answered").refusal(), (408, "timeout".to_owned()));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use fanfare_testing::{Client, Server, Signal, eventually, hears_hangups, http_get, metric_in, temporary_path};
+use fanfare_testing::{
+    Certificates, Client, Server, Signal, TlsFront, eventually, hears_hangups, http_get, metric_in, temporary_path,
+};
 use serde_json::json;
 
 use super::receiver::{Came, Receiver, Reply, SECRET, sorted};
@@ -187,4 +189,26 @@ fn a_burst_comes_in_few_requests_and_nothing_is_lost_while_the_receiver_is_down(
     assert!((0..ROOMS).all(|at| place(format!("room_occupied r{at}")) < place(format!("room_vacated r{at}"))));
     let page = http_get(&server, "/metrics").body;
     assert_eq!(metric_in(&page, "fanfare_webhook_events_total{outcome=\"given_up\"}"), 0);
+}
+
+/// By the authorities that the webhook names; a receiver that they do not know is told nothing.
+#[test]
+fn a_receiver_behind_tls_is_told_where_its_certificate_is_good() {
+    let receiver = Receiver::start();
+    let (certificates, others) = (Certificates::make(), Certificates::make());
+    let front = TlsFront::to(receiver.addr(), &certificates);
+    let webhook = |ca: &Certificates| {
+        let (addr, secret, ca) = (front.addr(), secret_file(), ca.path("ca.pem"));
+        format!("url=https://{addr}/hook,secret_file={secret},ca={ca}")
+    };
+    let mistrusting = Server::start(&["--webhook", &webhook(&others)]);
+    let trusting = Server::start(&["--webhook", &webhook(&certificates)]);
+    let mut alice = Client::connect(&trusting, "alice");
+    alice.join("den");
+    let mut mallory = Client::connect(&mistrusting, "mallory");
+    mallory.join("cellar");
+    receiver.until_all(&["user_online alice", "room_occupied den"]);
+    eventually("the other one is warned of", || mistrusting.log().contains("has not taken events"));
+    assert!(mistrusting.log().contains("certificate"), "{}", mistrusting.log());
+    assert!(!receiver.came().iter().flat_map(Came::events).any(|event| event.contains("cellar")));
 }

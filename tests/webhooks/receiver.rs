@@ -88,6 +88,11 @@ impl Receiver {
         Receiver(shared)
     }
 
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.0.addr
+    }
+
     /// The value of `--webhook`, but for the secret.
     pub fn entry(&self) -> String {
         format!("url=http://{}/hook", self.0.addr)
