@@ -59,7 +59,7 @@ impl Nginx {
         nginx
     }
 
-    /// In front of several servers, which it passes on connections in turn, at any path.
+    /// In front of several servers, at any path: the one with the fewest connections gets the next, as in `deploy/nginx`.
     ///
     /// # Panics
     ///
@@ -178,6 +178,7 @@ fn balancer(addr: SocketAddr, servers: &[SocketAddr], folder: &str) -> String {
     format!(
         "{beginning}
   upstream nodes {{
+    least_conn;
 {servers}  }}
   server {{
     listen {addr};
