@@ -338,6 +338,26 @@ pub const CLUSTER_READ_MAX: usize = 1_000;
 /// next.
 pub const CLUSTER_READ_BYTES_MAX: usize = 256 << 10;
 
+/// What an item of a keyed room counts beside its update, in bytes: about what it takes at a node that follows the room.
+pub const CLUSTER_ITEM_BYTES: usize = 200;
+
+/// Calls that update items of one room and that Redis has not answered; further commands gather for the next.
+pub const CLUSTER_ITEMS_CALLS_MAX: usize = 2;
+
+/// Rooms whose items are read from Redis at once; one more waits until one of them is here. Each takes as much as its items
+/// may.
+pub const CLUSTER_ITEMS_LOADS_MAX: usize = 8;
+
+/// Items that a script looks at in one go: so many may come beyond [`CLUSTER_READ_BYTES_MAX`].
+pub const CLUSTER_ITEMS_SCAN: usize = 250;
+
+/// Bytes of what was published to a keyed room lately that Redis keeps for those who miss some of it; the older half goes
+/// when it is full.
+pub const CLUSTER_ITEMS_LOG_BYTES_MAX: usize = 2 << 20;
+
+/// How long it is kept after the last update, in milliseconds.
+pub const CLUSTER_ITEMS_LOG_MS: u64 = 60_000;
+
 /// Reads of older messages that Redis has not answered; one more waits until one of them is.
 pub const CLUSTER_LOADS_MAX: usize = 64;
 

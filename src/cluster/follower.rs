@@ -184,6 +184,30 @@ impl Follower {
         self.resync(Reason::MayHaveLost)
     }
 
+    /// Messages came live, one behind the other: whether they are what comes next. Then they count as delivered, and this is
+    /// what else comes of them; otherwise nothing has changed, and each is to be taken with [`Follower::live`].
+    pub fn live_run(&mut self, epoch: &str, first: u64, count: u64) -> Option<Vec<Step>> {
+        let position = self.position.as_mut().filter(|at| *at.epoch == *epoch && at.offset + 1 == first)?;
+        position.offset += count;
+        match self.state {
+            State::Awaiting(offset) if offset <= position.offset => {
+                self.state = State::Current;
+                Some(vec![Step::UpToDate])
+            }
+            State::Current | State::Reading { .. } | State::Failed(_) | State::Awaiting(_) => Some(Vec::new()),
+        }
+    }
+
+    /// Whether all that the stream had when it was read last is delivered.
+    pub fn is_current(&self) -> bool {
+        self.state == State::Current
+    }
+
+    /// Whether it is read because something may have been lost on the channel.
+    pub fn may_have_lost(&self) -> bool {
+        matches!(self.state, State::Reading { reason: Reason::MayHaveLost, .. })
+    }
+
     /// The stream was read.
     pub fn read_answered(&mut self, read: StreamRead) -> Vec<Step> {
         let State::Reading { reason, again } = self.state else { return Vec::new() };

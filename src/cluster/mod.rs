@@ -14,6 +14,7 @@
 mod connections;
 pub mod core;
 pub mod follower;
+pub mod items;
 pub mod names;
 mod order;
 pub mod record;

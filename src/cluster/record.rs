@@ -12,6 +12,7 @@
 //!
 //! Whatever comes in may be anything: what cannot be read is skipped, and counted by the caller.
 
+use super::items::{ORDER, RECORDS};
 pub use super::survey_record::{read_found, read_survey, write_found, write_survey};
 use crate::frame::whole_frames;
 use crate::ids::{ConnId, ReactorId, Slot};
@@ -217,6 +218,10 @@ pub enum Incoming<'a> {
     },
     /// Out of a history.
     Kept(Kept<'a>),
+    /// The place of updates of items, which come next: a whole message, as [`Order`](super::items::Order) reads it.
+    Order(&'a [u8]),
+    /// Updates of items.
+    Items(&'a [u8]),
 }
 
 /// Reads what came on a channel; `None` where no node of this version wrote it.
@@ -231,11 +236,13 @@ pub fn read(bytes: &[u8]) -> Option<Incoming<'_>> {
             let (first, entries) = line(rest)?;
             Some(Incoming::Kept(Kept { epoch, first: first.parse().ok()?, entries: Entries(entries) }))
         }
+        (&ORDER, _) => Some(Incoming::Order(bytes)),
+        (&RECORDS, records) => Some(Incoming::Items(records)),
         _ => None,
     }
 }
 
-fn line(bytes: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn line(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let end = memchr::memchr(b'\n', bytes)?;
     Some((std::str::from_utf8(&bytes[..end]).ok()?, &bytes[end + 1..]))
 }
@@ -411,13 +418,13 @@ pub(super) fn read_user(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(user).ok()?, rest))
 }
 
-fn write_conn(out: &mut Vec<u8>, conn: ConnId) {
+pub(super) fn write_conn(out: &mut Vec<u8>, conn: ConnId) {
     out.extend_from_slice(&conn.reactor.0.to_be_bytes());
     out.extend_from_slice(&conn.slot.0.to_be_bytes());
     out.extend_from_slice(&conn.generation.to_be_bytes());
 }
 
-fn read_conn(bytes: &[u8]) -> Option<(ConnId, &[u8])> {
+pub(super) fn read_conn(bytes: &[u8]) -> Option<(ConnId, &[u8])> {
     let (reactor, rest) = bytes.split_first_chunk::<2>()?;
     let (slot, rest) = rest.split_first_chunk::<4>()?;
     let (generation, rest) = rest.split_first_chunk::<4>()?;
@@ -506,6 +513,7 @@ mod tests {
                 None => {}
                 Some(Incoming::Envelope { records, .. }) => prop_assert!(records.count() <= bytes.len()),
                 Some(Incoming::Kept(kept)) => prop_assert!(kept.entries.filter_map(Entry::read).count() <= bytes.len()),
+                Some(Incoming::Order(_) | Incoming::Items(_)) => {}
             }
         }
     }

@@ -1,4 +1,8 @@
-//! Commands as Redis takes them, and its answers. The scripts are `append.lua`, `read.lua` and `tell.lua` beside this file.
+//! Commands as Redis takes them, and its answers. The scripts are in the folder `scripts`.
+
+mod items;
+#[cfg(test)]
+mod tests;
 
 use redis::{Pipeline, Script, Value};
 
@@ -25,6 +29,20 @@ pub(super) enum Mode {
     Cluster,
 }
 
+/// What the scripts that write histories begin with.
+macro_rules! with_stream {
+    ($script:literal) => {
+        concat!(include_str!("scripts/stream.lua"), include_str!($script))
+    };
+}
+
+const APPEND: &str = with_stream!("scripts/append.lua");
+const READ: &str = include_str!("scripts/read.lua");
+const PURGE: &str = include_str!("scripts/purge.lua");
+const TELL: &str = include_str!("scripts/tell.lua");
+const UPDATE_ITEMS: &str = with_stream!("scripts/update_items.lua");
+const READ_ITEMS: &str = include_str!("scripts/read_items.lua");
+
 /// The scripts, and the run of the primary they are loaded at.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -32,6 +50,8 @@ pub(super) struct Scripts {
     read: Script,
     purge: Script,
     tell: Script,
+    update_items: Script,
+    read_items: Script,
     run: String,
     /// The command to publish with.
     publish: &'static str,
@@ -41,9 +61,7 @@ impl Scripts {
     /// What a connection has to load and ask for before anything else: [`Scripts::at`] takes the answers.
     pub(super) fn preparation(mode: Mode) -> Pipeline {
         let mut pipeline = redis::pipe();
-        for source in
-            [include_str!("append.lua"), include_str!("read.lua"), include_str!("purge.lua"), include_str!("tell.lua")]
-        {
+        for source in [APPEND, READ, PURGE, TELL, UPDATE_ITEMS, READ_ITEMS] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         pipeline.cmd("INFO").arg("server");
@@ -75,10 +93,12 @@ impl Scripts {
             .and_then(|run| run.get(..RUN_DIGITS))
             .ok_or("INFO server does not tell its run_id")?;
         Ok(Scripts {
-            append: Script::new(include_str!("append.lua")),
-            read: Script::new(include_str!("read.lua")),
-            purge: Script::new(include_str!("purge.lua")),
-            tell: Script::new(include_str!("tell.lua")),
+            append: Script::new(APPEND),
+            read: Script::new(READ),
+            purge: Script::new(PURGE),
+            tell: Script::new(TELL),
+            update_items: Script::new(UPDATE_ITEMS),
+            read_items: Script::new(READ_ITEMS),
             run: run.to_owned(),
             publish: match mode {
                 Mode::Alone => "PUBLISH",
@@ -109,6 +129,8 @@ impl Scripts {
                 pipeline.cmd("ZSCAN").arg(&**key).arg(*cursor).arg("COUNT").arg(CLUSTER_REVOCATIONS_SCAN);
             }
             Command::Tell(tell) => self.tell(pipeline, tell),
+            Command::UpdateItems(update) => self.update_items(pipeline, update),
+            Command::ReadItems(read) => self.read_items(pipeline, read),
         }
     }
 
@@ -190,6 +212,8 @@ pub(super) fn channel(command: &Command) -> &str {
         Command::Append { topic, .. } | Command::Read { topic, .. } | Command::Purge { topic, .. } => topic,
         Command::Revoke { key, .. } | Command::Revocations { key, .. } => key,
         Command::Tell(tell) => &tell.base,
+        Command::UpdateItems(update) => &update.topic,
+        Command::ReadItems(read) => &read.topic,
     }
 }
 
@@ -199,10 +223,12 @@ pub(super) fn reply(command: &Command, answer: Value) -> Reply {
         (Command::Publish { .. }, Value::Int(receivers)) => u64::try_from(receivers).ok().map(Reply::Published),
         (Command::Append { .. }, Value::Array(answer)) => appended(&answer),
         (Command::Read { range, .. }, Value::Array(answer)) => read(*range, answer),
-        (Command::Purge { .. }, answer) => text(&answer).map(|epoch| Reply::Purged { epoch: epoch.into() }),
+        (Command::Purge { .. }, Value::Array(answer)) => purged(&answer),
         (Command::Revoke { .. }, Value::Int(_)) => Some(Reply::Revoked),
         (Command::Revocations { .. }, Value::Array(answer)) => revocations(answer),
         (Command::Tell(_), Value::Array(answer)) => told(&answer),
+        (Command::UpdateItems(update), Value::Array(answer)) => items::updated(update, &answer),
+        (Command::ReadItems(read), Value::Array(answer)) => items::read(&read.range, answer),
         (_, _) => None,
     };
     reply.unwrap_or(Reply::Failed)
@@ -212,6 +238,11 @@ fn appended(answer: &[Value]) -> Option<Reply> {
     let (epoch, offsets) = answer.split_first()?;
     let offsets = offsets.iter().map(number).collect::<Option<Vec<u64>>>()?;
     Some(Reply::Appended { epoch: text(epoch)?.into(), offsets })
+}
+
+fn purged(answer: &[Value]) -> Option<Reply> {
+    let [epoch, offset] = answer else { return None };
+    Some(Reply::Purged { end: StreamPosition { epoch: text(epoch)?.into(), offset: number(offset)? } })
 }
 
 fn read(range: ReadRange, answer: Vec<Value>) -> Option<Reply> {

@@ -12,6 +12,7 @@ use super::crowd::Crowd;
 use super::history::{History, StreamPosition, newest_within};
 use super::mail::{Content, Expulsion, HomeMail, Mail, Published};
 use super::needs::{Answered, Need, PageAside, Piece, need_of};
+use super::policy::TopicPolicy;
 use super::remote_publish::RemotePublish;
 use super::topic::{Kind, TopicIndex, TopicKey};
 use super::{Router, Sink};
@@ -108,11 +109,12 @@ impl Router {
             Output::Refuse(mail) => self.refuse(mail, sink),
             Output::Attach(attach) => {
                 let topic = key(self);
-                let policy = self.homes.policy(topic.hashed(), Some(self.topics.get(index))).history;
+                let TopicPolicy { history: policy, keyed, .. } =
+                    self.homes.policy(topic.hashed(), Some(self.topics.get(index)));
                 if let Some(cluster) = &mut self.cluster {
                     cluster.attachments += 1;
                 }
-                self.ask_cluster(ToCluster::Attach { topic, attach, policy });
+                self.ask_cluster(ToCluster::Attach { topic, attach, policy, keyed });
             }
             Output::Ask(need) => self.ask_cluster(need.request(key(self))),
             Output::Idle(attach) => self.ask_cluster(ToCluster::Idle { topic: key(self), attach }),
@@ -239,6 +241,7 @@ impl Router {
                     self.fan_out(of.index, delivery, sink);
                 }
             }
+            FromCluster::ItemsLoaded { .. } | FromCluster::Items { .. } => {}
             FromCluster::Gap { topic, attach, position } => {
                 if let Some(of) = self.attached(&topic, attach) {
                     self.begin_at(of, Some(position));

@@ -16,7 +16,9 @@ use arcstr::ArcStr;
 use super::crowd::{Crowd, CrowdKey};
 use super::history::{HistoryPolicy, StreamPosition};
 use super::home_request::{PageRange, page_apart};
+use super::keyed::{Applied, ItemUpdates, ItemsRefused, StaleUpdates, TooManyItems};
 use super::mail::{Ack, Content, Mail};
+use super::policy::KeyedPolicy;
 use super::replies::Counted;
 use super::survey::{Found, NodeFound, Survey, SurveyId, Surveyed};
 use super::topic::TopicKey;
@@ -57,6 +59,61 @@ pub struct Append {
     pub id: Option<Box<str>>,
 }
 
+/// What is kept of a keyed room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemsPolicy {
+    /// Of its items.
+    pub keyed: KeyedPolicy,
+    /// Of its messages, if it keeps history too.
+    pub history: Option<HistoryPolicy>,
+}
+
+/// One command's updates of items of a keyed room.
+#[derive(Debug)]
+pub struct ItemsCommand {
+    /// A room or a raw room.
+    pub topic: TopicKey,
+    /// What is kept of it.
+    pub policy: ItemsPolicy,
+    /// The updates.
+    pub updates: ItemUpdates,
+    /// A member that is not to get them where it gets each update.
+    pub exclude: Option<ConnId>,
+    /// The same key is the same command.
+    pub key: Option<Box<str>>,
+    /// Who is told how it ended.
+    pub publisher: ReplyTo,
+    /// Its command's id as JSON text.
+    pub id: Option<Box<str>>,
+}
+
+/// Items of a keyed room that nobody has updated for too long.
+#[derive(Debug)]
+pub struct ItemsExpiry {
+    /// A room or a raw room.
+    pub topic: TopicKey,
+    /// What is kept of it.
+    pub policy: ItemsPolicy,
+    /// The items, each with the offset of its last update: one that was updated since stays.
+    pub items: Vec<(ArcStr, u64)>,
+    /// Of the messages that tell of the removals, what stands behind `offset`.
+    pub tail: Vec<u8>,
+}
+
+/// The items of a keyed room as they are in the cluster.
+#[derive(Debug)]
+pub struct ItemsLoaded {
+    /// Where the room is.
+    pub position: StreamPosition,
+    /// Removals up to this offset may be forgotten.
+    pub forgotten_to: u64,
+    /// The items that were updated behind this offset, which the home knows all others as of; `None` where these are all,
+    /// and nothing that the home knows counts any more.
+    pub since: Option<u64>,
+    /// In the order of their last updates, each with milliseconds since then.
+    pub items: Vec<(Applied, u64)>,
+}
+
 /// What a home, or a connection's reactor, tells the cluster.
 #[derive(Debug)]
 pub enum ToCluster {
@@ -66,8 +123,10 @@ pub enum ToCluster {
         topic: TopicKey,
         /// The id of this attachment.
         attach: AttachId,
-        /// What is kept of it.
+        /// What is kept of its messages.
         policy: Option<HistoryPolicy>,
+        /// What is kept of its items, if it is keyed.
+        keyed: Option<KeyedPolicy>,
     },
     /// The topic has no member here any more. It stays attached, and is told of with `Lapsed` once that has lasted.
     Idle {
@@ -99,6 +158,11 @@ pub enum ToCluster {
     },
     /// Into history. It comes back as `Kept`, here as on every other node, and the publisher gets its ack.
     Append(Box<Append>),
+    /// To a keyed room. What counts of it comes back as `Items`, here as on every other node, and the publisher gets its
+    /// ack.
+    UpdateItems(Box<ItemsCommand>),
+    /// Items of a keyed room are removed where nobody has updated them.
+    ExpireItems(Box<ItemsExpiry>),
     /// To a connection of another node, if there is one with this id.
     Direct {
         /// Whose.
@@ -292,6 +356,26 @@ pub enum FromCluster {
         /// A connection of this node that is not to get it.
         exclude: Option<ConnId>,
     },
+    /// The items of a keyed room: in front of `Attached`, and where updates were missed.
+    ItemsLoaded {
+        /// The topic.
+        topic: TopicKey,
+        /// Which attachment.
+        attach: AttachId,
+        /// The items.
+        loaded: Box<ItemsLoaded>,
+    },
+    /// The next updates of a keyed room.
+    Items {
+        /// The topic.
+        topic: TopicKey,
+        /// Which attachment.
+        attach: AttachId,
+        /// In order, without a gap.
+        applied: Vec<Applied>,
+        /// A connection of this node that is not to get them where it gets each update.
+        exclude: Option<ConnId>,
+    },
     /// Messages were missed and are gone, or continuity cannot be proven: the history goes on behind this position.
     Gap {
         /// The topic.
@@ -385,6 +469,8 @@ impl ToCluster {
             ToCluster::Publish { frames, .. } => frames.len(),
             ToCluster::Notice { frame, .. } => frame.len(),
             ToCluster::Append(append) => append.frame.plain().len(),
+            ToCluster::UpdateItems(update) => update.updates.bytes(),
+            ToCluster::ExpireItems(expiry) => size_of_val(&expiry.items[..]) + expiry.tail.len(),
             ToCluster::Direct { frame, .. } => frame.plain().len(),
             ToCluster::Present { crowd, .. } => crowd.bytes(),
             ToCluster::Found { found, .. } => found.bytes(),
@@ -412,6 +498,12 @@ impl FromCluster {
             FromCluster::Notice { frame, .. } | FromCluster::Kept { frame, .. } => frame.plain().len(),
             FromCluster::Loaded { older, .. } => {
                 older.iter().flatten().map(|older| size_of::<Older>() + older.frame.plain().len()).sum()
+            }
+            FromCluster::ItemsLoaded { loaded, .. } => {
+                loaded.items.iter().map(|(applied, _)| size_of::<(Applied, u64)>() + applied.frame.plain().len()).sum()
+            }
+            FromCluster::Items { applied, .. } => {
+                applied.iter().map(|applied| size_of::<Applied>() + applied.frame.plain().len()).sum()
             }
             FromCluster::Attached { .. }
             | FromCluster::Lapsed { .. }
@@ -441,8 +533,13 @@ impl Mail {
     }
 
     /// The ack of a publish into history, for the publisher.
-    pub fn stored(publisher: ReplyTo, id: Box<str>, position: StreamPosition) -> Mail {
-        Mail(Content::Acked(Box::new(Ack { to: publisher, id, position: Some(position), stale: None })))
+    pub fn stored(publisher: ReplyTo, id: Box<str>, position: StreamPosition, stale: Option<StaleUpdates>) -> Mail {
+        Mail(Content::Acked(Box::new(Ack { to: publisher, id, position: Some(position), stale })))
+    }
+
+    /// A command's updates of items are refused.
+    pub fn items_refused(publisher: ReplyTo, id: Option<Box<str>>, room: TopicKey, error: TooManyItems) -> Mail {
+        Mail(Content::ItemsRefused(Box::new(ItemsRefused { to: publisher, id, room, error })))
     }
 
     /// A connection's reactor is told that what was asked for, perhaps of a room, is out of reach.

@@ -276,7 +276,7 @@ impl Redis {
         let outcome = self.servers[server].execute(&run, command, now_ms, &mut self.chronicle);
         self.lines[at.0].run = run;
         self.lines[at.0].replies.push(outcome.reply);
-        if let Some((channel, payload)) = outcome.published {
+        for (channel, payload) in outcome.published {
             self.publish(server, &channel, &payload);
         }
     }

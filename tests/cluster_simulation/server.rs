@@ -1,9 +1,12 @@
-//! One Redis server: channels, and histories as `append.lua` and `read.lua` keep them.
+//! One Redis server: channels, histories as `append.lua` and `read.lua` keep them, and keyed rooms as `update_items.lua` and
+//! `read_items.lua` do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use fanfare::cluster::core::{Command, NewEntry, ReadRange, Reply, StreamEntry};
+use fanfare::cluster::core::{Command, ItemsRead, NewEntry, ReadItems, ReadRange, Reply, StreamEntry, UpdateItems};
+use fanfare::cluster::items::model::{ModelCall, ModelOutcome, ModelRoom};
+use fanfare::cluster::items::write_entry;
 use fanfare::limits::PUBLISH_KEY_MS_MAX;
 use fanfare::router::cluster::Wanted;
 use fanfare::router::{HistoryPolicy, StreamPosition};
@@ -17,6 +20,12 @@ const EXPIRED_PER_APPEND: usize = 100;
 /// Messages in one read: few, so that most take several.
 const READ_MAX: usize = 3;
 
+/// Bytes that are logged of a keyed room: little, so that much is gone.
+const LOG_BYTES_MAX: usize = 2_000;
+
+/// Of a keyed room that keeps no history.
+const NO_HISTORY: HistoryPolicy = HistoryPolicy { messages_max: 0, ttl_ms: 0 };
+
 /// What a server keeps: it may outlive the server.
 pub type Data = BTreeMap<Arc<str>, History>;
 
@@ -29,6 +38,7 @@ pub struct History {
     stream_until_ms: u64,
     keys: BTreeMap<Box<str>, Known>,
     ttl_ms: u64,
+    items: ModelRoom,
 }
 
 /// Where the message of a key is, and how long that is known.
@@ -53,13 +63,13 @@ pub struct Server {
 /// What a command comes to.
 pub struct Outcome {
     pub reply: Reply,
-    /// What goes to the subscribers of a channel.
-    pub published: Option<(Arc<str>, Arc<[u8]>)>,
+    /// What goes to the subscribers of channels.
+    pub published: Vec<(Arc<str>, Arc<[u8]>)>,
 }
 
 impl Outcome {
     fn of(reply: Reply) -> Outcome {
-        Outcome { reply, published: None }
+        Outcome { reply, published: Vec::new() }
     }
 }
 
@@ -99,7 +109,7 @@ impl Server {
     pub fn execute(&mut self, run: &str, command: &Command, now_ms: u64, chronicle: &mut Chronicle) -> Outcome {
         match command {
             Command::Publish { channel, payload } => {
-                let published = Some((channel.clone(), payload[..].into()));
+                let published = vec![(channel.clone(), payload[..].into())];
                 Outcome { reply: Reply::Published(self.subscribers(channel)), published }
             }
             Command::Tell(_) => unreachable!("no webhook is simulated"),
@@ -108,6 +118,8 @@ impl Server {
             | Command::Purge { .. }
             | Command::Revoke { .. }
             | Command::Revocations { .. }
+            | Command::UpdateItems(_)
+            | Command::ReadItems(_)
                 if self.refuses =>
             {
                 Outcome::of(Reply::Failed)
@@ -126,6 +138,18 @@ impl Server {
                 let history = self.data.entry(topic.clone()).or_default();
                 let next = Next { topic, run, seed, policy: *policy, now_ms };
                 history.purge(&next, chronicle)
+            }
+            Command::UpdateItems(update) => {
+                let UpdateItems { topic, policy, seed, .. } = &**update;
+                let history = self.data.entry(topic.clone()).or_default();
+                let policy = policy.history.unwrap_or(NO_HISTORY);
+                history.update_items(&Next { topic, run, seed, policy, now_ms }, update, chronicle)
+            }
+            Command::ReadItems(read) => {
+                let ReadItems { topic, policy, seed, .. } = &**read;
+                let history = self.data.entry(topic.clone()).or_default();
+                let policy = policy.history.unwrap_or(NO_HISTORY);
+                Outcome::of(history.read_items(&Next { topic, run, seed, policy, now_ms }, read, chronicle))
             }
             // No connection here has a token.
             Command::Revoke { .. } => Outcome::of(Reply::Revoked),
@@ -201,7 +225,7 @@ impl History {
         let payload = [format!("H{epoch}\n{first}\n").as_bytes(), &published].concat();
         self.meta = Some((epoch, last));
         self.stream_until_ms = now_ms + policy.ttl_ms;
-        Outcome { reply, published: Some((topic.clone(), payload.into())) }
+        Outcome { reply, published: vec![(topic.clone(), payload.into())] }
     }
 
     fn read(&mut self, next: &Next<'_>, range: ReadRange, chronicle: &mut Chronicle) -> Reply {
@@ -238,11 +262,50 @@ impl History {
 
     fn purge(&mut self, next: &Next<'_>, chronicle: &mut Chronicle) -> Outcome {
         let epoch: Arc<str> = format!("{}-{}", next.run, next.seed).into();
+        // Where items are, offsets go on behind theirs.
+        let last =
+            self.meta.as_ref().map_or(0, |(_, last)| *last).min(if self.items.is_empty() { 0 } else { u64::MAX });
         self.stream.clear();
-        self.meta = Some((epoch.clone(), 0));
-        chronicle.begin(next.topic, &epoch, 0, std::iter::empty());
-        let payload = format!("H{epoch}\n1\n").into_bytes();
-        Outcome { reply: Reply::Purged { epoch }, published: Some((next.topic.clone(), payload.into())) }
+        self.meta = Some((epoch.clone(), last));
+        chronicle.begin(next.topic, &epoch, last, std::iter::empty());
+        let payload = format!("H{epoch}\n{}\n", last + 1).into_bytes();
+        let end = StreamPosition { epoch, offset: last };
+        Outcome { reply: Reply::Purged { end }, published: vec![(next.topic.clone(), payload.into())] }
+    }
+
+    fn update_items(&mut self, next: &Next<'_>, update: &UpdateItems, chronicle: &mut Chronicle) -> Outcome {
+        let Next { topic, policy, now_ms, .. } = *next;
+        let (epoch, last) = self.begin(next, chronicle);
+        let (log_bytes_max, of) = (LOG_BYTES_MAX, update.policy);
+        let call = ModelCall { epoch: &epoch, last, now_ms, policy: of, log_bytes_max, call: &update.call };
+        let ModelOutcome { last: end, outcomes, published, applied } = self.items.update(&call);
+        for (offset, (seq, record)) in (last + 1..).zip(applied) {
+            let entry = write_entry(seq, &record);
+            chronicle.write(topic, &epoch, offset, &entry);
+            if of.history.is_some() {
+                self.stream.push_back(StreamEntry { offset, at_ms: now_ms, entry });
+            }
+        }
+        while of.history.is_some() && self.stream.len() > policy.messages_max as usize {
+            if let Some(dropped) = self.stream.pop_front() {
+                chronicle.trim(topic, &epoch, dropped.offset);
+            }
+        }
+        self.meta = Some((epoch.clone(), end));
+        self.stream_until_ms = now_ms + policy.ttl_ms;
+        let published = published.into_iter().flatten().map(|payload| (topic.clone(), payload.into())).collect();
+        Outcome { reply: Reply::ItemsUpdated { epoch, outcomes }, published }
+    }
+
+    fn read_items(&mut self, next: &Next<'_>, read: &ReadItems, chronicle: &mut Chronicle) -> Reply {
+        let (epoch, offset) = self.begin(next, chronicle);
+        self.meta = Some((epoch.clone(), offset));
+        Reply::ItemsRead(Box::new(ItemsRead {
+            end: StreamPosition { epoch, offset },
+            forgotten_to: self.items.forgotten_to(),
+            now_ms: next.now_ms,
+            found: self.items.read(&read.range, READ_MAX),
+        }))
     }
 
     /// The epoch and the end, with which both scripts begin.

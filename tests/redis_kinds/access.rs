@@ -32,7 +32,7 @@ fn assert_nothing_refused(redis: &Redis) {
 #[test]
 fn the_documented_user_is_enough() {
     let redis = Redis::start();
-    documented()[..2].iter().for_each(|line| allow(&redis, line));
+    documented()[..3].iter().for_each(|line| allow(&redis, line));
     let cluster = nodes(&format!("redis://fanfare:PASSWORD@{}/1", redis.addr()), &[]);
     assert_works(&cluster);
     assert_nothing_refused(&redis);

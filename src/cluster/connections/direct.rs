@@ -88,12 +88,16 @@ impl DirectCommands {
                 | Command::Purge { .. }
                 | Command::Revoke { .. }
                 | Command::Revocations { .. }
-                | Command::Tell(_) => {
+                | Command::Tell(_)
+                | Command::UpdateItems(_)
+                | Command::ReadItems(_) => {
                     let mut pipeline = redis::pipe();
                     self.scripts.add(&mut pipeline, command);
                     self.wire.outgoing().extend_from_slice(&pipeline.get_packed_pipeline());
-                    if let Command::Append { entries, .. } = command {
-                        *entries = Vec::new();
+                    match command {
+                        Command::Append { entries, .. } => *entries = Vec::new(),
+                        Command::UpdateItems(update) => update.call.strip(),
+                        _ => {}
                     }
                 }
             }

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use arcstr::ArcStr;
 
 use super::super::follower::{Follower, LiveMessage, Reason, Step, StreamRead};
+use super::super::items::read_entry;
 use super::super::record::{Entry, Kept, Record};
 use super::attachment::{Attached, Attachment};
 use super::fences::Release;
 #[cfg(any(test, debug_assertions))]
 use super::fences::Ticket;
-use super::{Command, Core, Expect, FeedId, ReadRange, Reply, Subscriber};
+use super::items_feed::ItemsFeed;
+use super::{Command, Core, Expect, FeedId, ItemsFound, ItemsRange, ItemsRead, ReadRange, Reply, Subscriber};
 use crate::compress::SharedFrame;
 use crate::frame::{Opcode, whole_frames};
 use crate::ids::{ClientIdCodec, ConnId, ReactorId};
 use crate::protocol;
 use crate::router::cluster::{AttachId, FromCluster, Question};
-use crate::router::{Crowd, CrowdKey, HistoryPolicy, Kind, Others, StreamPosition, TopicKey, TopicRef};
+use crate::router::{Crowd, CrowdKey, HistoryPolicy, KeyedPolicy, Kind, Others, StreamPosition, TopicKey, TopicRef};
 
 /// A topic that is followed for its home.
 ///
@@ -37,7 +39,7 @@ pub(super) struct Feed {
     pub(super) generation: u64,
     pub(super) attachment: Attachment,
     subscription: Subscription,
-    /// `None` for a topic that keeps no history.
+    /// `None` for a topic that keeps neither history nor items.
     pub(super) stream: Option<Stream>,
 }
 
@@ -58,6 +60,11 @@ impl Feed {
 
     pub(super) fn attached(&self) -> Option<&Attached> {
         self.attachment.as_attached()
+    }
+
+    /// What it follows of a keyed room.
+    pub(super) fn items_mut(&mut self) -> Option<&mut ItemsFeed> {
+        self.stream.as_mut()?.items.as_mut()
     }
 
     fn is_subscribed(&self) -> bool {
@@ -83,23 +90,64 @@ impl Feed {
     }
 }
 
-/// A topic's history.
+/// What a topic has in an order that Redis gives: a history, the updates of a keyed room, or both in one.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) policy: HistoryPolicy,
+    /// What is kept of its messages, if any are.
+    pub(super) history: Option<HistoryPolicy>,
+    /// `None` where it is not keyed.
+    pub(super) items: Option<ItemsFeed>,
     pub(super) follower: Follower,
+}
+
+/// What of a topic is kept in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeptOfTopic {
+    pub(super) history: Option<HistoryPolicy>,
+    pub(super) keyed: Option<KeyedPolicy>,
+}
+
+/// What a follower had read; `None` where that failed.
+fn stream_read(reply: Reply) -> Option<StreamRead> {
+    match reply {
+        Reply::Read { end, more, entries, now_ms: _ } => {
+            let entries = entries.into_iter().map(|entry| (entry.offset, entry.entry)).collect();
+            Some(StreamRead { end, entries, more })
+        }
+        Reply::ItemsRead(read) => {
+            let ItemsRead { end, found, .. } = *read;
+            match found {
+                ItemsFound::End => Some(StreamRead { end, entries: Vec::new(), more: false }),
+                ItemsFound::Log { published, more } => {
+                    Some(StreamRead { end, entries: Core::log_entries(&published), more })
+                }
+                ItemsFound::Items { .. } => None,
+            }
+        }
+        Reply::Published(_)
+        | Reply::Appended { .. }
+        | Reply::Purged { .. }
+        | Reply::Revoked
+        | Reply::Revocations { .. }
+        | Reply::Told(_)
+        | Reply::ItemsUpdated { .. }
+        | Reply::Failed => None,
+    }
 }
 
 impl Core {
     /// A home wants all that is published to a topic.
-    pub(super) fn open(&mut self, home: ReactorId, topic: TopicKey, attach: AttachId, policy: Option<HistoryPolicy>) {
+    pub(super) fn open(&mut self, home: ReactorId, topic: TopicKey, attach: AttachId, kept: KeptOfTopic) {
         let channel = self.names.topic(topic.borrow());
         let at = match self.feeds_by_name.get(&channel) {
             Some(&at) => at,
-            None => self.follow(home, topic, channel, policy),
+            None => self.follow(home, topic, channel, kept),
         };
         let ticket = self.tickets.take();
         self.set_attachment(at, Attachment::Pending { attach, ticket });
+        // A home that attaches a keyed room has nothing of it.
+        self.end_items_load(at);
+        self.begin_items_load(at);
         let feed = &self.feeds[at];
         match self.reachable {
             // What was published before is to be known, even where it is still on its way here.
@@ -110,8 +158,10 @@ impl Core {
         }
     }
 
-    fn follow(&mut self, home: ReactorId, topic: TopicKey, channel: Arc<str>, policy: Option<HistoryPolicy>) -> usize {
+    fn follow(&mut self, home: ReactorId, topic: TopicKey, channel: Arc<str>, kept: KeptOfTopic) -> usize {
         self.generations += 1;
+        let KeptOfTopic { history, keyed } = kept;
+        let stream = || Stream { history, items: keyed.map(ItemsFeed::new), follower: Follower::default() };
         let at = self.feeds.insert(Feed {
             topic,
             channel: channel.clone(),
@@ -119,7 +169,7 @@ impl Core {
             generation: self.generations,
             attachment: Attachment::Detached { since: self.now },
             subscription: Subscription::Unconfirmed,
-            stream: policy.map(|policy| Stream { policy, follower: Follower::default() }),
+            stream: (history.is_some() || keyed.is_some()).then(stream),
         });
         self.feeds_by_name.insert(channel.clone(), at);
         if self.subscriber != Subscriber::Down {
@@ -140,6 +190,7 @@ impl Core {
         let Some(at) = self.feed(topic) else { return };
         let since = self.feeds[at].attachment.idle_since().unwrap_or(self.now);
         self.set_attachment(at, Attachment::Detached { since });
+        self.end_items_load(at);
         self.stop_lingering();
     }
 
@@ -218,6 +269,12 @@ impl Core {
         }
     }
 
+    /// Who waits for what Redis had when it was asked hears that it is here.
+    pub(super) fn notify_up_to_date(&mut self, at: usize) {
+        self.notify_opened(at);
+        self.notify_checked(at, true);
+    }
+
     fn notify_opened(&mut self, at: usize) {
         let feed = &self.feeds[at];
         let attach = match feed.attachment {
@@ -271,19 +328,12 @@ impl Core {
             return;
         };
         let Some(stream) = &mut found.stream else { return };
-        match reply {
-            Reply::Read { end, more, entries, now_ms: _ } => {
-                let entries = entries.into_iter().map(|entry| (entry.offset, entry.entry)).collect();
-                let steps = stream.follower.read_answered(StreamRead { end, entries, more });
+        match stream_read(reply) {
+            Some(read) => {
+                let steps = stream.follower.read_answered(read);
                 self.take_steps(feed.at, steps);
             }
-            Reply::Published(_)
-            | Reply::Appended { .. }
-            | Reply::Purged { .. }
-            | Reply::Revoked
-            | Reply::Revocations { .. }
-            | Reply::Told(_)
-            | Reply::Failed => {
+            None => {
                 stream.follower.read_failed();
                 self.failed.push(feed);
                 self.notify_checked(feed.at, false);
@@ -292,16 +342,30 @@ impl Core {
         }
     }
 
-    fn take_steps(&mut self, at: usize, steps: Vec<Step>) {
+    pub(super) fn take_steps(&mut self, at: usize, steps: Vec<Step>) {
         for step in steps {
             match step {
-                Step::Began(_) => {}
+                Step::Began(position) => {
+                    if let Some(items) = self.feeds[at].items_mut() {
+                        items.jump(position);
+                    }
+                }
                 Step::Read => self.read_stream(at),
                 Step::Deliver(offset, entry) => {
-                    self.deliver(at, offset, &entry);
+                    match self.feeds[at].items_mut() {
+                        Some(_) => self.deliver_item(at, offset, &entry),
+                        None => self.deliver(at, offset, &entry),
+                    }
                     self.release_acks(at, Release::Reached);
                 }
                 Step::Gap(position) => {
+                    if let Some(items) = self.feeds[at].items_mut() {
+                        items.jump(position);
+                        self.end_load(at);
+                        self.begin_items_load(at);
+                        self.release_acks(at, Release::All);
+                        continue;
+                    }
                     // It belongs in front of what was here.
                     self.end_load(at);
                     let feed = &self.feeds[at];
@@ -312,30 +376,34 @@ impl Core {
                     }
                     self.release_acks(at, Release::All);
                 }
-                Step::UpToDate => {
-                    self.notify_opened(at);
-                    self.notify_checked(at, true);
-                }
+                Step::UpToDate => self.up_to_date(at),
             }
         }
     }
 
     fn read_stream(&mut self, at: usize) {
         let feed = &self.feeds[at];
+        let id = FeedId { at, generation: feed.generation };
+        if !self.commands_up {
+            return self.feed_read(id, Reply::Failed);
+        }
         let Some(stream) = &feed.stream else { return };
-        let range = match stream.follower.read_from() {
-            None => ReadRange::End,
-            Some(from) => ReadRange::From(from),
-        };
-        self.counts.repairs += u64::from(range != ReadRange::End);
-        let (topic, policy) = (feed.channel.clone(), stream.policy);
-        let expect = Expect::Follow(FeedId { at, generation: feed.generation });
-        match self.commands_up {
-            true => {
-                let seed = self.seed();
-                self.pending.push(Command::Read { topic, policy, seed, range }, expect);
+        let from = stream.follower.read_from();
+        match (stream.history, &stream.items) {
+            (Some(policy), _) => {
+                let range = from.map_or(ReadRange::End, ReadRange::From);
+                self.counts.repairs += u64::from(range != ReadRange::End);
+                let (topic, seed) = (feed.channel.clone(), self.seed());
+                self.pending.push(Command::Read { topic, policy, seed, range }, Expect::Follow(id));
             }
-            false => self.feed_read(FeedId { at, generation: feed.generation }, Reply::Failed),
+            (None, Some(items)) => {
+                let policy = items.policy;
+                // What is on its way here comes without being read.
+                let range = from.filter(|_| stream.follower.may_have_lost()).map_or(ItemsRange::End, ItemsRange::Log);
+                self.counts.repairs += u64::from(range != ItemsRange::End);
+                self.read_items_log(at, policy, range);
+            }
+            (None, None) => {}
         }
     }
 
@@ -344,7 +412,7 @@ impl Core {
         let feed = &self.feeds[at];
         let Some(attach) = feed.attached().map(|attached| attached.attach) else { return };
         let (home, topic) = (feed.home, feed.topic.clone());
-        let news = match self.frame_with_offset(offset, entry) {
+        let news = match self.frame_with_offset(&topic, offset, entry) {
             Some((frame, exclude)) => FromCluster::Kept { topic, attach, offset, frame, exclude },
             // Written by something other than a node: it cannot be shown, so no member has it.
             None => {
@@ -358,17 +426,27 @@ impl Core {
     }
 
     /// An entry as the frame that clients get, and a connection of this node that is not to get it.
-    pub(super) fn frame_with_offset(&mut self, offset: u64, entry: &[u8]) -> Option<(SharedFrame, Option<ConnId>)> {
-        let Entry { exclude, payload } = Entry::read(entry)?;
-        let frame = self.frames.build(Opcode::Text, |out| protocol::put_offset(out, payload, offset)).into();
-        let exclude = exclude.filter(|(run, _)| *run == self.me.run).map(|(_, conn)| conn);
-        Some((frame, exclude))
+    pub(super) fn frame_with_offset(
+        &mut self,
+        topic: &TopicKey,
+        offset: u64,
+        entry: &[u8],
+    ) -> Option<(SharedFrame, Option<ConnId>)> {
+        let (frame, exclude) = match read_entry(entry) {
+            Some((seq, record)) => (self.item_frame(topic, &record, seq, offset), record.exclude),
+            None => {
+                let Entry { exclude, payload } = Entry::read(entry)?;
+                let frame = self.frames.build(Opcode::Text, |out| protocol::put_offset(out, payload, offset)).into();
+                (frame, exclude)
+            }
+        };
+        Some((frame, exclude.filter(|(run, _)| *run == self.me.run).map(|(_, conn)| conn)))
     }
 
-    /// A history was forgotten: nothing has come in its new epoch yet.
-    pub(super) fn restart(&mut self, at: usize, epoch: &Arc<str>) {
+    /// A history was forgotten: in its new epoch nothing has come behind this position yet.
+    pub(super) fn restart(&mut self, at: usize, position: StreamPosition) {
         if let Some(stream) = &mut self.feeds[at].stream {
-            let steps = stream.follower.restart(StreamPosition { epoch: epoch.clone(), offset: 0 });
+            let steps = stream.follower.restart(position);
             self.take_steps(at, steps);
         }
     }
@@ -379,7 +457,7 @@ impl Core {
         let Kept { epoch, first, entries } = kept;
         let epoch: Arc<str> = epoch.into();
         if entries.is_empty() {
-            return self.restart(at, &epoch);
+            return self.restart(at, StreamPosition { epoch, offset: first.saturating_sub(1) });
         }
         for (offset, entry) in (first..).zip(entries) {
             let Some(stream) = &mut self.feeds[at].stream else { return };

@@ -12,7 +12,7 @@ use super::feeds::Feed;
 use super::{Core, Subscriber};
 use crate::ids::{ConnId, ReactorId, ReplyTo};
 use crate::router::cluster::FromCluster;
-use crate::router::{Mail, StreamPosition};
+use crate::router::{Mail, StaleUpdates, StreamPosition};
 
 /// Held by what waits for something other than commands. It is given back when that has come.
 #[derive(Debug)]
@@ -56,6 +56,8 @@ pub(super) struct Stored {
     pub(super) publisher: ReplyTo,
     pub(super) id: Box<str>,
     pub(super) position: StreamPosition,
+    /// Of updates of items, which were stale.
+    pub(super) stale: Option<StaleUpdates>,
 }
 
 /// An ack that waits until its message is here.
@@ -92,16 +94,20 @@ pub(super) struct Fence {
 impl Core {
     /// The message is stored: its publisher is told when it is here, too.
     pub(super) fn acknowledge(&mut self, feed: Option<usize>, stored: Stored) {
-        let Stored { publisher, id, position } = stored;
         let is_up = self.subscriber == Subscriber::Up;
-        let feed = feed.and_then(|at| self.feeds.get_mut(at)).filter(|feed| is_up && feed.is_behind(&position));
+        let feed = feed.and_then(|at| self.feeds.get_mut(at)).filter(|feed| is_up && feed.is_behind(&stored.position));
         match feed.and_then(|feed| feed.attachment.as_attached_mut()) {
-            None => self.mail.push((publisher.peer(), Mail::stored(publisher, id, position))),
+            None => self.tell_stored(stored),
             Some(attached) => {
                 let ticket = self.tickets.take();
-                attached.acks.push_back(HeldAck { stored: Stored { publisher, id, position }, ticket });
+                attached.acks.push_back(HeldAck { stored, ticket });
             }
         }
+    }
+
+    fn tell_stored(&mut self, stored: Stored) {
+        let Stored { publisher, id, position, stale } = stored;
+        self.mail.push((publisher.peer(), Mail::stored(publisher, id, position, stale)));
     }
 
     /// Acks of a feed go out.
@@ -123,9 +129,9 @@ impl Core {
     }
 
     pub(super) fn send_ack(&mut self, ack: HeldAck) {
-        let HeldAck { stored: Stored { publisher, id, position }, ticket } = ack;
+        let HeldAck { stored, ticket } = ack;
         self.tickets.give_back(ticket);
-        self.mail.push((publisher.peer(), Mail::stored(publisher, id, position)));
+        self.tell_stored(stored);
     }
 
     pub(super) fn release_all_acks(&mut self) {

@@ -13,7 +13,7 @@ use super::fences::Ticket;
 use super::{Command, Core, Expect, FeedId, ReadRange, Reply, StreamEntry};
 use crate::limits::CLUSTER_LOADS_MAX;
 use crate::router::cluster::{FromCluster, Older, Rest, Wanted};
-use crate::router::{HistoryPolicy, TopicRef};
+use crate::router::{HistoryPolicy, TopicKey, TopicRef};
 
 /// What a home waits for.
 #[derive(Debug)]
@@ -36,6 +36,16 @@ pub(super) struct Loads {
     asked: usize,
     /// Those whose next piece waits for its turn.
     next: VecDeque<(FeedId, u64)>,
+}
+
+/// Which messages were read.
+struct OlderRead<'a> {
+    topic: &'a TopicKey,
+    /// In front of which offset.
+    before: u64,
+    /// Redis' time.
+    now_ms: u64,
+    ttl_ms: u64,
 }
 
 impl Core {
@@ -87,7 +97,7 @@ impl Core {
         let found = self.feeds.get(feed.at).filter(|found| found.generation == feed.generation)?;
         let load = found.attached()?.load.as_ref().filter(|load| load.number == number)?;
         let range = ReadRange::Back { from: load.from, before: load.before, wanted: load.wanted };
-        Some((range, found.channel.clone(), found.stream.as_ref()?.policy))
+        Some((range, found.channel.clone(), found.stream.as_ref()?.history?))
     }
 
     /// Redis has answered for a load.
@@ -105,11 +115,13 @@ impl Core {
         }
         let &Load { from, before, wanted, .. } = load;
         let (home, topic) = (found.home, found.topic.clone());
-        let (older, rest) = match (reply, &found.stream) {
-            (Reply::Read { end, now_ms, more, entries }, Some(stream)) => {
-                let is_same = stream.follower.position().is_some_and(|here| here.epoch == end.epoch);
-                let (ttl_ms, asked) = (stream.policy.ttl_ms, entries.len());
-                let older = if is_same { self.older(entries, before, now_ms, ttl_ms) } else { Vec::new() };
+        let history = found.stream.as_ref().and_then(|stream| stream.history);
+        let (older, rest) = match (reply, history) {
+            (Reply::Read { end, now_ms, more, entries }, Some(policy)) => {
+                let is_same = found.position().is_some_and(|here| here.epoch == end.epoch);
+                let asked = entries.len();
+                let read = OlderRead { topic: &topic, before, now_ms, ttl_ms: policy.ttl_ms };
+                let older = if is_same { self.older(entries, &read) } else { Vec::new() };
                 let first = before - older.len() as u64;
                 let rest = match older.len() == asked && is_same {
                     true if more => Rest::More,
@@ -134,7 +146,8 @@ impl Core {
     }
 
     /// The messages without a gap in front of `before`, of those that are young enough and can be read.
-    fn older(&mut self, entries: Vec<StreamEntry>, before: u64, now_ms: u64, ttl_ms: u64) -> Vec<Older> {
+    fn older(&mut self, entries: Vec<StreamEntry>, read: &OlderRead<'_>) -> Vec<Older> {
+        let OlderRead { topic, before, now_ms, ttl_ms } = *read;
         let mut older = Vec::new();
         let mut expected = before;
         for StreamEntry { offset, at_ms, entry } in entries.into_iter().rev() {
@@ -142,7 +155,7 @@ impl Core {
             if offset + 1 != expected || age_ms >= ttl_ms {
                 break;
             }
-            let Some((frame, _)) = self.frame_with_offset(offset, &entry) else { break };
+            let Some((frame, _)) = self.frame_with_offset(topic, offset, &entry) else { break };
             older.push(Older { frame, age_ms });
             expected = offset;
         }

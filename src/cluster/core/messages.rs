@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::cluster::items::ItemsCall;
 use crate::cluster::tell::{Tell, Told};
-use crate::router::cluster::Wanted;
+use crate::router::cluster::{ItemsPolicy, Wanted};
 use crate::router::{HistoryPolicy, StreamPosition};
 
 /// A command to Redis.
@@ -65,6 +66,52 @@ pub enum Command {
     },
     /// The script of webhooks: answered with [`Reply::Told`].
     Tell(Box<Tell>),
+    /// The script that updates items of a keyed room: answered with [`Reply::ItemsUpdated`].
+    UpdateItems(Box<UpdateItems>),
+    /// The script that reads a keyed room: answered with [`Reply::ItemsRead`].
+    ReadItems(Box<ReadItems>),
+}
+
+/// What many publishers have for one keyed room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdateItems {
+    /// The room's channel, with which its keys' names begin.
+    pub topic: Arc<str>,
+    /// What is kept of it.
+    pub policy: ItemsPolicy,
+    /// Makes an epoch unlike any other, if one is begun.
+    pub seed: String,
+    /// Their commands.
+    pub call: ItemsCall,
+}
+
+/// What to read of a keyed room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadItems {
+    /// As for [`UpdateItems`].
+    pub topic: Arc<str>,
+    /// What is kept of it.
+    pub policy: ItemsPolicy,
+    /// As for [`UpdateItems`].
+    pub seed: String,
+    /// Which part.
+    pub range: ItemsRange,
+}
+
+/// Which part of a keyed room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ItemsRange {
+    /// Only where it is.
+    End,
+    /// What was published lately: updates from this offset on, or a few before it.
+    Log(u64),
+    /// Items that were updated behind an offset, those that were removed included, in no order: a part of them.
+    Changed {
+        /// That offset.
+        since: u64,
+        /// As the part before has given it; `"0"` to begin.
+        cursor: String,
+    },
 }
 
 /// One message for the append script.
@@ -133,8 +180,8 @@ pub enum Reply {
     },
     /// The history is forgotten.
     Purged {
-        /// The new epoch, in which nothing has come.
-        epoch: Arc<str>,
+        /// The new epoch, and where it begins: nothing has come in it.
+        end: StreamPosition,
     },
     /// It is noted.
     Revoked,
@@ -147,8 +194,62 @@ pub enum Reply {
     },
     /// What the script of webhooks says.
     Told(Box<Told>),
+    /// What has become of commands for a keyed room.
+    ItemsUpdated {
+        /// The room's epoch.
+        epoch: Arc<str>,
+        /// Of each command where the room is behind it, and which of its updates were stale; or the index of the one with
+        /// which there were too many items.
+        outcomes: Vec<Result<Updated, u32>>,
+    },
+    /// A part of a keyed room.
+    ItemsRead(Box<ItemsRead>),
     /// It was refused.
     Failed,
+}
+
+/// What has become of a command for a keyed room that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Updated {
+    /// The room's offset behind it.
+    pub offset: u64,
+    /// Its updates that were not above their items' versions, by their index.
+    pub stale: Vec<u32>,
+}
+
+/// What a keyed room has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemsRead {
+    /// Where it is.
+    pub end: StreamPosition,
+    /// Up to this offset removals may be forgotten.
+    pub forgotten_to: u64,
+    /// Redis' time, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// What was asked for.
+    pub found: ItemsFound,
+}
+
+/// The part of a keyed room that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ItemsFound {
+    /// Nothing but where it is.
+    End,
+    /// Messages as they were published: an order and its records, from the first wanted on.
+    Log {
+        /// Order and records of each.
+        published: Vec<(Vec<u8>, Vec<u8>)>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// Items in no order.
+    Items {
+        /// As [`StoredItem`](crate::cluster::items::StoredItem) and [`ItemRecord`](crate::cluster::items::ItemRecord) read
+        /// them.
+        items: Vec<(Vec<u8>, Vec<u8>)>,
+        /// Where the next part begins; `None` where this is the last.
+        next: Option<String>,
+    },
 }
 
 /// A message in a stream.

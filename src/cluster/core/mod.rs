@@ -14,6 +14,8 @@
 mod attachment;
 mod feeds;
 mod fences;
+mod items;
+mod items_feed;
 mod loads;
 mod messages;
 mod nodes;
@@ -44,11 +46,16 @@ use crate::router::Mail;
 use crate::router::cluster::{FromCluster, ToCluster};
 use crate::time::Millis;
 
-pub use messages::{Command, Input, NewEntry, Output, ReadRange, Reply, StreamEntry};
+pub use messages::{
+    Command, Input, ItemsFound, ItemsRange, ItemsRead, NewEntry, Output, ReadItems, ReadRange, Reply, StreamEntry,
+    UpdateItems, Updated,
+};
 
 use attachment::Lingering;
-use feeds::Feed;
+use feeds::{Feed, KeptOfTopic};
 use fences::{Fences, Tickets};
+use items::{ItemsExpected, ItemsQueues};
+use items_feed::ItemsLoads;
 use loads::Loads;
 use nodes::Peers;
 use orders::PageRead;
@@ -93,6 +100,11 @@ pub struct Core {
     feeds_by_name: HashMap<Arc<str>, usize>,
     lingering: Lingering,
     loads: Loads,
+    /// Updates of items that go to Redis.
+    items: ItemsQueues,
+    /// What names of items are hashed with.
+    items_seed: u64,
+    items_loads: ItemsLoads,
     /// Feeds that could not be read although Redis answers.
     failed: Vec<FeedId>,
     generations: u64,
@@ -138,6 +150,9 @@ impl Core {
             everyone: names.everyone(),
             own_channel: names.node(me.run),
             names,
+            items: ItemsQueues::default(),
+            items_seed: seed_of(&me.key),
+            items_loads: ItemsLoads::default(),
             me,
             now: Millis(0),
             commands_up: false,
@@ -189,7 +204,9 @@ impl Core {
 
     fn reactor_mail(&mut self, from: ReactorId, request: ToCluster) {
         match request {
-            ToCluster::Attach { topic, attach, policy } => self.open(from, topic, attach, policy),
+            ToCluster::Attach { topic, attach, policy: history, keyed } => {
+                self.open(from, topic, attach, KeptOfTopic { history, keyed });
+            }
             ToCluster::Idle { topic, attach } => self.idle(topic.borrow(), attach),
             ToCluster::Detach { topic } => self.close(topic.borrow()),
             ToCluster::Publish { topic, frames, messages } => {
@@ -197,6 +214,8 @@ impl Core {
             }
             ToCluster::Notice { topic, frame } => self.publish_messages(topic.borrow(), 1, &Record::Notice(&frame)),
             ToCluster::Append(append) => self.append(*append),
+            ToCluster::UpdateItems(update) => self.update_items(*update),
+            ToCluster::ExpireItems(expiry) => self.expire_items(&expiry),
             ToCluster::Direct { to, frame } => self.direct(to, &frame),
             ToCluster::Load { topic, from, before, wanted } => self.load(topic.borrow(), from, before, wanted),
             ToCluster::Enough { topic } => self.enough(topic.borrow()),
@@ -275,6 +294,7 @@ impl Core {
     /// What the connections are to do, in order. To be drained after each round of inputs.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.flush_envelopes();
+        self.flush_items();
         self.pass_fences();
         if let Some(output) = self.pending.take_batch(self.now) {
             self.outputs.push_back(output);
@@ -297,7 +317,7 @@ impl Core {
 
     /// Whether nothing is to be sent, and all that was is answered.
     pub fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.envelopes.is_empty() && self.outputs.is_empty()
+        self.pending.is_empty() && self.envelopes.is_empty() && self.items.is_empty() && self.outputs.is_empty()
     }
 
     /// Whether something waits for an answer of Redis. Where nothing does, answers may be looked at some milliseconds
@@ -325,8 +345,9 @@ impl Core {
         }
         assert!(!self.reachable || (self.commands_up && self.subscriber == Subscriber::Up));
         self.pending.check_invariants();
-        let held: std::collections::BTreeSet<u64> =
-            self.feeds.iter().flat_map(|(_, feed)| feed.tickets()).chain(self.presence.tickets()).collect();
+        self.items.check_invariants();
+        let held = self.feeds.iter().flat_map(|(_, feed)| feed.tickets()).chain(self.presence.tickets());
+        let held = held.chain(self.items.tickets()).collect::<std::collections::BTreeSet<u64>>();
         assert_eq!(held, *self.tickets.outstanding(), "who is waited for has a ticket");
     }
 
@@ -363,6 +384,7 @@ impl Core {
         self.commands_up = false;
         self.see_whether_reachable();
         self.fail_commands();
+        self.fail_items();
     }
 
     fn subscriber_up(&mut self) {
@@ -445,6 +467,8 @@ impl Core {
         match record::read(payload) {
             None => self.counts.unreadable += 1,
             Some(Incoming::Kept(kept)) => self.received_kept(channel, kept),
+            Some(Incoming::Order(order)) => self.received_order(channel, order),
+            Some(Incoming::Items(records)) => self.received_records(channel, records),
             Some(Incoming::Envelope { run, records }) => {
                 for record in records {
                     match *channel == *self.own_channel {
@@ -512,6 +536,16 @@ enum Expect {
     Revoke { request: RequestId, user: Box<str>, unix_s: u64 },
     /// This node, which reads whose tokens are revoked.
     Revocations,
+    /// The publishers of a keyed room.
+    ItemsUpdated(ItemsExpected),
+    /// A feed that reads items: the number of its load.
+    ItemsRead(FeedId, u64),
+}
+
+/// A seed that is not known outside, as the key is not.
+fn seed_of(key: &[u8; 16]) -> u64 {
+    let (halves, _) = key.as_chunks::<8>();
+    halves.iter().fold(0, |seed, half| seed ^ u64::from_ne_bytes(*half))
 }
 
 /// A feed by its slot, and which of those that had it.

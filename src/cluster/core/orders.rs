@@ -17,6 +17,7 @@ const OFFSET_MAX: u64 = 1 << 53;
 #[derive(Debug)]
 pub(super) struct PageRead {
     request: RequestId,
+    topic: TopicKey,
     policy: HistoryPolicy,
     range: PageRange,
 }
@@ -78,10 +79,10 @@ impl Core {
 
     /// Redis has forgotten a history, or has not.
     pub(super) fn purged(&mut self, request: RequestId, channel: &str, reply: &Reply) {
-        let Reply::Purged { epoch } = reply else { return self.tell_unavailable(&[request]) };
+        let Reply::Purged { end } = reply else { return self.tell_unavailable(&[request]) };
         // Whoever comes back with a position after the answer finds the new epoch.
         if let Some(&at) = self.feeds_by_name.get(channel) {
-            self.restart(at, epoch);
+            self.restart(at, end.clone());
         }
         self.mail.push(Mail::heard(request, 1));
     }
@@ -99,19 +100,19 @@ impl Core {
             return self.tell_unavailable(&[request]);
         }
         self.pages += 1;
-        let (topic, seed) = (self.names.topic(topic.borrow()), self.seed());
+        let (channel, seed) = (self.names.topic(topic.borrow()), self.seed());
         let read = match range {
             PageRange::Before(before) => ReadRange::NewestBefore { before: before.unwrap_or(OFFSET_MAX), limit },
             PageRange::After(after) => ReadRange::OldestAfter { after, limit },
         };
-        let expect = Expect::Page(PageRead { request, policy, range });
-        self.pending.push(Command::Read { topic, policy, seed, range: read }, expect);
+        let expect = Expect::Page(PageRead { request, topic: topic.clone(), policy, range });
+        self.pending.push(Command::Read { topic: channel, policy, seed, range: read }, expect);
     }
 
     /// Redis has read a page, or has not.
     pub(super) fn page_read(&mut self, page: &PageRead, reply: Reply) {
         self.pages -= 1;
-        let &PageRead { request, policy, range } = page;
+        let &PageRead { request, ref topic, policy, range } = page;
         let Reply::Read { end, now_ms, more, entries } = reply else { return self.tell_unavailable(&[request]) };
         let count = entries.len();
         let offsets = entries.first().zip(entries.last()).map(|(first, last)| (first.offset, last.offset));
@@ -119,9 +120,8 @@ impl Core {
         for entry in &entries {
             // What is too old is gone, be it there still; what no node has written cannot be shown.
             let is_young = now_ms.saturating_sub(entry.at_ms) < policy.ttl_ms;
-            if let Some((frame, _)) = is_young.then(|| self.frame_with_offset(entry.offset, &entry.entry)).flatten() {
-                frames.push(frame);
-            }
+            let frame = is_young.then(|| self.frame_with_offset(topic, entry.offset, &entry.entry)).flatten();
+            frames.extend(frame.map(|(frame, _)| frame));
         }
         let next = offsets.filter(|_| more).and_then(|(first, last)| match range {
             // Behind what is too old there is only what is older.

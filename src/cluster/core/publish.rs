@@ -78,6 +78,8 @@ impl Sent {
             Expect::Nothing | Expect::Revocations => false,
             Expect::Heard(_)
             | Expect::Append { .. }
+            | Expect::ItemsUpdated(_)
+            | Expect::ItemsRead(..)
             | Expect::Follow(_)
             | Expect::Load(..)
             | Expect::Page(_)
@@ -95,7 +97,12 @@ impl Pending {
 
     /// Whether so much is unanswered that no more is to be added than has to be.
     pub(super) fn is_full(&self) -> bool {
-        self.next_bytes + self.sent_bytes > CLUSTER_UNANSWERED_BYTES_MAX
+        self.is_full_with(0)
+    }
+
+    /// The same with what is not handed over yet.
+    pub(super) fn is_full_with(&self, bytes: usize) -> bool {
+        self.next_bytes + self.sent_bytes + bytes > CLUSTER_UNANSWERED_BYTES_MAX
     }
 
     pub(super) fn take_batch(&mut self, now: Millis) -> Option<Output> {
@@ -171,7 +178,12 @@ impl Command {
                 Command::Publish { payload, .. } => payload.len(),
                 Command::Append { entries, .. } => entries.iter().map(|entry| entry.entry.len() + 64).sum(),
                 Command::Revoke { user, .. } => user.len(),
-                Command::Read { .. } | Command::Purge { .. } | Command::Revocations { .. } | Command::Tell(_) => 0,
+                Command::UpdateItems(update) => update.call.bytes(),
+                Command::Read { .. }
+                | Command::Purge { .. }
+                | Command::Revocations { .. }
+                | Command::Tell(_)
+                | Command::ReadItems(_) => 0,
             }
     }
 }
@@ -308,7 +320,7 @@ impl Core {
                 for ((publisher, id), offset) in publishers.into_iter().zip(offsets) {
                     if let Some(id) = id {
                         let position = StreamPosition { epoch: epoch.clone(), offset };
-                        self.acknowledge(feed, Stored { publisher, id, position });
+                        self.acknowledge(feed, Stored { publisher, id, position, stale: None });
                     }
                 }
             }
@@ -321,10 +333,12 @@ impl Core {
             (Expect::Purge(request, channel), reply) => self.purged(request, &channel, &reply),
             (Expect::Revoke { request, user, unix_s }, reply) => self.revoke_stored(request, &user, unix_s, &reply),
             (Expect::Revocations, reply) => self.revocations_read(reply),
+            (Expect::ItemsUpdated(expected), reply) => self.items_updated(expected, reply),
+            (Expect::ItemsRead(feed, number), reply) => self.items_read(feed, number, reply),
         }
     }
 
-    fn not_stored(&mut self, publisher: ReplyTo, id: Option<Box<str>>, room: Option<ArcStr>) {
+    pub(super) fn not_stored(&mut self, publisher: ReplyTo, id: Option<Box<str>>, room: Option<ArcStr>) {
         self.counts.refused += 1;
         self.mail.push((publisher.peer(), Mail::unavailable(publisher, id, room)));
     }

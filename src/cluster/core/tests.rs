@@ -1,5 +1,6 @@
 //! The core alone, with a Redis that answers what each test says.
 
+mod items;
 mod presence;
 mod requests;
 
@@ -93,7 +94,8 @@ impl Node {
     }
 
     fn open(&mut self, policy: Option<HistoryPolicy>) {
-        self.core.handle_mail(HOME.into(), ToCluster::Attach { topic: room(), attach: AttachId(1), policy });
+        self.core
+            .handle_mail(HOME.into(), ToCluster::Attach { topic: room(), attach: AttachId(1), policy, keyed: None });
     }
 
     /// Follows the room, whose history is at this offset.
@@ -285,7 +287,10 @@ fn fences_go_back_in_the_order_of_what_they_wait_for() {
     let mut node = Node::connected();
     for (at, name) in ["a", "b"].into_iter().enumerate() {
         let topic = TopicKey::unhashed(Kind::Room, name);
-        node.core.handle_mail(HOME.into(), ToCluster::Attach { topic, attach: AttachId(at as u64), policy: None });
+        node.core.handle_mail(
+            HOME.into(),
+            ToCluster::Attach { topic, attach: AttachId(at as u64), policy: None, keyed: None },
+        );
         let member = ConnId { generation: at as u32, ..conn() };
         node.core.handle_mail(HOME.into(), ToCluster::Fence { member, rounds_left: 0 });
     }
@@ -404,7 +409,8 @@ fn so_many_loads_wait_for_redis_and_no_more() {
     let mut node = Node::connected();
     let name = |at: usize| TopicKey::unhashed(Kind::Room, &at.to_string());
     for at in 0..ROOMS {
-        let open = ToCluster::Attach { topic: name(at), attach: AttachId(at as u64), policy: Some(POLICY) };
+        let open =
+            ToCluster::Attach { topic: name(at), attach: AttachId(at as u64), policy: Some(POLICY), keyed: None };
         node.core.handle_mail(HOME.into(), open);
     }
     node.confirm();

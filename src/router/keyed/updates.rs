@@ -140,7 +140,7 @@ pub enum StaleUpdates {
 
 impl CommandKind {
     /// From the indexes of those that were dropped.
-    pub(super) fn stale(self, indexes: Vec<u32>) -> StaleUpdates {
+    pub fn stale(self, indexes: Vec<u32>) -> StaleUpdates {
         match self {
             CommandKind::One => StaleUpdates::One(!indexes.is_empty()),
             CommandKind::Many => StaleUpdates::Of(indexes.into()),

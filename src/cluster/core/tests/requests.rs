@@ -222,7 +222,7 @@ fn a_history_that_was_forgotten_is_told_to_the_home_before_the_request_is_answer
     let purge = ToCluster::Purge { request: request(1), topic: room(), policy: POLICY };
     node.core.handle_mail(HOME.into(), purge);
     node.hand_out();
-    node.answer(|_| Reply::Purged { epoch: "f".into() });
+    node.answer(|_| Reply::Purged { end: StreamPosition { epoch: "f".into(), offset: 0 } });
     let mail: Vec<PeerId> = node.core.poll_mail().map(|(to, _)| to).collect();
     assert_eq!(mail, [PeerId::Reactor(HOME), PeerId::Control]);
     node.core.handle(Input::Received { channel: "p:room:{r}", payload: b"Hf\n1\n" });

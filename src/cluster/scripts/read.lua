@@ -8,8 +8,9 @@
 local run, seed = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local meta = redis.call('HMGET', KEYS[1], 'e', 'n')
-local epoch, last = meta[1], tonumber(meta[2] or '0')
+-- A keyed room says itself how long it is kept.
+local meta = redis.call('HMGET', KEYS[1], 'e', 'n', 'x')
+local epoch, last, ttl = meta[1], tonumber(meta[2] or '0'), meta[3] or ARGV[3]
 if not epoch or not last then
   redis.call('DEL', KEYS[2])
   epoch, last = nil, 0
@@ -18,7 +19,9 @@ if not epoch or string.sub(epoch, 1, #run) ~= run then
   epoch = run .. '-' .. seed
   redis.call('HSET', KEYS[1], 'e', epoch, 'n', string.format('%.0f', last))
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if ttl ~= '' then
+  redis.call('PEXPIRE', KEYS[1], ttl)
+end
 
 -- Messages looked at in one go: so many may come beyond the bytes.
 local STEP = 16
