@@ -345,7 +345,11 @@ impl Router {
             let found = self.topics.first_from(from);
             self.stale_from = found.map(|index| index.0 + 1);
             if let Some(index) = found {
-                self.homes.resolve_again(self.topics.get(index));
+                let topic = self.topics.get(index);
+                self.homes.resolve_again(topic);
+                if let Some(policy) = self.homes.get(topic).and_then(|home| home.policy.keyed) {
+                    self.keyed.set_policy(index, policy);
+                }
             }
         }
     }

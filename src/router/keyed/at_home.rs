@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 use super::answer::KeyedAnswer;
 use super::at_member::KeyedJoin;
 use super::items::{Applied, ItemState, Items};
@@ -19,7 +21,7 @@ use crate::router::batches::Delivery;
 use crate::router::history::StreamPosition;
 use crate::router::mail::{Ack, Content, HomeMail, Mail};
 use crate::router::policy::KeyedPolicy;
-use crate::router::topic::{Kind, TopicIndex, TopicKey, TopicRef};
+use crate::router::topic::{HashedTopic, Kind, TopicIndex, TopicKey, TopicRef};
 use crate::router::{Answer, Router, Sink, conn_of};
 use crate::time::Stamp;
 
@@ -62,9 +64,13 @@ pub struct PublishItems<'a> {
 impl Router {
     /// Publishes updates of items to a keyed room. With an `id` the publisher is told when they are stored.
     pub fn publish_items(&mut self, publish: PublishItems<'_>, id: Option<&str>, sink: &mut impl Sink) {
-        let PublishItems { topic, updates, exclude, key, publisher } = publish;
+        let name = self.topics.hashed(publish.topic);
+        if self.topics.home(name) == self.me && self.cluster.is_none() {
+            return self.items_at_home(name, publish, id, sink);
+        }
+        let PublishItems { topic: _, updates, exclude, key, publisher } = publish;
         let update = ItemsUpdate {
-            topic: self.topics.hashed(topic).to_key(),
+            topic: name.to_key(),
             updates: updates.clone(),
             exclude,
             key: key.map(Into::into),
@@ -75,34 +81,46 @@ impl Router {
         self.send_home(HomeMail::Items(Box::new(update)), sink);
     }
 
-    /// Updates at the home of their room, on a node alone.
+    /// Updates that have come to the home of their room.
     pub(in crate::router) fn home_items(&mut self, update: ItemsUpdate, sink: &mut impl Sink) {
         let ItemsUpdate { topic, updates, exclude, key, publisher, published_at, id } = update;
-        let index = self.topics.find_or_insert(&topic);
         if self.cluster.is_some() {
-            self.send(publisher.peer(), Content::Unavailable { to: publisher, id, room: topic.room() }, sink);
-            return self.drop_if_unused(index);
+            return self.send(publisher.peer(), Content::Unavailable { to: publisher, id, room: topic.room() }, sink);
         }
+        let before = self.batches.deliver_as_of(published_at.unwrap_or(self.turn_began_at));
+        let publish =
+            PublishItems { topic: topic.borrow(), updates: &updates, exclude, key: key.as_deref(), publisher };
+        self.items_at_home(topic.hashed(), publish, id.as_deref(), sink);
+        self.batches.deliver_as_of(before);
+    }
+
+    /// Updates of a room that is at home here, on a node alone.
+    fn items_at_home(
+        &mut self,
+        name: HashedTopic<'_>,
+        publish: PublishItems<'_>,
+        id: Option<&str>,
+        sink: &mut impl Sink,
+    ) {
+        let PublishItems { topic: _, updates, exclude, key, publisher } = publish;
+        let index = self.topics.find(name).unwrap_or_else(|| self.topics.find_or_insert(&name.to_key()));
         if !self.open_keyed(index) {
             // The settings have changed since the publisher looked at them.
             return self.drop_if_unused(index);
         }
-        let before = self.batches.deliver_as_of(published_at.unwrap_or(self.turn_began_at));
-        let outcome = self.update_items(index, &updates, exclude, key.as_deref(), sink);
-        self.batches.deliver_as_of(before);
-        match outcome {
-            Ok(updated) => {
-                let Some(id) = id else { return };
-                let Updated { position, stale } = updated;
-                let ack = Ack { to: publisher, id, position: Some(position), stale: Some(stale) };
+        match (self.update_items(index, updates, exclude, key, sink), id) {
+            (Ok(_), None) => {}
+            (Ok(Updated { position, stale }), Some(id)) => {
+                let ack = Ack { to: publisher, id: id.into(), position: Some(position), stale: Some(stale) };
                 self.send(publisher.peer(), Content::Acked(Box::new(ack)), sink);
             }
-            Err(error) => {
-                let refused = ItemsRefused { to: publisher, id, room: topic, error };
+            (Err(error), id) => {
+                let refused = ItemsRefused { to: publisher, id: id.map(Into::into), room: name.name.into(), error };
                 self.send(publisher.peer(), Content::ItemsRefused(Box::new(refused)), sink);
-                self.drop_if_unused(index);
             }
         }
+        // Updates that were stale or refused, and removals of what was not there, leave nothing behind.
+        self.drop_if_unused(index);
     }
 
     /// The keyed room of a topic that is at home here, whether it was there or not; `false` where the topic is none.
@@ -288,7 +306,7 @@ impl Router {
                 self.keyed.held.change(before, after);
             }
             if !aged.is_empty() {
-                let updates = removals(&aged, self.unix_ms);
+                let updates = removals(self.topics.get(index).key.kind, &aged, self.unix_ms);
                 self.remove_aged(index, &updates, sink);
             }
             if is_overdue {
@@ -324,7 +342,7 @@ impl Router {
 pub(in crate::router) struct ItemsRefused {
     pub(in crate::router) to: ReplyTo,
     pub(in crate::router) id: Option<Box<str>>,
-    pub(in crate::router) room: TopicKey,
+    pub(in crate::router) room: Box<str>,
     pub(in crate::router) error: TooManyItems,
 }
 
@@ -390,11 +408,14 @@ pub(in crate::router) fn frame_of(
 }
 
 /// Removals that no publisher asked for.
-fn removals(items: &[arcstr::ArcStr], unix_ms: u64) -> ItemUpdates {
+fn removals(kind: Kind, items: &[ArcStr], unix_ms: u64) -> ItemUpdates {
     let mut updates = ItemUpdates::default();
     updates.begin(CommandKind::Many);
     for item in items {
-        updates.push(item, None, ItemState::Removed, |out| protocol::keyed_tail(out, None, Body::Removal, unix_ms));
+        updates.push(item, None, ItemState::Removed, |out| match kind {
+            Kind::Raw => {}
+            Kind::Room | Kind::Inbox | Kind::Everyone => protocol::keyed_tail(out, None, Body::Removal, unix_ms),
+        });
     }
     updates
 }
@@ -411,10 +432,7 @@ impl ItemsRefused {
     /// The publisher is told.
     pub(in crate::router) fn answer(&self, sink: &mut impl Sink) {
         let ItemsRefused { to, id, room, error } = self;
-        sink.answer(
-            conn_of(*to),
-            Answer::Keyed(KeyedAnswer::Refused { id: id.as_deref(), room: &room.name, error: *error }),
-        );
+        sink.answer(conn_of(*to), Answer::Keyed(KeyedAnswer::Refused { id: id.as_deref(), room, error: *error }));
     }
 }
 

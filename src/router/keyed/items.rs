@@ -254,6 +254,12 @@ impl Items {
             ItemState::Removed => self.removals.push_back(place),
         }
         self.log.push_back(place);
+        self.compact();
+        at
+    }
+
+    /// Takes dead places out where there are too many: so that each is paid for by the update that left it.
+    fn compact(&mut self) {
         let entries = &self.entries;
         if self.log.len() > 2 * entries.len() + ITEMS_COMPACT_MIN {
             self.log.retain(|place| is_alive(entries, place));
@@ -261,7 +267,6 @@ impl Items {
         if self.removals.len() > 2 * (entries.len() - self.present) + ITEMS_COMPACT_MIN {
             self.removals.retain(|place| is_alive(entries, place));
         }
-        at
     }
 
     pub(super) fn set_watch(&mut self, at: ItemIndex, watch: Option<u32>) {
@@ -329,6 +334,7 @@ impl Items {
                 watches.extend(self.remove(oldest).watch);
             }
         }
+        self.compact();
         watches
     }
 

@@ -30,6 +30,9 @@ mod schedule;
 mod source;
 mod updates;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -50,6 +53,7 @@ use room::KeyedRoom;
 use schedule::Schedule;
 
 use super::history::StreamPosition;
+use super::policy::KeyedPolicy;
 use super::topic::TopicIndex;
 use crate::ids::{ReactorId, Slot};
 use crate::time::{Millis, Stamp};
@@ -133,6 +137,14 @@ impl Keyed {
     pub(super) fn mirrors(&self, index: TopicIndex) -> Vec<ReactorId> {
         let source = self.rooms.get(&index).and_then(|room| room.source.as_deref());
         source.map_or_else(Vec::new, |source| source.mirrors.clone())
+    }
+
+    /// Other bounds hold for a room from now on.
+    pub(super) fn set_policy(&mut self, index: TopicIndex, policy: KeyedPolicy) {
+        if let Some(room) = self.rooms.get_mut(&index) {
+            room.policy = policy;
+            self.note_chore(index);
+        }
     }
 
     /// A room's items keep their places, in another epoch.
