@@ -1,5 +1,6 @@
 """What every comparison of servers needs: binaries, keys, cores, ports, and processes that start and end."""
 
+import glob
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+PEERS = HERE / "peers"
 
 SERVER_CORE, GENERATOR_CORE = 0, 1
 START_SECONDS_MAX = 20
@@ -39,6 +41,36 @@ def build_fanfare(*more):
         fail("cargo build failed: see its message above")
     messages = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
     return {message["target"]["name"]: Path(message["executable"]) for message in messages if message.get("executable")}
+
+
+def install_peers():
+    for tool in ["node", "npm"]:
+        if shutil.which(tool) is None:
+            fail(f"{tool} is missing: the peers run on it")
+    installed, wanted = PEERS / "node_modules/.package-lock.json", PEERS / "package-lock.json"
+    if installed.exists() and installed.stat().st_mtime > wanted.stat().st_mtime:
+        return
+    say("installing the peers from npm")
+    if subprocess.run(["npm", "ci", "--prefix", str(PEERS)], stdout=subprocess.DEVNULL).returncode != 0:
+        fail("npm ci failed: see its message above")
+    installed.touch()
+
+
+def bun_binary():
+    # The package of this very machine; `bun` itself only leads to it.
+    found = glob.glob(str(PEERS / "node_modules/@oven/bun-*/bin/bun"))
+    return found[0] if found else str(PEERS / "node_modules/.bin/bun")
+
+
+def peer_versions(servers):
+    """What of npm the servers of these names run."""
+    versions = []
+    if "bun" in servers:
+        versions.append(f"bun {said(bun_binary(), '--version')}")
+    if any(name.startswith("ws") for name in servers):
+        package = json.loads((PEERS / "node_modules/ws/package.json").read_text())
+        versions += [f"ws {package['version']}", f"node {said('node', '--version').lstrip('v')}"]
+    return versions
 
 
 def centrifugo_binary(without):

@@ -1,6 +1,10 @@
 //! `market` finds what a server of keyed rooms does wrong, and finds nothing where it does right.
 
+use std::path::Path;
+use std::process::Command;
 use std::thread;
+
+use fanfare_testing::Server;
 
 use crate::bench;
 use crate::exchange::{self, Wrong};
@@ -61,6 +65,56 @@ fn what_a_server_does_wrong_is_found() {
             });
         }
     });
+}
+
+/// Of every kind of subscriber at once, on one reactor and on two, with a history and without.
+#[test]
+fn fanfare_does_right() {
+    for (reactors, room) in [(1, "match=r*,keyed=true"), (2, "match=r*,keyed=true,history.size=1000")] {
+        let server = Server::with_reactors(reactors, &["--room", room, "--rooms.notice_members_max", "0"]);
+        for (arguments, figures) in [
+            ("--subscribers all=5,latest@50ms=20,latest=5", &["p99_us", "all_p50_us", "updates_wanted_each"][..]),
+            ("--items 7 --batch 10 --removals 5 --publishers 3 --subscribers all=5,latest@50ms=20", &["latest_p99_us"]),
+            ("--batch 10 --drop-every 10ms --away 50ms --subscribers latest@50ms=20,all=5", &["recovery_by_snapshot"]),
+            ("--batch 50 --instruments 500 --stalled 5 --subscribers latest@50ms=20", &["p99_stalled_by_calm"]),
+            (
+                "--batch 10 --resilient --removals 9 --drop-every 20ms --subscribers latest@50ms=20,latest=2",
+                &["recoveries"],
+            ),
+            ("--deflate --subscribers all=5,latest@50ms=20", &["compressed_percent"]),
+        ] {
+            let arguments = format!("market --updates 1000 --duration 700ms --timeout 20s --json {arguments}");
+            let ran = crate::run(&format!("{arguments} --url ws://{}", server.addr()));
+            assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{arguments}: {}", ran.out);
+            for figure in figures {
+                assert!(ran.report()["median"][figure].is_number(), "{arguments}: no {figure} in {}", ran.out);
+            }
+        }
+    }
+}
+
+/// The campaign runs and has a row for each. What it says does not matter here.
+#[test]
+fn the_campaign_of_markets_runs() {
+    let ran = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/market/run"))
+        .args(["--smoke", "--only", "all-latest", "--only", "stalled"])
+        .env("FANFARE_BIN", env!("CARGO_BIN_EXE_fanfare"))
+        .output()
+        .expect("Python runs");
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{out}{err}");
+    for row in ["(`all-latest`) |", "(`stalled`) |"] {
+        assert_eq!(out.matches(row).count(), 1, "{row}: {out}{err}");
+    }
+}
+
+/// A room that is not keyed is told before anything is measured.
+#[test]
+fn a_room_that_is_not_keyed_is_no_market() {
+    let server = Server::start(&[]);
+    let ran = bench(server.addr(), "market");
+    assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""));
+    assert!(ran.err.contains("bad_options") && ran.err.contains("--room 'match=r*,keyed=true'"), "{}", ran.err);
 }
 
 /// One update that is left out is no fault where only the newest is asked for.

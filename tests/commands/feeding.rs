@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use fanfare_testing::{Data, Redis, eventually};
+use fanfare_testing::{Client, Data, Redis, Server, eventually};
 use serde_json::{Value, json};
 
-use crate::peer::{Peer, Stage};
+use crate::peer::{Peer, Proxy, Stage};
 use crate::running::{Running, fanfare_with};
 
 const LINES: &[u8] =
@@ -44,6 +44,75 @@ fn what_has_been_read_goes_as_one_command() {
     let ran = finish.join().expect("it ends");
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""));
     assert_eq!(ran.err, "fanfare: 3 updates are acked, 1 of them were stale\n");
+}
+
+/// From a program's output to the screen of another, over a real server.
+#[test]
+fn what_is_fed_is_what_subscribers_see() {
+    let server = Server::start(&["--room", "match=px*,keyed=true", "--rooms.notice_members_max", "0"]);
+    let url = server.url("/?token=secret");
+    let lines = b"{\"item\":\"AAPL\",\"content\":1}\n{\"item\":\"MSFT\",\"content\":\"two\"}\n{\"item\":\"AAPL\",\"content\":3}\n";
+    let ran = fanfare_with(&["feed", "px", "--stdin", "--url", &url], lines);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), "fanfare: 3 updates are acked\n"));
+    let latest = ["px", "--mode", "latest", "--interval", "10ms", "--url", &url];
+    let (all, joined) = Running::subscribed(&latest);
+    assert!(joined.ends_with(":3"), "{joined}");
+    assert!(all.line().ends_with(" MSFT: two") && all.line().ends_with(" AAPL: 3"));
+    let (some, _) = Running::subscribed(&[&latest[..], &["--items", "MSFT,G*", "--json"]].concat());
+    let first: Value = serde_json::from_str(&some.line()).expect("JSON");
+    assert_eq!((&first["item"], &first["seq"], &first["offset"]), (&json!("MSFT"), &json!(1), &json!(2)));
+    let lines = b"{\"item\":\"AAPL\",\"remove\":true}\n{\"item\":\"GOOG\",\"content\":4,\"version\":7}\n";
+    let ran = fanfare_with(&["feed", "px", "--stdin", "--url", &url], lines);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(all.line().ends_with(" AAPL is removed") && all.line().ends_with(" GOOG: 4"));
+    let ran =
+        fanfare_with(&["feed", "px", "--stdin", "--url", &url], b"{\"item\":\"GOOG\",\"content\":5,\"version\":6}");
+    assert_eq!(ran.err, "fanfare: 1 updates are acked, 1 of them were stale\n");
+    let told: Value = serde_json::from_str(&some.line()).expect("JSON");
+    assert_eq!((&told["item"], &told["content"]), (&json!("GOOG"), &json!(4)));
+    let ran = fanfare_with(&["feed", "plain", "--stdin", "--url", &url], LINES);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("bad_options") && ran.err.contains("the room has to be keyed"), "{}", ran.err);
+}
+
+/// A server that is started again is fed again, and has every item that was published since.
+#[test]
+fn a_feed_outlives_its_server() {
+    let server = Server::start(&["--room", "match=px*,keyed=true"]);
+    let proxy = Proxy::to(server.addr());
+    let mut witness = Client::connect(&server, "alice");
+    witness.join("px");
+    let mut running = Running::start(&["feed", "px", "--stdin", "--url", &proxy.url()]);
+    let mut stdin = running.take_stdin();
+    let mut lines = (0..).map(|number| format!("{{\"item\":\"I{}\",\"content\":{number}}}\n", number % 50));
+    for _ in 0..5 {
+        for line in lines.by_ref().take(200) {
+            stdin.write_all(line.as_bytes()).expect("it reads");
+        }
+        // Only a connection that was there once is made again.
+        witness.expect_type("room_msg");
+        proxy.cut();
+        running.note("again in");
+        proxy.mend();
+    }
+    let last = lines.next().expect("there is always one more");
+    stdin.write_all(last.as_bytes()).expect("it reads");
+    drop(stdin);
+    let ran = running.end();
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let mut member = Client::connect(&server, "bob");
+    member.send(&json!({"type": "join_room", "roomId": "px", "mode": "latest", "id": 1}));
+    let mut newest = 0;
+    loop {
+        let message = member.recv_json();
+        match message["type"].as_str() {
+            Some("room_msg") => newest = newest.max(message["content"].as_u64().expect("a number")),
+            // Each of them once: what was sent again was known by its key.
+            Some("joined") => break assert_eq!(message["offset"], 1001, "{message}"),
+            _ => {}
+        }
+    }
+    assert_eq!(newest, 1000);
 }
 
 #[test]

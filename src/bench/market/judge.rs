@@ -5,7 +5,7 @@
 //! - in mode `all` no update is left out once the subscriber has joined, and where it wants all items offsets have no gap;
 //! - a `seq` belongs to one update: both grow by one together (unless updates may be sent again, when both grow);
 //! - only wanted items come, and only what was published;
-//! - what a join brings ends at its `offset`, holds each item once and nothing older than what was acked before it;
+//! - what a join brings is in order, ends at its `offset`, and holds nothing older than what was acked before it;
 //! - rounds come no sooner than the interval;
 //! - at the end everyone shows the last update of every item it wants.
 
@@ -176,11 +176,11 @@ impl Judge {
         let is_first_item = index == 0;
         let index = index as usize;
         if let Some(entry) = &mut view.entry {
-            return entry.takes(at, index, view.wish.mode, (quote, new), bytes, faults);
+            return entry.takes(at, index, (quote, new), bytes, faults);
         }
         let old = view.shown[index];
         if new.seq == old.seq {
-            return doubled(at, quote, faults);
+            return doubled(at, quote, view.offset, faults);
         }
         if new.seq < old.seq || quote.offset <= view.offset || !follows(old, new) {
             return reordered(at, quote, view.offset, old.seq, faults);
@@ -333,19 +333,18 @@ impl View {
 }
 
 impl Entry {
-    /// Of an item there is one value, but for a history in mode `all`, which has every one.
+    /// An item that changes while the rest is sent may come again, newer; of a history in mode `all` every value comes.
     fn takes(
         &mut self,
         at: usize,
         index: usize,
-        mode: Mode,
         (quote, new): (Quote, Shown),
         bytes: u64,
         faults: &mut Faults,
     ) -> bool {
         let old = self.shown[index];
-        if old.seq > 0 && (mode == Mode::Latest || !self.resumes || new.seq == old.seq) {
-            return doubled(at, quote, faults);
+        if new.seq == old.seq {
+            return doubled(at, quote, self.last, faults);
         }
         if quote.offset <= self.last || !follows(old, new) {
             return reordered(at, quote, self.last, old.seq, faults);
@@ -408,10 +407,13 @@ fn altered(at: usize, quote: Quote, faults: &mut Faults) -> bool {
 }
 
 #[cold]
-fn doubled(at: usize, quote: Quote, faults: &mut Faults) -> bool {
+fn doubled(at: usize, quote: Quote, offset: u64, faults: &mut Faults) -> bool {
     faults.doubled += 1;
     faults.tell(|text| {
-        text.push_str(&format!("subscriber {at} got seq {} of item {} again", quote.seq, quote.item));
+        text.push_str(&format!(
+            "subscriber {at} got seq {} of item {} again, with offset {} behind {offset}",
+            quote.seq, quote.item, quote.offset
+        ));
     });
     false
 }
@@ -437,4 +439,96 @@ fn missing(at: usize, quote: Quote, count: u64, faults: &mut Faults) {
             quote.seq, quote.item, quote.offset
         ));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::market::quote::Mark;
+
+    /// Two items, of which four updates each are published, and one subscriber.
+    fn judge(mode: Mode) -> (Judge, Tape) {
+        let wish = Wish { mode, interval: Duration::ZERO, first: 0, count: 2 };
+        let mut tape = Tape::of_items(2);
+        while tape.published(1) < 4 {
+            tape.take(0);
+        }
+        (Judge::new([wish].into_iter(), 2, true), tape)
+    }
+
+    fn quote(item: u32, update: u32, offset: u64) -> Quote {
+        Quote { item, seq: u64::from(update) + 1, offset, mark: Some(Mark { item, update, at_us: 0 }) }
+    }
+
+    fn hear(judge: &mut Judge, quotes: &[Quote], tape: &Tape, faults: &mut Faults) {
+        for quote in quotes {
+            judge.came(0, *quote, 1, tape, faults);
+        }
+    }
+
+    fn answer(epoch: &str, offset: u64, recovered: Option<bool>) -> Answer {
+        Answer { position: StreamPosition { epoch: epoch.to_owned(), offset }, recovered }
+    }
+
+    /// What comes before the answer to the first join, which ends at offset 4; and then on.
+    fn counts(mode: Mode, first: &[Quote], then: &[Quote]) -> [u64; 8] {
+        let (mut judge, tape) = judge(mode);
+        let mut faults = Faults::default();
+        let now = Instant::now();
+        judge.enters(0, false, now, &[1, 1]);
+        hear(&mut judge, first, &tape, &mut faults);
+        judge.joined(0, answer("e", 4, None), now, &tape, &mut faults);
+        hear(&mut judge, then, &tape, &mut faults);
+        judge.close(&tape, &mut faults);
+        faults.counts().map(|(_, count)| count)
+    }
+
+    #[test]
+    fn what_is_wrong_is_counted_as_what_it_is() {
+        let snapshot = [quote(0, 1, 3), quote(1, 1, 4)];
+        let last = [quote(0, 3, 7), quote(1, 3, 8)];
+        assert_eq!(counts(Mode::Latest, &snapshot, &last), [0; 8]);
+        assert_eq!(counts(Mode::All, &snapshot, &last), [2, 0, 0, 0, 0, 0, 0, 0], "offsets 5 and 6");
+        let lacks = [quote(0, 1, 3)];
+        assert_eq!(counts(Mode::Latest, &lacks, &last), [1, 0, 0, 0, 0, 0, 0, 0], "acked before the join");
+        assert_eq!(counts(Mode::Latest, &snapshot, &last[..1]), [1, 0, 0, 0, 0, 0, 0, 0], "the last never comes");
+        let again = [last[0], last[0], last[1]];
+        assert_eq!(counts(Mode::Latest, &snapshot, &again), [0, 1, 0, 0, 0, 0, 0, 0]);
+        let older = [last[0], quote(0, 2, 5), last[1]];
+        assert_eq!(counts(Mode::Latest, &snapshot, &older), [0, 0, 1, 0, 0, 0, 0, 0]);
+        let foreign = [quote(2, 0, 5), last[0], last[1]];
+        assert_eq!(counts(Mode::Latest, &snapshot, &foreign), [0, 0, 0, 1, 0, 0, 0, 0]);
+        let unpublished = [last[0], last[1], quote(0, 4, 9)];
+        assert_eq!(counts(Mode::Latest, &snapshot, &unpublished), [0, 0, 0, 0, 1, 0, 0, 0]);
+        let behind = [quote(0, 1, 3), quote(1, 2, 6)];
+        assert_eq!(counts(Mode::Latest, &behind, &last), [0, 0, 1, 0, 0, 0, 0, 0], "newer than the answer's offset");
+    }
+
+    #[test]
+    fn a_position_is_recovered_or_everything_is_new() {
+        for (epoch, recovered, comes, faults) in [
+            ("e", Some(true), &[quote(0, 3, 7), quote(1, 3, 8)][..], 0),
+            // What had come before.
+            ("e", Some(true), &[quote(1, 1, 4), quote(0, 3, 7), quote(1, 3, 8)][..], 1),
+            // Without the rest, and without a word of that.
+            ("e", Some(true), &[quote(0, 3, 7)][..], 1),
+            ("f", Some(false), &[quote(0, 3, 1), quote(1, 3, 2)][..], 0),
+            ("f", Some(true), &[quote(0, 3, 7), quote(1, 3, 8)][..], 1),
+        ] {
+            let (mut judge, tape) = judge(Mode::Latest);
+            let (mut found, now) = (Faults::default(), Instant::now());
+            judge.enters(0, false, now, &[1, 1]);
+            hear(&mut judge, &[quote(0, 1, 3), quote(1, 1, 4)], &tape, &mut found);
+            judge.joined(0, answer("e", 4, None), now, &tape, &mut found);
+            judge.left(0);
+            assert_eq!(judge.position(0).map(|position| position.offset), Some(4));
+            judge.enters(0, true, now, &[4, 4]);
+            hear(&mut judge, comes, &tape, &mut found);
+            let offset = comes.last().map_or(4, |quote| quote.offset);
+            let entrance = judge.joined(0, answer(epoch, offset, recovered), now, &tape, &mut found);
+            assert_eq!(entrance.map(|entrance| entrance.recovered), Some(recovered == Some(true)));
+            let count: u64 = found.counts().iter().map(|(_, count)| count).sum();
+            assert_eq!(count.min(1), faults, "{epoch} {recovered:?} {comes:?}: {:?}", found.told);
+        }
+    }
 }

@@ -43,6 +43,13 @@ impl Tape {
         }
     }
 
+    /// Of so many items and one publisher, for tests of others.
+    #[cfg(test)]
+    pub(super) fn of_items(instruments: usize) -> Tape {
+        let (payload, filler) = (Payload::Filler, String::new());
+        Tape { published: vec![0; instruments], next: vec![0], payload, filler, removals: 0 }
+    }
+
     /// The next update of a publisher; `None` where the item has had as many as can be numbered.
     pub(super) fn take(&mut self, publisher: usize) -> Option<Update> {
         let item = self.next[publisher];

@@ -225,7 +225,9 @@ impl Feeder<'_> {
                 summary.push_str(&format!(", {count} {what}"));
             }
         }
-        note(self.err, summary);
+        if self.was_open {
+            note(self.err, summary);
+        }
         outcome.and(kept)?;
         match self.ending {
             Some(Ending::Strict(why)) => Err(ClientError::Refused(why)),
