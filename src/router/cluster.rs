@@ -539,7 +539,12 @@ impl Mail {
 
     /// A command's updates of items are refused.
     pub fn items_refused(publisher: ReplyTo, id: Option<Box<str>>, room: TopicKey, error: TooManyItems) -> Mail {
-        Mail(Content::ItemsRefused(Box::new(ItemsRefused { to: publisher, id, room, error })))
+        Mail(Content::ItemsRefused(Box::new(ItemsRefused {
+            to: publisher,
+            id,
+            room: room.name.as_str().into(),
+            error,
+        })))
     }
 
     /// A connection's reactor is told that what was asked for, perhaps of a room, is out of reach.
