@@ -13,7 +13,7 @@
 
 use fanfare::compress::{Offer, WindowBits};
 use fanfare::conn::{
-    Head, HeadLimits, HeadReader, HttpRefusal, Target, Upgrade, parse_head, write_refusal, write_upgrade,
+    Head, HeadLimits, HeadReader, HttpRefusal, ItemOptions, ItemWords, Target, Upgrade, parse_head, write_refusal, write_upgrade,
 };
 use fanfare::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use fanfare_fuzz::memory::Watch;
@@ -280,7 +280,19 @@ impl<'a> Request<'a> {
             _ => {
                 let room = path.strip_prefix("/raw/").filter(|room| !room.contains('/'))?;
                 let room = decoded(room, ROOM_ID_BYTES_MAX)?;
-                Some(Target::Raw { room, echo: first("echo") == Some("1") })
+                let word = |name: &str| first(name).map(percent_decoded);
+                let [mode, interval, items, since] = ["mode", "interval", "items", "since"].map(word);
+                let options = match [&mode, &interval, &items, &since] {
+                    words if words.iter().any(|word| **word == Some(None)) => ItemOptions::Malformed,
+                    words if words.iter().all(|word| word.is_none()) => ItemOptions::None,
+                    _ => ItemOptions::Said(Box::new(ItemWords {
+                        mode: mode.flatten(),
+                        interval: interval.flatten(),
+                        items: items.flatten(),
+                        since: since.flatten(),
+                    })),
+                };
+                Some(Target::Raw { room, echo: first("echo") == Some("1"), options })
             }
         }
     }
@@ -305,9 +317,14 @@ fn without_space(value: &[u8]) -> &[u8] {
     &value[start..end]
 }
 
-/// An id without its percent signs (RFC 3986 §2.1).
+/// An id without its percent signs.
 fn decoded(id: &str, bytes_max: usize) -> Option<String> {
-    let mut parts = id.split('%');
+    percent_decoded(id).filter(|id| (1..=bytes_max).contains(&id.len()))
+}
+
+/// A text without its percent signs (RFC 3986 §2.1).
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
         let (digits, rest) = part.as_bytes().split_at_checked(2)?;
@@ -316,5 +333,5 @@ fn decoded(id: &str, bytes_max: usize) -> Option<String> {
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
         bytes.extend_from_slice(rest);
     }
-    String::from_utf8(bytes).ok().filter(|id| (1..=bytes_max).contains(&id.len()))
+    String::from_utf8(bytes).ok()
 }

@@ -45,6 +45,8 @@ pub enum PeerError {
     RateAbuse,
     /// A message to a raw room in which its token lets it listen only.
     NotAllowed,
+    /// A message to a keyed raw room that is no update of an item.
+    BadItem,
 }
 
 impl PeerError {
@@ -62,7 +64,9 @@ impl PeerError {
             | PeerError::BadClose => CloseCode::Protocol,
             PeerError::InvalidUtf8 | PeerError::BadDeflate => CloseCode::Invalid,
             PeerError::MessageTooBig => CloseCode::Size,
-            PeerError::TooManyFragments | PeerError::RateAbuse | PeerError::NotAllowed => CloseCode::Policy,
+            PeerError::TooManyFragments | PeerError::RateAbuse | PeerError::NotAllowed | PeerError::BadItem => {
+                CloseCode::Policy
+            }
         }
     }
 }
@@ -85,6 +89,7 @@ impl fmt::Display for PeerError {
             PeerError::BadDeflate => "compressed message is malformed",
             PeerError::RateAbuse => "rate limit persistently exceeded",
             PeerError::NotAllowed => "the token does not allow publishing here",
+            PeerError::BadItem => "no update: 2 bytes of the item's length, the item, the payload",
         })
     }
 }
@@ -112,6 +117,11 @@ pub enum CloseReason {
     Peer(PeerError),
     /// The node's memory for messages is full and this connection holds the most of it: 1013.
     AtCapacity,
+    /// A keyed raw room, or the node, holds as many items, or bytes of them, as it may, and this connection has sent one
+    /// more: 1013.
+    TooManyItems,
+    /// Its raw room needs Redis, which does not answer: 1013.
+    Unavailable,
     /// It did not read fast enough: 4008.
     SlowConsumer,
     /// An operator has ended the connections of its user: 1008.
@@ -130,7 +140,7 @@ impl CloseReason {
         match self {
             CloseReason::GoingAway { .. } => CloseCode::Away.into(),
             CloseReason::Peer(error) => error.code().into(),
-            CloseReason::AtCapacity => CloseCode::Again.into(),
+            CloseReason::AtCapacity | CloseReason::TooManyItems | CloseReason::Unavailable => CloseCode::Again.into(),
             CloseReason::Expired => 4001,
             CloseReason::Replaced => 4009,
             CloseReason::SlowConsumer => 4008,
@@ -144,6 +154,8 @@ impl CloseReason {
             CloseReason::GoingAway { retry_ms } => format!("{{\"retry_ms\":{retry_ms}}}"),
             CloseReason::Peer(error) => error.to_string(),
             CloseReason::AtCapacity => "at capacity: try again later".to_owned(),
+            CloseReason::TooManyItems => "too many items: remove some first".to_owned(),
+            CloseReason::Unavailable => "unavailable: try again later".to_owned(),
             CloseReason::SlowConsumer => "slow consumer: messages were not read in time".to_owned(),
             CloseReason::Disconnected => "disconnected".to_owned(),
             CloseReason::Expired => "token expired: connect again with a new one".to_owned(),
@@ -214,12 +226,15 @@ mod tests {
         for (reason, code) in [
             (CloseReason::GoingAway { retry_ms: 12 }, 1001_u16),
             (CloseReason::AtCapacity, 1013),
+            (CloseReason::TooManyItems, 1013),
+            (CloseReason::Unavailable, 1013),
             (CloseReason::SlowConsumer, 4008),
             (CloseReason::Disconnected, 1008),
             (CloseReason::Expired, 4001),
             (CloseReason::TooManyConnections, 1008),
             (CloseReason::Replaced, 4009),
             (CloseReason::Peer(PeerError::NotAllowed), 1008),
+            (CloseReason::Peer(PeerError::BadItem), 1008),
             (CloseReason::Peer(PeerError::MessageTooBig), 1009),
             (CloseReason::Peer(PeerError::InvalidUtf8), 1007),
             (CloseReason::Peer(PeerError::RateAbuse), 1008),

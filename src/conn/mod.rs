@@ -32,5 +32,5 @@ pub use proxy::{NoProxyHeader, ProxyHeader, parse_proxy};
 pub use rate::{ControlFrames, TokenBucket};
 pub use segment::{Cause, Chunk, Ledger, RoundNumber, Segment, Unit};
 pub use source::{FrameSource, Front};
-pub use target::Target;
+pub use target::{ItemOptions, ItemWords, Target};
 pub use utf8::{InvalidUtf8, Utf8Stream, validate};

@@ -22,15 +22,68 @@ pub enum Target {
         room: String,
         /// Whether the sender gets its own messages too.
         echo: bool,
+        /// What it wants, where the room is keyed.
+        options: ItemOptions,
     },
 }
 
+/// What a request says of the items that it wants. Only a keyed room makes sense of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum ItemOptions {
+    /// Nothing.
+    #[default]
+    None,
+    /// What is said with each word, decoded.
+    Said(Box<ItemWords>),
+    /// One of them is badly encoded, or no UTF-8.
+    Malformed,
+}
+
+/// The values of the words, each the first of its name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ItemWords {
+    /// `mode`.
+    pub mode: Option<String>,
+    /// `interval`.
+    pub interval: Option<String>,
+    /// `items`.
+    pub items: Option<String>,
+    /// `since`.
+    pub since: Option<String>,
+}
+
+impl ItemOptions {
+    fn parse(query: &str) -> ItemOptions {
+        let word = |name| query_value(query, name).map(|raw| decode(raw).ok_or(())).transpose();
+        let words = || {
+            let (mode, interval) = (word("mode")?, word("interval")?);
+            Ok(ItemWords { mode, interval, items: word("items")?, since: word("since")? })
+        };
+        match words() {
+            Ok(words) if words == ItemWords::default() => ItemOptions::None,
+            Ok(words) => ItemOptions::Said(Box::new(words)),
+            Err(()) => ItemOptions::Malformed,
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        match self {
+            ItemOptions::None | ItemOptions::Malformed => 0,
+            ItemOptions::Said(words) => {
+                let ItemWords { mode, interval, items, since } = &**words;
+                let texts = [mode, interval, items, since].into_iter().flatten();
+                size_of::<ItemWords>() + texts.map(String::capacity).sum::<usize>()
+            }
+        }
+    }
+}
+
 impl Target {
-    /// Bytes that its id takes.
+    /// Bytes that what it names takes.
     pub(super) fn held_bytes(&self) -> usize {
         match self {
             Target::Json { user } => user.as_ref().map_or(0, String::capacity),
-            Target::Raw { room, echo: _ } => room.capacity(),
+            Target::Raw { room, echo: _, options } => room.capacity() + options.held_bytes(),
         }
     }
 
@@ -50,7 +103,8 @@ impl Target {
             Some(segment) if !segment.contains('/') => {
                 let room = decode_id(segment, ROOM_ID_BYTES_MAX)
                     .ok_or(HttpRefusal::Bad("a raw room's id must be 1 to 255 bytes of percent-encoded UTF-8"))?;
-                Ok(Target::Raw { room, echo: query_value(query, "echo") == Some("1") })
+                let (echo, options) = (query_value(query, "echo") == Some("1"), ItemOptions::parse(query));
+                Ok(Target::Raw { room, echo, options })
             }
             _ => Err(HttpRefusal::NotFound),
         }
@@ -99,8 +153,13 @@ pub(super) fn query_tokens(query: &str) -> impl Iterator<Item = Cow<'_, str>> {
     tokens.map(|raw| decode_id(raw, raw.len()).map_or(Cow::Borrowed(raw), Cow::Owned))
 }
 
-/// Percent-decodes an id (RFC 3986 §2.1; `+` is a plus). `None` where it is empty, too long, badly encoded or no UTF-8.
+/// An id, percent-decoded. `None` where it is empty, too long, badly encoded or no UTF-8.
 fn decode_id(raw: &str, bytes_max: usize) -> Option<String> {
+    decode(raw).filter(|id| !id.is_empty() && id.len() <= bytes_max)
+}
+
+/// Percent-decodes (RFC 3986 §2.1; `+` is a plus). `None` where it is badly encoded or no UTF-8.
+fn decode(raw: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.bytes();
     while let Some(byte) = rest.next() {
@@ -112,8 +171,7 @@ fn decode_id(raw: &str, bytes_max: usize) -> Option<String> {
         let low = char::from(rest.next()?).to_digit(16)?;
         bytes.push((high << 4 | low) as u8);
     }
-    let id = String::from_utf8(bytes).ok()?;
-    (!id.is_empty() && id.len() <= bytes_max).then_some(id)
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -136,13 +194,33 @@ mod tests {
         }
     }
 
+    fn raw(room: &str, echo: bool, options: ItemOptions) -> Result<Target, HttpRefusal> {
+        Ok(Target::Raw { room: room.to_owned(), echo, options })
+    }
+
     #[test]
     fn raw_rooms_are_one_segment() {
-        assert_eq!(target("/raw/r%2Fx?echo=1"), Ok(Target::Raw { room: "r/x".into(), echo: true }));
-        assert_eq!(target("/raw/r?userId=a&echo=0"), Ok(Target::Raw { room: "r".into(), echo: false }));
+        assert_eq!(target("/raw/r%2Fx?echo=1"), raw("r/x", true, ItemOptions::None));
+        assert_eq!(target("/raw/r?userId=a&echo=0"), raw("r", false, ItemOptions::None));
         assert_eq!(target("/raw/a/b"), Err(HttpRefusal::NotFound));
         assert!(matches!(target("/raw/"), Err(HttpRefusal::Bad(_))));
         assert_eq!(target("/other"), Err(HttpRefusal::NotFound));
+    }
+
+    #[test]
+    fn what_is_wanted_of_items_is_decoded() {
+        let said = |words| ItemOptions::Said(Box::new(words));
+        let text = |text: &str| Some(text.to_owned());
+        let query = "/raw/r?mode=latest&items=a%2Cb,fx.*&items=c&since=E%3A7&interval=";
+        let words = ItemWords { mode: text("latest"), interval: text(""), items: text("a,b,fx.*"), since: text("E:7") };
+        assert_eq!(target(query), raw("r", false, said(words)));
+        assert_eq!(
+            target("/raw/r?items"),
+            raw("r", false, said(ItemWords { items: text(""), ..ItemWords::default() }))
+        );
+        for bad in ["mode=%", "items=a,%FF", "since=%zz", "interval=1&mode=%C3"] {
+            assert_eq!(target(&format!("/raw/r?{bad}")), raw("r", false, ItemOptions::Malformed), "{bad}");
+        }
     }
 
     /// Found by fuzzing: a slash in the query was taken for the beginning of the path.
@@ -155,7 +233,7 @@ mod tests {
             assert_eq!(target("[::1]:8080/"), Ok(Target::Json { user: None }));
             assert_eq!(target("x/ws?userId=a/ws"), user());
             assert_eq!(target("x?userId=a/ws"), user());
-            assert_eq!(target("x/raw/r"), Ok(Target::Raw { room: "r".into(), echo: false }));
+            assert_eq!(target("x/raw/r"), raw("r", false, ItemOptions::None));
             assert_eq!(target("x/ws/y"), Err(HttpRefusal::NotFound));
             for bad in ["", "/ws", ":secret@x/ws", "a@x/ws", "x y/ws", "x#/ws"] {
                 assert!(matches!(target(bad), Err(HttpRefusal::Bad(_))), "{scheme}://{bad}");

@@ -3,12 +3,14 @@
 //! ```text
 //!   a request ── ask ──────► its topic's home ── one reply by mail ─► mailbox ── run ─► the request goes on
 //!   many ───── publish ─► a piece for each home, gathered for a turn ──┘
+//!   updates of items ───► those of one room that stand together ───────┘
 //! ```
 //!
 //! A request is known by its [`RequestId`], so that a late reply finds only the request that it is for. Requests that
 //! wait are bounded; one more is refused.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +20,12 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::ids::{PeerId, ReactorId, RequestId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, CONTROL_SPILL_MS, REQUESTS_MAX};
+use crate::protocol::{self, keyed};
 use crate::reactor::{Mailbox, Order, Parcel, Wake};
 use crate::router::cluster;
 use crate::router::{
-    ApiKeyed, Author, CommandId, Composed, Composer, Draft, Fate, Homeward, Mail, NodeFound, PageRange, PublishMany,
-    Question, Reply, Survey, Told,
+    ApiKeyed, Author, CommandId, CommandKind, Composed, Composer, Draft, Fate, Homeward, ItemState, ItemUpdates, Mail,
+    NodeFound, PageRange, PublishMany, Question, Reply, Survey, Told,
 };
 
 /// Wakes the control thread; its mailbox needs it before the thread is there.
@@ -100,9 +103,62 @@ pub struct Publication<'a> {
     /// Who receivers are told it is from.
     pub from: &'a str,
     /// What, and to whom.
-    pub draft: Draft<'a>,
+    pub what: Said<'a>,
     /// What a retry is known by.
     pub key: Option<ApiKeyed<'a>>,
+}
+
+/// What is published, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub enum Said<'a> {
+    /// A message to a topic that is not keyed.
+    Message(Draft<'a>),
+    /// An update of an item of a keyed room.
+    Update(RoomUpdate<'a>),
+}
+
+/// An update of an item of a keyed room.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomUpdate<'a> {
+    /// The room.
+    pub room: &'a str,
+    /// The item's name.
+    pub item: &'a str,
+    /// Not above the item's last one, it is stale.
+    pub version: Option<i64>,
+    /// What becomes of the item.
+    pub body: keyed::Body<'a>,
+}
+
+/// Updates of one room by commands of a request, one behind the other: they go together.
+struct UpdateRun<'a> {
+    room: &'a str,
+    commands: Range<u32>,
+    key: Option<ApiKeyed<'a>>,
+    updates: ItemUpdates,
+}
+
+impl<'a> UpdateRun<'a> {
+    fn new(room: &'a str, index: u32, key: Option<ApiKeyed<'a>>) -> UpdateRun<'a> {
+        let mut updates = ItemUpdates::default();
+        updates.begin(if key.is_some() { CommandKind::One } else { CommandKind::Each });
+        UpdateRun { room, commands: index..index, key, updates }
+    }
+
+    /// Whether a command's update goes with those that are there.
+    fn takes(&self, index: u32, room: &str, key: Option<ApiKeyed<'_>>) -> bool {
+        self.commands.end == index && self.room == room && self.key.is_none() && key.is_none()
+    }
+
+    fn push(&mut self, from: &str, unix_ms: u64, update: &RoomUpdate<'_>) {
+        let state = match update.body {
+            keyed::Body::Content(_) => ItemState::Present,
+            keyed::Body::Removal => ItemState::Removed,
+        };
+        let tail = |out: &mut Vec<u8>| protocol::keyed_tail(out, Some(from), update.body, unix_ms);
+        self.updates.push(update.item, update.version, state, tail);
+        self.commands.end += 1;
+    }
 }
 
 /// What the thread does next.
@@ -197,6 +253,14 @@ impl Requests {
         self.send(|desk| desk.ask_with(|homeward, request| homeward.read(request, room, range, limit)))
     }
 
+    /// Reads a page of a keyed room's items: answered with [`Reply::History`], or [`Reply::Unavailable`].
+    ///
+    /// # Errors
+    /// As [`Requests::ask`].
+    pub fn read_items(&self, room: &str, after: u64, limit: usize) -> Result<oneshot::Receiver<Reply>, Busy> {
+        self.send(|desk| desk.ask_with(|homeward, request| homeward.read_items(request, room, after, limit)))
+    }
+
     /// Publishes in this order; the fate of each comes through what is returned, in the same order, which may be dropped.
     /// What is published in one turn of the thread goes together.
     ///
@@ -264,7 +328,19 @@ impl Desk {
         let open = publications.len();
         let each = std::iter::repeat_n(Fate::Open, open).collect();
         let request = self.await_answer(Awaited::Fates(OpenFates { each, open, done }))?;
-        for (index, Publication { from, draft, key }) in (0..).zip(publications) {
+        let mut run: Option<UpdateRun<'a>> = None;
+        for (index, Publication { from, what, key }) in (0..).zip(publications) {
+            let draft = match what {
+                Said::Message(draft) => draft,
+                Said::Update(update) => {
+                    if run.as_ref().is_none_or(|run| !run.takes(index, update.room, key)) {
+                        self.gather_updates(request, run.take());
+                    }
+                    let run = run.get_or_insert_with(|| UpdateRun::new(update.room, index, key));
+                    run.push(from, unix_ms, &update);
+                    continue;
+                }
+            };
             let Composed { topic, frame, audience: _ } = self.composer.compose(Author { user: from, unix_ms }, draft);
             let topic = self.homeward.address(topic);
             let home = usize::from(topic.home.0);
@@ -273,8 +349,15 @@ impl Desk {
                 self.gather_publishes_for(home);
             }
         }
+        self.gather_updates(request, run);
         self.composer.shrink(BATCH_POOL_BYTES_MAX);
         Ok(asked)
+    }
+
+    fn gather_updates(&mut self, request: RequestId, run: Option<UpdateRun<'_>>) {
+        let Some(UpdateRun { room, commands, key, updates }) = run else { return };
+        let (home, mail) = self.homeward.update_items(request, commands, room, updates, key);
+        self.mailbox.gather(home, mail);
     }
 
     /// What is published goes in front of all that is gathered later.
@@ -338,7 +421,7 @@ impl Desk {
                     self.spare.push(many);
                 }
             }
-            Told::Fate(of, fate) => self.settle(of, fate),
+            Told::Fates(fates) => fates.into_iter().for_each(|(of, fate)| self.settle(of, fate)),
             Told::Found(request, found) => self.found(request, found),
         }
     }
@@ -413,13 +496,15 @@ mod tests {
     use crate::ids::{ConnId, Slot};
     use crate::reactor::post_office;
     use crate::router::{
-        Answer, Batch, HistoryPolicy, HistorySettings, KeyedSettings, NoticeSettings, RoomPolicies, Router,
-        RouterSettings, Sink, Slice,
+        Answer, Batch, HistoryPolicy, HistorySettings, KeyedPolicy, KeyedRooms, KeyedSettings, NoticeSettings,
+        RoomPolicies, Router, RouterSettings, Sink, Slice,
     };
     use crate::time::Stamp;
 
     const REACTORS: u16 = 3;
     const SEED: u64 = 7;
+    const TWO_ITEMS: KeyedPolicy =
+        KeyedPolicy { items_max: 2, bytes_max: 1 << 20, ttl_ms: None, removed_ttl_ms: 1_000, stale_after_ms: None };
 
     /// No reactor here has a connection.
     struct NoConnections;
@@ -451,6 +536,7 @@ mod tests {
     }
 
     impl Node {
+        /// Rooms whose name begins with `px` are keyed, the others keep history.
         fn new() -> Node {
             let policy = HistoryPolicy { messages_max: 8, ttl_ms: 60_000 };
             let history = HistorySettings {
@@ -463,7 +549,12 @@ mod tests {
                 rooms_max: 8,
                 notices,
                 history,
-                keyed: KeyedSettings::none(),
+                keyed: KeyedSettings {
+                    rooms: Some(KeyedRooms(Arc::new(|room: &str| room.starts_with("px").then_some(TWO_ITEMS)))),
+                    node_items_max: 1_000,
+                    node_bytes_max: 1 << 20,
+                    subscription_bytes_max: 1_000,
+                },
                 user_connections: None,
                 cluster: false,
             };
@@ -478,7 +569,12 @@ mod tests {
 
         /// Carries all mail; how many reactors had some.
         fn run(&mut self) -> usize {
-            let mut asked = 0;
+            self.carry().iter().filter(|mail| **mail > 0).count()
+        }
+
+        /// Carries all mail; how much each reactor had.
+        fn carry(&mut self) -> Vec<usize> {
+            let mut asked = Vec::new();
             self.requests.lock().turn();
             for (router, mailbox) in &mut self.routers {
                 let mut taken = 0;
@@ -489,7 +585,7 @@ mod tests {
                 }
                 router.poll_mail().for_each(|(to, mail)| mailbox.gather(to, mail));
                 assert!(mailbox.post());
-                asked += usize::from(taken > 0);
+                asked.push(taken);
             }
             self.requests.lock().turn();
             asked
@@ -497,7 +593,7 @@ mod tests {
     }
 
     fn room_msg<'a>(room: &'a str, content: &'a str) -> Publication<'a> {
-        Publication { from: "api", draft: Draft::RoomMsg { room, content }, key: None }
+        Publication { from: "api", what: Said::Message(Draft::RoomMsg { room, content }), key: None }
     }
 
     #[test]
@@ -538,5 +634,54 @@ mod tests {
             assert_eq!(asked.try_recv(), Ok(Reply::Message(text.as_bytes().to_vec())));
         }
         assert!(matches!(newest.try_recv().as_deref(), Ok([Fate::Acked(_)])), "its slot was another's, told nothing");
+    }
+
+    fn update<'a>(room: &'a str, item: &'a str, version: i64) -> Publication<'a> {
+        let body = keyed::Body::Content("1");
+        Publication {
+            from: "api",
+            what: Said::Update(RoomUpdate { room, item, version: Some(version), body }),
+            key: None,
+        }
+    }
+
+    fn offsets(fates: &Fates) -> Vec<Option<(u64, bool)>> {
+        let place = |fate: &Fate| match fate {
+            Fate::Updated { position, is_stale } => Some((position.offset, *is_stale)),
+            Fate::TooManyItems => None,
+            Fate::Open | Fate::Acked(_) | Fate::Unavailable => panic!("{fate:?} is no update's"),
+        };
+        fates.iter().map(place).collect()
+    }
+
+    #[test]
+    fn updates_of_one_room_that_stand_together_are_one_piece_of_mail() {
+        let mut node = Node::new();
+        let updates = (0..100).map(|at| update("px", ["a", "b"][at % 2], (at / 4) as i64));
+        let mut asked = node.requests.publish(5, updates.collect::<Vec<_>>().into_iter()).unwrap();
+        assert_eq!(node.carry().iter().sum::<usize>(), 1);
+        // Of four updates the last two bring no newer version.
+        let expected: Vec<_> = (0..100).map(|at| Some((at / 4 * 2 + (at % 4 + 1).min(2), at % 4 > 1))).collect();
+        assert_eq!(offsets(&asked.try_recv().expect("each is answered")), expected);
+        let mixed = [update("px", "a", 100), update("px.2", "a", 1), update("px", "a", 101), room_msg("den", "1")];
+        drop(node.requests.publish(5, mixed.into_iter()).unwrap());
+        assert_eq!(node.carry().iter().sum::<usize>(), 4);
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_alone_and_the_others_keep_their_order() {
+        let mut node = Node::new();
+        let updates = ["a", "b", "c", "a", "d"].map(|item| update("px", item, 1));
+        let keyed = Publication { key: Some(ApiKeyed { name: "api", key: "k" }), ..update("px", "b", 2) };
+        let all = updates.into_iter().chain([keyed, keyed, update("px", "e", 1)]).collect::<Vec<_>>();
+        let mut asked = node.requests.publish(5, all.into_iter()).unwrap();
+        assert_eq!(node.carry().iter().sum::<usize>(), 4);
+        let expected =
+            [Some((1, false)), Some((2, false)), None, Some((2, true)), None, Some((3, false)), Some((3, false)), None];
+        assert_eq!(offsets(&asked.try_recv().expect("each is answered")), expected);
+        let mut page = node.requests.read_items("px", 0, 1).unwrap();
+        node.run();
+        let Ok(Reply::History(page)) = page.try_recv() else { panic!("there is a page") };
+        assert_eq!((page.position.map(|at| at.offset), page.next), (Some(3), Some(1)));
     }
 }

@@ -130,7 +130,7 @@ mod tests {
             doctor: Arc::new(Doctor::new(String::new)),
             run: 1,
             revocations: None,
-            api: ApiSettings { body_bytes_max: 1, message_bytes_max: 1, has_tokens: false },
+            api: ApiSettings { body_bytes_max: 1, message_bytes_max: 1, has_tokens: false, keyed: None },
         };
         let stats: serde_json::Value = serde_json::from_str(&json(&node)).unwrap();
         assert_eq!(stats["connections"], 3);

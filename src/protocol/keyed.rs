@@ -122,6 +122,16 @@ pub fn is_item(name: &str) -> bool {
     (1..=ITEM_BYTES_MAX).contains(&name.len()) && !name.contains(WILDCARD)
 }
 
+/// An update as publishers of a raw keyed room send it: 2 bytes of the item's
+/// length, big endian, the item, and the payload, which is empty where the item
+/// is removed. `None` where it is none.
+pub fn raw_update(message: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = message.split_first_chunk()?;
+    let (item, payload) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    let item = str::from_utf8(item).ok()?;
+    is_item(item).then_some((item, payload))
+}
+
 impl<'a> KeyedFields<'a> {
     /// The update that these fields are with the `content` beside them.
     ///

@@ -9,9 +9,7 @@ use crate::conn::{PeerError, validate};
 use crate::frame::Opcode;
 use crate::ids::{ClientId, ConnId};
 use crate::protocol::{self, Body, Command, ErrorCode, Position, Rejection, Request, Rooms, SubscribeOptions};
-use crate::router::{
-    Audience, Author, Composed, Draft, JoinError, JoinReply, Kind, ManyJoin, Publish, RecoverFrom, TopicRef, key_of,
-};
+use crate::router::{Audience, Author, Composed, Draft, JoinError, JoinReply, ManyJoin, Publish, RecoverFrom, key_of};
 
 /// A whole message of a client.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +19,14 @@ pub(super) enum Message<'a> {
 }
 
 impl Message<'_> {
-    fn opcode(&self) -> Opcode {
+    pub(super) fn opcode(&self) -> Opcode {
         match self {
             Message::Text(_) => Opcode::Text,
             Message::Binary(_) => Opcode::Binary,
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes,
@@ -53,7 +51,7 @@ impl<D: Driver> Worker<D> {
             Phase::Raw { .. } if !connection.authority().is_none_or(|authority| authority.may_speak) => {
                 self.quiesce(slot, CloseCause::Error(PeerError::NotAllowed));
             }
-            Phase::Raw { echo } => self.raw_message(slot, echo, message),
+            Phase::Raw { messages } => self.raw_message(slot, messages, message),
             Phase::Json => self.json_message(slot, within_rate, message),
             Phase::Handshake(_)
             | Phase::Authorizing(_)
@@ -64,15 +62,6 @@ impl<D: Driver> Worker<D> {
             | Phase::Lingering { .. }
             | Phase::Terminating(_) => {}
         }
-    }
-
-    fn raw_message(&mut self, slot: SlotKey, echo: bool, message: Message<'_>) {
-        let id = self.connections.id(slot);
-        let Some(room) = self.router.name(id).cloned() else { return };
-        let frame = self.composer.raw(message.opcode(), message.bytes());
-        let topic = TopicRef { kind: Kind::Raw, name: &room };
-        let publish = Publish { topic, frame, exclude: (!echo).then_some(id), key: None, publisher: id.into() };
-        self.router.publish(publish, None, &mut self.connections);
     }
 
     fn json_message(&mut self, slot: SlotKey, within_rate: bool, message: Message<'_>) {

@@ -25,7 +25,7 @@ use super::handover::Arrival;
 use super::identity::{Authority, Grant, Identity, Passport, Pending, Subject};
 use super::intake::Intake;
 use crate::compress::Agreement;
-use crate::conn::{ControlFrames, Decoder, Forwarded, HeadReader, Outbox, PeerError, Target, Upgrade};
+use crate::conn::{ControlFrames, Decoder, Forwarded, HeadReader, Outbox, PeerError, Upgrade};
 use crate::limits::{CONNECTION_BYTES_MAX, EARLY_BYTES_MAX, READ_BYTES, REQUEST_BYTES_FREE};
 use crate::time::Millis;
 
@@ -98,8 +98,8 @@ pub(super) enum Phase {
     Opening(Box<Opening>),
     /// Open, speaking JSON.
     Json,
-    /// Open, a member of a raw room; whether it gets its own messages too.
-    Raw { echo: bool },
+    /// Open, a member of a raw room.
+    Raw { messages: RawMessages },
     /// Nothing the peer sends counts any more; what it had sent before is still on its way through other reactors, and is
     /// answered first. It is a member of its topics until then.
     Quiescing(Box<Quiescing>),
@@ -111,6 +111,15 @@ pub(super) enum Phase {
     Lingering { until: Millis },
     /// It has no socket any more. The slot, and its admission, are held until the driver has nothing of it under way.
     Terminating(Terminating),
+}
+
+/// What the messages of a raw room's member are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RawMessages {
+    /// Bytes for the others; whether it gets its own too.
+    Bytes { echo: bool },
+    /// Updates of items: the room is keyed.
+    Updates,
 }
 
 /// What became of the socket of a connection whose slot is not free yet.
@@ -216,6 +225,8 @@ impl Authorizing {
 pub(super) struct Opening {
     pub(super) upgrade: Upgrade,
     pub(super) identity: Identity,
+    /// What it sends, where it becomes a raw room's member.
+    pub(super) raw: Option<RawMessages>,
     /// Bytes that came behind the request head.
     pub(super) early: Vec<u8>,
     pub(super) until: Millis,
@@ -357,12 +368,28 @@ impl Connection {
         self.phase = Phase::Opening(Box::new(opening));
     }
 
+    /// Whether it is a raw room's member, or about to be.
+    pub(super) fn is_raw(&self) -> bool {
+        match &self.phase {
+            Phase::Raw { .. } => true,
+            Phase::Opening(opening) => opening.raw.is_some(),
+            Phase::Quiescing(quiescing) => !quiescing.json,
+            Phase::Handshake(_)
+            | Phase::Authorizing(_)
+            | Phase::Json
+            | Phase::Closing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Lingering { .. }
+            | Phase::Terminating(_) => false,
+        }
+    }
+
     /// The first topic is joined; what opened, unless it was given up meanwhile.
     pub(super) fn open(&mut self) -> Option<Opening> {
         match std::mem::replace(&mut self.phase, Phase::Json) {
             Phase::Opening(opening) => {
-                if let Target::Raw { echo, .. } = opening.upgrade.target {
-                    self.phase = Phase::Raw { echo };
+                if let Some(messages) = opening.raw {
+                    self.phase = Phase::Raw { messages };
                 }
                 Some(*opening)
             }
@@ -563,6 +590,7 @@ mod tests {
 
     use super::super::driver::{ListenerId, Provenance};
     use super::*;
+    use crate::conn::{ItemOptions, Target};
 
     /// What waits to be decided about is all that its client has sent: each part of it counts.
     #[test]
@@ -588,7 +616,7 @@ mod tests {
         };
         let bytes = REQUEST_BYTES_FREE + 1;
         let text = || "x".repeat(bytes);
-        let target = Target::Raw { room: text(), echo: false };
+        let target = Target::Raw { room: text(), echo: false, options: ItemOptions::None };
         let upgrade = authorizing().upgrade.map(|upgrade| Upgrade { target, ..upgrade });
         let forwarded = Forwarded(vec![("cookie".to_owned(), text().into_bytes())]);
         for (held, what) in [

@@ -230,7 +230,7 @@ impl Connections {
     fn complete_handshake(&mut self, slot: SlotKey) -> Option<(Subject, Vec<u8>)> {
         let connection = self.sessions.get_mut(slot)?;
         let agreement = connection.agreement;
-        let Opening { upgrade, identity, early, until: _ } = connection.open()?;
+        let Opening { upgrade, identity, early, raw: _, until: _ } = connection.open()?;
         let Identity { subject, grant } = identity;
         connection.grant = grant;
         self.sessions.note_opened_at(slot, self.now);

@@ -122,7 +122,7 @@ impl Sink for Connections {
 
     fn recover(&mut self, to: ConnId, slice: Slice) {
         let (slot, now) = (SlotKey::from(to), self.now);
-        let Some(connection) = self.get(slot).filter(|connection| connection.is_json()) else { return };
+        let Some(connection) = self.get(slot).filter(|connection| connection.is_open()) else { return };
         let bits = connection.agreement.map(|agreement| agreement.server_bits);
         let messages = slice.frames().len() as u64;
         self.counts.messages_out += messages;
@@ -160,6 +160,14 @@ impl Sink for Connections {
             Answer::Joined { id, room, position, recovered } if open => {
                 self.message(slot, |out| protocol::joined(out, id, room, position, recovered));
             }
+            // A raw room has no words for an error: there is only the end.
+            Answer::Keyed(KeyedAnswer::Refused { .. }) if connection.is_raw() => {
+                self.sessions.dismiss(slot, CloseReason::TooManyItems);
+            }
+            Answer::Unavailable { .. } if connection.is_raw() => match open {
+                true => self.sessions.dismiss(slot, CloseReason::Unavailable),
+                false => self.open_to_close(to, CloseReason::Unavailable),
+            },
             Answer::Keyed(answer) if open => self.keyed_answer(slot, &answer),
             Answer::Resumed { id, position, recovered } if open => {
                 self.message(slot, |out| protocol::resumed(out, id, position, recovered));

@@ -392,6 +392,7 @@ impl Rate {
 mod tests {
     use super::*;
     use crate::auth::Allowance;
+    use crate::conn::ItemOptions;
 
     fn raw_user(target: &Target, passport: Passport) -> Option<String> {
         let client_id = || panic!("it has a name, or needs none");
@@ -402,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_raw_rooms_member_keeps_its_users_name_and_a_guest_keeps_nothing() {
-        let raw = Target::Raw { room: "den".to_owned(), echo: false };
+        let raw = Target::Raw { room: "den".to_owned(), echo: false, options: ItemOptions::None };
         let json = Target::Json { user: Some("alice".to_owned()) };
         let permissions = || Arc::new(Permissions::new(&Allowance::default()));
         let certificate = |permissions| Passport::Certificate { user: "alice".to_owned(), permissions };

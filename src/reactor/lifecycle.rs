@@ -150,6 +150,8 @@ impl<D: Driver> Worker<D> {
             CloseReason::GoingAway { retry_ms } => u32::try_from(retry_ms).unwrap_or(u32::MAX),
             CloseReason::Peer(_)
             | CloseReason::AtCapacity
+            | CloseReason::TooManyItems
+            | CloseReason::Unavailable
             | CloseReason::SlowConsumer
             | CloseReason::Disconnected
             | CloseReason::Expired
@@ -175,7 +177,7 @@ impl<D: Driver> Worker<D> {
                 connection.close(until);
             }
             // What the peer sends has no meaning any more (RFC 6455 §7.1.7), or there is no room for it.
-            CloseReason::Peer(_) | CloseReason::AtCapacity => {
+            CloseReason::Peer(_) | CloseReason::AtCapacity | CloseReason::TooManyItems | CloseReason::Unavailable => {
                 connection.leave(until, Then::Linger);
                 connection.decoder = Decoder::default();
                 self.connections.sessions.count_partial(slot);
@@ -328,6 +330,10 @@ impl<D: Driver> Worker<D> {
         passport: Passport,
         may_publish: Option<bool>,
     ) {
+        let raw = match self.raw_entry(&upgrade.target) {
+            Ok(raw) => raw,
+            Err(refusal) => return self.refuse(slot, refusal),
+        };
         if let Err(refusal) = self.admit_to_memory(slot, &passport) {
             return self.refuse(slot, refusal);
         }
@@ -349,13 +355,14 @@ impl<D: Driver> Worker<D> {
         let subject = identity.subject.clone();
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let offer = upgrade.offer;
-        connection.begin_opening(Opening { upgrade, identity, early, until });
+        let (messages, reply) = raw.map_or((None, JoinReply::Silent), |raw| (Some(raw.messages), raw.reply));
+        connection.begin_opening(Opening { upgrade, identity, raw: messages, early, until });
         if let Some(agreement) = offer.and_then(|offer| self.agree(offer)) {
             self.connections.sessions.set_agreement(slot, agreement);
         }
         match subject {
             Subject::User(user) => self.router.connect(id, &user, &mut self.connections),
-            Subject::RawRoom(room) => self.router.connect_raw(id, &room, JoinReply::Silent, &mut self.connections),
+            Subject::RawRoom(room) => self.router.connect_raw(id, &room, reply, &mut self.connections),
         }
     }
 
@@ -586,7 +593,7 @@ impl<D: Driver> Worker<D> {
 pub(super) fn ending_of(reason: CloseReason) -> Ending {
     match reason {
         CloseReason::GoingAway { .. } => Ending::GoingAway,
-        CloseReason::AtCapacity => Ending::AtCapacity,
+        CloseReason::AtCapacity | CloseReason::TooManyItems | CloseReason::Unavailable => Ending::AtCapacity,
         CloseReason::SlowConsumer => Ending::SlowConsumer,
         CloseReason::Disconnected | CloseReason::TooManyConnections => Ending::Policy,
         CloseReason::Expired => Ending::Expired,

@@ -38,6 +38,7 @@ mod pressure;
 mod proxied;
 mod pulse;
 mod rates;
+mod raw;
 #[cfg(test)]
 mod rounds_tests;
 mod sessions;

@@ -13,7 +13,7 @@ use super::topic::{Kind, TopicIndex, TopicKey};
 use super::{Router, Sink};
 use crate::compress::{HeldBytes, SharedFrame};
 use crate::frame::split_frame;
-use crate::ids::{PeerId, RequestId};
+use crate::ids::{PeerId, ReplyTo, RequestId};
 use crate::limits::HISTORY_PAGE_MAX;
 
 /// A request for a room's home.
@@ -33,6 +33,8 @@ pub(super) enum HomeAct {
     Purge,
     /// Reads a page of it.
     Read { range: PageRange, limit: usize },
+    /// Reads a page of its items.
+    ReadItems { after: u64, limit: usize },
 }
 
 /// Which messages of a history make a page.
@@ -44,7 +46,7 @@ pub enum PageRange {
     After(u64),
 }
 
-/// A page of a room's history, on its way to the control thread.
+/// A page of a room's history, or of its items, on its way to the control thread.
 #[derive(Debug)]
 pub(super) struct HistoryPage {
     pub(super) request: RequestId,
@@ -106,6 +108,12 @@ impl Homeward {
         self.home_request(request, room, HomeAct::Read { range, limit: limit.min(HISTORY_PAGE_MAX) })
     }
 
+    /// The mail that reads a page of a keyed room's items, and to whom: those behind an offset that have a value, at most
+    /// `limit`, and no more than [`HISTORY_PAGE_MAX`].
+    pub fn read_items(&self, request: RequestId, room: &str, after: u64, limit: usize) -> (PeerId, Mail) {
+        self.home_request(request, room, HomeAct::ReadItems { after, limit: limit.min(HISTORY_PAGE_MAX) })
+    }
+
     fn home_request(&self, request: RequestId, room: &str, what: HomeAct) -> (PeerId, Mail) {
         let room = self.key(Kind::Room, room);
         let home = self.home(room.hashed());
@@ -134,6 +142,14 @@ impl Router {
             }
             (HomeAct::Read { range, limit }, Some(policy)) => {
                 self.ask_cluster(ToCluster::Read { request, topic: room, policy, range, limit });
+            }
+            (HomeAct::ReadItems { .. }, _) if self.cluster.is_some() => {
+                let unavailable = Content::Unavailable { to: ReplyTo::Request(request), id: None, room: None };
+                self.send(PeerId::Control, unavailable, sink);
+            }
+            (HomeAct::ReadItems { after, limit }, _) => {
+                let page = self.read_items(request, found, after, limit);
+                self.send(PeerId::Control, Content::HistoryPage(Box::new(page)), sink);
             }
             (HomeAct::Read { range, limit }, None) => {
                 let page = self.read_page(request, found, range, limit);
@@ -170,6 +186,15 @@ impl Router {
         }
         self.keyed.set_epoch(index, &epoch);
         self.retention.begin_behind(self.keyed.position(index), policy)
+    }
+
+    fn read_items(&self, request: RequestId, found: Option<TopicIndex>, after: u64, limit: usize) -> HistoryPage {
+        let page = found.and_then(|index| self.keyed.page(index, after, limit));
+        let (position, frames, next) = match page {
+            Some((position, frames, next)) => (Some(position), frames, next),
+            None => (None, Vec::new(), None),
+        };
+        HistoryPage { request, position, messages: self.retention.slice_of(frames), next }
     }
 
     fn read_page(

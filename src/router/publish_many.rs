@@ -7,8 +7,11 @@
 //! All of one piece are for topics with the same home, and are routed in their order. What is into history in Redis, or
 //! waits for the cluster, is answered one by one later. The piece goes back without its texts, and is filled again.
 
+use std::ops::Range;
+
 use super::compose::push_key_of_api;
 use super::history::StreamPosition;
+use super::keyed::{ItemUpdates, ItemsUpdate};
 use super::mail::{Content, HomeMail, Mail, Publish, Published};
 use super::requests::Homeward;
 use super::topic::{HashedTopic, Kind, TopicHash, TopicRef};
@@ -66,8 +69,37 @@ pub enum Fate {
     Open,
     /// It is routed, or in history: where, if it was put into history.
     Acked(Option<StreamPosition>),
+    /// It was an update of an item, and is stored, or was dropped as stale.
+    Updated {
+        /// Where it is; of a stale one, where the room was.
+        position: StreamPosition,
+        /// Whether its version was not above the item's last one.
+        is_stale: bool,
+    },
+    /// It was an update of an item for which there was no room. Nothing has happened.
+    TooManyItems,
     /// It needs Redis, which does not answer. It may have been stored all the same.
     Unavailable,
+}
+
+/// An id for commands of a request that are answered together, one behind the other.
+pub(super) fn id_of_commands(commands: Range<u32>) -> Box<str> {
+    match commands.len() {
+        1 => commands.start.to_string().into(),
+        _ => format!("{}-{}", commands.start, commands.end).into(),
+    }
+}
+
+/// Which commands an id of [`id_of_commands`] is for.
+///
+/// # Panics
+/// Where it is another id.
+pub(super) fn commands_of_id(id: &str) -> Range<u32> {
+    let index = |text: &str| text.parse().expect("a publish of a request has its indexes as its id");
+    match id.split_once('-') {
+        Some((start, end)) => index(start)..index(end),
+        None => index(id)..index(id) + 1,
+    }
 }
 
 impl PublishMany {
@@ -131,6 +163,35 @@ impl Homeward {
         let name = self.hashed(topic);
         AddressedTopic { name, home: self.home(name) }
     }
+
+    /// The mail with updates of items of one room, and to whom: of each of these commands one, in their order. With a key
+    /// there is one command.
+    pub fn update_items(
+        &self,
+        request: RequestId,
+        commands: Range<u32>,
+        room: &str,
+        updates: ItemUpdates,
+        key: Option<ApiKeyed<'_>>,
+    ) -> (PeerId, Mail) {
+        let topic = self.key(Kind::Room, room);
+        let home = self.home(topic.hashed());
+        let key = key.map(|ApiKeyed { name, key }| {
+            let mut text = String::new();
+            push_key_of_api(&mut text, name, key);
+            text.into()
+        });
+        let update = ItemsUpdate {
+            topic,
+            updates,
+            exclude: None,
+            key,
+            publisher: ReplyTo::Request(request),
+            published_at: None,
+            id: Some(id_of_commands(commands)),
+        };
+        (home.into(), Mail(Content::Home(HomeMail::Items(Box::new(update)))))
+    }
 }
 
 impl Router {
@@ -151,7 +212,7 @@ impl Router {
             match self.publish_at_home(name, &publish, sink) {
                 Some(position) => entry.fate = Fate::Acked(position),
                 None => {
-                    let id = Some(index.to_string().into());
+                    let id = Some(id_of_commands(index..index + 1));
                     let (topic, frame, key) = (name.to_key(), frame.into(), key.map(Into::into));
                     let published_at = Some(self.turn_began_at);
                     let published = Published { topic, frame, exclude: None, key, publisher, published_at, id };

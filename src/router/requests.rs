@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::history::StreamPosition;
 use super::home_request::HistoryPage;
+use super::keyed::StaleUpdates;
 use super::mail::{Ack, Content, HistoryOf, HomeMail, Mail, PresenceOf};
-use super::publish_many::{CommandId, Fate, PublishMany};
+use super::publish_many::{CommandId, Fate, PublishMany, commands_of_id};
 use super::survey::{NodeFound, Surveyed};
 use super::topic::{HashedTopic, Kind, TopicHasher, TopicKey, TopicRef};
 use crate::ids::{PeerId, ReactorId, ReplyTo, RequestId};
@@ -38,7 +41,7 @@ pub enum Question {
 pub enum Reply {
     /// The JSON text of a message, as a connection would get it without an `id`.
     Message(Vec<u8>),
-    /// A page of a room's history.
+    /// A page of a room's history, or of its items.
     History(HistoryRead),
     /// So many nodes have heard an order.
     Heard(u64),
@@ -48,10 +51,10 @@ pub enum Reply {
     Unavailable,
 }
 
-/// A page of a room's history.
+/// A page of a room's history, or of its items: of each the message of its last update.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HistoryRead {
-    /// Where the history ends; `None` where nothing is kept of the room.
+    /// Where the room is; `None` where nothing is kept of the room.
     pub position: Option<StreamPosition>,
     /// The messages as a JSON array, oldest first.
     pub messages: Vec<u8>,
@@ -66,8 +69,8 @@ pub enum Told {
     Reply(RequestId, Reply),
     /// Publishes are routed, but for those whose fate is open.
     Published(PublishMany),
-    /// What has become of one of those.
-    Fate(CommandId, Fate),
+    /// What has become of some of those, or of updates of items.
+    Fates(SmallVec<[(CommandId, Fate); 1]>),
     /// A reactor's answer to a survey, or those of all reactors of all nodes in one.
     Found(RequestId, Arc<Vec<NodeFound>>),
 }
@@ -150,10 +153,17 @@ impl Mail {
             Content::Heard { request, nodes } => Told::Reply(request, Reply::Heard(nodes)),
             Content::HistoryPage(page) => Told::Reply(page.request, Reply::History(read(*page))),
             Content::Acked(ack) => {
-                let Ack { to, id, position, stale: _ } = *ack;
-                Told::Fate(command_of(to, &id), Fate::Acked(position))
+                let Ack { to, id, position, stale } = *ack;
+                match (position, stale) {
+                    (Some(position), Some(stale)) => Told::Fates(updated(request_of(to), &id, &position, &stale)),
+                    (position, _) => same_for_each(to, &id, &Fate::Acked(position)),
+                }
             }
-            Content::Unavailable { to, id: Some(id), room: _ } => Told::Fate(command_of(to, &id), Fate::Unavailable),
+            Content::ItemsRefused(refused) => {
+                let id = refused.id.as_deref().expect("a publish of a request has an id");
+                same_for_each(refused.to, id, &Fate::TooManyItems)
+            }
+            Content::Unavailable { to, id: Some(id), room: _ } => same_for_each(to, &id, &Fate::Unavailable),
             Content::Unavailable { to, id: None, room: _ } => Told::Reply(request_of(to), Reply::Unavailable),
             Content::Page(page) => text(page.to, &|out| page.write(out)),
             Content::Users(users) => text(users.to, &|out| users.write(out)),
@@ -170,10 +180,29 @@ fn request_of(to: ReplyTo) -> RequestId {
     }
 }
 
-/// A publish of a request carries the index of the command as its id.
-fn command_of(to: ReplyTo, id: &str) -> CommandId {
-    let index = id.parse().expect("a publish of a request has its index as its id");
-    CommandId { request: request_of(to), index }
+fn same_for_each(to: ReplyTo, id: &str, fate: &Fate) -> Told {
+    let request = request_of(to);
+    Told::Fates(commands_of_id(id).map(|index| (CommandId { request, index }, fate.clone())).collect())
+}
+
+/// What has become of updates that were put in one behind the other: `position` is where the last one is. What was stale has
+/// no offset of its own.
+fn updated(
+    request: RequestId,
+    id: &str,
+    position: &StreamPosition,
+    stale: &StaleUpdates,
+) -> SmallVec<[(CommandId, Fate); 1]> {
+    let (commands, stale) = (commands_of_id(id), stale.indexes());
+    let stored = (commands.len() - stale.len()) as u64;
+    let mut offset = position.offset.saturating_sub(stored);
+    let fate = |(at, index): (u32, u32)| {
+        let is_stale = stale.binary_search(&at).is_ok();
+        offset += u64::from(!is_stale);
+        let position = StreamPosition { epoch: position.epoch.clone(), offset };
+        (CommandId { request, index }, Fate::Updated { position, is_stale })
+    };
+    (0..).zip(commands).map(fate).collect()
 }
 
 fn read(page: HistoryPage) -> HistoryRead {

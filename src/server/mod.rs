@@ -307,6 +307,7 @@ impl Node {
             body_bytes_max: config.api.body_bytes_max,
             message_bytes_max: config.limits.message_bytes_max,
             has_tokens: config.auth.is_on(),
+            keyed: settings.router.keyed.rooms.clone(),
         };
         Ok(Node {
             settings,

@@ -17,7 +17,7 @@ fn generated_requests_are_answered_as_the_document_says() {
     let python = root.join("target/test-python/bin/python");
     assert!(python.exists(), "{} is missing: tests/run sets it up", python.display());
     let key = ApiKey::new("backend", VERBS);
-    let server = server_with_history(&key);
+    let server = server_that_keeps(&key);
     let url = format!("http://{}/api/v1/openapi.json", server.addr());
     let authorization = format!("Authorization: Bearer {}", key.secret());
     let run = Command::new(python)
@@ -36,7 +36,7 @@ fn generated_requests_are_answered_as_the_document_says() {
 fn the_examples_of_the_document_work() {
     let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).expect("docs/api.md");
     let key = ApiKey::new("backend", VERBS);
-    let server = server_with_history(&key);
+    let server = server_that_keeps(&key);
     let examples: Vec<&str> = document
         .split("\n```sh\n")
         .skip(1)
@@ -63,7 +63,7 @@ fn the_examples_of_the_document_work() {
 #[test]
 fn the_document_names_every_operation_its_key_and_its_answers() {
     let key = ApiKey::new("backend", VERBS);
-    let server = server_with_history(&key);
+    let server = server_that_keeps(&key);
     let document = ask_api(&server, "GET", "/api/v1/openapi.json", "", "").json();
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")), "{document}");
     assert_eq!(document["components"]["securitySchemes"]["key"]["scheme"], "bearer");
@@ -86,7 +86,11 @@ fn the_document_names_every_operation_its_key_and_its_answers() {
     };
     // Each of these is read: with what no such field may be, there is a refusal.
     for (name, target, good) in [
-        ("Publish", "publish", json!({"roomId": "den", "content": 1, "from": "a", "key": "k"})),
+        (
+            "Publish",
+            "publish",
+            json!({"roomId": "px", "content": 1, "from": "a", "key": "k", "item": "a", "remove": false, "version": 1}),
+        ),
         ("Private", "private", json!({"toUser": "bob", "content": 1, "from": "a", "key": "k"})),
         ("Broadcast", "broadcast", json!({"content": 1, "from": "a"})),
     ] {
@@ -102,6 +106,8 @@ fn the_document_names_every_operation_its_key_and_its_answers() {
     }
 }
 
-fn server_with_history(key: &ApiKey) -> Server {
-    super::server(2, &[key], &["--room", "match=*,history.size=10", "--inbox.history.size", "10"])
+fn server_that_keeps(key: &ApiKey) -> Server {
+    let settings =
+        ["--room", "match=px*,keyed=true", "--room", "match=*,history.size=10", "--inbox.history.size", "10"];
+    super::server(2, &[key], &settings)
 }

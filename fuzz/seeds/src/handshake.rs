@@ -19,6 +19,7 @@ pub fn seeds() -> Vec<Seed> {
         ("bad-user", get("/?userId=%F0%9F%98", "")),
         ("raw", get("/raw/den%2Fone", "")),
         ("raw-echo", get("/raw/den?echo=1&userId=x", "")),
+        ("raw-items", get("/raw/px?mode=latest&items=a%2Cfx.*&interval=9&since=e:7", "")),
         ("absolute", get("http://x:80?userId=a/ws", "")),
         ("absolute-tls", get("WSS://x/ws", "")),
         ("with-a-user", get("http://a@x/ws", "")),

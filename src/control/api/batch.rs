@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::body::Format;
-use super::command::{Command, Fields, Kind};
-use super::error::{Code, ErrorDetail, json_response};
+use super::command::{Command, Fields, Kind, RoomsNamed};
+use super::error::{Code, ErrorDetail, is_false, json_response};
 use super::publish::{Accepted, malformed, utf8};
 use super::query::in_time;
 use super::{Api, ApiError, Caller};
@@ -55,6 +55,10 @@ struct BatchResult<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     offset: Option<u64>,
+    /// Whether it was an update of an item whose version was not above the item's last one: it was dropped.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    stale: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorDetail>,
 }
@@ -62,7 +66,7 @@ struct BatchResult<'a> {
 impl<'a> BatchResult<'a> {
     fn of(fate: &'a Result<Fate, ApiError>) -> BatchResult<'a> {
         match fate.as_ref().map_err(Clone::clone).and_then(Accepted::of) {
-            Ok(Accepted { epoch, offset }) => BatchResult { epoch, offset, error: None },
+            Ok(Accepted { epoch, offset, stale }) => BatchResult { epoch, offset, stale, error: None },
             Err(error) => BatchResult { error: Some(error.into_detail()), ..BatchResult::default() },
         }
     }
@@ -79,8 +83,8 @@ impl<'a> BatchResult<'a> {
 pub(super) async fn batch(State(api): State<Api>, caller: Caller, request: Request) -> Result<Response, ApiError> {
     let body = api.read(request, &[Format::Json, Format::Ndjson]).await?;
     let Batch { mut commands } = match body.format {
-        Format::Json => read_json(utf8(&body.bytes)?)?,
-        Format::Ndjson => read_lines(&body.bytes)?,
+        Format::Json => read_json(&api, utf8(&body.bytes)?)?,
+        Format::Ndjson => read_lines(&api, &body.bytes)?,
     };
     for command in &mut commands {
         if let Err(error) = command.as_ref().map_or(Ok(()), |command| command.check(&api, &caller)) {
@@ -92,13 +96,15 @@ pub(super) async fn batch(State(api): State<Api>, caller: Caller, request: Reque
 }
 
 /// The commands of one JSON object.
-fn read_json(text: &str) -> Result<Batch<'_>, ApiError> {
-    let (mut walk, mut decoder) = (Walk::new(text), Decoder::default());
+fn read_json<'a>(api: &Api, text: &'a str) -> Result<Batch<'a>, ApiError> {
+    let (mut walk, mut decoder, mut rooms) = (Walk::new(text), Decoder::default(), RoomsNamed::new(api));
     let mut batch = None;
     walk.enter_object().map_err(malformed)?;
     while let Some(name) = walk.next_member().map_err(malformed)? {
         match decoder.decode_within(name, "commands".len()).as_deref() {
-            Some("commands") if walk.kind() == scan::Kind::Array => batch = Some(read_array(&mut walk, &mut decoder)?),
+            Some("commands") if walk.kind() == scan::Kind::Array => {
+                batch = Some(read_array(&mut walk, &mut decoder, &mut rooms)?);
+            }
             Some("commands") => return Err(ApiError::wire(ErrorCode::BadJson, "`commands` must be an array")),
             _ => drop(walk.value().map_err(malformed)?),
         }
@@ -107,22 +113,26 @@ fn read_json(text: &str) -> Result<Batch<'_>, ApiError> {
     batch.ok_or_else(|| ApiError::wire(ErrorCode::MissingField, "the field `commands` is missing"))
 }
 
-fn read_array<'a>(walk: &mut Walk<'a>, decoder: &mut Decoder) -> Result<Batch<'a>, ApiError> {
+fn read_array<'a>(
+    walk: &mut Walk<'a>,
+    decoder: &mut Decoder,
+    rooms: &mut RoomsNamed<'_>,
+) -> Result<Batch<'a>, ApiError> {
     let mut batch = Batch::default();
     walk.enter_array().map_err(malformed)?;
     while walk.next_element().map_err(malformed)? {
-        batch.push(read_command(walk, decoder).map_err(malformed)?)?;
+        batch.push(read_command(walk, decoder, rooms).map_err(malformed)?)?;
     }
     Ok(batch)
 }
 
 /// One command a line; lines with nothing in them do not count.
-fn read_lines(bytes: &[u8]) -> Result<Batch<'_>, ApiError> {
-    let (mut batch, mut decoder) = (Batch::default(), Decoder::default());
+fn read_lines<'a>(api: &Api, bytes: &'a [u8]) -> Result<Batch<'a>, ApiError> {
+    let (mut batch, mut decoder, mut rooms) = (Batch::default(), Decoder::default(), RoomsNamed::new(api));
     for line in bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
         batch.push(utf8(line).and_then(|line| {
             let mut walk = Walk::new(line);
-            let command = read_command(&mut walk, &mut decoder).map_err(malformed)?;
+            let command = read_command(&mut walk, &mut decoder, &mut rooms).map_err(malformed)?;
             walk.end().map_err(malformed)?;
             command
         }))?;
@@ -131,7 +141,11 @@ fn read_lines(bytes: &[u8]) -> Result<Batch<'_>, ApiError> {
 }
 
 /// The command that begins where `walk` is: an object with one member, named as the command.
-fn read_command<'a>(walk: &mut Walk<'a>, decoder: &mut Decoder) -> Result<Result<Command<'a>, ApiError>, Malformed> {
+fn read_command<'a>(
+    walk: &mut Walk<'a>,
+    decoder: &mut Decoder,
+    rooms: &mut RoomsNamed<'_>,
+) -> Result<Result<Command<'a>, ApiError>, Malformed> {
     const RULE: &str = "a command must be an object with one member: publish, private or broadcast";
     if walk.kind() != scan::Kind::Object {
         walk.value()?;
@@ -153,7 +167,7 @@ fn read_command<'a>(walk: &mut Walk<'a>, decoder: &mut Decoder) -> Result<Result
         found = Some((kind, fields));
     }
     Ok(match found {
-        Some((kind, Some(fields))) if is_one => fields.command(kind, decoder),
+        Some((kind, Some(fields))) if is_one => fields.command(kind, decoder, rooms),
         Some(_) => Err(ApiError::wire(ErrorCode::BadJson, RULE)),
         None => Err(ApiError::wire(ErrorCode::UnknownType, RULE)),
     })

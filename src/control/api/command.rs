@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 use super::error::Code;
 use super::{Api, ApiError, Caller};
 use crate::config::Verb;
-use crate::control::requests::Publication;
+use crate::control::requests::{Publication, RoomUpdate, Said};
 use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::protocol::scan::{Malformed, RawString, RawValue, Walk};
-use crate::protocol::{Decoder, ErrorCode, PUBLISH_KEY_BYTES_MAX};
+use crate::protocol::{Decoder, ErrorCode, KeyedFields, PUBLISH_KEY_BYTES_MAX, Update, keyed};
 use crate::router::{ApiKeyed, Draft};
 
 /// A command to publish, as a request or an entry of a batch says it.
@@ -32,16 +32,26 @@ pub(super) struct Publish<'a> {
     /// The room: 1 to 255 bytes in UTF-8.
     #[schema(value_type = String, min_length = 1, max_length = 255, example = "den")]
     room_id: Cow<'a, str>,
-    /// What receivers get, its text untouched.
-    #[schema(value_type = serde_json::Value)]
-    content: &'a str,
+    /// What receivers get, its text untouched. Absent only where `remove` is true.
+    #[schema(value_type = Option<serde_json::Value>)]
+    content: Option<&'a str>,
     /// Who receivers are told it is from, 1 to 128 bytes in UTF-8: the name of the key where it is absent.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 128, example = "shop", nullable = false)]
     from: Option<Cow<'a, str>>,
     /// What a retry is known by, 1 to 64 bytes in UTF-8. For 5 minutes the same from keys of the same name to the same
-    /// topic is one message. It works where history is kept.
+    /// topic is one message. It works where history is kept, and in keyed rooms.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 64, example = "order-7", nullable = false)]
     key: Option<Cow<'a, str>>,
+    /// In a keyed room, where it is required: the item that is updated, 1 to 128 bytes in UTF-8 without `*`. Elsewhere it is
+    /// ignored, as are `remove` and `version`.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, example = "AAPL", nullable = false)]
+    item: Option<Cow<'a, str>>,
+    /// In a keyed room: whether the item is removed; then there is no `content`.
+    #[schema(value_type = Option<bool>, nullable = false)]
+    remove: Option<bool>,
+    /// In a keyed room: an update that is not above the item's last version is dropped.
+    #[schema(value_type = Option<i64>, nullable = false)]
+    version: Option<i64>,
 }
 
 /// A message for every connection of a user.
@@ -103,8 +113,35 @@ pub(super) struct Fields<'a> {
     content: Option<RawValue<'a>>,
     from: Option<RawValue<'a>>,
     key: Option<RawValue<'a>>,
-    /// `item`, `remove` or `version`, whichever comes first.
-    of_items: Option<&'static str>,
+    item: Option<RawValue<'a>>,
+    remove: Option<RawValue<'a>>,
+    version: Option<RawValue<'a>>,
+}
+
+/// Whether rooms of commands are keyed: many commands in a row are for one room.
+pub(super) struct RoomsNamed<'a> {
+    api: &'a Api,
+    last: Option<(Box<str>, bool)>,
+}
+
+impl RoomsNamed<'_> {
+    pub(super) fn new(api: &Api) -> RoomsNamed<'_> {
+        RoomsNamed { api, last: None }
+    }
+
+    fn is_keyed(&mut self, room: &str) -> bool {
+        if self.api.settings.keyed.is_none() {
+            return false;
+        }
+        match &self.last {
+            Some((last, is_keyed)) if **last == *room => *is_keyed,
+            _ => {
+                let is_keyed = self.api.is_keyed(room);
+                self.last = Some((room.into(), is_keyed));
+                is_keyed
+            }
+        }
+    }
 }
 
 /// The longest name of a field.
@@ -129,9 +166,9 @@ impl<'a> Fields<'a> {
             "content" => &mut self.content,
             "from" => &mut self.from,
             "key" => &mut self.key,
-            "item" => return self.of_items = self.of_items.or(Some("item")),
-            "remove" => return self.of_items = self.of_items.or(Some("remove")),
-            "version" => return self.of_items = self.of_items.or(Some("version")),
+            "item" => &mut self.item,
+            "remove" => &mut self.remove,
+            "version" => &mut self.version,
             _ => return,
         };
         *field = Some(value);
@@ -141,18 +178,14 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn command(self, kind: Kind, decoder: &mut Decoder) -> Result<Command<'a>, ApiError> {
-        if let (Kind::Publish, Some(name)) = (kind, self.of_items) {
-            let message = format!("`{name}` is for rooms that keep items, and this server has none");
-            return Err(ApiError::wire(ErrorCode::BadOptions, message));
-        }
+    pub(super) fn command(
+        self,
+        kind: Kind,
+        decoder: &mut Decoder,
+        rooms: &mut RoomsNamed<'_>,
+    ) -> Result<Command<'a>, ApiError> {
         Ok(match kind {
-            Kind::Publish => Command::Publish(Publish {
-                room_id: self.room(decoder)?,
-                content: self.content()?,
-                from: self.from(decoder)?,
-                key: self.key(decoder)?,
-            }),
+            Kind::Publish => Command::Publish(self.publish(decoder, rooms)?),
             Kind::Private => Command::Private(Private {
                 to_user: self.user(decoder)?,
                 content: self.content()?,
@@ -161,6 +194,24 @@ impl<'a> Fields<'a> {
             }),
             Kind::Broadcast => Command::Broadcast(Broadcast { content: self.content()?, from: self.from(decoder)? }),
         })
+    }
+
+    fn publish(&self, decoder: &mut Decoder, rooms: &mut RoomsNamed<'_>) -> Result<Publish<'a>, ApiError> {
+        let room_id = self.room(decoder)?;
+        let (from, key) = (self.from(decoder)?, self.key(decoder)?);
+        if !rooms.is_keyed(&room_id) {
+            let content = Some(self.content()?);
+            return Ok(Publish { room_id, content, from, key, item: None, remove: None, version: None });
+        }
+        let raw = |field: Option<RawValue<'a>>| field.map(|value| value.raw);
+        let keyed = KeyedFields { item: raw(self.item), remove: raw(self.remove), version: raw(self.version) };
+        let update = keyed.update(raw(self.content));
+        let Update { item, version, body } = update.map_err(|error| ApiError::wire(error.code, error.message))?;
+        let (content, remove) = match body {
+            keyed::Body::Content(content) => (Some(content), None),
+            keyed::Body::Removal => (None, Some(true)),
+        };
+        Ok(Publish { room_id, content, from, key, item: Some(item), remove, version })
     }
 
     fn content(&self) -> Result<&'a str, ApiError> {
@@ -213,7 +264,7 @@ impl Command<'_> {
             Command::Publish(Publish { room_id, content, .. }) => {
                 caller.needs_room(Verb::Publish, room_id)?;
                 api.check_room_id(room_id)?;
-                content
+                content.unwrap_or_default()
             }
             Command::Private(Private { content, .. }) => {
                 caller.needs_all_rooms(Verb::Private)?;
@@ -231,27 +282,39 @@ impl Command<'_> {
         }
     }
 
-    /// Bytes of the content.
+    /// Bytes of the content, and of an item's name.
     pub(super) fn content_bytes(&self) -> usize {
         match self {
-            Command::Publish(Publish { content, .. })
-            | Command::Private(Private { content, .. })
-            | Command::Broadcast(Broadcast { content, .. }) => content.len(),
+            Command::Publish(Publish { content, item, .. }) => {
+                content.unwrap_or_default().len() + item.as_deref().unwrap_or_default().len()
+            }
+            Command::Private(Private { content, .. }) | Command::Broadcast(Broadcast { content, .. }) => content.len(),
         }
     }
 
     /// The same, to be published.
     pub(super) fn publication<'c>(&'c self, caller: &'c Caller) -> Publication<'c> {
-        let (draft, from, key) = match self {
-            Command::Publish(Publish { room_id, content, from, key }) => {
-                (Draft::RoomMsg { room: room_id, content }, from, key.as_deref())
+        let (what, from, key) = match self {
+            Command::Publish(Publish { room_id: room, content, from, key, item, remove: _, version }) => {
+                let what = match (item, *content) {
+                    (Some(item), content) => {
+                        let body = content.map_or(keyed::Body::Removal, keyed::Body::Content);
+                        Said::Update(RoomUpdate { room, item, version: *version, body })
+                    }
+                    (None, content) => {
+                        Said::Message(Draft::RoomMsg { room, content: content.expect("only an item is removed") })
+                    }
+                };
+                (what, from, key.as_deref())
             }
             Command::Private(Private { to_user, content, from, key }) => {
-                (Draft::PrivateMsg { to: to_user, content }, from, key.as_deref())
+                (Said::Message(Draft::PrivateMsg { to: to_user, content }), from, key.as_deref())
             }
-            Command::Broadcast(Broadcast { content, from }) => (Draft::BroadcastContent(content), from, None),
+            Command::Broadcast(Broadcast { content, from }) => {
+                (Said::Message(Draft::BroadcastContent(content)), from, None)
+            }
         };
         let key = key.map(|key| ApiKeyed { name: caller.name(), key });
-        Publication { from: from.as_deref().unwrap_or_else(|| caller.name()), draft, key }
+        Publication { from: from.as_deref().unwrap_or_else(|| caller.name()), what, key }
     }
 }

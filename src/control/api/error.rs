@@ -53,7 +53,7 @@ impl Code {
                 ErrorCode::Forbidden => StatusCode::FORBIDDEN,
                 ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
                 ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::AlreadyJoined | ErrorCode::NotJoined | ErrorCode::TooManyItems => StatusCode::CONFLICT,
+                ErrorCode::AlreadyJoined | ErrorCode::NotJoined => StatusCode::CONFLICT,
                 ErrorCode::BadJson
                 | ErrorCode::UnknownType
                 | ErrorCode::MissingField
@@ -65,6 +65,7 @@ impl Code {
                 | ErrorCode::TooManyRooms
                 | ErrorCode::BadKey
                 | ErrorCode::BadItem
+                | ErrorCode::TooManyItems
                 | ErrorCode::BadOptions => StatusCode::BAD_REQUEST,
             },
             Code::NotFound => StatusCode::NOT_FOUND,
@@ -149,6 +150,12 @@ impl ApiError {
         ApiError::wire(ErrorCode::Unavailable, message)
     }
 
+    /// A keyed room has no room for an item.
+    pub(super) fn too_many_items() -> ApiError {
+        let message = "the room, or the node, holds as many items, or bytes of them, as it may: remove some first";
+        ApiError::wire(ErrorCode::TooManyItems, message)
+    }
+
     /// It cannot be done now, for another reason.
     pub(super) fn unavailable_because(message: &'static str) -> ApiError {
         ApiError::wire(ErrorCode::Unavailable, message)
@@ -179,6 +186,11 @@ impl IntoResponse for ApiError {
 pub(in crate::control) fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     let body = serde_json::to_vec(body).expect("texts and numbers are JSON");
     (status, JSON_HEADERS, body).into_response()
+}
+
+/// What is said in answers only where it is so.
+pub(super) fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod body;
 mod caller;
 mod command;
 mod error;
+mod items;
 mod node;
 mod openapi;
 mod publish;
@@ -42,6 +43,7 @@ use error::Code;
 use crate::limits::API_BODIES_BYTES_MAX;
 use crate::metrics::{ApiRoute, ApiStatus};
 use crate::protocol::ErrorCode;
+use crate::router::KeyedRooms;
 
 /// What the API is told to do.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct Settings {
     pub message_bytes_max: usize,
     /// Whether clients show tokens: then no room's id begins with `raw/`.
     pub has_tokens: bool,
+    /// Which rooms are keyed, as long as the server runs; `None` where none is.
+    pub keyed: Option<KeyedRooms>,
 }
 
 /// What handlers share; clones are the same.
@@ -80,6 +84,11 @@ impl Deref for Api {
 }
 
 impl Api {
+    /// Whether a room is keyed.
+    pub(in crate::control) fn is_keyed(&self, room: &str) -> bool {
+        self.settings.keyed.as_ref().is_some_and(|keyed| (keyed.0)(room).is_some())
+    }
+
     /// Whether a room may have this id: permissions call raw rooms so, and no other room has such a name.
     ///
     /// # Errors
@@ -135,7 +144,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(rooms::rooms))
         .routes(routes!(rooms::presence))
         .routes(routes!(rooms::history, rooms::forget_history))
-        .routes(routes!(rooms::items))
+        .routes(routes!(items::items))
         .routes(routes!(rooms::kick))
         .routes(routes!(users::user))
         .routes(routes!(users::disconnect))

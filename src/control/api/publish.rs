@@ -7,17 +7,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::Format;
-use super::command::{Broadcast, Command, Fields, Kind, Private, Publish};
-use super::error::json_response;
+use super::command::{Broadcast, Command, Fields, Kind, Private, Publish, RoomsNamed};
+use super::error::{is_false, json_response};
 use super::query::in_time;
 use super::{Api, ApiError, Caller};
 use crate::clock;
 use crate::control::JSON_HEADERS;
 use crate::protocol::scan::{Malformed, Walk};
 use crate::protocol::{Decoder, ErrorCode};
-use crate::router::Fate;
+use crate::router::{Fate, StreamPosition};
 
-/// A message is routed or, where history is kept, stored: then with its position.
+/// A message is routed or, where history is kept and in keyed rooms, stored: then with its position.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Accepted<'a> {
     /// The epoch in which the offset counts.
@@ -28,24 +28,34 @@ pub(super) struct Accepted<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) offset: Option<u64>,
+    /// Whether it was an update of an item whose version was not above the item's last one: it was dropped.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    pub(super) stale: bool,
 }
 
 impl<'a> Accepted<'a> {
     /// What a publish has come to.
     ///
     /// # Errors
-    /// `unavailable`.
+    /// `unavailable`, `too_many_items`.
     pub(super) fn of(fate: &'a Fate) -> Result<Accepted<'a>, ApiError> {
         match fate {
-            Fate::Acked(Some(position)) => Ok(Accepted { epoch: Some(&position.epoch), offset: Some(position.offset) }),
-            Fate::Acked(None) => Ok(Accepted { epoch: None, offset: None }),
+            Fate::Acked(Some(position)) => Ok(Accepted::at(position, false)),
+            Fate::Acked(None) => Ok(Accepted { epoch: None, offset: None, stale: false }),
+            Fate::Updated { position, is_stale } => Ok(Accepted::at(position, *is_stale)),
+            Fate::TooManyItems => Err(ApiError::too_many_items()),
             Fate::Unavailable => Err(ApiError::unavailable()),
             Fate::Open => unreachable!("a request is answered when nothing of it is open"),
         }
     }
+
+    fn at(position: &StreamPosition, stale: bool) -> Accepted<'_> {
+        Accepted { epoch: Some(&position.epoch), offset: Some(position.offset), stale }
+    }
 }
 
-/// Publishes to the members of a room. Needs the verb `publish` and the room.
+/// Publishes to the members of a room, or updates an item of a keyed one. Needs the verb `publish` and the room.
 #[utoipa::path(
     post,
     path = "/api/v1/publish",
@@ -83,7 +93,7 @@ pub(super) async fn broadcast(State(api): State<Api>, caller: Caller, request: R
 
 async fn one(api: &Api, caller: &Caller, request: Request, kind: Kind) -> Result<Response, ApiError> {
     let body = api.read(request, &[Format::Json]).await?;
-    let command = read(utf8(&body.bytes)?, kind)?;
+    let command = read(api, utf8(&body.bytes)?, kind)?;
     command.check(api, caller)?;
     let publication = [command.publication(caller)].into_iter();
     let asked = api.requests.publish(clock::unix_ms(), publication).map_err(|_| ApiError::busy())?;
@@ -94,11 +104,11 @@ async fn one(api: &Api, caller: &Caller, request: Request, kind: Kind) -> Result
     }
 }
 
-fn read(text: &str, kind: Kind) -> Result<Command<'_>, ApiError> {
+fn read<'a>(api: &Api, text: &'a str, kind: Kind) -> Result<Command<'a>, ApiError> {
     let mut decoder = Decoder::default();
     let mut walk = Walk::new(text);
     let fields = Fields::read(&mut walk, &mut decoder).and_then(|fields| walk.end().map(|()| fields));
-    fields.map_err(malformed)?.command(kind, &mut decoder)
+    fields.map_err(malformed)?.command(kind, &mut decoder, &mut RoomsNamed::new(api))
 }
 
 /// A body that is no JSON.

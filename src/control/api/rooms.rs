@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::error::json_response;
+use super::error::{is_false, json_response};
 use super::query::{Limit, RoomName, RoomUser, check_number, cursor_of, query, reply_of, text_of_cursor};
 use super::users::Nodes;
 use super::{Api, ApiError, Caller};
@@ -280,23 +280,6 @@ pub(super) async fn history(
     Ok(json_response(StatusCode::OK, &page))
 }
 
-/// The items of a keyed room, of which there is none yet: always 400.
-#[utoipa::path(
-    get,
-    path = "/api/v1/rooms/{room}/items",
-    params(RoomName),
-    responses(ApiError),
-    security(("key" = [])),
-)]
-pub(super) async fn items(
-    State(api): State<Api>,
-    caller: Caller,
-    RoomName { room }: RoomName,
-) -> Result<Response, ApiError> {
-    check_room(&api, &caller, Verb::Read, &room)?;
-    Err(ApiError::wire(ErrorCode::BadOptions, "this room is not keyed: it has no items"))
-}
-
 /// Forgets what a room has kept: a new epoch begins, and members are told. Needs the verb `kick` and the room.
 #[utoipa::path(
     delete,
@@ -342,7 +325,7 @@ pub(super) async fn kick(
 }
 
 /// Whether there may be such a room, and the key is good for it.
-fn check_room(api: &Api, caller: &Caller, verb: Verb, room: &str) -> Result<(), ApiError> {
+pub(super) fn check_room(api: &Api, caller: &Caller, verb: Verb, room: &str) -> Result<(), ApiError> {
     caller.needs(verb)?;
     if room.len() > ROOM_ID_BYTES_MAX {
         let message = format!("a room id has 1 to {ROOM_ID_BYTES_MAX} bytes");
@@ -350,10 +333,6 @@ fn check_room(api: &Api, caller: &Caller, verb: Verb, room: &str) -> Result<(), 
     }
     api.check_room_id(room)?;
     caller.needs_room(verb, room)
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use super::super::keyed::{Body, Mode, SubscribeOptions, Update, UpdateError, is_item, read_updates};
+use super::super::keyed::{Body, Mode, SubscribeOptions, Update, UpdateError, is_item, raw_update, read_updates};
 use super::super::{Command, ErrorCode, KeyedFields, Position, Rejection, Request, Rooms, parse};
 use crate::limits::{ITEM_BYTES_MAX, ITEM_PATTERNS_MAX, ITEM_UPDATES_MAX, ROUND_INTERVAL_MS_MAX};
 use proptest::prelude::*;
@@ -388,4 +388,17 @@ proptest! {
             let _ = read_updates(updates);
         }
     }
+}
+
+#[test]
+fn a_raw_update_is_an_item_behind_its_length_and_a_payload() {
+    let raw = |item: &[u8], payload: &[u8]| [&(item.len() as u16).to_be_bytes(), item, payload].concat();
+    let long = [b'x'; ITEM_BYTES_MAX + 1];
+    assert_eq!(raw_update(&raw("fx.é".as_bytes(), b"\0\xff")), Some(("fx.é", &b"\0\xff"[..])));
+    assert_eq!(raw_update(&raw(&long[1..], b"")), Some((str::from_utf8(&long[1..]).unwrap(), &b""[..])));
+    for malformed in [raw(b"", b"x"), raw(&long, b"x"), raw(b"\xff", b"x"), raw(b"a*", b"x"), vec![0, 2, b'a'], vec![0]]
+    {
+        assert_eq!(raw_update(&malformed), None, "{malformed:?}");
+    }
+    assert_eq!(raw_update(b""), None);
 }

@@ -15,12 +15,13 @@ use super::{HeldSum, Keyed};
 use crate::compress::SharedFrame;
 use crate::frame::{FrameBuilder, Opcode};
 use crate::ids::{ConnId, PeerId, ReactorId, ReplyTo};
-use crate::limits::ITEM_CHORES_PER_TURN;
+use crate::limits::{HISTORY_PAGE_BYTES_MAX, ITEM_CHORES_PER_TURN};
 use crate::protocol::{self, keyed::Body};
 use crate::router::batches::Delivery;
 use crate::router::history::StreamPosition;
 use crate::router::mail::{Ack, Content, HomeMail, Mail};
 use crate::router::policy::KeyedPolicy;
+use crate::router::publish_many::{commands_of_id, id_of_commands};
 use crate::router::topic::{HashedTopic, Kind, TopicIndex, TopicKey, TopicRef};
 use crate::router::{Answer, Router, Sink, conn_of};
 use crate::time::Stamp;
@@ -34,7 +35,8 @@ pub(in crate::router) struct ItemsUpdate {
     pub(in crate::router) key: Option<Box<str>>,
     pub(in crate::router) publisher: ReplyTo,
     pub(in crate::router) published_at: Option<Stamp>,
-    /// Where the publisher wants an ack: the command's id as JSON text, and of a request an empty one.
+    /// Where the publisher wants an ack: the command's id as JSON text, and of a request which of its commands they are, as
+    /// [`id_of_commands`] says it.
     pub(in crate::router) id: Option<Box<str>>,
 }
 
@@ -113,6 +115,14 @@ impl Router {
             (Ok(Updated { position, stale }), Some(id)) => {
                 let ack = Ack { to: publisher, id: id.into(), position: Some(position), stale: Some(stale) };
                 self.send(publisher.peer(), Content::Acked(Box::new(ack)), sink);
+            }
+            (Err(_), Some(id)) if updates.kind() == CommandKind::Each && updates.len() > 1 => {
+                for (command, updates) in commands_of_id(id).zip(updates.one_by_one()) {
+                    let (publish, id) =
+                        (PublishItems { updates: &updates, ..publish }, id_of_commands(command..command + 1));
+                    self.items_at_home(name, publish, Some(&id), sink);
+                }
+                return;
             }
             (Err(error), id) => {
                 let refused = ItemsRefused { to: publisher, id: id.map(Into::into), room: name.name.into(), error };
@@ -387,6 +397,9 @@ fn place(
     (applied, stale)
 }
 
+/// Where a room is, messages of items, and behind which offset there are more.
+pub(in crate::router) type ItemsPage = (StreamPosition, Vec<SharedFrame>, Option<u64>);
+
 /// The message of an update, as a whole frame.
 pub(in crate::router) fn frame_of(
     topic: &TopicKey,
@@ -442,6 +455,26 @@ impl Keyed {
         if let Some(source) = self.rooms.get_mut(&index).and_then(|room| room.source.as_deref_mut()) {
             source.mirrors.retain(|mirror| *mirror != reactor);
         }
+    }
+
+    /// Items of a room that changed behind an offset and have a value, in the order of their last change, as many as make a
+    /// page: where the room is, their messages, and behind which offset the next page begins. `None` where nothing is known of
+    /// the room.
+    pub(in crate::router) fn page(&self, index: TopicIndex, after: u64, limit: usize) -> Option<ItemsPage> {
+        let items = &self.rooms.get(&index)?.items;
+        let present = items.changed(after, u64::MAX).map(|(_, item)| item);
+        let mut present = present.filter(|item| item.state == ItemState::Present).peekable();
+        let (mut frames, mut bytes, mut last) = (Vec::new(), 0, after);
+        while let Some(item) = present.peek() {
+            bytes += item.frame.plain().len();
+            if frames.len() == limit || (bytes > HISTORY_PAGE_BYTES_MAX && !frames.is_empty()) {
+                break;
+            }
+            last = item.offset;
+            frames.extend(present.next().map(|item| item.frame.clone()));
+        }
+        let next = present.peek().map(|_| last);
+        Some((items.position(), frames, next))
     }
 
     /// A room begins at home here.

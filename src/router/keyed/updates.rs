@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::items::ItemState;
 use crate::router::history::StreamPosition;
 
-/// One command's updates of items of one room: what follows `offset` in each message is composed already.
+/// Updates of items of one room, of one command or of several: what follows `offset` in each message is composed already.
 #[derive(Clone, Debug, Default)]
 pub struct ItemUpdates {
     kind: CommandKind,
@@ -55,6 +55,16 @@ impl ItemUpdates {
         let item = self.append(|text| text.extend_from_slice(item.as_bytes()));
         let tail = self.append(tail);
         self.updates.push(Composed { item, tail, version, state });
+    }
+
+    /// Those of several commands, as one command each.
+    pub(super) fn one_by_one(&self) -> impl Iterator<Item = ItemUpdates> {
+        self.iter().map(|update| {
+            let mut alone = ItemUpdates::default();
+            alone.begin(CommandKind::One);
+            alone.push(update.item, update.version, update.state, |out| out.extend_from_slice(update.tail));
+            alone
+        })
     }
 
     /// Items that are not named are removed in the same step.
@@ -119,7 +129,7 @@ pub struct Updated {
     pub stale: StaleUpdates,
 }
 
-/// Whether a command has one update or a list of them.
+/// Whether updates are a command's only one, or its list, or of several commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CommandKind {
     /// One.
@@ -127,6 +137,8 @@ pub enum CommandKind {
     One,
     /// A list, of which one is named by its index.
     Many,
+    /// Several, of one update each, that came one behind the other: what is refused of them is refused alone.
+    Each,
 }
 
 /// Updates that were not above their items' versions, and were dropped.
@@ -134,8 +146,19 @@ pub enum CommandKind {
 pub enum StaleUpdates {
     /// Whether the only one was.
     One(bool),
-    /// Their indexes in the command.
+    /// Their indexes in the command, or among the commands, in order.
     Of(Box<[u32]>),
+}
+
+impl StaleUpdates {
+    /// Their indexes, in order.
+    pub(in crate::router) fn indexes(&self) -> &[u32] {
+        match self {
+            StaleUpdates::One(true) => &[0],
+            StaleUpdates::One(false) => &[],
+            StaleUpdates::Of(indexes) => indexes,
+        }
+    }
 }
 
 impl CommandKind {
@@ -143,7 +166,7 @@ impl CommandKind {
     pub fn stale(self, indexes: Vec<u32>) -> StaleUpdates {
         match self {
             CommandKind::One => StaleUpdates::One(!indexes.is_empty()),
-            CommandKind::Many => StaleUpdates::Of(indexes.into()),
+            CommandKind::Many | CommandKind::Each => StaleUpdates::Of(indexes.into()),
         }
     }
 }
