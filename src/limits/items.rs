@@ -23,6 +23,9 @@ pub const ITEM_CHORES_PER_TURN: usize = 64;
 /// Items of one room that are removed or forgotten by themselves in one turn; the others in the next turns.
 pub const ITEMS_PER_CHORE: usize = 1_000;
 
+/// Until removals are looked at again that somebody had not been sent when they were to be forgotten, in milliseconds.
+pub const FORGET_AGAIN_MS: u64 = 1_000;
+
 /// Bytes of a message of a keyed room in front of what its publisher composes, beside the names of room and item: twice,
 /// since names are escaped.
 pub const ITEM_HEAD_BYTES: usize = 128;

@@ -310,22 +310,23 @@ impl Items {
         self.changed(self.aged_to, u64::MAX).next().map(|(_, item)| item.updated_at)
     }
 
-    /// When the oldest removal was.
-    pub(super) fn oldest_removal_at(&self) -> Option<Millis> {
+    /// When the oldest removal was, and its offset.
+    pub(super) fn oldest_removal(&self) -> Option<(Millis, u64)> {
         let oldest = self.removals.front()?;
         let item = self.entries.get(oldest.at as usize).filter(|item| item.offset == oldest.offset);
         // A dead one is due at once.
-        Some(item.map_or(Millis::ZERO, |item| item.updated_at))
+        Some(item.map_or((Millis::ZERO, 0), |item| (item.updated_at, item.offset)))
     }
 
-    /// Forgets removals that were not after `before`, and the oldest of more than `removals_max`, at most `max` of them;
-    /// the watches that waited for the items.
-    pub(super) fn forget(&mut self, before: Millis, removals_max: usize, max: usize) -> Vec<u32> {
+    /// Forgets removals up to an offset that were not after a time, and the oldest of more than `removals_max`, at most `max`
+    /// of them; the watches that waited for the items.
+    pub(super) fn forget(&mut self, due: Option<(Millis, u64)>, removals_max: usize, max: usize) -> Vec<u32> {
         let mut watches = Vec::new();
         for _ in 0..max {
             let Some(&oldest) = self.removals.front() else { break };
             let item = self.entries.get(oldest.at as usize).filter(|item| item.offset == oldest.offset);
-            if item.is_some_and(|item| item.updated_at > before) && self.entries.len() - self.present <= removals_max {
+            let is_due = |item: &Item| due.is_some_and(|(at, to)| item.updated_at <= at && item.offset <= to);
+            if item.is_some_and(|item| !is_due(item)) && self.entries.len() - self.present <= removals_max {
                 break;
             }
             let is_removed = item.is_some();

@@ -9,7 +9,7 @@ use super::KeyedBounds;
 use super::items::{ItemState, item_bytes};
 use super::room::KeyedRoom;
 use super::updates::{CommandKind, ItemUpdates, TooManyItems};
-use crate::limits::ITEMS_PER_CHORE;
+use crate::limits::{FORGET_AGAIN_MS, ITEMS_PER_CHORE};
 use crate::router::history::StreamPosition;
 use crate::time::Millis;
 
@@ -75,8 +75,15 @@ impl KeyedRoom {
             items = items + usize::from(update.state == ItemState::Present)
                 - usize::from(state_before == ItemState::Present);
             bytes = (bytes + bytes_after).saturating_sub(bytes_before);
-            let grows = update.state == ItemState::Present && (items > items_max || bytes > bytes_max);
-            if grows && (state_before == ItemState::Removed || bytes_after > bytes_before) {
+            let is_refused = match update.state {
+                ItemState::Present if state_before == ItemState::Present => {
+                    bytes_after > bytes_before && bytes > bytes_max
+                }
+                ItemState::Present => items > items_max || bytes > bytes_max,
+                // What is known may always go. What is not takes a place as well, since the removal is remembered.
+                ItemState::Removed => known.is_none() && before.is_none() && bytes > bytes_max,
+            };
+            if is_refused {
                 return Err(TooManyItems { index: (updates.kind() == CommandKind::Many).then_some(index as u32) });
             }
             changed.insert(update.item, (update.state, bytes_after));
@@ -99,8 +106,25 @@ impl KeyedRoom {
         if let Some(source) = &mut self.source {
             source.keys.take_if(|keys| keys.is_empty());
         }
-        let Some(before) = now.0.checked_sub(self.policy.removed_ttl_ms) else { return };
-        for watch in self.items.forget(Millis(before), self.policy.items_max as usize, ITEMS_PER_CHORE) {
+        // A removal is remembered for whoever has not been sent it yet, be it that its round comes much later, or that its
+        // socket is full.
+        let sent_to = self.sent_to();
+        let before = now.0.checked_sub(self.policy.removed_ttl_ms).map(Millis);
+        self.forget_removals(before.map(|before| (before, sent_to)), ITEMS_PER_CHORE);
+        if self.items.oldest_removal().is_some_and(|(_, offset)| offset > sent_to) {
+            self.forget_from = now.saturating_add(FORGET_AGAIN_MS);
+        }
+    }
+
+    /// An update has come. Of more removals than a room remembers the oldest is forgotten at once: a publisher that removes
+    /// what it has just put there, or what never was there, makes no memory. Two places for each that comes, since one
+    /// may be dead.
+    pub(super) fn forget_surplus(&mut self) {
+        self.forget_removals(None, 2);
+    }
+
+    fn forget_removals(&mut self, due: Option<(Millis, u64)>, max: usize) {
+        for watch in self.items.forget(due, self.policy.items_max as usize, max) {
             self.unwatch(watch);
         }
     }
@@ -130,7 +154,8 @@ impl KeyedRoom {
         let stale_at = self.stale_at().filter(|_| !self.is_stale);
         let aged_at = self.policy.ttl_ms.filter(|_| is_home).zip(self.items.oldest_at());
         let aged_at = aged_at.map(|(ttl_ms, at)| at.saturating_add(ttl_ms));
-        let forgotten_at = self.items.oldest_removal_at().map(|at| at.saturating_add(self.policy.removed_ttl_ms));
+        let forgotten_at = self.items.oldest_removal().map(|(at, _)| at.saturating_add(self.policy.removed_ttl_ms));
+        let forgotten_at = forgotten_at.map(|at| at.max(self.forget_from));
         let keys = self.source.as_deref().and_then(|source| source.keys.as_deref());
         let key_at = keys.and_then(|keys| keys.oldest_at());
         let key_at = key_at.map(|at| at.saturating_add(crate::limits::PUBLISH_KEY_MS_MAX));
@@ -140,5 +165,117 @@ impl KeyedRoom {
     /// Bytes of a message in front of what its publisher composes: room and item are counted where they are known.
     fn head_bytes(&self) -> usize {
         self.name_bytes + crate::limits::ITEM_HEAD_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::items::{Applied, Items};
+    use super::super::schedule::Schedule;
+    use super::super::{ItemFilter, Terms};
+    use super::*;
+    use crate::frame::{FrameBuilder, Opcode};
+    use crate::ids::{ConnId, ReactorId, Slot};
+    use crate::protocol::Mode;
+    use crate::router::batch::Batch;
+    use crate::router::policy::KeyedPolicy;
+    use crate::router::slice::Slice;
+    use crate::router::topic::TopicIndex;
+    use crate::router::{Answer, Sink};
+    use crate::time::Stamp;
+
+    const ITEMS_MAX: u32 = 10;
+
+    /// Nothing is sent in these tests.
+    struct NoSink;
+
+    impl Sink for NoSink {
+        fn deliver(&mut self, _: Batch, _: &[Slot]) {}
+        fn takes_rounds(&self, _: Slot) -> bool {
+            true
+        }
+        fn recover(&mut self, _: ConnId, _: Slice) {}
+        fn direct(&mut self, _: ConnId, _: &[u8], _: Stamp) {}
+        fn reply(&mut self, _: ConnId, _: &[u8]) {}
+        fn answer(&mut self, _: ConnId, _: Answer<'_>) {}
+        fn disconnect(&mut self, _: &str) {}
+    }
+
+    fn room(bytes_max: u64) -> KeyedRoom {
+        let policy =
+            KeyedPolicy { items_max: ITEMS_MAX, bytes_max, ttl_ms: None, removed_ttl_ms: 60_000, stale_after_ms: None };
+        let items = Items::new(StreamPosition { epoch: "e".into(), offset: 0 }, 7);
+        KeyedRoom::new(TopicIndex(0), "px", items, policy)
+    }
+
+    fn put(room: &mut KeyedRoom, name: &str, state: ItemState) {
+        let next = room.items.next(name);
+        let frame = FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(name.as_bytes())).into();
+        let (seq, offset) = (next.seq, next.offset);
+        let applied = Applied { item: name.into(), seq, offset, version: None, frame, state };
+        room.put(next, &applied, None, &mut Schedule::new(ReactorId(0)));
+    }
+
+    #[test]
+    fn more_removals_than_a_room_remembers_go_as_they_come() {
+        let mut room = room(1 << 20);
+        for number in 0..1_000 {
+            let name = format!("i{number}");
+            // Of what never was, of what was put there just before, and twice of the same.
+            if number % 3 == 0 {
+                put(&mut room, &name, ItemState::Present);
+            }
+            put(&mut room, &name, ItemState::Removed);
+            if number % 3 == 1 {
+                put(&mut room, &name, ItemState::Removed);
+            }
+            room.items.check();
+            assert!(room.held().bytes <= ITEMS_MAX as usize * item_bytes(&name, 16), "{} bytes", room.held().bytes);
+        }
+        let last = room.items.last_offset();
+        assert!(room.items.knows_since("e", last - 5), "the newest are remembered");
+        assert!(!room.items.knows_since("e", 1), "who comes from far back has to begin anew");
+    }
+
+    #[test]
+    fn a_removal_is_remembered_until_everybody_has_been_sent_it() {
+        let mut room = room(1 << 20);
+        let far = Millis(1_000_000);
+        put(&mut room, "a", ItemState::Present);
+        let conn = ConnId { reactor: ReactorId(0), slot: Slot(1), generation: 1 };
+        let terms = Terms { mode: Mode::Latest, interval_ms: 3_600_000, filter: ItemFilter::All };
+        let since = room.items.last_offset();
+        let mut schedule = Schedule::new(ReactorId(0));
+        room.enter(conn, terms, since, None, &mut schedule, &mut NoSink);
+        put(&mut room, "a", ItemState::Removed);
+        room.forget(far);
+        assert!(room.items.find("a").is_some(), "the next round has to say it");
+        assert_eq!(
+            room.next_chore_at(),
+            Some(far.saturating_add(FORGET_AGAIN_MS)),
+            "it is looked at again, and not at once"
+        );
+        room.leave(conn.slot, &mut schedule, &mut NoSink);
+        room.forget(far);
+        assert!(room.items.find("a").is_none(), "nobody waits for it");
+    }
+
+    #[test]
+    fn the_removal_of_what_is_not_there_needs_a_place_as_well() {
+        let mut room = room(1_000);
+        let bounds = KeyedBounds { items_max: 100, bytes_max: 1 << 20 };
+        let removal_of = |name: &str| {
+            let mut updates = ItemUpdates::default();
+            updates.begin(CommandKind::One);
+            updates.push(name, None, ItemState::Removed, |out| out.extend_from_slice(b"{}"));
+            updates
+        };
+        while room.held().bytes < 1_000 {
+            let name = format!("i{}", room.items.last_offset());
+            put(&mut room, &name, ItemState::Present);
+        }
+        let held = room.held();
+        assert!(room.find_room_for(&removal_of("other"), held, bounds).is_err());
+        assert_eq!(room.find_room_for(&removal_of("i0"), held, bounds), Ok(()), "what is there may always go");
     }
 }

@@ -117,7 +117,6 @@ impl Keyed {
         self.schedule.next_at()
     }
 
-    /// Of which room and connection is told what becomes of a round.
     /// Whether a room that is at home here has to be known although nobody is in it.
     pub(super) fn keeps(&self, index: TopicIndex) -> bool {
         self.rooms.get(&index).is_some_and(|room| room.source.is_some() && !room.is_unused())

@@ -59,6 +59,8 @@ pub(super) struct KeyedRoom {
     pub(super) source: Option<Box<Source>>,
     /// Whether members were told that nothing is published any more.
     pub(super) is_stale: bool,
+    /// Removals are not forgotten before, since somebody has not been sent the oldest.
+    pub(super) forget_from: Millis,
     /// When it has something to do by itself, as far as that is noted.
     pub(super) chore: Option<Millis>,
     subs: HashMap<u32, Sub, FixedState>,
@@ -80,6 +82,7 @@ impl KeyedRoom {
             name_bytes: name.len(),
             source: None,
             is_stale: false,
+            forget_from: Millis::ZERO,
             chore: None,
             subs: HashMap::default(),
             cohorts: Slab::new(),
@@ -163,12 +166,14 @@ impl KeyedRoom {
     pub(super) fn apply(&mut self, applied: &Applied, exclude: Option<ConnId>, schedule: &mut Schedule) {
         let at = self.items.apply(applied, schedule.now);
         self.changed(at, applied, exclude, schedule);
+        self.forget_surplus();
     }
 
     /// The same, where [`Items::next`] said that it comes.
     pub(super) fn put(&mut self, next: Next, applied: &Applied, exclude: Option<ConnId>, schedule: &mut Schedule) {
         let at = self.items.put_next(next, applied, schedule.now);
         self.changed(at, applied, exclude, schedule);
+        self.forget_surplus();
     }
 
     /// Hands out the batch of a cohort that gets each update.
@@ -320,6 +325,15 @@ impl KeyedRoom {
         }
     }
 
+    /// Up to which offset everybody here has been sent all that it wants.
+    pub(super) fn sent_to(&self) -> u64 {
+        let rounds = self.cohorts.iter().filter_map(|(_, cohort)| match &cohort.sending {
+            Sending::Rounds(rounds) => (!rounds.is_quiet()).then_some(rounds.since),
+            Sending::Each(_) => None,
+        });
+        rounds.chain(self.lags.values().map(|lag| lag.since)).min().unwrap_or(u64::MAX)
+    }
+
     /// How far a subscriber has been sent all that it wants.
     pub(super) fn position_of(&self, conn: ConnId) -> StreamPosition {
         let offset = self.terms(conn).map_or_else(|| self.items.last_offset(), |(_, since)| since);
@@ -392,20 +406,36 @@ impl KeyedRoom {
         }
     }
 
-    /// A round begins: who lags may be sent what it holds as well, if it takes anything.
-    pub(super) fn raise_targets(&mut self, cohort: u32, target: u64, schedule: &mut Schedule, sink: &impl Sink) {
-        let Some(cohort) = self.cohorts.get(cohort as usize) else { return };
+    /// Something of a cohort's round is sent.
+    pub(super) fn sent(&mut self, cohort: u32, schedule: &Schedule) {
+        let Some(Cohort { terms, sending: Sending::Rounds(rounds), .. }) = self.cohorts.get_mut(cohort as usize) else {
+            return;
+        };
+        rounds.sent(terms.interval_ms, schedule.now);
+    }
+
+    /// A round begins: who lags may be sent what it holds as well, if it takes anything. Whether there is somebody.
+    pub(super) fn raise_targets(
+        &mut self,
+        cohort: u32,
+        target: u64,
+        schedule: &mut Schedule,
+        sink: &impl Sink,
+    ) -> bool {
+        let Some(cohort) = self.cohorts.get(cohort as usize) else { return false };
+        let mut is_for_somebody = false;
         for &slot in &cohort.lagging {
             let lag = self.lags.get_mut(&slot.0).expect("who lags has a lag");
             if lag.entering.is_some() {
                 continue;
             }
-            lag.target = target;
+            (lag.target, is_for_somebody) = (target, true);
             if !lag.is_queued && lag.since < target && sink.takes_rounds(slot) {
                 lag.is_queued = true;
                 schedule.catching_up.push_back((self.topic, slot));
             }
         }
+        is_for_somebody
     }
 
     /// Of a cohort's members, those whose sockets are full lag from now on.

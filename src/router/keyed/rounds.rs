@@ -46,8 +46,9 @@ impl Keyed {
         let Some(room) = rooms.get_mut(&place.topic) else { return };
         let target = room.items.last_offset();
         let Some(rounds) = room.rounds_mut(place.cohort) else { return };
-        if rounds.begin(target) {
-            room.raise_targets(place.cohort, target, schedule, sink);
+        // Who lags gets the round in pieces of its own: where nobody else is there, the next one waits for it all the same.
+        if rounds.begin(target) && room.raise_targets(place.cohort, target, schedule, sink) {
+            room.sent(place.cohort, schedule);
         }
         room.part_with_slow(place.cohort, schedule, sink);
         let Some(rounds) = room.rounds_mut(place.cohort) else { return };
@@ -63,10 +64,7 @@ impl Keyed {
                 schedule.sent_bytes += piece.bytes();
                 let topic = topics.get(place.topic).key.clone();
                 sink.deliver(piece.into_batch(topic, since, schedule.published_at), &cohort.members);
-                let (interval_ms, now) = (cohort.terms.interval_ms, schedule.now);
-                if let Some(rounds) = room.rounds_mut(place.cohort) {
-                    rounds.sent(interval_ms, now);
-                }
+                room.sent(place.cohort, schedule);
             }
         }
         let Some(rounds) = room.rounds_mut(place.cohort) else { return };
