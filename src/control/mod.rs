@@ -103,6 +103,7 @@ fn pages(node: Node) -> Router {
     Router::new()
         .route("/", page(get(pages::console)))
         .route("/operator", page(get(pages::operator)))
+        .route("/ladder", page(get(pages::ladder)))
         .route("/assets/{name}", page(get(pages::asset)))
         .route("/console/tokens", page(get(console::tokens)))
         .route("/console/token", post(console::token).layer(DefaultBodyLimit::max(CONSOLE_REQUEST_BYTES_MAX)))

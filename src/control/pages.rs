@@ -1,4 +1,4 @@
-//! The pages for people: the console, the operator's page, and what both are made of. They need nothing from outside.
+//! The pages for people: the console, the operator's page, the ladder, and what both are made of. They need nothing from outside.
 
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
@@ -8,18 +8,23 @@ const CONSOLE: &str = include_str!("pages/console.html");
 
 const OPERATOR: &str = include_str!("pages/operator.html");
 
+const LADDER: &str = include_str!("pages/ladder.html");
+
 /// What the pages load, by name under `assets/`.
-const ASSETS: [(&str, &str, &str); 11] = [
+const ASSETS: [(&str, &str, &str); 14] = [
     ("ask.js", JAVASCRIPT, include_str!("pages/ask.js")),
     ("base.css", CSS, include_str!("pages/base.css")),
     ("base.js", JAVASCRIPT, include_str!("pages/base.js")),
     ("console.css", CSS, include_str!("pages/console.css")),
     ("console.js", JAVASCRIPT, include_str!("pages/console.js")),
+    ("ladder.css", CSS, include_str!("pages/ladder.css")),
+    ("ladder.js", JAVASCRIPT, include_str!("pages/ladder.js")),
     ("link.js", JAVASCRIPT, include_str!("pages/link.js")),
     ("load.js", JAVASCRIPT, include_str!("pages/load.js")),
     ("operator.css", CSS, include_str!("pages/operator.css")),
     ("operator.js", JAVASCRIPT, include_str!("pages/operator.js")),
     ("pane.js", JAVASCRIPT, include_str!("pages/pane.js")),
+    ("slow.js", JAVASCRIPT, include_str!("pages/slow.js")),
     ("stream.js", JAVASCRIPT, include_str!("pages/stream.js")),
 ];
 
@@ -39,6 +44,10 @@ pub(super) async fn console() -> Response {
 
 pub(super) async fn operator() -> Response {
     file(HTML, OPERATOR)
+}
+
+pub(super) async fn ladder() -> Response {
+    file(HTML, LADDER)
 }
 
 pub(super) async fn asset(Path(name): Path<String>) -> Response {
@@ -65,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_pages_need_nothing_from_outside_and_nothing_inline() {
-        for text in ASSETS.iter().map(|(_, _, text)| *text).chain([CONSOLE, OPERATOR]) {
+        for text in ASSETS.iter().map(|(_, _, text)| *text).chain([CONSOLE, OPERATOR, LADDER]) {
             for outside in ["http://", "https://", "src=\"//", "@import"] {
                 let allowed = text.matches("http://www.w3.org/").count();
                 assert!(text.matches(outside).count() <= allowed, "a page mentions {outside}");
@@ -80,7 +89,7 @@ mod tests {
     fn every_file_that_a_page_names_is_there() {
         let known = |name: &str| ASSETS.iter().any(|(known, ..)| *known == name);
         let mut found = 0;
-        for text in ASSETS.iter().map(|(_, _, text)| *text).chain([CONSOLE, OPERATOR]) {
+        for text in ASSETS.iter().map(|(_, _, text)| *text).chain([CONSOLE, OPERATOR, LADDER]) {
             for prefix in ["\"assets/", "from \"./"] {
                 for rest in text.split(prefix).skip(1) {
                     let name = rest.split('"').next().unwrap_or_default();

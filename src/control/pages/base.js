@@ -6,6 +6,7 @@ export const LIMITS = {
   lines: 300, shownChars: 2000, nameChars: 64, userBytes: 128, rooms: 24, people: 24, pending: 256, bufferedBytes: 65536,
   symbols: 6, quotePoints: 60, reactors: 128, statPoints: 60, roomPages: 20, nodes: 64, roomsShown: 100, usersShown: 200,
   backoffBaseMs: 400, backoffCapMs: 20000, retryCapMs: 300000, welcomeMs: 10000, stableMs: 5000, presenceMs: 1000,
+  ladderWaiting: 1000, ages: 20000, feedPending: 4, feedUpdates: 500, burstS: 12,
 };
 
 export const byTest = (name) => document.querySelector(`[data-test="${name}"]`);

@@ -33,6 +33,15 @@ export const tokens = {
   },
 };
 
+// Where a user connects, and with which subprotocols: beside this page, wherever a proxy has put it.
+export function address(user, token) {
+  const url = new URL("ws", location.href);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  if (token === "") url.search = user === "" ? "" : `?userId=${encodeURIComponent(user)}`;
+  // As a subprotocol a token is in no log of URLs.
+  return { url, protocols: token === "" ? [] : ["fanfare.v1", `bearer.${token}`] };
+}
+
 // One user's connection: offline → connecting → online → (lost) waiting → connecting … until `close`.
 export class Link {
   #ws = null;
@@ -78,12 +87,9 @@ export class Link {
     try {
       const token = await tokens.of(this.#user, this.#pasted);
       if (this.#dialing !== dialing) return;
-      // Beside this page, wherever a proxy has put it.
-      const url = new URL("ws", location.href);
-      url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-      if (token === "") url.search = this.#user === "" ? "" : `?userId=${encodeURIComponent(this.#user)}`;
-      // As a subprotocol it is in no log of URLs. What is no token is no name of one either, and throws.
-      ws = token === "" ? new WebSocket(url) : new WebSocket(url, ["fanfare.v1", `bearer.${token}`]);
+      const { url, protocols } = address(this.#user, token);
+      // What is no token is no name of a subprotocol either, and throws.
+      ws = new WebSocket(url, protocols);
     } catch {
       if (this.#dialing === dialing) this.#lost(1006, "");
       return;
