@@ -2,6 +2,9 @@
 //!
 //! What they need is installed by `tests/run`. Without it these tests fail, so that nobody believes they ran.
 
+mod order_book;
+mod relay;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +16,7 @@ use fanfare_testing::nginx::Nginx;
 use fanfare_testing::{
     ApiKey, Certificates, Client, PATIENCE, Server, Signal, await_metric, http_ask, metric, temporary_path,
 };
+use order_book::{example_order_book_node, example_order_book_python};
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
@@ -43,11 +47,14 @@ suite! {
     chromium_console_behind_a_path_of_nginx,
     chromium_console_on_narrow_screens,
     chromium_operator,
+    chromium_ladder,
     chromium_console_with_tokens,
     example_node,
     example_python,
     example_rust,
     example_browser,
+    example_order_book_node,
+    example_order_book_python,
 }
 
 fn node_ws(reactors: usize) {
@@ -185,6 +192,19 @@ fn chromium_operator(reactors: usize) {
     assert_eq!(counts, done);
 }
 
+fn chromium_ladder(reactors: usize) {
+    let _alone = one_browser_at_a_time();
+    let server = Server::with_reactors(reactors, &["--room", "match=ladder,keyed=true"]);
+    let counts = run(node_script("ladder.mjs").arg(format!("http://{}", server.addr())).args(["ladder", "plain"]));
+    assert_eq!(
+        counts,
+        json!({
+            "instruments": 200, "joined": 2, "fed": 2, "tuned": 2, "resumed": 1, "told": 1, "widths": 4, "cut": 0,
+            "violations": 0
+        })
+    );
+}
+
 /// On the machine itself the page gets its tokens from the server; behind a proxy a person pastes one, and an API key.
 fn chromium_console_with_tokens(reactors: usize) {
     const API_KEY: &str = "a-key-of-the-tests-that-is-good-for-reading";
@@ -216,12 +236,19 @@ fn chromium_console_with_tokens(reactors: usize) {
 
 fn example_node(reactors: usize) {
     let server = Server::with_reactors(reactors, &[]);
-    let script =
-        std::fs::File::open(examples_folder().join("clients/node.mjs")).expect("the example is part of the sources");
-    // Read from stdin, its `import "ws"` is looked up from the working folder, where `npm ci` put it.
-    let mut command = node();
-    command.args(["--input-type=module", "-"]).arg(base(&server)).arg("example").stdin(script);
+    let mut command = node_example("clients/node.mjs");
+    command.arg(base(&server)).arg("example");
     example_talks(&server, &mut command);
+}
+
+/// An example that finds its packages where `npm ci` put them: read from stdin, its imports are looked up from the working
+/// folder.
+#[track_caller]
+fn node_example(path: &str) -> Command {
+    let script = std::fs::File::open(examples_folder().join(path)).expect("the example is part of the sources");
+    let mut command = node();
+    command.args(["--input-type=module", "-"]).stdin(script);
+    command
 }
 
 fn example_python(reactors: usize) {
