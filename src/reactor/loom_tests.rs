@@ -1,7 +1,7 @@
 //! The mailboxes under loom, which runs each test in every order of its threads' steps (switching away from a thread
 //! that could go on up to [`PREEMPTIONS_MAX`] times) and with every value a load may return by the memory model.
 //!
-//! `RUSTFLAGS="--cfg fanfare_loom" cargo test --lib loom_tests`. `LOOM_MAX_PREEMPTIONS=4` looks further. A wake that is
+//! `tests/loom` builds and runs them. `LOOM_MAX_PREEMPTIONS=4` looks further. A wake that is
 //! lost ends in loom's `deadlock`: a reactor waits in its driver and no thread is left to wake it.
 
 use std::convert::Infallible;

@@ -31,7 +31,7 @@ mod identity;
 mod intake;
 mod keyed;
 mod lifecycle;
-#[cfg(all(test, fanfare_loom))]
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests;
 mod mailbox;
 mod pressure;

@@ -2,9 +2,10 @@
 
     dockerfile.py DOCKERFILE CONTEXT TARGET [ARG=VALUE…]
 
-The base images are taken for Debian with Rust, which this machine is. TARGET is a folder of its own for what cargo builds, so that
-the next run has it. At the end the image's program is started as its user, on a root that is read-only, and its
-health check has to tell a server that serves from one that does not. Needs root. Prints what each step did.
+The base images are taken for Debian with Rust, which this machine is. TARGET is a folder in which cargo has built: what is there
+need not be built again, and what is added is thrown away. Nothing else may build there meanwhile. At the end the image's program
+is started as its user, on a root that is read-only, and its health check has to tell a server that serves from one that does
+not. Needs root. Prints what each step did.
 """
 
 import fnmatch
@@ -68,13 +69,10 @@ def context_files(context, dockerfile):
 
 class Stage:
     def __init__(self, place, name):
+        self.below = f"{place}/{name}"
         self.name, self.root = name, f"{place}/{name}/root"
         self.folder, self.user, self.env, self.meta = "/", None, {}, {}
-        for part in ("upper", "work", "root"):
-            os.makedirs(f"{place}/{name}/{part}")
-        below = f"{place}/{name}"
-        options = f"lowerdir=/,upperdir={below}/upper,workdir={below}/work"
-        mount("-t", "overlay", "overlay", "-o", options, self.root)
+        overlay("/", self.below, self.root)
         mount("-t", "proc", "proc", f"{self.root}/proc")
         mount("--rbind", "/dev", f"{self.root}/dev")
         # What the image does not have.
@@ -92,11 +90,19 @@ class Stage:
         return ["chroot", self.root, *drop, *words]
 
     def environment(self):
-        return {**os.environ, **self.env}
+        # Where cargo builds outside is nothing to what is built inside.
+        return {name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"} | self.env
 
 
 def mount(*words):
     subprocess.run(["mount", *words], check=True)
+
+
+def overlay(lower, place, root):
+    """A folder as it is, at another place; its changes go to folders of that place."""
+    for folder in (f"{place}/upper", f"{place}/work", root):
+        os.makedirs(folder)
+    mount("-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={place}/upper,workdir={place}/work", root)
 
 
 def copy(stage, rest, stages, context, files):
@@ -163,10 +169,8 @@ def build(place, dockerfile, context, target, args):
 
 
 def lend_target(stage, target):
-    """What cargo has built in the run before."""
-    lent = f"{stage.root}{stage.folder}/target"
-    os.makedirs(lent)
-    mount("--bind", target, lent)
+    """What cargo has built of the dependencies."""
+    overlay(target, f"{stage.below}/target", f"{stage.root}{stage.folder}/target")
 
 
 def use(image):

@@ -20,13 +20,14 @@ mod tls_pump;
 pub mod tls_tunnel;
 mod wrapping;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -492,19 +493,48 @@ pub fn temporary_path(extension: &str) -> PathBuf {
     std::env::temp_dir().join(format!("fanfare-{}-{serial}.{extension}", std::process::id()))
 }
 
-/// A loopback address that nothing uses, and that stays so for what ends and comes back to it: its port is below those
-/// that the kernel gives to connections, and this process gives each only once.
+/// Ports for what is given one before it listens: below those that the kernel gives to connections.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// Ports that a process takes at a time.
+const BLOCK_PORTS: u16 = 50;
+
+/// A loopback address that nothing uses, and that stays so for what ends and comes back to it: no other process of tests is
+/// given its port, and this one gives each only once.
+///
+/// # Panics
+///
+/// Where no port is left.
 pub fn free_addr() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 2_000).expect("below 2000") * 10;
-    for _ in 0..20_000 {
-        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000) % 20_000;
+    static BLOCK: Mutex<std::ops::Range<u16>> = Mutex::new(0..0);
+    let mut block = BLOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let Some(port) = block.next() else {
+            *block = take_ports();
+            continue;
+        };
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         if TcpListener::bind(addr).is_ok() {
             return addr;
         }
     }
-    panic!("no free port between 10000 and 30000");
+}
+
+/// Ports of this process alone until it ends: it holds the lock of a file for them.
+fn take_ports() -> std::ops::Range<u16> {
+    let blocks = (PORTS.end - PORTS.start) / BLOCK_PORTS;
+    let first = std::process::id() % u32::from(blocks);
+    for step in 0..blocks {
+        let block = (first as u16 + step) % blocks;
+        let path = std::env::temp_dir().join(format!("fanfare-ports-{block}"));
+        let Ok(file) = File::options().create(true).truncate(false).write(true).open(path) else { continue };
+        if file.try_lock().is_ok() {
+            std::mem::forget(file);
+            let from = PORTS.start + block * BLOCK_PORTS;
+            return from..from + BLOCK_PORTS;
+        }
+    }
+    panic!("no free ports between {} and {}", PORTS.start, PORTS.end);
 }
 
 /// Waits until something is true.
