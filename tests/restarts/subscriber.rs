@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::peer::{Heard, Peer};
+use super::times;
 
 /// How long a client waits that was answered `unavailable`.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -38,7 +39,7 @@ impl Findings {
     fn received(&self, published_ms: &Value) {
         let latency_ms = published_ms.as_u64().map_or(0, |published_ms| now_ms().saturating_sub(published_ms));
         let mut latency = self.latency.borrow_mut();
-        latency.get_or_insert_with(|| Histogram::new(3).expect("three digits")).saturating_record(latency_ms);
+        latency.get_or_insert_with(times).saturating_record(latency_ms);
     }
 
     fn fault(&self, what: String) {
