@@ -15,6 +15,7 @@ mod lanes;
 mod metrics;
 mod pages;
 mod places;
+mod publication;
 mod reload;
 mod requests;
 mod secured;

@@ -10,7 +10,6 @@
 //! wait are bounded; one more is refused.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,14 +17,14 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
+use super::publication::{Publication, Said, UpdateRun};
 use crate::ids::{PeerId, ReactorId, RequestId};
 use crate::limits::{BATCH_POOL_BYTES_MAX, CONTROL_SPILL_MS, REQUESTS_MAX};
-use crate::protocol::{self, keyed};
 use crate::reactor::{Mailbox, Order, Parcel, Wake};
 use crate::router::cluster;
 use crate::router::{
-    ApiKeyed, Author, CommandId, CommandKind, Composed, Composer, Draft, Fate, Homeward, ItemState, ItemUpdates, Mail,
-    NodeFound, PageRange, PublishMany, Question, Reply, Survey, Told,
+    Author, CommandId, Composed, Composer, Fate, Homeward, Mail, NodeFound, PageRange, PublishMany, Question, Reply,
+    Survey, Told,
 };
 
 /// Wakes the control thread; its mailbox needs it before the thread is there.
@@ -95,70 +94,6 @@ struct OpenFates {
     /// How many of them are open.
     open: usize,
     done: oneshot::Sender<Fates>,
-}
-
-/// One publish of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Publication<'a> {
-    /// Who receivers are told it is from.
-    pub from: &'a str,
-    /// What, and to whom.
-    pub what: Said<'a>,
-    /// What a retry is known by.
-    pub key: Option<ApiKeyed<'a>>,
-}
-
-/// What is published, and to whom.
-#[derive(Clone, Copy, Debug)]
-pub enum Said<'a> {
-    /// A message to a topic that is not keyed.
-    Message(Draft<'a>),
-    /// An update of an item of a keyed room.
-    Update(RoomUpdate<'a>),
-}
-
-/// An update of an item of a keyed room.
-#[derive(Clone, Copy, Debug)]
-pub struct RoomUpdate<'a> {
-    /// The room.
-    pub room: &'a str,
-    /// The item's name.
-    pub item: &'a str,
-    /// Not above the item's last one, it is stale.
-    pub version: Option<i64>,
-    /// What becomes of the item.
-    pub body: keyed::Body<'a>,
-}
-
-/// Updates of one room by commands of a request, one behind the other: they go together.
-struct UpdateRun<'a> {
-    room: &'a str,
-    commands: Range<u32>,
-    key: Option<ApiKeyed<'a>>,
-    updates: ItemUpdates,
-}
-
-impl<'a> UpdateRun<'a> {
-    fn new(room: &'a str, index: u32, key: Option<ApiKeyed<'a>>) -> UpdateRun<'a> {
-        let mut updates = ItemUpdates::default();
-        updates.begin(if key.is_some() { CommandKind::One } else { CommandKind::Each });
-        UpdateRun { room, commands: index..index, key, updates }
-    }
-
-    /// Whether a command's update goes with those that are there.
-    fn takes(&self, index: u32, room: &str, key: Option<ApiKeyed<'_>>) -> bool {
-        self.commands.end == index && self.room == room && self.key.is_none() && key.is_none()
-    }
-
-    fn push(&mut self, from: &str, unix_ms: u64, update: &RoomUpdate<'_>) {
-        let state = match update.body {
-            keyed::Body::Content(_) => ItemState::Present,
-            keyed::Body::Removal => ItemState::Removed,
-        };
-        let tail = |out: &mut Vec<u8>| protocol::keyed_tail(out, Some(from), update.body, unix_ms);
-        self.updates.push(update.item, update.version, state, tail);
-        self.commands.end += 1;
-    }
 }
 
 /// What the thread does next.
@@ -492,12 +427,14 @@ const SPARE_PIECES_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use super::super::publication::RoomUpdate;
     use super::*;
     use crate::ids::{ConnId, Slot};
+    use crate::protocol::keyed;
     use crate::reactor::post_office;
     use crate::router::{
-        Answer, Batch, HistoryPolicy, HistorySettings, KeyedPolicy, KeyedRooms, KeyedSettings, NoticeSettings,
-        RoomPolicies, Router, RouterSettings, Sink, Slice,
+        Answer, ApiKeyed, Batch, Draft, HistoryPolicy, HistorySettings, KeyedPolicy, KeyedRooms, KeyedSettings,
+        NoticeSettings, RoomPolicies, Router, RouterSettings, Sink, Slice,
     };
     use crate::time::Stamp;
 

@@ -27,6 +27,7 @@ fanfare_testing::suite! {
         publishing_needs_membership,
         publishing_into_a_keyed_room_needs_no_membership,
         raw_rooms_are_asked_for_by_their_name,
+        keyed_raw_rooms_need_the_same_permissions,
         the_tokens_rate_replaces_the_configured_one;
     refresh:
         other_permissions_are_in_force_at_once,

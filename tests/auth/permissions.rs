@@ -119,6 +119,27 @@ pub fn raw_rooms_are_asked_for_by_their_name(reactors: usize) {
     speaker.nothing_more();
 }
 
+pub fn keyed_raw_rooms_need_the_same_permissions(reactors: usize) {
+    let guarded = Guarded::start(reactors, &["--room", "match=raw/px,keyed=true"]);
+    let target = |may: Value| format!("/raw/px?mode=latest&token={}", guarded.token("alice", may));
+    let bad = target(json!({"join": ["den"]})).replace("latest", "newest");
+    let refused = Client::try_open(&guarded.server, &bad).err().map(|rejection| rejection.status);
+    assert_eq!(refused, Some(403), "what is wrong with the options is for members to know");
+    let mut speaker = RawConn::upgrade(&guarded.server, &target(json!({"join": ["raw/*"], "publish": ["raw/px"]})));
+    let mut listener = RawConn::upgrade(&guarded.server, &target(json!({"join": ["raw/px"]})));
+    for client in [&mut speaker, &mut listener] {
+        let end = client.read_frame().unwrap().payload;
+        assert_eq!(end[..18], [0; 18], "no snapshot, at no offset");
+    }
+    speaker.send_frame(0x82, b"\0\x01ax");
+    let update = [&[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1][..], b"ax"].concat();
+    assert_eq!(speaker.read_frame().unwrap().payload, update);
+    assert_eq!(listener.read_frame().unwrap().payload, update);
+    listener.send_frame(0x82, b"\0\x01ay");
+    listener.expect_close(1008, "who may only listen");
+    speaker.nothing_more();
+}
+
 pub fn the_tokens_rate_replaces_the_configured_one(reactors: usize) {
     let guarded = Guarded::start(reactors, &["--rate.messages_per_second", "3"]);
     let limited_after = |client: &mut Client| {

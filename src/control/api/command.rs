@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::error::Code;
 use super::{Api, ApiError, Caller};
 use crate::config::Verb;
-use crate::control::requests::{Publication, RoomUpdate, Said};
+use crate::control::publication::{Publication, RoomUpdate, Said};
 use crate::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::protocol::scan::{Malformed, RawString, RawValue, Walk};
 use crate::protocol::{Decoder, ErrorCode, KeyedFields, PUBLISH_KEY_BYTES_MAX, Update, keyed};
