@@ -2,6 +2,7 @@
 //! Sentinels, as a Redis Cluster; what works with each, and what happens when primaries fail.
 
 mod access;
+mod feeding;
 mod mistakes;
 mod sentinel;
 mod servers;

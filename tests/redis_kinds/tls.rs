@@ -6,7 +6,7 @@ use crate::servers::{Sentinel, Shards};
 use crate::{assert_works, nodes};
 
 /// What a server needs to speak TLS on this port.
-fn tls_settings(certificates: &Certificates, port: u16) -> Vec<String> {
+pub(crate) fn tls_settings(certificates: &Certificates, port: u16) -> Vec<String> {
     let pairs = [
         ("--tls-port", port.to_string()),
         ("--tls-cert-file", certificates.path("server.pem")),
@@ -17,7 +17,8 @@ fn tls_settings(certificates: &Certificates, port: u16) -> Vec<String> {
     pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
 }
 
-fn words(settings: &[String]) -> Vec<&str> {
+/// The same as arguments.
+pub(crate) fn words(settings: &[String]) -> Vec<&str> {
     settings.iter().map(String::as_str).collect()
 }
 
