@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Value};
@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::connections::Redis;
 use crate::config::{RedisAddress, RedisHost, RedisKind};
-use crate::limits::{CLUSTER_ANSWER_MS_MAX, CLUSTER_CONNECT_MS_MAX};
+use crate::limits::{CLUSTER_ANSWER_MS_MAX, CLUSTER_CANARY_MS, CLUSTER_CONNECT_MS_MAX};
 
 /// How often a command follows what a shard says of where its key is.
 const REDIRECTIONS_MAX: usize = 5;
@@ -30,6 +30,9 @@ pub struct StreamReader {
     connections: HashMap<Option<RedisHost>, MultiplexedConnection>,
     /// Which shard was right for a key.
     shards: HashMap<String, RedisHost>,
+    /// Behind Sentinels: the primary that they named last, and when. One that was replaced lives on for a while, and knows
+    /// nothing of it.
+    primary: Option<(String, Instant)>,
 }
 
 /// What a server says of a command.
@@ -53,6 +56,7 @@ impl StreamReader {
             position_key: position_key.to_owned(),
             connections: HashMap::new(),
             shards: HashMap::new(),
+            primary: None,
         })
     }
 
@@ -130,14 +134,30 @@ impl StreamReader {
     }
 
     fn call_at(&mut self, at: Option<RedisHost>, command: &Cmd, wait: Duration) -> Result<Said, String> {
-        let StreamReader { runtime, redis, connections, .. } = self;
+        let StreamReader { runtime, redis, connections, primary, .. } = self;
         runtime.block_on(async {
+            if let Some((known, asked_at)) = primary
+                && asked_at.elapsed() >= Duration::from_millis(CLUSTER_CANARY_MS)
+            {
+                *asked_at = Instant::now();
+                // Where no Sentinel answers, who was the primary is as good as any.
+                if let Ok((_, named)) = primary_of(redis).await
+                    && named != *known
+                {
+                    connections.clear();
+                }
+            }
             let connection = match connections.entry(at) {
                 std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::hash_map::Entry::Vacant(entry) => {
                     let client = match entry.key() {
                         Some(host) => redis.shard(host)?,
-                        None => redis.primary().await?.0,
+                        None => {
+                            let (client, address) = primary_of(redis).await?;
+                            let has_sentinels = matches!(redis.kind(), RedisKind::Sentinel { .. });
+                            *primary = has_sentinels.then(|| (address, Instant::now()));
+                            client
+                        }
                     };
                     entry.insert(connect(&client).await?)
                 }
@@ -155,6 +175,12 @@ impl StreamReader {
             }
         })
     }
+}
+
+/// The one server there is, or the one that is the primary now.
+async fn primary_of(redis: &Redis) -> Result<(Client, String), String> {
+    let asked = tokio::time::timeout(Duration::from_millis(CLUSTER_CONNECT_MS_MAX), redis.primary()).await;
+    asked.map_err(|_| "the Sentinels do not answer".to_owned())?
 }
 
 async fn connect(client: &Client) -> Result<MultiplexedConnection, String> {

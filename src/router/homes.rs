@@ -13,7 +13,7 @@ use super::cluster_subscription::ClusterSubscription;
 use super::history::History;
 use super::mail::HomeMail;
 use super::policy::{Policies, TopicPolicy};
-use super::topic::{HashedTopic, Kind, Topic, TopicIndex};
+use super::topic::{HashedTopic, Kind, Topic};
 use super::users::Users;
 use super::{NoticeSettings, RouterSettings, UserConnections, UserConnectionsPolicy};
 use crate::frame::{FrameBuilder, Opcode};
@@ -423,8 +423,8 @@ impl Homes {
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check<'a>(
         &self,
-        topics: impl Iterator<Item = (TopicIndex, &'a Topic)>,
-        keeps_items: impl Fn(TopicIndex) -> bool,
+        topics: impl Iterator<Item = (super::topic::TopicIndex, &'a Topic)>,
+        keeps_items: impl Fn(super::topic::TopicIndex) -> bool,
     ) {
         let (mut open, mut rooms) = (0, 0);
         for (index, topic) in topics {

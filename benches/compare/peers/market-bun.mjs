@@ -1,9 +1,11 @@
-// Rooms of last values on Bun's WebSocket server. What a round sends to a subscriber is corked into one write.
+// Rooms of last values on Bun's WebSocket server. With `corked` behind the port, what a round sends to a subscriber is one
+// write; without it each value is sent by itself, as one writes it first.
 import { marketRooms, userOf, welcome } from "./market-rooms.mjs";
 
+const corked = process.argv[3] === "corked";
 const command = marketRooms(
   (socket, text) => socket.send(text),
-  (socket, sends) => socket.cork(sends),
+  (socket, sends) => (corked ? socket.cork(sends) : sends()),
 );
 
 const server = Bun.serve({

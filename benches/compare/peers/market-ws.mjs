@@ -1,8 +1,10 @@
-// Rooms of last values on npm's ws. What a round sends to a subscriber is corked into one write.
+// Rooms of last values on npm's ws. With `corked` behind the port, what a round sends to a subscriber is one write; without it
+// each value is sent by itself, as one writes it first.
 import { WebSocketServer, WebSocket } from "ws";
 import { marketRooms, userOf, welcome } from "./market-rooms.mjs";
 
 const port = Number(process.argv[2]);
+const corked = process.argv[3] === "corked";
 const text = { binary: false, fin: true, mask: false, compress: false };
 
 const command = marketRooms(
@@ -10,9 +12,9 @@ const command = marketRooms(
     if (socket.readyState === WebSocket.OPEN) socket.send(message, text);
   },
   (socket, sends) => {
-    socket._socket.cork();
+    if (corked) socket._socket.cork();
     sends();
-    socket._socket.uncork();
+    if (corked) socket._socket.uncork();
   },
 );
 

@@ -13,8 +13,8 @@ const ENVELOPE: &str = r#"{"type":"room_msg","roomId":"r000000","item":"i000000"
 pub(super) struct Tape {
     /// Updates of each item so far.
     published: Vec<u32>,
-    /// The item that each publisher updates next: it has every so many-th of them, and they come in turn.
-    next: Vec<u32>,
+    /// The items of each publisher, in the order of their turns; which of them is next.
+    turns: Vec<(Vec<u32>, usize)>,
     payload: Payload,
     /// Letters behind a value's mark.
     filler: String,
@@ -36,7 +36,7 @@ impl Tape {
         let beside = ENVELOPE.len() + 2 + MARK_BYTES + if options.payload == Payload::Json { JSON_BYTES } else { 0 };
         Tape {
             published: vec![0; options.market.instruments],
-            next: (0..options.publishers as u32).collect(),
+            turns: turns(options.market.instruments, options.publishers),
             payload: options.payload,
             filler: "x".repeat(options.payload_bytes.saturating_sub(beside)),
             removals: options.market.removals,
@@ -47,19 +47,19 @@ impl Tape {
     #[cfg(test)]
     pub(super) fn of_items(instruments: usize) -> Tape {
         let (payload, filler) = (Payload::Filler, String::new());
-        Tape { published: vec![0; instruments], next: vec![0], payload, filler, removals: 0 }
+        Tape { published: vec![0; instruments], turns: turns(instruments, 1), payload, filler, removals: 0 }
     }
 
     /// The next update of a publisher; `None` where the item has had as many as can be numbered.
     pub(super) fn take(&mut self, publisher: usize) -> Option<Update> {
-        let item = self.next[publisher];
+        let (items, next) = &mut self.turns[publisher];
+        let item = items[*next];
         let number = self.published[item as usize];
         if number == SEQUENCE_MAX {
             return None;
         }
         self.published[item as usize] += 1;
-        let next = item + self.next.len() as u32;
-        self.next[publisher] = if (next as usize) < self.published.len() { next } else { publisher as u32 };
+        *next = (*next + 1) % items.len();
         Some(Update { item, number })
     }
 
@@ -128,6 +128,20 @@ impl Tape {
     }
 }
 
+/// The items of each publisher, in no order that items of one subscriber have in common, and the same in every run.
+fn turns(instruments: usize, publishers: usize) -> Vec<(Vec<u32>, usize)> {
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let mut of = |publisher: usize| {
+        let mut items: Vec<u32> = (publisher..instruments).step_by(publishers).map(|item| item as u32).collect();
+        random.shuffle(&mut items);
+        (items, 0)
+    };
+    (0..publishers).map(&mut of).collect()
+}
+
+/// From which the order of items is made: any number would do.
+const SEED: u64 = 0x7A9E;
+
 /// What a content of JSON has beside a mark, two quotes and filler.
 const JSON_BYTES: usize =
     r#"{"bid":"0000.00","ask":"0000.00","bidSize":000,"askSize":000,"id":"","venue":""}"#.len() - 2;
@@ -136,19 +150,23 @@ const JSON_BYTES: usize =
 mod tests {
     use super::*;
 
-    fn tape(instruments: usize, publishers: u32, payload: Payload, removals: u32) -> Tape {
-        let next = (0..publishers).collect();
-        Tape { published: vec![0; instruments], next, payload, filler: "x".repeat(20), removals }
+    fn tape(instruments: usize, publishers: usize, payload: Payload, removals: u32) -> Tape {
+        let (published, turns) = (vec![0; instruments], turns(instruments, publishers));
+        Tape { published, turns, payload, filler: "x".repeat(20), removals }
     }
 
     #[test]
     fn each_item_has_one_publisher_and_its_turn() {
         let mut tape = tape(5, 2, Payload::Filler, 0);
-        let items: Vec<u32> = (0..6).map(|_| tape.take(0).unwrap().item).collect();
-        assert_eq!(items, [0, 2, 4, 0, 2, 4]);
-        let taken: Vec<_> = (0..5).map(|_| tape.take(1).unwrap()).map(|update| (update.item, update.number)).collect();
-        assert_eq!(taken, [(1, 0), (3, 0), (1, 1), (3, 1), (1, 2)]);
-        assert_eq!((tape.published(0), tape.published(1), tape.published(3)), (2, 3, 2));
+        for (publisher, own) in [(0, &[0, 2, 4][..]), (1, &[1, 3])] {
+            for round in 0..3 {
+                let mut taken: Vec<_> = own.iter().map(|_| tape.take(publisher).unwrap()).collect();
+                assert!(taken.iter().all(|update| update.number == round));
+                taken.sort_by_key(|update| update.item);
+                assert!(taken.iter().map(|update| &update.item).eq(own), "{taken:?}");
+            }
+        }
+        assert_eq!((0..5).map(|item| tape.published(item)).collect::<Vec<_>>(), [3; 5]);
     }
 
     #[test]
