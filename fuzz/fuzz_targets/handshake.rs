@@ -13,7 +13,8 @@
 
 use fanfare::compress::{Offer, WindowBits};
 use fanfare::conn::{
-    Head, HeadLimits, HeadReader, HttpRefusal, ItemOptions, ItemWords, Target, Upgrade, parse_head, write_refusal, write_upgrade,
+    Head, HeadLimits, HeadReader, HttpRefusal, ItemOptions, ItemWords, Target, Upgrade, parse_head, write_refusal,
+    write_upgrade,
 };
 use fanfare::limits::{ROOM_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use fanfare_fuzz::memory::Watch;
