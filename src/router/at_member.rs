@@ -196,11 +196,12 @@ impl Router {
     /// The home has confirmed a join.
     pub(super) fn joined(&mut self, joined: Joined, sink: &mut impl Sink) {
         let Some(index) = self.topics.find(joined.topic.hashed()) else { return };
-        let Some(is_forbidden) = self.members.confirm(joined.member, index) else { return };
-        let Joined { topic, member, membership, reply, outcome, keyed } = joined;
-        if let Some(keyed) = &keyed {
+        // Whoever has asked may be gone; its reactor has a mirror from now on all the same, as the home knows.
+        if let Some(keyed) = &joined.keyed {
             self.mirror(index, keyed);
         }
+        let Some(is_forbidden) = self.members.confirm(joined.member, index) else { return };
+        let Joined { topic, member, membership, reply, outcome, keyed } = joined;
         if is_forbidden {
             // It has been told to leave already.
             return forbid(member, &topic.name, &reply, sink);

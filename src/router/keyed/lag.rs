@@ -6,6 +6,7 @@ use crate::protocol::Mode;
 use super::cohort::Terms;
 use super::filter::ItemFilter;
 use super::items::{Item, ItemState};
+use super::schedule::Queued;
 
 /// It is sent what it wants between `since` and `target`, piece by piece, each when its socket has taken the one before.
 #[derive(Debug)]
@@ -15,8 +16,8 @@ pub(super) struct Lag {
     pub(super) since: u64,
     /// Up to this one it may be sent more now; what comes behind that is for the next round.
     pub(super) target: u64,
-    /// Whether it has its place among those that are about to be sent a piece.
-    pub(super) is_queued: bool,
+    /// Its place among those that are about to be sent a piece, if it has one.
+    pub(super) queued: Option<Queued>,
     /// What it is told when it has been sent all.
     pub(super) entering: Option<Box<Entering>>,
 }

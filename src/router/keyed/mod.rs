@@ -23,6 +23,8 @@ mod filter;
 mod items;
 mod keeping;
 mod lag;
+#[cfg(test)]
+mod model_tests;
 mod piece;
 mod room;
 mod rounds;

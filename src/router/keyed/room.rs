@@ -11,7 +11,7 @@ use super::filter::ItemFilter;
 use super::items::{Applied, Item, ItemIndex, Items, Next};
 use super::lag::{Entering, Held, Lag};
 use super::piece::Piece;
-use super::schedule::{Place, Schedule};
+use super::schedule::{Place, Queued, Schedule};
 use super::source::Source;
 use crate::ids::{ConnId, Slot};
 use crate::protocol::Mode;
@@ -230,7 +230,7 @@ impl KeyedRoom {
         }
         let target = if entering.is_some() { target } else { since };
         let entering = entering.map(Box::new);
-        self.stand_behind(Lag { conn, since, target, is_queued: false, entering }, schedule);
+        self.stand_behind(Lag { conn, since, target, queued: None, entering }, schedule);
         if self.lags[&conn.slot.0].entering.is_some() {
             self.queue(conn.slot, schedule);
         }
@@ -256,7 +256,7 @@ impl KeyedRoom {
             Standing::Member(_) => {
                 let target = self.rounds(sub.cohort).map_or(since, |rounds| rounds.target);
                 self.stand_down(conn.slot, schedule);
-                self.stand_behind(Lag { conn, since, target, is_queued: false, entering: None }, schedule);
+                self.stand_behind(Lag { conn, since, target, queued: None, entering: None }, schedule);
             }
         }
     }
@@ -264,24 +264,25 @@ impl KeyedRoom {
     /// A subscriber that lags can take more.
     pub(super) fn queue(&mut self, slot: Slot, schedule: &mut Schedule) {
         let Some(lag) = self.lags.get_mut(&slot.0) else { return };
-        if !lag.is_queued && (lag.since < lag.target || lag.entering.is_some()) {
-            lag.is_queued = true;
-            schedule.catching_up.push_back((self.topic, slot));
+        if lag.queued.is_none() && (lag.since < lag.target || lag.entering.is_some()) {
+            lag.queued = Some(schedule.queue(self.topic, slot));
         }
     }
 
-    /// The lag of a subscriber that was queued, which it is no more.
-    pub(super) fn unqueue(&mut self, slot: Slot) -> Option<&mut Lag> {
-        let lag = self.lags.get_mut(&slot.0)?;
-        lag.is_queued = false;
-        Some(lag)
+    /// A subscriber's place in the queue has come: whether it is still the one that it has. It has none any more.
+    pub(super) fn unqueue(&mut self, slot: Slot, queued: Queued) -> bool {
+        let lag = self.lags.get_mut(&slot.0);
+        lag.is_some_and(|lag| lag.queued.take_if(|own| *own == queued).is_some())
+    }
+
+    pub(super) fn lag(&self, slot: Slot) -> Option<&Lag> {
+        self.lags.get(&slot.0)
     }
 
     /// A piece was sent to it: whether its socket has taken that is known when it is looked at next.
     pub(super) fn queue_again(&mut self, slot: Slot, schedule: &mut Schedule) {
         if let Some(lag) = self.lags.get_mut(&slot.0) {
-            lag.is_queued = true;
-            schedule.catching_up.push_back((self.topic, slot));
+            lag.queued = Some(schedule.queue(self.topic, slot));
         }
     }
 
@@ -290,7 +291,7 @@ impl KeyedRoom {
     pub(super) fn entered(&mut self, slot: Slot, schedule: &mut Schedule) -> Option<(ConnId, Entering)> {
         let last = self.items.last_offset();
         let cohort = self.subs.get(&slot.0)?.cohort;
-        let sent_to = self.rounds(cohort).map_or(0, |rounds| rounds.since);
+        let sent_to = self.rounds(cohort).map_or(0, |rounds| rounds.target);
         let wants_more = self.wants_any(cohort, self.lags.get(&slot.0)?.target);
         let lag = self.lags.get_mut(&slot.0)?;
         let entering = lag.entering.as_deref_mut()?;
@@ -304,7 +305,7 @@ impl KeyedRoom {
             (lag.since, lag.target) = (last, last);
         }
         let (conn, entering) = (lag.conn, *lag.entering.take()?);
-        // The cohort's rounds went on without it.
+        // The cohort's rounds went on without it, up to the end of one that is running.
         if sent_to > lag.since {
             lag.target = sent_to;
             self.queue_again(slot, schedule);
@@ -430,9 +431,8 @@ impl KeyedRoom {
                 continue;
             }
             (lag.target, is_for_somebody) = (target, true);
-            if !lag.is_queued && lag.since < target && sink.takes_rounds(slot) {
-                lag.is_queued = true;
-                schedule.catching_up.push_back((self.topic, slot));
+            if lag.queued.is_none() && lag.since < target && sink.takes_rounds(slot) {
+                lag.queued = Some(schedule.queue(self.topic, slot));
             }
         }
         is_for_somebody
@@ -447,7 +447,7 @@ impl KeyedRoom {
         for slot in slow {
             let conn = ConnId { reactor: schedule.me, slot, generation: self.subs[&slot.0].generation };
             self.stand_down(slot, schedule);
-            self.stand_behind(Lag { conn, since, target, is_queued: false, entering: None }, schedule);
+            self.stand_behind(Lag { conn, since, target, queued: None, entering: None }, schedule);
         }
     }
 

@@ -32,7 +32,8 @@ impl Keyed {
 
     fn send_rounds(&mut self, topics: &Topics, batches: &mut Batches, sink: &mut impl Sink) {
         for _ in 0..self.schedule.ready.len() {
-            if self.schedule.sent_bytes >= ROUND_BYTES_PER_TURN {
+            // Those who lag have their part of the turn as well.
+            if self.schedule.sent_bytes >= ROUND_BYTES_PER_TURN / 2 {
                 return;
             }
             let Some(place) = self.schedule.ready.pop_front() else { return };
@@ -82,8 +83,10 @@ impl Keyed {
             if self.schedule.sent_bytes >= ROUND_BYTES_PER_TURN {
                 break;
             }
-            let Some((topic, slot)) = self.schedule.catching_up.pop_front() else { break };
-            self.catch_up(topic, slot, topics, batches, sink, &mut waited);
+            let Some((topic, slot, queued)) = self.schedule.catching_up.pop_front() else { break };
+            if self.rooms.get_mut(&topic).is_some_and(|room| room.unqueue(slot, queued)) {
+                self.catch_up(topic, slot, topics, batches, sink, &mut waited);
+            }
         }
         waited
     }
@@ -100,7 +103,7 @@ impl Keyed {
     ) {
         let Keyed { rooms, schedule, .. } = self;
         let Some(room) = rooms.get_mut(&index) else { return };
-        let Some(lag) = room.unqueue(slot) else { return };
+        let Some(lag) = room.lag(slot) else { return };
         // One whose socket is full is queued again when it takes bytes.
         if !sink.takes_rounds(slot) {
             return;

@@ -16,6 +16,11 @@ pub(super) struct Place {
     pub(super) cohort: u32,
 }
 
+/// Which of the places among those who catch up is meant: a slot that has left its room may be in it again, and its earlier
+/// place is none any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Queued(u64);
+
 /// All of it follows from cohorts and lags, and is built again from those.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -37,7 +42,9 @@ pub(super) struct Schedule {
     /// Cohorts with an open batch.
     pub(super) open: Vec<Place>,
     /// Who lags and can take more when the turn ends.
-    pub(super) catching_up: VecDeque<(TopicIndex, Slot)>,
+    pub(super) catching_up: VecDeque<(TopicIndex, Slot, Queued)>,
+    /// How often one was queued there.
+    queued_ever: u64,
     /// In which rooms a slot lags.
     lagging: HashMap<Slot, SmallVec<[TopicIndex; 1]>, FixedState>,
     /// When a room has something to do by itself.
@@ -58,9 +65,18 @@ impl Schedule {
             ready: VecDeque::new(),
             open: Vec::new(),
             catching_up: VecDeque::new(),
+            queued_ever: 0,
             lagging: HashMap::default(),
             chores: BTreeSet::new(),
         }
+    }
+
+    /// A slot that lags in a room gets a place among those that are about to be sent a piece.
+    pub(super) fn queue(&mut self, topic: TopicIndex, slot: Slot) -> Queued {
+        self.queued_ever += 1;
+        let queued = Queued(self.queued_ever);
+        self.catching_up.push_back((topic, slot, queued));
+        queued
     }
 
     /// Whether a slot lags in a room.
@@ -121,7 +137,7 @@ impl Schedule {
         self.due = self.due.iter().map(|&(at, of)| (at, place(of))).collect();
         self.ready.iter_mut().for_each(|of| *of = place(*of));
         self.open.iter_mut().for_each(|of| *of = place(*of));
-        self.catching_up.iter_mut().for_each(|(topic, _)| *topic = renamed(*topic));
+        self.catching_up.iter_mut().for_each(|(topic, ..)| *topic = renamed(*topic));
         self.lagging.values_mut().flatten().for_each(|topic| *topic = renamed(*topic));
         self.chores = self.chores.iter().map(|&(at, topic)| (at, renamed(topic))).collect();
     }
