@@ -29,3 +29,7 @@ pub const FORGET_AGAIN_MS: u64 = 1_000;
 /// Bytes of a message of a keyed room in front of what its publisher composes, beside the names of room and item: twice,
 /// since names are escaped.
 pub const ITEM_HEAD_BYTES: usize = 128;
+
+/// How long a home in a cluster waits until it asks once more for the removal of items that nobody has updated, in
+/// milliseconds.
+pub const ITEMS_EXPIRY_AGAIN_MS: u64 = 1_000;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::batches::Delivery;
-use super::cluster::{Append, AttachId, FromCluster, Older, Question, Rest, ToCluster};
+use super::cluster::{Append, AttachId, FromCluster, ItemsCame, ItemsLoaded, Older, Question, Rest, ToCluster};
 use super::cluster_subscription::{Arrival, ArrivalKind, Input, Output, Redis, Retained};
 use super::crowd::Crowd;
 use super::history::{History, StreamPosition, newest_within};
@@ -34,6 +34,11 @@ pub(super) struct Cluster {
     attachments: u64,
 }
 
+/// Whether a topic needs Redis to be of use.
+fn is_kept(policy: TopicPolicy) -> bool {
+    policy.history.is_some() || policy.keyed.is_some()
+}
+
 impl Cluster {
     pub(super) fn new() -> Cluster {
         let remote = RemotePublish::default();
@@ -51,7 +56,7 @@ struct Attached<'a> {
 
 impl Router {
     /// Mail for a topic that is at home here. Some of it has to wait.
-    pub(super) fn arrived(&mut self, mail: HomeMail, answered: Answered, sink: &mut impl Sink) {
+    pub(super) fn arrived(&mut self, mut mail: HomeMail, answered: Answered, sink: &mut impl Sink) {
         let name = mail.topic().hashed();
         // What a request asks is answered by Redis.
         if name.kind == Kind::Everyone || matches!(mail, HomeMail::Request(_) | HomeMail::Items(_)) {
@@ -86,14 +91,26 @@ impl Router {
         let (now, Some(cluster)) = (self.retention.now(), &self.cluster) else { return };
         let topic = self.topics.get(index);
         let Some(home) = self.homes.get_mut(topic) else { return self.act_or_refuse(mail, answered, sink) };
-        let history = home.history.as_deref().filter(|_| home.subscription.is_attached());
+        let is_attached = home.subscription.is_attached();
+        let checks = match &mut mail {
+            // What was acked before is in what a member is told of the items.
+            HomeMail::Join(join) if policy.keyed.is_some() && !join.is_checked => {
+                join.is_checked = answered == Answered::All(Need::Check);
+                !join.is_checked && is_attached
+            }
+            _ => false,
+        };
+        let history = home.history.as_deref().filter(|_| is_attached);
         let arrival = Arrival {
             kind,
-            need: history.and_then(|history| need_of(history, &mail, now)),
+            need: match checks {
+                true => Some(Need::Check),
+                false => history.and_then(|history| need_of(history, &mail, now)),
+            },
             mail,
             answered,
             redis: cluster.redis,
-            retained: if policy.history.is_some() { Retained::History } else { Retained::Nothing },
+            retained: if is_kept(policy) { Retained::History } else { Retained::Nothing },
             next: AttachId(cluster.attachments + 1),
         };
         let output = home.subscription.handle(Input::Mail(arrival));
@@ -121,6 +138,7 @@ impl Router {
             Output::Detach => {
                 let topic = key(self);
                 self.retention.replace(&self.topics, &mut self.homes, index, None);
+                self.keyed.drop_room(index);
                 self.ask_cluster(ToCluster::Detach { topic });
             }
             Output::Reattached => self.tell_gap(index, sink),
@@ -178,11 +196,11 @@ impl Router {
         let redis = self.cluster.as_ref().map_or(Redis::Unreachable, |cluster| cluster.redis);
         let reachable = redis == Redis::Reachable && answered != Answered::No;
         match mail {
-            HomeMail::Join(join) if !reachable && join.topic.kind == Kind::Room => {
+            HomeMail::Join(join) if !reachable && matches!(join.topic.kind, Kind::Room | Kind::Raw) => {
                 let found = self.topics.find(join.topic.hashed()).map(|index| self.topics.get(index));
-                match self.homes.policy(join.topic.hashed(), found).history {
-                    Some(_) => self.home_refuse_join(*join, sink),
-                    None => self.home_join(*join, sink),
+                match is_kept(self.homes.policy(join.topic.hashed(), found)) {
+                    true => self.home_refuse_join(*join, sink),
+                    false => self.home_join(*join, sink),
                 }
             }
             HomeMail::History(_) | HomeMail::Resume(_) if answered == Answered::No => self.refuse(mail, sink),
@@ -241,7 +259,8 @@ impl Router {
                     self.fan_out(of.index, delivery, sink);
                 }
             }
-            FromCluster::ItemsLoaded { .. } | FromCluster::Items { .. } => {}
+            FromCluster::ItemsLoaded { topic, attach, loaded } => self.items_begin(&topic, attach, *loaded, sink),
+            FromCluster::Items { topic, attach, came } => self.items_go_on(&topic, attach, came, sink),
             FromCluster::Gap { topic, attach, position } => {
                 if let Some(of) = self.attached(&topic, attach) {
                     self.begin_at(of, Some(position));
@@ -299,6 +318,22 @@ impl Router {
         let index = self.topics.find(topic.hashed())?;
         let home = self.homes.get(self.topics.get(index))?;
         (home.subscription.attach_id() == Some(attach)).then_some(Attached { index, topic, attach })
+    }
+
+    /// The items of a keyed room have come, or come anew.
+    fn items_begin(&mut self, topic: &TopicKey, attach: AttachId, loaded: ItemsLoaded, sink: &mut impl Sink) {
+        if let Some(of) = self.attached(topic, attach) {
+            self.begin_at(of, Some(loaded.position.clone()));
+            self.items_loaded(of.index, loaded, sink);
+            self.happened(of.index, Input::Gap(attach), sink);
+        }
+    }
+
+    /// The next updates of a keyed room have come.
+    fn items_go_on(&mut self, topic: &TopicKey, attach: AttachId, came: ItemsCame, sink: &mut impl Sink) {
+        if let Some(of) = self.attached(topic, attach) {
+            self.items_came(of.index, came, sink);
+        }
     }
 
     /// A topic's history begins, or goes on, behind a position.

@@ -39,7 +39,7 @@ impl Router {
     }
 
     pub(super) fn home_join(&mut self, join: Join, sink: &mut impl Sink) {
-        let Join { topic, member, user, membership, reply } = join;
+        let Join { topic, member, user, membership, reply, is_checked: _ } = join;
         let index = self.topics.find_or_insert(&topic);
         if self.homes.needs_open(topic.kind) {
             self.open_home(index);
@@ -72,7 +72,7 @@ impl Router {
     /// The history of a room is out of reach. The member is counted as any other, and leaves when its reactor hears of it:
     /// so joins and leaves still come in pairs.
     pub(super) fn home_refuse_join(&mut self, join: Join, sink: &mut impl Sink) {
-        let Join { topic, member, user, membership, reply } = join;
+        let Join { topic, member, user, membership, reply, is_checked: _ } = join;
         let index = self.topics.find_or_insert(&topic);
         if membership == Membership::Changed {
             self.add_member(index, member.reactor, &user);

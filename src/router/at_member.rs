@@ -189,7 +189,7 @@ impl Router {
     fn subscribe(&mut self, conn: ConnId, user: ArcStr, topic: &TopicKey, reply: JoinReply, sink: &mut impl Sink) {
         let index = self.topics.find_or_insert(topic);
         let Some(membership) = self.members.subscribe(&mut self.topics, conn, index) else { return };
-        let join = Join { topic: topic.clone(), member: conn, user, membership, reply };
+        let join = Join { topic: topic.clone(), member: conn, user, membership, reply, is_checked: false };
         self.send_home(HomeMail::Join(Box::new(join)), sink);
     }
 

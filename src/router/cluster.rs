@@ -16,7 +16,7 @@ use arcstr::ArcStr;
 use super::crowd::{Crowd, CrowdKey};
 use super::history::{HistoryPolicy, StreamPosition};
 use super::home_request::{PageRange, page_apart};
-use super::keyed::{Applied, ItemUpdates, ItemsRefused, StaleUpdates, TooManyItems};
+use super::keyed::{Applied, ItemUpdates, ItemsOrigin, ItemsRefused, StaleUpdates, TooManyItems};
 use super::mail::{Ack, Content, Mail};
 use super::policy::KeyedPolicy;
 use super::replies::Counted;
@@ -98,6 +98,17 @@ pub struct ItemsExpiry {
     pub items: Vec<(ArcStr, u64)>,
     /// Of the messages that tell of the removals, what stands behind `offset`.
     pub tail: Vec<u8>,
+}
+
+/// Updates of a keyed room that have their places.
+#[derive(Debug)]
+pub struct ItemsCame {
+    /// In order, without a gap.
+    pub applied: Vec<Applied>,
+    /// A connection of this node that is not to get them where it gets each update.
+    pub exclude: Option<ConnId>,
+    /// Who has made them.
+    pub origin: ItemsOrigin,
 }
 
 /// The items of a keyed room as they are in the cluster.
@@ -371,10 +382,8 @@ pub enum FromCluster {
         topic: TopicKey,
         /// Which attachment.
         attach: AttachId,
-        /// In order, without a gap.
-        applied: Vec<Applied>,
-        /// A connection of this node that is not to get them where it gets each update.
-        exclude: Option<ConnId>,
+        /// The updates.
+        came: ItemsCame,
     },
     /// Messages were missed and are gone, or continuity cannot be proven: the history goes on behind this position.
     Gap {
@@ -502,8 +511,8 @@ impl FromCluster {
             FromCluster::ItemsLoaded { loaded, .. } => {
                 loaded.items.iter().map(|(applied, _)| size_of::<(Applied, u64)>() + applied.frame.plain().len()).sum()
             }
-            FromCluster::Items { applied, .. } => {
-                applied.iter().map(|applied| size_of::<Applied>() + applied.frame.plain().len()).sum()
+            FromCluster::Items { came, .. } => {
+                came.applied.iter().map(|applied| size_of::<Applied>() + applied.frame.plain().len()).sum()
             }
             FromCluster::Attached { .. }
             | FromCluster::Lapsed { .. }
@@ -539,12 +548,8 @@ impl Mail {
 
     /// A command's updates of items are refused.
     pub fn items_refused(publisher: ReplyTo, id: Option<Box<str>>, room: TopicKey, error: TooManyItems) -> Mail {
-        Mail(Content::ItemsRefused(Box::new(ItemsRefused {
-            to: publisher,
-            id,
-            room: room.name.as_str().into(),
-            error,
-        })))
+        let room = room.name.as_str().into();
+        Mail(Content::ItemsRefused(Box::new(ItemsRefused { to: publisher, id, room, error })))
     }
 
     /// A connection's reactor is told that what was asked for, perhaps of a room, is out of reach.

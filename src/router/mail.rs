@@ -10,7 +10,9 @@ use super::cluster::{FromCluster, ToCluster};
 use super::edge::Edge;
 use super::history::StreamPosition;
 use super::home_request::{HistoryPage, HomeRequest};
-use super::keyed::{ItemsMail, ItemsRefused, ItemsUpdate, KeyedAnswer, KeyedJoin, StaleUpdates, Subscribe, TuneOf};
+use super::keyed::{
+    ItemsMail, ItemsRefused, ItemsUpdate, KeyedAnswer, KeyedJoin, Reload, StaleUpdates, Subscribe, TuneOf,
+};
 use super::publish_many::PublishMany;
 use super::replies::{Counted, Page, Users};
 use super::retention::Recovery;
@@ -35,6 +37,7 @@ impl Mail {
             Content::Home(HomeMail::Publish(published)) => published.frame.plain().len(),
             Content::Home(HomeMail::Items(update)) => update.updates.bytes(),
             Content::Items { items, .. } => items.bytes(),
+            Content::Reload { reload, .. } => reload.bytes(),
             Content::Joined(joined) => joined.keyed.as_ref().map_or(0, |keyed| keyed.bytes()),
             Content::Deliver { frame, .. } | Content::Direct { frame, .. } => frame.plain().len(),
             Content::DeliverMany { frames, .. } => frames.len(),
@@ -133,6 +136,11 @@ pub(super) enum Content {
     NewEpoch {
         topic: TopicKey,
         epoch: Arc<str>,
+    },
+    /// To a mirror of a keyed room: updates were missed.
+    Reload {
+        topic: TopicKey,
+        reload: Arc<Reload>,
     },
     /// Whether a keyed room is stale, to its mirrors.
     Freshness {
@@ -242,6 +250,8 @@ pub(super) struct Join {
     pub(super) user: ArcStr,
     pub(super) membership: Membership,
     pub(super) reply: JoinReply,
+    /// In a cluster: whether what Redis had when it was asked for is here.
+    pub(super) is_checked: bool,
 }
 
 #[derive(Debug)]

@@ -76,8 +76,8 @@ pub use edge::{Edge, Turned, Watched};
 pub use history::{HistoryPolicy, StreamPosition};
 pub use home_request::PageRange;
 pub use keyed::{
-    Applied, CommandKind, ItemFilter, ItemState, ItemUpdate, ItemUpdates, KeyedAnswer, PublishItems, StaleUpdates,
-    Subscribe, Terms, TermsChange, TooManyItems, Tune, Updated,
+    Applied, CommandKind, ItemFilter, ItemState, ItemUpdate, ItemUpdates, ItemsOrigin, KeyedAnswer, PublishItems,
+    StaleUpdates, Subscribe, Terms, TermsChange, TooManyItems, Tune, Updated,
 };
 pub use mail::{JoinReply, Mail, ManyJoin, Publish, RecoverFrom};
 pub use policy::{KeyedPolicy, KeyedPolicyOfRoom, KeyedRooms, KeyedSettings, PolicyOfRoom, RoomPolicies, TopicPolicy};
@@ -399,6 +399,7 @@ impl Router {
             Content::Acked(ack) => sink.answer(conn_of(ack.to), ack.answer()),
             Content::ItemsRefused(refused) => refused.answer(sink),
             Content::Items { topic, items } => self.mirrored(&topic, &items, sink),
+            Content::Reload { topic, reload } => self.mirror_reloaded(&topic, &reload, sink),
             Content::NewEpoch { topic, epoch } => {
                 if let Some(index) = self.topics.find(topic.hashed()) {
                     self.keyed.set_epoch(index, &epoch);

@@ -5,6 +5,7 @@
 
 mod delivery;
 mod history;
+mod items;
 mod orders;
 mod outages;
 mod presence;

@@ -16,7 +16,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::super::follower::LiveMessage;
-use super::super::items::{ItemRecord, Order, Placed, StoredItem, read_entry, write_entry};
+use super::super::items::{ItemRecord, Order, Placed, StoredItem, UpdateRule, read_entry, write_entry};
+use super::fences::Release;
 use super::messages::{ItemsFound, ItemsRange, ItemsRead, ReadItems};
 use super::{Command, Core, Expect, FeedId, Reply};
 use crate::compress::SharedFrame;
@@ -24,8 +25,8 @@ use crate::frame::Opcode;
 use crate::ids::ConnId;
 use crate::limits::CLUSTER_ITEMS_LOADS_MAX;
 use crate::protocol;
-use crate::router::cluster::{AttachId, FromCluster, ItemsLoaded, ItemsPolicy};
-use crate::router::{Applied, KeyedPolicy, Kind, StreamPosition, TopicKey};
+use crate::router::cluster::{AttachId, FromCluster, ItemsCame, ItemsLoaded, ItemsPolicy};
+use crate::router::{Applied, ItemsOrigin, KeyedPolicy, Kind, StreamPosition, TopicKey};
 
 /// What a feed follows of a keyed room beside its stream.
 ///
@@ -271,6 +272,7 @@ impl Core {
         match stream.follower.live_run(order.epoch, order.first, placed.len() as u64) {
             Some(steps) => {
                 self.hand_over(at, &placed);
+                self.release_acks(at, Release::Reached);
                 self.take_steps(at, steps);
             }
             None => {
@@ -320,10 +322,12 @@ impl Core {
         let (home, topic) = (self.feeds[at].home, self.feeds[at].topic.clone());
         let run = self.me.run;
         let here = |update: &Placed<'_>| update.record.exclude.filter(|(of, _)| *of == run).map(|(_, conn)| conn);
-        for piece in placed.chunk_by(|one, other| here(one) == here(other)) {
-            let exclude: Option<ConnId> = here(&piece[0]);
+        let of = |update: &Placed<'_>| (here(update), origin_of(update));
+        for piece in placed.chunk_by(|one, other| of(one) == of(other)) {
+            let (exclude, origin): (Option<ConnId>, ItemsOrigin) = of(&piece[0]);
             let applied = piece.iter().map(|update| self.applied(&topic, update)).collect();
-            self.notify(home, FromCluster::Items { topic: topic.clone(), attach, applied, exclude });
+            let came = ItemsCame { applied, exclude, origin };
+            self.notify(home, FromCluster::Items { topic: topic.clone(), attach, came });
         }
     }
 
@@ -378,6 +382,13 @@ impl Core {
             true => self.items_up_to_date(at),
             false => self.notify_up_to_date(at),
         }
+    }
+}
+
+fn origin_of(update: &Placed<'_>) -> ItemsOrigin {
+    match update.record.rule {
+        UpdateRule::AtOffset(_) => ItemsOrigin::Expiry,
+        UpdateRule::Always | UpdateRule::AboveVersion(_) => ItemsOrigin::Publisher,
     }
 }
 

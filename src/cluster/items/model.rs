@@ -178,10 +178,17 @@ impl ModelRoom {
                 }
                 continue;
             }
-            let had_room = known.is_some_and(|known| known.is_present() && known.record.len() >= bytes.len());
+            let before = known.map(|known| (known.state, known.record.len()));
             let seq = self.put(of, &record, bytes, progress);
             progress.seqs.push(seq);
-            if record.state == ItemState::Present && !had_room && self.is_too_large(of, &unnamed) {
+            let (has_too_many, has_too_much) = self.is_too_large(of, &unnamed);
+            let is_refused = match (record.state, before) {
+                (ItemState::Present, Some((ItemState::Present, length))) => has_too_much && bytes.len() > length,
+                (ItemState::Present, Some((ItemState::Removed, _)) | None) => has_too_many || has_too_much,
+                (ItemState::Removed, Some(_)) => false,
+                (ItemState::Removed, None) => has_too_much,
+            };
+            if is_refused {
                 return Err(index as u32);
             }
         }
@@ -218,12 +225,12 @@ impl ModelRoom {
         seq
     }
 
-    /// Whether there is more than may be, those items apart that are about to go.
-    fn is_too_large(&self, of: &ModelCall<'_>, unnamed: &[String]) -> bool {
+    /// Whether there are more items than may be, and more bytes, those items apart that are about to go.
+    fn is_too_large(&self, of: &ModelCall<'_>, unnamed: &[String]) -> (bool, bool) {
         let counted = || self.items.iter().filter(|(name, _)| !unnamed.contains(name)).map(|(_, item)| item);
         let present = counted().filter(|item| item.is_present()).count();
         let bytes: usize = counted().map(|item| item.record.len() + CLUSTER_ITEM_BYTES).sum();
-        present > of.policy.keyed.items_max as usize || bytes as u64 > of.policy.keyed.bytes_max
+        (present > of.policy.keyed.items_max as usize, bytes as u64 > of.policy.keyed.bytes_max)
     }
 
     fn forget(&mut self, of: &ModelCall<'_>, touched: &BTreeSet<String>) {

@@ -191,7 +191,16 @@ local function apply(command, part, count, undo)
       if removes ~= was_removed then
         present = removes and present - 1 or present + 1
       end
-      if not removes and (present > items_max or bytes > bytes_max) and (was_removed or length > size) then
+      local has_room = bytes <= bytes_max
+      if removes then
+        -- What is known may always go; of what is not the removal takes a place as well.
+        has_room = has_room or seqs[id] > 0
+      elseif was_removed then
+        has_room = has_room and present <= items_max
+      else
+        has_room = has_room or length <= size
+      end
+      if not has_room then
         return index
       end
       seqs[id], states[id], offsets[id], sizes[id] = seq, does % 2 + (high and VERSION or 0), last, length

@@ -85,10 +85,10 @@ impl Router {
 
     /// Updates that have come to the home of their room.
     pub(in crate::router) fn home_items(&mut self, update: ItemsUpdate, sink: &mut impl Sink) {
-        let ItemsUpdate { topic, updates, exclude, key, publisher, published_at, id } = update;
         if self.cluster.is_some() {
-            return self.send(publisher.peer(), Content::Unavailable { to: publisher, id, room: topic.room() }, sink);
+            return self.items_to_cluster(update, sink);
         }
+        let ItemsUpdate { topic, updates, exclude, key, publisher, published_at, id } = update;
         let before = self.batches.deliver_as_of(published_at.unwrap_or(self.turn_began_at));
         let publish =
             PublishItems { topic: topic.borrow(), updates: &updates, exclude, key: key.as_deref(), publisher };
@@ -193,7 +193,7 @@ impl Router {
     }
 
     /// A room that keeps history too keeps each update there, under the same offset.
-    fn keep_items(&mut self, index: TopicIndex, applied: &[Applied]) {
+    pub(super) fn keep_items(&mut self, index: TopicIndex, applied: &[Applied]) {
         let now = self.retention.now();
         self.retention.change(&self.topics, &mut self.homes, index, |history| {
             for update in applied {
@@ -315,7 +315,9 @@ impl Router {
             if is_home {
                 self.keyed.held.change(before, after);
             }
-            if !aged.is_empty() {
+            if !aged.is_empty() && self.cluster.is_some() {
+                self.expire_in_cluster(index, &aged);
+            } else if !aged.is_empty() {
                 let updates = removals(self.topics.get(index).key.kind, &aged, self.unix_ms);
                 self.remove_aged(index, &updates, sink);
             }
@@ -478,7 +480,7 @@ impl Keyed {
     }
 
     /// A room begins at home here.
-    fn begin(&mut self, index: TopicIndex, name: &str, position: StreamPosition, policy: KeyedPolicy) {
+    pub(super) fn begin(&mut self, index: TopicIndex, name: &str, position: StreamPosition, policy: KeyedPolicy) {
         let items = Items::new(position, self.seed);
         let mut room = KeyedRoom::new(index, name, items, policy);
         room.source = Some(Box::default());

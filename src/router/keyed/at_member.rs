@@ -345,12 +345,22 @@ impl Keyed {
 
     /// One frame that is no update goes to the subscribers that are no plain members.
     pub(in crate::router) fn deliver_apart(&mut self, index: TopicIndex, frame: &[u8], sink: &mut impl Sink) {
-        let Some(room) = self.rooms.get_mut(&index).filter(|room| room.has_subscribers()) else { return };
+        let slots = self.rooms.get(&index).map(|room| room.slots().collect::<Vec<_>>());
+        self.deliver_to(index, frame, &slots.unwrap_or_default(), sink);
+    }
+
+    /// The same to those of them who get each update that they want.
+    pub(in crate::router) fn deliver_to_each(&mut self, index: TopicIndex, frame: &[u8], sink: &mut impl Sink) {
+        let slots = self.rooms.get(&index).map(|room| room.slots_of_each());
+        self.deliver_to(index, frame, &slots.unwrap_or_default(), sink);
+    }
+
+    fn deliver_to(&mut self, index: TopicIndex, frame: &[u8], slots: &[Slot], sink: &mut impl Sink) {
+        let Some(room) = self.rooms.get_mut(&index).filter(|_| !slots.is_empty()) else { return };
         room.seal_all(sink);
-        let slots: Vec<_> = room.slots().collect();
         let mut batch = Batch::joined(Vec::new(), self.schedule.published_at);
         batch.push(frame, None);
-        sink.deliver(batch, &slots);
+        sink.deliver(batch, slots);
     }
 
     fn listed_bytes(&self, index: TopicIndex, conn: ConnId) -> usize {

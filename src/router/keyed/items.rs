@@ -163,6 +163,12 @@ impl Items {
         self.epoch = epoch;
     }
 
+    /// The room is at this offset, and removals up to that one may be forgotten: of which nothing else shows it.
+    pub(super) fn set_end(&mut self, last_offset: u64, forgotten_to: u64) {
+        self.last_offset = self.last_offset.max(last_offset);
+        self.forgotten_to = self.forgotten_to.max(forgotten_to);
+    }
+
     pub(super) fn last_offset(&self) -> u64 {
         self.last_offset
     }
@@ -378,6 +384,16 @@ pub(in crate::router) struct ItemsCopy {
 }
 
 impl ItemsCopy {
+    /// Items in the order of their offsets, of a room that is at a position.
+    pub(super) fn new(position: StreamPosition, forgotten_to: u64, items: Vec<Applied>) -> ItemsCopy {
+        ItemsCopy { position, forgotten_to, items }
+    }
+
+    /// Where the room is, up to where removals may be forgotten, and the items.
+    pub(super) fn parts(&self) -> (&StreamPosition, u64, &[Applied]) {
+        (&self.position, self.forgotten_to, &self.items)
+    }
+
     /// Bytes that it takes, the frames not counted.
     pub(in crate::router) fn bytes(&self) -> usize {
         size_of_val(&self.items[..])

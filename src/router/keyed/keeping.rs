@@ -131,7 +131,9 @@ impl KeyedRoom {
 
     /// Items that nobody has updated for as long as they are kept, a bounded part of them.
     pub(super) fn aged(&mut self, now: Millis) -> Vec<ArcStr> {
-        let ttl_ms = self.policy.ttl_ms.filter(|_| self.source.is_some());
+        let again_at = self.source.as_deref().map(|source| source.expires_again_at);
+        let is_due = again_at.is_some_and(|again_at| again_at.is_none_or(|at| at <= now));
+        let ttl_ms = self.policy.ttl_ms.filter(|_| is_due);
         match ttl_ms.and_then(|ttl_ms| now.0.checked_sub(ttl_ms)) {
             Some(before) => self.items.aged(Millis(before), ITEMS_PER_CHORE),
             None => Vec::new(),
@@ -153,7 +155,8 @@ impl KeyedRoom {
         let is_home = self.source.is_some();
         let stale_at = self.stale_at().filter(|_| !self.is_stale);
         let aged_at = self.policy.ttl_ms.filter(|_| is_home).zip(self.items.oldest_at());
-        let aged_at = aged_at.map(|(ttl_ms, at)| at.saturating_add(ttl_ms));
+        let again_at = self.source.as_deref().and_then(|source| source.expires_again_at);
+        let aged_at = aged_at.map(|(ttl_ms, at)| at.saturating_add(ttl_ms).max(again_at.unwrap_or(at)));
         let forgotten_at = self.items.oldest_removal().map(|(at, _)| at.saturating_add(self.policy.removed_ttl_ms));
         let forgotten_at = forgotten_at.map(|at| at.max(self.forget_from));
         let keys = self.source.as_deref().and_then(|source| source.keys.as_deref());

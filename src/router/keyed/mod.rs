@@ -16,6 +16,7 @@
 //! the router's steps.
 
 mod answer;
+mod at_cluster;
 mod at_home;
 mod at_member;
 mod cohort;
@@ -41,6 +42,8 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 pub use answer::KeyedAnswer;
+pub use at_cluster::ItemsOrigin;
+pub(super) use at_cluster::Reload;
 pub use at_home::PublishItems;
 pub(super) use at_home::{ItemsMail, ItemsRefused, ItemsUpdate};
 pub use at_member::Subscribe;

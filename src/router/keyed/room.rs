@@ -38,6 +38,15 @@ enum Standing {
     Lagging(u32),
 }
 
+/// Whom an update reaches.
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    /// Who gets each update, one connection perhaps excluded, and who gets rounds.
+    All { exclude: Option<ConnId> },
+    /// Only who gets rounds.
+    Rounds,
+}
+
 /// A name that some subscriber wants, and nothing but names.
 #[derive(Debug)]
 struct Watch {
@@ -99,8 +108,10 @@ impl KeyedRoom {
         self.subs.keys().map(|&slot| Slot(slot))
     }
 
-    pub(super) fn has_subscribers(&self) -> bool {
-        !self.subs.is_empty()
+    /// Those of them who get each update that they want.
+    pub(super) fn slots_of_each(&self) -> Vec<Slot> {
+        let each = self.cohorts.iter().filter(|(_, cohort)| matches!(cohort.sending, Sending::Each(_)));
+        each.flat_map(|(_, cohort)| cohort.members.iter().copied()).collect()
     }
 
     fn sub(&self, conn: ConnId) -> Option<Sub> {
@@ -127,7 +138,7 @@ impl KeyedRoom {
     }
 
     /// An update has come, of an item that is new or known: it goes to those who get each, and wakes the others.
-    fn changed(&mut self, at: ItemIndex, applied: &Applied, exclude: Option<ConnId>, schedule: &mut Schedule) {
+    fn changed(&mut self, at: ItemIndex, applied: &Applied, reach: Reach, schedule: &mut Schedule) {
         if self.cohorts.is_empty() {
             return;
         }
@@ -144,9 +155,9 @@ impl KeyedRoom {
         for &at in watching.iter().chain(&self.wide) {
             let cohort = &mut self.cohorts[at as usize];
             let place = Place { topic: self.topic, cohort: at };
-            match &mut cohort.sending {
-                Sending::Rounds(rounds) => rounds.wake(place, schedule),
-                Sending::Each(batch) if cohort.terms.filter.wants(&applied.item) => {
+            match (&mut cohort.sending, reach) {
+                (Sending::Rounds(rounds), _) => rounds.wake(place, schedule),
+                (Sending::Each(batch), Reach::All { exclude }) if cohort.terms.filter.wants(&applied.item) => {
                     if batch.is_none() {
                         schedule.open.push(place);
                     }
@@ -157,22 +168,29 @@ impl KeyedRoom {
                     batch.push(frame, exclude);
                     schedule.open_bytes += frame.len();
                 }
-                Sending::Each(_) => {}
+                (Sending::Each(_), _) => {}
             }
         }
+    }
+
+    /// Takes the newest update of an item of which some were missed.
+    pub(super) fn catch_up(&mut self, applied: &Applied, at: Millis, schedule: &mut Schedule) {
+        let item = self.items.apply(applied, at);
+        self.changed(item, applied, Reach::Rounds, schedule);
+        self.forget_surplus();
     }
 
     /// Takes an update that comes behind all others.
     pub(super) fn apply(&mut self, applied: &Applied, exclude: Option<ConnId>, schedule: &mut Schedule) {
         let at = self.items.apply(applied, schedule.now);
-        self.changed(at, applied, exclude, schedule);
+        self.changed(at, applied, Reach::All { exclude }, schedule);
         self.forget_surplus();
     }
 
     /// The same, where [`Items::next`] said that it comes.
     pub(super) fn put(&mut self, next: Next, applied: &Applied, exclude: Option<ConnId>, schedule: &mut Schedule) {
         let at = self.items.put_next(next, applied, schedule.now);
-        self.changed(at, applied, exclude, schedule);
+        self.changed(at, applied, Reach::All { exclude }, schedule);
         self.forget_surplus();
     }
 

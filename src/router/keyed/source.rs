@@ -13,4 +13,6 @@ pub(super) struct Source {
     pub(super) keys: Option<Box<Keys>>,
     /// When something was published last; `None` before the first.
     pub(super) published_at: Option<Millis>,
+    /// In a cluster: items that are too old were told of, and are told of again then.
+    pub(super) expires_again_at: Option<Millis>,
 }

@@ -48,9 +48,9 @@ impl View {
                 }
                 self.position = Some(loaded.position);
             }
-            FromCluster::Items { applied, .. } => {
+            FromCluster::Items { came, .. } => {
                 let position = self.position.as_mut().expect("it has the items first");
-                for applied in applied {
+                for applied in came.applied {
                     assert_eq!(applied.offset, position.offset + 1, "the next one, once");
                     position.offset += 1;
                     let before =
@@ -109,7 +109,7 @@ impl Redis {
         }
     }
 
-    fn answer(&mut self, command: &Command) -> Reply {
+    fn answer(&self, command: &Command) -> Reply {
         match command {
             Command::ReadItems(read) => Reply::ItemsRead(Box::new(ItemsRead {
                 end: StreamPosition { epoch: self.epoch(), offset: self.last },
@@ -310,4 +310,29 @@ fn a_fence_waits_for_what_gathers() {
     }
     node.answer(updated);
     assert!(node.mail().concat().contains("Fenced"));
+}
+
+#[test]
+fn an_ack_waits_until_its_update_is_here() {
+    let (mut node, mut redis, mut view) =
+        (Node::connected(), Redis { is_subscribed: true, ..Redis::default() }, View::default());
+    open(&mut node);
+    node.confirm();
+    while !node.sent.is_empty() {
+        let reply = |command: &Command| redis.answer(command);
+        node.answer(reply);
+    }
+    hear(&mut node, &mut view);
+    assert!(view.is_open);
+    update(&mut node, "7");
+    redis.update(&[1], false, false);
+    let outcomes = vec![Ok(Updated { offset: 1, stale: Vec::new() })];
+    node.answer(|_| Reply::ItemsUpdated { epoch: "0".into(), outcomes: outcomes.clone() });
+    assert_eq!(node.mail(), Vec::<String>::new(), "Redis has it, and this node does not");
+    for payload in redis.channel.drain(..) {
+        node.core.handle(Input::Received { channel: CHANNEL, payload: &payload });
+    }
+    let mail = node.mail();
+    assert!(mail[0].contains("Items") && mail[1].contains(r#"id: "7""#), "{mail:?}");
+    node.core.check_invariants();
 }
