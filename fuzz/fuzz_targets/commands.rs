@@ -109,7 +109,18 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
             Some(data) => Body::Data(data),
             None => Body::Content(needed("content")?),
         }),
-        "join_room" => join(fields, room)?,
+        "join_room" => Command::JoinRoom {
+            rooms: match fields.get("roomIds") {
+                None => Rooms::One(room()?),
+                Some(_) if fields.get("roomId").is_some() => return Err(ErrorCode::BadJson),
+                Some(rooms) => Rooms::Many(rooms_of(rooms)?),
+            },
+            position: position_of(fields)?,
+            options: match (options_of(fields)?, fields.get("roomIds")) {
+                (Some(_), Some(_)) => return Err(ErrorCode::BadOptions),
+                (options, _) => options.map(Box::new),
+            },
+        },
         "leave_room" => Command::LeaveRoom { room: room()? },
         "presence" => Command::Presence { room: room()? },
         "history" => Command::History {
@@ -129,24 +140,6 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
             }),
         },
         _ => return Err(ErrorCode::UnknownType),
-    })
-}
-
-fn join<'a>(
-    fields: &Fields<'a>,
-    room: impl FnOnce() -> Result<Cow<'a, str>, ErrorCode>,
-) -> Result<Command<'a>, ErrorCode> {
-    Ok(Command::JoinRoom {
-        rooms: match fields.get("roomIds") {
-            None => Rooms::One(room()?),
-            Some(_) if fields.get("roomId").is_some() => return Err(ErrorCode::BadJson),
-            Some(rooms) => Rooms::Many(rooms_of(rooms)?),
-        },
-        position: position_of(fields)?,
-        options: match (options_of(fields)?, fields.get("roomIds")) {
-            (Some(_), Some(_)) => return Err(ErrorCode::BadOptions),
-            (options, _) => options.map(Box::new),
-        },
     })
 }
 

@@ -117,6 +117,18 @@ impl SubscribeOptions<'_> {
     }
 }
 
+/// The item that a `room_msg` of a keyed room is about, as
+/// [`keyed_head`](super::keyed_head) has written it.
+pub fn item_of(message: &[u8]) -> Option<Cow<'_, str>> {
+    let mut members = Members::new(std::str::from_utf8(message).ok()?);
+    while let Some(Member { key, value }) = members.next_member().ok()? {
+        if key.inner == "item" {
+            return Decoder::default().decode_within(value.as_string()?, ITEM_BYTES_MAX);
+        }
+    }
+    None
+}
+
 /// Whether an item may have this name.
 pub fn is_item(name: &str) -> bool {
     (1..=ITEM_BYTES_MAX).contains(&name.len()) && !name.contains(WILDCARD)

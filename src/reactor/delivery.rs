@@ -223,6 +223,7 @@ impl Connections {
                 let interval_ms = interval_ms.map(u64::from);
                 self.message(slot, |out| protocol::joined_keyed(out, id, room, position, interval_ms, recovered));
             }
+            KeyedAnswer::Gap { room, position } => self.message(slot, |out| protocol::gap(out, room, position)),
             KeyedAnswer::Tuned { id, position, interval_ms } => {
                 self.message(slot, |out| protocol::tuned(out, id, position, interval_ms.map(u64::from)));
             }

@@ -468,12 +468,6 @@ impl Router {
         }
     }
 
-    /// Whether something of keyed rooms waits until this connection's socket takes bytes.
-    #[inline]
-    pub fn lags(&self, slot: Slot) -> bool {
-        self.keyed.lags(slot)
-    }
-
     /// All that a connection had was sent, and its socket takes more: where it lags, it gets what it lacks of keyed rooms
     /// from the end of this turn on.
     pub fn takes_again(&mut self, conn: ConnId) {

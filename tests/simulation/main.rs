@@ -6,6 +6,7 @@
 
 mod act;
 mod hear;
+mod keyed;
 mod node;
 mod notices;
 mod oracle;
@@ -65,6 +66,11 @@ const EXPECTED: [&str; 36] = [
 #[test]
 fn every_message_reaches_exactly_those_it_should() {
     sweep("simulation every_message", SEEDS, &EXPECTED, run::run);
+}
+
+#[test]
+fn every_subscriber_of_a_keyed_room_ends_with_the_newest_values() {
+    sweep("simulation every_subscriber", SEEDS, &keyed::EXPECTED, keyed::run);
 }
 
 #[test]

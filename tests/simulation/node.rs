@@ -7,7 +7,7 @@ use fanfare::ids::{ClientIdCodec, PeerId};
 use fanfare::limits::HISTORY_PAGE_BYTES_MAX;
 use fanfare::metrics::NodeMetrics;
 use fanfare::reactor::sim::{Rest, World, post_office_of, wakers};
-use fanfare::reactor::{NodeState, Order, PostOffice};
+use fanfare::reactor::{NodeState, Order, PostOffice, Settings};
 use fanfare_simulated::seats::Seats;
 
 use super::plan::Plan;
@@ -25,6 +25,15 @@ pub struct Node {
 impl Node {
     /// The node of a plan, before its first turn.
     pub fn new(plan: &Plan) -> Node {
+        let mut node = Node::with(plan, &plan.settings());
+        if plan.history.is_some() {
+            node.permit_answers_of(PAGES_MAX * (HISTORY_PAGE_BYTES_MAX + LARGE_BYTES_MAX));
+        }
+        node
+    }
+
+    /// The same with other settings.
+    pub fn with(plan: &Plan, settings: &Settings) -> Node {
         let world = World::new(plan.reactors, plan.seed);
         let (bells, wakes) = wakers(PeerId::reactors(plan.reactors as u16));
         let (office, mailboxes) = post_office_of(wakes, plan.parcels_max);
@@ -34,10 +43,7 @@ impl Node {
             seed: plan.seed.wrapping_mul(31),
             run: plan.seed,
         };
-        let mut seats = Seats::new(world, mailboxes, bells, &plan.settings(), &state, plan.seed);
-        if plan.history.is_some() {
-            seats.permit_answers_of(PAGES_MAX * (HISTORY_PAGE_BYTES_MAX + LARGE_BYTES_MAX));
-        }
+        let seats = Seats::new(world, mailboxes, bells, settings, &state, plan.seed);
         Node { seats, office }
     }
 

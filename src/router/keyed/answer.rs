@@ -35,6 +35,13 @@ pub enum KeyedAnswer<'a> {
         /// The room.
         room: &'a str,
     },
+    /// Something was not told that it had to be: what is there is sent anew.
+    Gap {
+        /// The room.
+        room: &'a str,
+        /// Where the room is.
+        position: InEpoch<'a>,
+    },
     /// A raw room has sent what there was.
     SnapshotEnd {
         /// Up to where.

@@ -274,8 +274,9 @@ impl Router {
         });
         let delivery = Delivery { frame, shared: None, exclude: None };
         self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
-        self.keyed.deliver_apart(index, frame, sink);
         self.frames = frames;
+        self.keyed.seal_all(index, sink);
+        self.keyed.tell_freshness_apart(index, &name, is_stale, sink);
     }
 
     /// What a reactor has to know of a keyed room that one of its connections joins.

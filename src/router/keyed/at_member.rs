@@ -10,14 +10,16 @@ use super::lag::{Entering, Held, HeldItems, Promised, Tune};
 use super::room::KeyedRoom;
 use super::{ItemFilter, Keyed};
 use crate::compress::SharedFrame;
+use crate::frame::split_frame;
 use crate::ids::{ConnId, Slot};
 use crate::limits::{SNAPSHOT_PASSES_MAX, TUNES_WAITING_MAX};
-use crate::protocol::Mode;
+use crate::protocol::{self, Mode};
 use crate::router::batch::Batch;
 use crate::router::history::StreamPosition;
 use crate::router::mail::{HomeMail, JoinReply, Membership, RecoverFrom};
 use crate::router::policy::KeyedPolicy;
 use crate::router::retention::Recovery;
+use crate::router::slice::Slice;
 use crate::router::topic::{Kind, TopicIndex, TopicKey, TopicRef};
 use crate::router::{Answer, Router, Sink};
 
@@ -179,13 +181,25 @@ impl Router {
             Mode::All => {
                 if let Some(slice) = recovery.slice {
                     self.batches.seal(self.topics.get_mut(index), &self.members, sink);
-                    sink.recover(member, slice);
+                    sink.recover(member, self.wanted_of(slice, &terms.filter));
                 }
                 self.send_lacking(index, member, &terms.filter, &held, sink);
                 self.stand_among_all(index, member, terms, sink);
                 Some(Entered { position, recovered, interval_ms: None })
             }
         }
+    }
+
+    /// Of messages of a history, those of items that are wanted.
+    fn wanted_of(&self, slice: Slice, wanted: &ItemFilter) -> Slice {
+        if *wanted == ItemFilter::All {
+            return slice;
+        }
+        let is_wanted = |frame: &&SharedFrame| {
+            let (_, message) = split_frame(frame.plain());
+            protocol::keyed::item_of(message).is_some_and(|item| wanted.wants(&item))
+        };
+        self.retention.slice_of(slice.frames().iter().filter(is_wanted).cloned().collect())
     }
 
     /// A subscriber that gets every update is sent first what it lacks.
@@ -264,7 +278,18 @@ impl Router {
         let (before, since) = room.terms(member).unwrap_or((&plain, room.items.last_offset()));
         let terms = tune.change.applied_to(before);
         let held = Held { since, items: HeldItems::Wanted(before.filter.clone()) };
+        let (is_lost, position) = (since < room.items.forgotten_to(), room.items.position());
         self.stand_nowhere(index, member, sink);
+        let held = match is_lost {
+            // A removal was forgotten of which it was not told.
+            true => {
+                let topic = &self.topics.get(index).key;
+                let gap = KeyedAnswer::Gap { room: &topic.name, position: position.in_epoch() };
+                sink.answer(member, Answer::Keyed(gap));
+                Held::nothing(position.offset)
+            }
+            false => held,
+        };
         match terms.mode {
             Mode::Latest => self.enter_rounds(index, member, terms, held, Promised::Tuned { id: tune.id }, sink),
             Mode::All => {
@@ -347,6 +372,24 @@ impl Keyed {
     pub(in crate::router) fn deliver_apart(&mut self, index: TopicIndex, frame: &[u8], sink: &mut impl Sink) {
         let slots = self.rooms.get(&index).map(|room| room.slots().collect::<Vec<_>>());
         self.deliver_to(index, frame, &slots.unwrap_or_default(), sink);
+    }
+
+    /// Who is no plain member is told whether nothing is published, each with its own position: it has not been sent what is
+    /// behind that.
+    pub(in crate::router) fn tell_freshness_apart(
+        &self,
+        index: TopicIndex,
+        name: &str,
+        is_stale: bool,
+        sink: &mut impl Sink,
+    ) {
+        let Some(room) = self.rooms.get(&index) else { return };
+        for (slot, generation, offset) in room.positions() {
+            if sink.takes_rounds(slot) {
+                let member = ConnId { reactor: self.schedule.me, slot, generation };
+                sink.answer(member, Answer::Keyed(KeyedAnswer::Freshness { room: name, offset, is_stale }));
+            }
+        }
     }
 
     /// The same to those of them who get each update that they want.

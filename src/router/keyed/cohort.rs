@@ -96,10 +96,13 @@ impl Rounds {
         matches!(self.due, Due::Running { .. })
     }
 
-    /// Something wanted has changed.
-    pub(super) fn wake(&mut self, place: Place, schedule: &mut Schedule) {
+    /// Something wanted has changed, and nothing between where all are and `since`.
+    pub(super) fn wake(&mut self, since: u64, place: Place, schedule: &mut Schedule) {
         match &mut self.due {
-            Due::Quiet => self.plan(place, schedule),
+            Due::Quiet => {
+                (self.since, self.target) = (since, since);
+                self.plan(place, schedule);
+            }
             Due::At(_) | Due::Ready(_) => {}
             Due::Running { changed, .. } => *changed = true,
         }

@@ -173,6 +173,11 @@ impl Items {
         self.last_offset
     }
 
+    /// The offset of the newest removal that is not remembered.
+    pub(super) fn forgotten_to(&self) -> u64 {
+        self.forgotten_to
+    }
+
     /// Items with a value.
     pub(super) fn present(&self) -> usize {
         self.present

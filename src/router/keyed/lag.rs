@@ -43,6 +43,19 @@ pub(super) enum Promised {
     Tuned { id: Option<Box<str>> },
     /// The end of a raw room's snapshot.
     Raw { recovered: bool },
+    /// Nothing: it was told of a gap, and had asked for nothing.
+    Nothing,
+}
+
+impl Promised {
+    /// What it asked for behind a position cannot be told any more.
+    pub(super) fn is_not_recovered(&mut self) {
+        match self {
+            Promised::Joined { recovered, .. } => *recovered = recovered.map(|_| false),
+            Promised::Raw { recovered } => *recovered = false,
+            Promised::Tuned { .. } | Promised::Nothing => {}
+        }
+    }
 }
 
 /// What a client has of a room before it is sent anything.

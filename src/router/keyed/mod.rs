@@ -57,6 +57,7 @@ pub use updates::{CommandKind, ItemUpdate, ItemUpdates, StaleUpdates, TooManyIte
 use room::KeyedRoom;
 use schedule::Schedule;
 
+use super::Sink;
 use super::history::StreamPosition;
 use super::policy::KeyedPolicy;
 use super::topic::TopicIndex;
@@ -148,6 +149,13 @@ impl Keyed {
         if let Some(room) = self.rooms.get_mut(&index) {
             room.policy = policy;
             self.note_chore(index);
+        }
+    }
+
+    /// Updates of a room so far go to those who get each: what comes next comes behind them.
+    pub(super) fn seal_all(&mut self, index: TopicIndex, sink: &mut impl Sink) {
+        if let Some(room) = self.rooms.get_mut(&index) {
+            room.seal_all(sink);
         }
     }
 

@@ -9,11 +9,12 @@ use slab::Slab;
 use super::cohort::{Cohort, Rounds, Sending, Terms};
 use super::filter::ItemFilter;
 use super::items::{Applied, Item, ItemIndex, Items, Next};
-use super::lag::{Entering, Held, Lag};
+use super::lag::{Entering, Held, Lag, Promised};
 use super::piece::Piece;
 use super::schedule::{Place, Queued, Schedule};
 use super::source::Source;
 use crate::ids::{ConnId, Slot};
+use crate::limits::SNAPSHOT_PASSES_MAX;
 use crate::protocol::Mode;
 use crate::router::Sink;
 use crate::router::batch::Batch;
@@ -114,6 +115,11 @@ impl KeyedRoom {
         each.flat_map(|(_, cohort)| cohort.members.iter().copied()).collect()
     }
 
+    /// Of those, the slot, the generation, and up to where it was sent what it wants.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (Slot, u32, u64)> {
+        self.subs.iter().map(|(&slot, &sub)| (Slot(slot), sub.generation, self.offset_of(Slot(slot), sub)))
+    }
+
     fn sub(&self, conn: ConnId) -> Option<Sub> {
         self.subs.get(&conn.slot.0).copied().filter(|sub| sub.generation == conn.generation)
     }
@@ -121,14 +127,16 @@ impl KeyedRoom {
     /// A subscriber's terms and what it has been sent, up to which offset; `None` where it is a plain member, or none.
     pub(super) fn terms(&self, conn: ConnId) -> Option<(&Terms, u64)> {
         let sub = self.sub(conn)?;
-        let cohort = &self.cohorts[sub.cohort as usize];
-        let since = match (sub.standing, &cohort.sending) {
-            (Standing::Lagging(_), _) => self.lags[&conn.slot.0].since,
+        Some((&self.cohorts[sub.cohort as usize].terms, self.offset_of(conn.slot, sub)))
+    }
+
+    fn offset_of(&self, slot: Slot, sub: Sub) -> u64 {
+        match (sub.standing, &self.cohorts[sub.cohort as usize].sending) {
+            (Standing::Lagging(_), _) => self.lags[&slot.0].since,
             (Standing::Member(_), Sending::Rounds(rounds)) if rounds.is_quiet() => self.items.last_offset(),
             (Standing::Member(_), Sending::Rounds(rounds)) => rounds.since,
             (Standing::Member(_), Sending::Each(_)) => self.items.last_offset(),
-        };
-        Some((&cohort.terms, since))
+        }
     }
 
     /// What a subscriber waits for, if it waits for an answer.
@@ -156,7 +164,7 @@ impl KeyedRoom {
             let cohort = &mut self.cohorts[at as usize];
             let place = Place { topic: self.topic, cohort: at };
             match (&mut cohort.sending, reach) {
-                (Sending::Rounds(rounds), _) => rounds.wake(place, schedule),
+                (Sending::Rounds(rounds), _) => rounds.wake(applied.offset - 1, place, schedule),
                 (Sending::Each(batch), Reach::All { exclude }) if cohort.terms.filter.wants(&applied.item) => {
                     if batch.is_none() {
                         schedule.open.push(place);
@@ -461,12 +469,39 @@ impl KeyedRoom {
         let Some(rounds) = self.rounds(cohort) else { return };
         let (since, target) = (rounds.since, rounds.target);
         let members = &self.cohorts[cohort as usize].members;
-        let slow: Vec<Slot> = members.iter().copied().filter(|&slot| !sink.takes_rounds(slot)).collect();
+        let is_lost = since < self.items.forgotten_to();
+        let slow: Vec<Slot> = members.iter().copied().filter(|&slot| is_lost || !sink.takes_rounds(slot)).collect();
         for slot in slow {
             let conn = ConnId { reactor: schedule.me, slot, generation: self.subs[&slot.0].generation };
             self.stand_down(slot, schedule);
             self.stand_behind(Lag { conn, since, target, queued: None, entering: None }, schedule);
+            self.queue(slot, schedule);
         }
+    }
+
+    /// Where a removal was forgotten of which a subscriber that lags was not told, it is to forget all that it has, and begins
+    /// anew; who that is.
+    pub(super) fn begin_anew_if_lost(&mut self, slot: Slot, is_raw: bool) -> Option<ConnId> {
+        let (last, forgotten_to) = (self.items.last_offset(), self.items.forgotten_to());
+        let lag = self.lags.get_mut(&slot.0)?;
+        let held_to = lag.entering.as_deref().map_or(0, |entering| entering.held.since);
+        if forgotten_to <= lag.since.max(held_to) {
+            return None;
+        }
+        (lag.since, lag.target) = (0, last);
+        let held = Held::nothing(last);
+        match &mut lag.entering {
+            Some(entering) => {
+                entering.held = held;
+                entering.answer.is_not_recovered();
+            }
+            None => {
+                let answer = if is_raw { Promised::Raw { recovered: false } } else { Promised::Nothing };
+                let (passes_left, tunes) = (SNAPSHOT_PASSES_MAX, Vec::new());
+                lag.entering = Some(Box::new(Entering { answer, held, passes_left, tunes }));
+            }
+        }
+        Some(lag.conn)
     }
 
     /// Who lags and has been sent all that the members have been sent is a member again.
@@ -529,7 +564,7 @@ impl KeyedRoom {
             if let Sending::Rounds(rounds) = &mut cohort.sending {
                 rounds.since = 0;
                 rounds.target = self.items.last_offset();
-                rounds.wake(Place { topic: self.topic, cohort: at as u32 }, schedule);
+                rounds.wake(0, Place { topic: self.topic, cohort: at as u32 }, schedule);
             }
         }
         let lagging: Vec<u32> = self.lags.keys().copied().collect();

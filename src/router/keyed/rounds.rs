@@ -9,7 +9,7 @@ use crate::ids::{ConnId, Slot};
 use crate::limits::ROUND_BYTES_PER_TURN;
 use crate::router::batch::Round;
 use crate::router::batches::Batches;
-use crate::router::topic::{TopicIndex, Topics};
+use crate::router::topic::{Kind, TopicIndex, Topics};
 use crate::router::{Answer, Sink};
 
 /// Commands that waited until their subscriber was answered.
@@ -103,11 +103,21 @@ impl Keyed {
     ) {
         let Keyed { rooms, schedule, .. } = self;
         let Some(room) = rooms.get_mut(&index) else { return };
-        let Some(lag) = room.lag(slot) else { return };
+        if room.lag(slot).is_none() {
+            return;
+        }
         // One whose socket is full is queued again when it takes bytes.
         if !sink.takes_rounds(slot) {
             return;
         }
+        let is_raw = topics.get(index).key.kind == Kind::Raw;
+        // A raw room says so with the end of the snapshot that follows.
+        if let (Some(conn), false) = (room.begin_anew_if_lost(slot, is_raw), is_raw) {
+            let (room_name, position) = (&topics.get(index).key.name, room.items.position());
+            let gap = KeyedAnswer::Gap { room: room_name, position: position.in_epoch() };
+            sink.answer(conn, Answer::Keyed(gap));
+        }
+        let Some(lag) = room.lag(slot) else { return };
         if lag.since < lag.target {
             let mut piece = Piece::new(batches.take_buffer(), schedule.compress_from_bytes);
             match room.piece_for(slot, &mut piece) {
@@ -137,12 +147,6 @@ impl Keyed {
         if let Some(room) = rooms.get_mut(&index) {
             room.fell_behind(conn, since, schedule);
         }
-    }
-
-    /// Whether something waits for the socket of a slot.
-    #[inline]
-    pub(in crate::router) fn lags(&self, slot: Slot) -> bool {
-        self.schedule.lags(slot)
     }
 
     /// The socket of a slot that lags takes bytes again.
@@ -196,7 +200,7 @@ pub(super) fn promise(
             let position = position.in_epoch();
             sink.answer(conn, Answer::Keyed(KeyedAnswer::Tuned { id: &id, position, interval_ms }));
         }
-        Promised::Tuned { id: None } => {}
+        Promised::Tuned { id: None } | Promised::Nothing => {}
         Promised::Raw { recovered } => {
             let position = position.in_epoch();
             sink.answer(conn, Answer::Keyed(KeyedAnswer::SnapshotEnd { position, recovered }));

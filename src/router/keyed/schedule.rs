@@ -79,11 +79,6 @@ impl Schedule {
         queued
     }
 
-    /// Whether a slot lags in a room.
-    pub(super) fn lags(&self, slot: Slot) -> bool {
-        !self.lagging.is_empty() && self.lagging.contains_key(&slot)
-    }
-
     /// The rooms in which a slot lags.
     pub(super) fn lags_in(&self, slot: Slot) -> SmallVec<[TopicIndex; 1]> {
         self.lagging.get(&slot).cloned().unwrap_or_default()

@@ -466,9 +466,7 @@ impl Run {
         sockets.full.remove(&member);
         sockets.room_left.remove(&member);
         self.node.with(conn.reactor.0, |router, _| {
-            if router.lags(conn.slot) {
-                router.takes_again(conn);
-            }
+            router.takes_again(conn);
         });
     }
 
