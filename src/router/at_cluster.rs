@@ -260,6 +260,7 @@ impl Router {
                 }
             }
             FromCluster::ItemsLoaded { topic, attach, loaded } => self.items_begin(&topic, attach, *loaded, sink),
+            FromCluster::ItemsRefused { commands } => self.items_one_by_one(*commands, sink),
             FromCluster::Items { topic, attach, came } => self.items_go_on(&topic, attach, came, sink),
             FromCluster::Gap { topic, attach, position } => {
                 if let Some(of) = self.attached(&topic, attach) {

@@ -100,6 +100,21 @@ pub struct ItemsExpiry {
     pub tail: Vec<u8>,
 }
 
+/// A page of a keyed room's items that a request wants.
+#[derive(Debug)]
+pub struct ItemsPage {
+    /// Whose.
+    pub request: RequestId,
+    /// A room.
+    pub topic: TopicKey,
+    /// What is kept of it.
+    pub policy: ItemsPolicy,
+    /// Behind which offset.
+    pub after: u64,
+    /// At most so many.
+    pub limit: usize,
+}
+
 /// Updates of a keyed room that have their places.
 #[derive(Debug)]
 pub struct ItemsCame {
@@ -174,6 +189,8 @@ pub enum ToCluster {
     UpdateItems(Box<ItemsCommand>),
     /// Items of a keyed room are removed where nobody has updated them.
     ExpireItems(Box<ItemsExpiry>),
+    /// A request reads a page of a keyed room's items.
+    ReadItems(Box<ItemsPage>),
     /// To a connection of another node, if there is one with this id.
     Direct {
         /// Whose.
@@ -376,6 +393,11 @@ pub enum FromCluster {
         /// The items.
         loaded: Box<ItemsLoaded>,
     },
+    /// Commands of a request whose updates were refused as a whole, and are to come one by one.
+    ItemsRefused {
+        /// As they came.
+        commands: Box<ItemsCommand>,
+    },
     /// The next updates of a keyed room.
     Items {
         /// The topic.
@@ -493,6 +515,7 @@ impl ToCluster {
             | ToCluster::Survey { .. }
             | ToCluster::Order { .. }
             | ToCluster::Purge { .. }
+            | ToCluster::ReadItems(_)
             | ToCluster::Read { .. }
             | ToCluster::Fence { .. } => 0,
         }
@@ -511,6 +534,7 @@ impl FromCluster {
             FromCluster::ItemsLoaded { loaded, .. } => {
                 loaded.items.iter().map(|(applied, _)| size_of::<(Applied, u64)>() + applied.frame.plain().len()).sum()
             }
+            FromCluster::ItemsRefused { commands } => commands.updates.bytes(),
             FromCluster::Items { came, .. } => {
                 came.applied.iter().map(|applied| size_of::<Applied>() + applied.frame.plain().len()).sum()
             }

@@ -13,7 +13,7 @@ use super::topic::{Kind, TopicIndex, TopicKey};
 use super::{Router, Sink};
 use crate::compress::{HeldBytes, SharedFrame};
 use crate::frame::split_frame;
-use crate::ids::{PeerId, ReplyTo, RequestId};
+use crate::ids::{PeerId, RequestId};
 use crate::limits::HISTORY_PAGE_MAX;
 
 /// A request for a room's home.
@@ -126,8 +126,8 @@ impl Router {
     pub(super) fn home_request(&mut self, asked: HomeRequest, sink: &mut impl Sink) {
         let HomeRequest { request, room, what } = asked;
         let found = self.topics.find(room.hashed());
-        let policy = self.homes.policy(room.hashed(), found.map(|index| self.topics.get(index))).history;
-        match (what, policy.filter(|_| self.cluster.is_some())) {
+        let policy = self.homes.policy(room.hashed(), found.map(|index| self.topics.get(index)));
+        match (what, policy.history.filter(|_| self.cluster.is_some())) {
             (HomeAct::Kick { user, reason }, _) => {
                 let nodes = u64::from(found.is_some_and(|index| !self.homes.is_empty(self.topics.get(index))));
                 self.home_expel(&Expulsion { topic: room, user, reason }, sink);
@@ -135,7 +135,7 @@ impl Router {
             }
             (HomeAct::Purge, Some(policy)) => self.ask_cluster(ToCluster::Purge { request, topic: room, policy }),
             (HomeAct::Purge, None) => {
-                if let (Some(index), Some(policy)) = (found, policy) {
+                if let (Some(index), Some(policy)) = (found, policy.history) {
                     self.purge(index, policy, sink);
                 }
                 self.heard(request, 1, sink);
@@ -143,9 +143,8 @@ impl Router {
             (HomeAct::Read { range, limit }, Some(policy)) => {
                 self.ask_cluster(ToCluster::Read { request, topic: room, policy, range, limit });
             }
-            (HomeAct::ReadItems { .. }, _) if self.cluster.is_some() => {
-                let unavailable = Content::Unavailable { to: ReplyTo::Request(request), id: None, room: None };
-                self.send(PeerId::Control, unavailable, sink);
+            (HomeAct::ReadItems { after, limit }, _) if self.cluster.is_some() && policy.keyed.is_some() => {
+                self.read_items_in_cluster(request, room, after, limit);
             }
             (HomeAct::ReadItems { after, limit }, _) => {
                 let page = self.read_items(request, found, after, limit);

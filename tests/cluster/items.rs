@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use fanfare_testing::{Client, Cluster, Data, Redis, eventually};
+use fanfare_testing::{ApiKey, Client, Cluster, Data, Redis, eventually};
 use serde_json::{Value, json};
+use tungstenite::Message;
 
 use crate::{insist, position};
 
@@ -310,5 +311,74 @@ fn what_was_joined_goes_on_when_redis_is_back() {
         cluster.await_ready();
         let (view, joined) = join_latest(&mut Client::connect(&cluster.at(0), "r"), "px");
         assert_eq!((view.contents()["A"], &joined["epoch"]), (&json!(3), &ack["epoch"]));
+    }
+}
+
+#[test]
+fn programs_publish_items_and_read_them_at_any_node() {
+    let key = ApiKey::new("backend", "publish read kick");
+    let settings = ["--api.key", key.settings(), "--room", "match=px,keyed=true,items.max=5,history.size=10"];
+    let cluster = Cluster::start(2, &settings);
+    let mut member = Client::connect(&cluster.at(1), "m");
+    member.join("px");
+    let one = |item: usize| json!({"publish": {"roomId": "px", "item": format!("I{item}"), "content": item}});
+    let commands: Vec<Value> = (0..7).chain([0]).map(one).collect();
+    let body = json!({"commands": commands}).to_string();
+    let answer = key.post(&cluster.at(0), "/api/v1/batch", &body).json();
+    let offsets: Vec<Option<u64>> =
+        answer["results"].as_array().expect("results").iter().map(|result| result["offset"].as_u64()).collect();
+    assert_eq!(offsets, [Some(1), Some(2), Some(3), Some(4), Some(5), None, None, Some(6)], "{answer}");
+    assert_eq!(answer["results"][5]["error"]["code"], "too_many_items");
+    assert_eq!(member.expect(|message| message["offset"] == 6)["item"], "I0");
+    let page = key.get(&cluster.at(1), "/api/v1/rooms/px/items?limit=2").json();
+    let items = |page: &Value| -> Vec<Value> {
+        page["items"].as_array().expect("items").iter().map(|item| item["item"].clone()).collect()
+    };
+    assert_eq!((items(&page), &page["offset"]), (vec![json!("I1"), json!("I2")], &json!(6)), "{page}");
+    let next = format!(
+        "/api/v1/rooms/px/items?limit=9&after={}",
+        page["next"].as_str().map_or_else(|| page["next"].to_string(), str::to_owned)
+    );
+    let page = key.get(&cluster.at(0), &next).json();
+    assert_eq!((items(&page), &page["next"]), (vec![json!("I3"), json!("I4"), json!("I0")], &Value::Null), "{page}");
+    // What was kept of messages goes, and the items stay.
+    assert_eq!(key.ask(&cluster.at(0), "DELETE", "/api/v1/rooms/px/history", "", "").status, 200);
+    let gap = member.expect_type("gap");
+    assert_ne!(gap["epoch"], page["epoch"]);
+    let (view, joined) = join_latest(&mut Client::connect(&cluster.at(1), "r"), "px");
+    assert_eq!((view.items.len(), &joined["epoch"], &joined["offset"]), (5, &gap["epoch"], &json!(6)));
+    let update = json!({"roomId": "px", "item": "I0", "content": "new"}).to_string();
+    assert_eq!(key.post(&cluster.at(0), "/api/v1/publish", &update).json()["offset"], 7);
+    assert_eq!(member.expect_type("room_msg")["offset"], 7);
+}
+
+#[test]
+fn raw_rooms_pass_items_between_nodes() {
+    let cluster = Cluster::start(2, &["--room", "match=raw/px,keyed=true"]);
+    let update = |item: &str, payload: &[u8]| {
+        Message::binary([&(item.len() as u16).to_be_bytes(), item.as_bytes(), payload].concat())
+    };
+    let recv = |client: &mut Client| -> (u64, u64, String) {
+        let Message::Binary(bytes) = client.recv() else { panic!("binary messages") };
+        let number = |from: usize| u64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+        (number(0), number(8), String::from_utf8_lossy(&bytes[18..]).into_owned())
+    };
+    let mut publisher = Client::open(&cluster.at(0), "/raw/px");
+    publisher.send_message(update("A", b"1"));
+    publisher.send_message(update("A", b"2"));
+    publisher.send_message(update("B", b"1"));
+    let mut all = Client::open(&cluster.at(1), "/raw/px");
+    eventually("it has come to Redis", || cluster.redis().command(&["HLEN", "fanfare:raw:{px}:i"]).contains('2'));
+    let mut newest = Client::open(&cluster.at(1), "/raw/px?mode=latest");
+    assert_eq!(recv(&mut newest), (2, 2, "A2".to_owned()));
+    assert_eq!(recv(&mut newest), (1, 3, "B1".to_owned()));
+    let (seq, offset, _) = recv(&mut newest);
+    assert_eq!((seq, offset), (0, 3), "the end of the snapshot");
+    publisher.send_message(update("B", b""));
+    assert_eq!(recv(&mut newest), (2, 4, "B".to_owned()));
+    loop {
+        if recv(&mut all) == (2, 4, "B".to_owned()) {
+            break;
+        }
     }
 }

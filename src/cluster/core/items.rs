@@ -14,9 +14,9 @@ use super::super::items::{ItemsGather, NewItems};
 use super::fences::{Stored, Ticket};
 use super::messages::{UpdateItems, Updated};
 use super::{Command, Core, Expect, Reply};
-use crate::ids::ReplyTo;
+use crate::ids::{ReactorId, ReplyTo};
 use crate::limits::{CLUSTER_BATCH_BYTES_MAX, CLUSTER_ITEMS_CALLS_MAX};
-use crate::router::cluster::{ItemsCommand, ItemsExpiry, ItemsPolicy};
+use crate::router::cluster::{FromCluster, ItemsCommand, ItemsExpiry, ItemsPolicy};
 use crate::router::{CommandKind, Mail, StreamPosition, TooManyItems, TopicKey};
 
 /// Commands to keyed rooms that Redis has not answered, by their rooms' channels.
@@ -54,6 +54,8 @@ pub(super) enum Publisher {
     Nobody,
     /// Who gave it, with its id as JSON text where an ack is wanted.
     Giver { to: ReplyTo, id: Option<Box<str>>, kind: CommandKind },
+    /// A request, of several commands: its home has them one by one where they are refused as a whole.
+    Request { home: ReactorId, commands: Box<ItemsCommand> },
 }
 
 /// A call whose answer is expected.
@@ -89,16 +91,23 @@ impl ItemsQueues {
 }
 
 impl Core {
-    /// Updates of items of a keyed room.
-    pub(super) fn update_items(&mut self, command: ItemsCommand) {
-        let ItemsCommand { topic, policy, updates, exclude, key, publisher, id } = command;
+    /// Updates of items of a keyed room, from its home.
+    pub(super) fn update_items(&mut self, home: ReactorId, command: ItemsCommand) {
         if !self.takes_updates() {
+            let ItemsCommand { topic, publisher, id, .. } = command;
             return self.not_stored(publisher, id, topic.room());
         }
-        let exclude = exclude.map(|conn| (self.me.run, conn));
-        let new = NewItems { updates: &updates, exclude, key: key.as_deref() };
-        let giver = Publisher::Giver { to: publisher, id, kind: updates.kind() };
-        self.gather(&topic, policy, giver, |gather| gather.push(&new));
+        let exclude = command.exclude.map(|conn| (self.me.run, conn));
+        let (topic, policy) = (command.topic.clone(), command.policy);
+        self.gather(&topic, policy, |gather| {
+            gather.push(&NewItems { updates: &command.updates, exclude, key: command.key.as_deref() });
+            match command.updates.kind() {
+                CommandKind::Each => Publisher::Request { home, commands: Box::new(command) },
+                kind @ (CommandKind::One | CommandKind::Many) => {
+                    Publisher::Giver { to: command.publisher, id: command.id, kind }
+                }
+            }
+        });
     }
 
     /// Items that are too old are removed.
@@ -106,7 +115,10 @@ impl Core {
         let ItemsExpiry { topic, policy, items, tail } = expiry;
         if self.takes_updates() {
             let items = items.iter().map(|(item, offset)| (&**item, *offset));
-            self.gather(topic, *policy, Publisher::Nobody, |gather| gather.push_expiry(items, tail));
+            self.gather(topic, *policy, |gather| {
+                gather.push_expiry(items, tail);
+                Publisher::Nobody
+            });
         }
     }
 
@@ -114,13 +126,7 @@ impl Core {
         self.commands_up && !self.pending.is_full_with(self.items.bytes)
     }
 
-    fn gather(
-        &mut self,
-        topic: &TopicKey,
-        policy: ItemsPolicy,
-        publisher: Publisher,
-        push: impl FnOnce(&mut ItemsGather),
-    ) {
+    fn gather(&mut self, topic: &TopicKey, policy: ItemsPolicy, push: impl FnOnce(&mut ItemsGather) -> Publisher) {
         let channel = self.names.topic(topic.borrow());
         let (ready, tickets, seed) = (&mut self.items.ready, &mut self.tickets, self.items_seed);
         let queue = self.items.queues.entry(channel.clone()).or_insert_with(|| Queue {
@@ -136,7 +142,7 @@ impl Core {
             ready.push(channel);
         }
         let Some(gathered) = queue.gathered.back_mut() else { return };
-        push(&mut gathered.gather);
+        let publisher = push(&mut gathered.gather);
         gathered.publishers.push(publisher);
         let bytes = gathered.gather.bytes();
         self.items.bytes += bytes - std::mem::replace(&mut gathered.bytes, bytes);
@@ -185,6 +191,7 @@ impl Core {
         match publisher {
             Publisher::Nobody => {}
             Publisher::Giver { to, id, kind: _ } => self.not_stored(to, id, topic.and_then(TopicKey::room)),
+            Publisher::Request { home: _, commands } => self.not_stored(commands.publisher, commands.id, None),
         }
     }
 
@@ -227,7 +234,14 @@ impl Core {
         epoch: &Arc<str>,
         outcome: Result<Updated, u32>,
     ) {
-        let Publisher::Giver { to: publisher, id, kind } = publisher else { return };
+        let (publisher, id, kind) = match (publisher, &outcome) {
+            (Publisher::Nobody, _) => return,
+            (Publisher::Request { home, commands }, Err(_)) if commands.updates.len() > 1 => {
+                return self.notify(home, FromCluster::ItemsRefused { commands });
+            }
+            (Publisher::Request { commands, .. }, _) => (commands.publisher, commands.id, CommandKind::Each),
+            (Publisher::Giver { to, id, kind }, _) => (to, id, kind),
+        };
         match (outcome, id) {
             (Ok(Updated { offset, stale }), Some(id)) => {
                 self.counts.stored += 1;

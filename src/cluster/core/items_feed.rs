@@ -200,14 +200,13 @@ impl Core {
         let ItemsFeed { load, reached, .. } = stream.items.as_mut()?;
         let load = load.as_mut().filter(|load| load.number == number)?;
         let epoch = reached.as_ref().map(|reached| &reached.epoch);
-        let Some((end, forgotten_to, now_ms, items, next)) =
-            part_of(reply).filter(|(end, ..)| Some(&end.epoch) == epoch)
-        else {
+        let Some(part) = part_of(reply).filter(|part| Some(&part.end.epoch) == epoch) else {
             // Where it stands with the room has to be seen first.
             load.state = LoadState::Failed;
             self.failed.push(feed);
             return Some(LoadState::Failed);
         };
+        let Part { end, forgotten_to, now_ms, items, next } = part;
         load.forgotten_to = forgotten_to;
         if load.since.is_some_and(|since| since < forgotten_to) {
             // Which items are gone shows by those that are left.
@@ -392,14 +391,25 @@ fn origin_of(update: &Placed<'_>) -> ItemsOrigin {
     }
 }
 
-/// A part of the items as it was read: end, forgotten removals, Redis' time, items, and where the next begins.
-type Part = (StreamPosition, u64, u64, Vec<(Vec<u8>, Vec<u8>)>, Option<String>);
+/// A part of the items as it was read.
+pub(super) struct Part {
+    /// Where the room is.
+    pub(super) end: StreamPosition,
+    forgotten_to: u64,
+    /// Redis' time.
+    now_ms: u64,
+    /// As they are stored, each with its record.
+    pub(super) items: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where the next part begins, if there is one.
+    pub(super) next: Option<String>,
+}
 
-fn part_of(reply: Reply) -> Option<Part> {
+/// A part of the items; `None` where it could not be read.
+pub(super) fn part_of(reply: Reply) -> Option<Part> {
     let Reply::ItemsRead(read) = reply else { return None };
     let ItemsRead { end, forgotten_to, now_ms, found } = *read;
     let ItemsFound::Items { items, next } = found else { return None };
-    Some((end, forgotten_to, now_ms, items, next))
+    Some(Part { end, forgotten_to, now_ms, items, next })
 }
 
 impl ItemsLoad {

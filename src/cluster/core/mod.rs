@@ -16,6 +16,7 @@ mod feeds;
 mod fences;
 mod items;
 mod items_feed;
+mod items_page;
 mod loads;
 mod messages;
 mod nodes;
@@ -56,6 +57,7 @@ use feeds::{Feed, KeptOfTopic};
 use fences::{Fences, Tickets};
 use items::{ItemsExpected, ItemsQueues};
 use items_feed::ItemsLoads;
+use items_page::ItemsPageRead;
 use loads::Loads;
 use nodes::Peers;
 use orders::PageRead;
@@ -214,8 +216,9 @@ impl Core {
             }
             ToCluster::Notice { topic, frame } => self.publish_messages(topic.borrow(), 1, &Record::Notice(&frame)),
             ToCluster::Append(append) => self.append(*append),
-            ToCluster::UpdateItems(update) => self.update_items(*update),
+            ToCluster::UpdateItems(update) => self.update_items(from, *update),
             ToCluster::ExpireItems(expiry) => self.expire_items(&expiry),
+            ToCluster::ReadItems(page) => self.read_items_page(*page),
             ToCluster::Direct { to, frame } => self.direct(to, &frame),
             ToCluster::Load { topic, from, before, wanted } => self.load(topic.borrow(), from, before, wanted),
             ToCluster::Enough { topic } => self.enough(topic.borrow()),
@@ -540,6 +543,8 @@ enum Expect {
     ItemsUpdated(ItemsExpected),
     /// A feed that reads items: the number of its load.
     ItemsRead(FeedId, u64),
+    /// A request that reads items.
+    ItemsPage(Box<ItemsPageRead>),
 }
 
 /// A seed that is not known outside, as the key is not.

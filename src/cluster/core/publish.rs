@@ -80,6 +80,7 @@ impl Sent {
             | Expect::Append { .. }
             | Expect::ItemsUpdated(_)
             | Expect::ItemsRead(..)
+            | Expect::ItemsPage(_)
             | Expect::Follow(_)
             | Expect::Load(..)
             | Expect::Page(_)
@@ -335,6 +336,7 @@ impl Core {
             (Expect::Revocations, reply) => self.revocations_read(reply),
             (Expect::ItemsUpdated(expected), reply) => self.items_updated(expected, reply),
             (Expect::ItemsRead(feed, number), reply) => self.items_read(feed, number, reply),
+            (Expect::ItemsPage(page), reply) => self.items_page_read(*page, reply),
         }
     }
 

@@ -17,12 +17,14 @@ use super::items::{Applied, ItemState, Items, ItemsCopy};
 use super::room::KeyedRoom;
 use super::{CommandKind, ItemUpdates, Keyed, TooManyItems};
 use crate::frame::Opcode;
+use crate::ids::RequestId;
 use crate::limits::ITEMS_EXPIRY_AGAIN_MS;
 use crate::protocol::{self, keyed::Body};
 use crate::router::batches::Delivery;
-use crate::router::cluster::{ItemsCame, ItemsCommand, ItemsExpiry, ItemsLoaded, ItemsPolicy, ToCluster};
+use crate::router::cluster::{ItemsCame, ItemsCommand, ItemsExpiry, ItemsLoaded, ItemsPage, ItemsPolicy, ToCluster};
 use crate::router::history::StreamPosition;
 use crate::router::mail::{Content, Mail};
+use crate::router::publish_many::{commands_of_id, id_of_commands};
 use crate::router::topic::{HashedTopic, Kind, TopicIndex, TopicKey};
 use crate::router::{Router, Sink};
 use crate::time::Millis;
@@ -49,14 +51,43 @@ impl Router {
         let ItemsUpdate { topic, updates, exclude, key, publisher, published_at: _, id } = update;
         // Otherwise the settings have changed since the publisher looked at them.
         let Some(policy) = self.items_policy(topic.hashed()) else { return };
-        if let Some(index) = self.keyed.is_full().then(|| self.first_new_item(&topic, &updates)).flatten() {
-            let index = (updates.kind() == CommandKind::Many).then_some(index as u32);
-            let (room, error) = (topic.name.as_str().into(), TooManyItems { index });
-            let refused = ItemsRefused { to: publisher, id, room, error };
-            return self.send(publisher.peer(), Content::ItemsRefused(Box::new(refused)), sink);
-        }
+        let refused = self.keyed.is_full().then(|| self.first_new_item(&topic, &updates)).flatten();
         let command = ItemsCommand { topic, policy, updates, exclude, key, publisher, id };
-        self.ask_cluster(ToCluster::UpdateItems(Box::new(command)));
+        match (refused, command.updates.kind()) {
+            (None, _) => self.ask_cluster(ToCluster::UpdateItems(Box::new(command))),
+            (Some(_), CommandKind::Each) if command.updates.len() > 1 => self.items_one_by_one(command, sink),
+            (Some(index), kind) => {
+                let ItemsCommand { topic, publisher, id, .. } = command;
+                let index = (kind == CommandKind::Many).then_some(index as u32);
+                let (room, error) = (topic.name.as_str().into(), TooManyItems { index });
+                let refused = ItemsRefused { to: publisher, id, room, error };
+                self.send(publisher.peer(), Content::ItemsRefused(Box::new(refused)), sink);
+            }
+        }
+    }
+
+    /// Commands of a request that were refused as a whole.
+    pub(in crate::router) fn items_one_by_one(&mut self, commands: ItemsCommand, sink: &mut impl Sink) {
+        let ItemsCommand { topic, policy: _, updates, exclude, key: _, publisher, id } = commands;
+        let Some(id) = id else { return };
+        for (command, updates) in commands_of_id(&id).zip(updates.one_by_one()) {
+            let (topic, id) = (topic.clone(), Some(id_of_commands(command..command + 1)));
+            let update = ItemsUpdate { topic, updates, exclude, key: None, publisher, published_at: None, id };
+            self.items_to_cluster(update, sink);
+        }
+    }
+
+    /// A page of the items of a room that is at home here.
+    pub(in crate::router) fn read_items_in_cluster(
+        &mut self,
+        request: RequestId,
+        topic: TopicKey,
+        after: u64,
+        limit: usize,
+    ) {
+        let Some(policy) = self.items_policy(topic.hashed()) else { return };
+        let page = ItemsPage { request, topic, policy, after, limit };
+        self.ask_cluster(ToCluster::ReadItems(Box::new(page)));
     }
 
     fn first_new_item(&self, topic: &TopicKey, updates: &ItemUpdates) -> Option<usize> {
