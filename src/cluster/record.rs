@@ -12,7 +12,7 @@
 //!
 //! Whatever comes in may be anything: what cannot be read is skipped, and counted by the caller.
 
-use super::items::{ORDER, RECORDS};
+use super::items::{PLACEMENT, RECORDS};
 pub use super::survey_record::{read_found, read_survey, write_found, write_survey};
 use crate::frame::whole_frames;
 use crate::ids::{ConnId, ReactorId, Slot};
@@ -218,8 +218,9 @@ pub enum Incoming<'a> {
     },
     /// Out of a history.
     Kept(Kept<'a>),
-    /// The place of updates of items, which come next: a whole message, as [`Order`](super::items::Order) reads it.
-    Order(&'a [u8]),
+    /// Which places updates of items have, that come next: a whole message, as [`Placement`](super::items::Placement) reads
+    /// it.
+    Placement(&'a [u8]),
     /// Updates of items.
     Items(&'a [u8]),
 }
@@ -236,7 +237,7 @@ pub fn read(bytes: &[u8]) -> Option<Incoming<'_>> {
             let (first, entries) = line(rest)?;
             Some(Incoming::Kept(Kept { epoch, first: first.parse().ok()?, entries: Entries(entries) }))
         }
-        (&ORDER, _) => Some(Incoming::Order(bytes)),
+        (&PLACEMENT, _) => Some(Incoming::Placement(bytes)),
         (&RECORDS, records) => Some(Incoming::Items(records)),
         _ => None,
     }
@@ -513,7 +514,7 @@ mod tests {
                 None => {}
                 Some(Incoming::Envelope { records, .. }) => prop_assert!(records.count() <= bytes.len()),
                 Some(Incoming::Kept(kept)) => prop_assert!(kept.entries.filter_map(Entry::read).count() <= bytes.len()),
-                Some(Incoming::Order(_) | Incoming::Items(_)) => {}
+                Some(Incoming::Placement(_) | Incoming::Items(_)) => {}
             }
         }
     }

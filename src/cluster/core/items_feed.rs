@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::super::follower::LiveMessage;
-use super::super::items::{ItemRecord, Order, Placed, StoredItem, UpdateRule, read_entry, write_entry};
+use super::super::items::{ItemRecord, Placed, Placement, StoredItem, UpdateRule, read_entry, write_entry};
 use super::fences::Release;
 use super::messages::{ItemsFound, ItemsRange, ItemsRead, ReadItems};
 use super::{Command, Core, Expect, FeedId, Reply};
@@ -35,7 +35,7 @@ use crate::router::{Applied, ItemsOrigin, KeyedPolicy, Kind, StreamPosition, Top
 pub(super) struct ItemsFeed {
     pub(super) policy: KeyedPolicy,
     /// What is made of the records that come next.
-    order: Option<Vec<u8>>,
+    placement: Option<Vec<u8>>,
     /// Up to where all updates have come, or are being read.
     reached: Option<StreamPosition>,
     /// Up to where the home has all updates; `None` where it has none.
@@ -45,7 +45,7 @@ pub(super) struct ItemsFeed {
 
 impl ItemsFeed {
     pub(super) fn new(policy: KeyedPolicy) -> ItemsFeed {
-        ItemsFeed { policy, order: None, reached: None, home: None, load: None }
+        ItemsFeed { policy, placement: None, reached: None, home: None, load: None }
     }
 
     /// Whether the home is not up to date.
@@ -251,24 +251,25 @@ impl Core {
     }
 
     /// What the script has made of records that come next.
-    pub(super) fn received_order(&mut self, channel: &str, payload: &[u8]) {
+    pub(super) fn received_placement(&mut self, channel: &str, payload: &[u8]) {
         let found = self.feeds_by_name.get(channel);
         if let Some(items) = found.and_then(|&at| self.feeds[at].items_mut()) {
-            items.order = Some(payload.to_vec());
+            items.placement = Some(payload.to_vec());
         }
     }
 
     /// Those records.
     pub(super) fn received_records(&mut self, channel: &str, records: &[u8]) {
         let Some(&at) = self.feeds_by_name.get(channel) else { return };
-        let Some(order) = self.feeds[at].items_mut().and_then(|items| items.order.take()) else { return };
-        let order = Order::read(&order);
-        let Some((order, placed)) = order.and_then(|order| Some((order, order.place(records)?))) else {
+        let Some(placement) = self.feeds[at].items_mut().and_then(|items| items.placement.take()) else { return };
+        let placement = Placement::read(&placement);
+        let Some((placement, placed)) = placement.and_then(|placement| Some((placement, placement.place(records)?)))
+        else {
             self.counts.unreadable += 1;
             return;
         };
         let Some(stream) = &mut self.feeds[at].stream else { return };
-        match stream.follower.live_run(order.epoch, order.first, placed.len() as u64) {
+        match stream.follower.live_run(placement.epoch, placement.first, placed.len() as u64) {
             Some(steps) => {
                 self.hand_over(at, &placed);
                 self.release_acks(at, Release::Reached);
@@ -277,7 +278,7 @@ impl Core {
             None => {
                 for update in placed {
                     let entry = write_entry(update.seq, update.bytes);
-                    let message = LiveMessage { epoch: order.epoch.into(), offset: update.offset, entry };
+                    let message = LiveMessage { epoch: placement.epoch.into(), offset: update.offset, entry };
                     let Some(stream) = &mut self.feeds[at].stream else { return };
                     let steps = stream.follower.live(message);
                     self.take_steps(at, steps);
@@ -359,9 +360,9 @@ impl Core {
     /// What was published lately, read as the stream of a history is.
     pub(super) fn log_entries(published: &[(Vec<u8>, Vec<u8>)]) -> Vec<(u64, Vec<u8>)> {
         let mut entries = Vec::new();
-        for (order, records) in published {
+        for (placement, records) in published {
             let records = records.get(1..).unwrap_or_default();
-            let placed = Order::read(order).and_then(|order| order.place(records)).unwrap_or_default();
+            let placed = Placement::read(placement).and_then(|placement| placement.place(records)).unwrap_or_default();
             entries.extend(placed.iter().map(|update| (update.offset, write_entry(update.seq, update.bytes))));
         }
         entries

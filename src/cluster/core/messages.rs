@@ -235,9 +235,9 @@ pub struct ItemsRead {
 pub enum ItemsFound {
     /// Nothing but where it is.
     End,
-    /// Messages as they were published: an order and its records, from the first wanted on.
+    /// Messages as they were published: a placement and its records, from the first wanted on.
     Log {
-        /// Order and records of each.
+        /// Placement and records of each.
         published: Vec<(Vec<u8>, Vec<u8>)>,
         /// Whether there are more.
         more: bool,

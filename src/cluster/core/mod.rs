@@ -470,7 +470,7 @@ impl Core {
         match record::read(payload) {
             None => self.counts.unreadable += 1,
             Some(Incoming::Kept(kept)) => self.received_kept(channel, kept),
-            Some(Incoming::Order(order)) => self.received_order(channel, order),
+            Some(Incoming::Placement(placement)) => self.received_placement(channel, placement),
             Some(Incoming::Items(records)) => self.received_records(channel, records),
             Some(Incoming::Envelope { run, records }) => {
                 for record in records {

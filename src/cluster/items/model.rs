@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::core::{ItemsFound, ItemsRange, Updated};
 use super::call::CallCommand;
 use super::record::{ItemRecord, UpdateRule};
-use super::{ItemsCall, ORDER};
+use super::{ItemsCall, PLACEMENT};
 use crate::limits::{CLUSTER_ITEM_BYTES, PUBLISH_KEY_MS_MAX};
 use crate::router::ItemState;
 use crate::router::cluster::ItemsPolicy;
@@ -47,7 +47,7 @@ struct Known {
 #[derive(Clone, Debug)]
 struct Logged {
     last: u64,
-    order: Vec<u8>,
+    placement: Vec<u8>,
     records: Vec<u8>,
 }
 
@@ -75,7 +75,7 @@ pub struct ModelOutcome {
     pub last: u64,
     /// For the publishers.
     pub outcomes: Vec<Result<Updated, u32>>,
-    /// Order and records, where anything counts.
+    /// Placement and records, where anything counts.
     pub published: Option<[Vec<u8>; 2]>,
     /// What counts: of each its seq and its record.
     pub applied: Vec<(u64, Vec<u8>)>,
@@ -136,9 +136,9 @@ impl ModelRoom {
         progress.close_segment();
         let published = (progress.last > of.last).then(|| {
             self.forget(of, &progress.touched);
-            let order =
-                [&[ORDER], of.epoch.as_bytes(), b"\n", &(of.last + 1).to_be_bytes(), &progress.segments].concat();
-            let published = [order, of.call.records.clone()];
+            let placement =
+                [&[PLACEMENT], of.epoch.as_bytes(), b"\n", &(of.last + 1).to_be_bytes(), &progress.segments].concat();
+            let published = [placement, of.call.records.clone()];
             self.log(of, progress.last, &published);
             published
         });
@@ -252,9 +252,9 @@ impl ModelRoom {
         if of.policy.history.is_some() {
             return;
         }
-        let [order, records] = published.clone();
-        self.log_half_bytes += order.len() + records.len();
-        self.log.push_back(Logged { last, order, records });
+        let [placement, records] = published.clone();
+        self.log_half_bytes += placement.len() + records.len();
+        self.log.push_back(Logged { last, placement, records });
         if self.log_half_bytes > of.log_bytes_max / 2 {
             self.log.retain(|logged| logged.last > self.log_half_from);
             (self.log_half_from, self.log_half_bytes) = (last, 0);
@@ -283,7 +283,7 @@ impl ModelRoom {
             ItemsRange::Log(from) => {
                 let mut wanted = self.log.iter().filter(|logged| logged.last >= *from);
                 let part = wanted.by_ref().take(count_max);
-                let published = part.map(|logged| (logged.order.clone(), logged.records.clone())).collect();
+                let published = part.map(|logged| (logged.placement.clone(), logged.records.clone())).collect();
                 ItemsFound::Log { published, more: wanted.next().is_some() }
             }
             ItemsRange::Changed { since, cursor } => {

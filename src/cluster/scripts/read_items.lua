@@ -5,7 +5,7 @@
 --       the cursor ('0' to begin with); how many are looked at in one go, and after how many bytes no more are added.
 -- Answers with the epoch, the last offset, the offset up to which removals are forgotten, Redis' time in milliseconds, of
 -- the items the next cursor ('0' where these were the last) and of the log whether there is more ('1' or '0'), and pairs:
--- an item and its record, or what was published: order and records.
+-- an item and its record, or what was published: placement and records.
 local run, seed, wanted, from = ARGV[1], ARGV[2], ARGV[4], tonumber(ARGV[5])
 local count, bytes_max = ARGV[7], tonumber(ARGV[8])
 local time = redis.call('TIME')

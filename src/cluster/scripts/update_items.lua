@@ -17,7 +17,7 @@
 -- A record: bytes of what follows (4), length of the name (1), name, flags (1), version or offset (8) where it has one, and
 -- whatever nodes make of the rest. An item is stored as offset (8), time (8), seq (8), state (1: removed, 2: has a version), bytes of the record
 -- (4), version (8) where it has one.
--- Publishes, where anything was updated, 'O', epoch, '\n', offset of the first update (8), and then in order: 0 (1), how
+-- Publishes, where anything was updated, the placement: 'P', epoch, '\n', offset of the first update (8), and then in order: 0 (1), how
 -- many of the updates (4), of each its seq or 0 where it is none (8); or 1 (1), how many removals by a command that
 -- replaces (4), of each its seq (8) and its record. Then the records as they came.
 -- Answers with the epoch; for each command the room's offset behind it, or what is too many as -1 - its index; and pairs of
@@ -86,7 +86,7 @@ local function format(part, count)
 end
 
 -- Of each update its seq, or 0; the same as pieces of what is published, up to the update `told`.
-local given, told, pieces = {}, 0, { 'O', epoch, '\n', pack('>I8', first) }
+local given, told, pieces = {}, 0, { 'P', epoch, '\n', pack('>I8', first) }
 -- For history: of each update its seq, and where its record is, or that itself.
 local kept = {}
 
@@ -360,16 +360,16 @@ end
 
 -- What was published lately, for those who miss some of it: at least half of what it may be, and at most that.
 local half_from, half_bytes = meta[7] or '0', tonumber(meta[8] or '0')
-local function log(order)
+local function log(placement)
   local function add()
-    return redis.pcall('XADD', KEYS[5], digits(last) .. '-0', 'o', order, 'r', records)
+    return redis.pcall('XADD', KEYS[5], digits(last) .. '-0', 'p', placement, 'r', records)
   end
   if type(add()) == 'table' then
     call('DEL', KEYS[5])
     half_from, half_bytes = '0', 0
     add()
   end
-  half_bytes = half_bytes + #order + #records
+  half_bytes = half_bytes + #placement + #records
   if half_bytes > tonumber(ARGV[15]) then
     call('XTRIM', KEYS[5], 'MINID', half_from .. '-1')
     half_from, half_bytes = digits(last), 0
@@ -388,13 +388,13 @@ if last >= first then
     end
   end
   store()
-  local order = table.concat(pieces)
+  local placement = table.concat(pieces)
   if history_max > 0 then
     expire_messages(KEYS[6], tonumber(ARGV[14]), now)
   else
-    log(order)
+    log(placement)
   end
-  call(ARGV[3], ARGV[4], order)
+  call(ARGV[3], ARGV[4], placement)
   call(ARGV[3], ARGV[4], records)
 end
 if last >= first or has_begun then

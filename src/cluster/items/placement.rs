@@ -3,12 +3,12 @@
 use super::super::record::{line, number};
 use super::record::ItemRecord;
 
-/// What an order begins with.
-pub(in super::super) const ORDER: u8 = b'O';
+/// What a placement begins with.
+pub(in super::super) const PLACEMENT: u8 = b'P';
 
 /// What the script has made of records that come in the message behind this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order<'a> {
+pub struct Placement<'a> {
     /// The room's epoch.
     pub epoch: &'a str,
     /// The offset of the first update.
@@ -41,15 +41,15 @@ fn next_record<'a>(bytes: &mut &'a [u8]) -> Option<(ItemRecord<'a>, &'a [u8])> {
     Some((record, own))
 }
 
-impl<'a> Order<'a> {
+impl<'a> Placement<'a> {
     /// As the script writes it; `None` where it has not.
-    pub fn read(bytes: &'a [u8]) -> Option<Order<'a>> {
-        let (epoch, rest) = line(bytes.strip_prefix(&[ORDER])?)?;
+    pub fn read(bytes: &'a [u8]) -> Option<Placement<'a>> {
+        let (epoch, rest) = line(bytes.strip_prefix(&[PLACEMENT])?)?;
         let (first, segments) = number(rest)?;
-        Some(Order { epoch, first, segments })
+        Some(Placement { epoch, first, segments })
     }
 
-    /// The updates that count, in order, of these records. `None` where order and records do not belong together.
+    /// The updates that count, in order, of these records. `None` where placement and records do not belong together.
     pub fn place(self, mut records: &'a [u8]) -> Option<Vec<Placed<'a>>> {
         let (mut placed, mut segments) = (Vec::new(), self.segments);
         while let Some((&kind, rest)) = segments.split_first() {
@@ -88,8 +88,8 @@ mod tests {
     fn what_counts_gets_one_offset_after_the_other() {
         let records: Vec<u8> = ["A", "B", "C"].into_iter().flat_map(record).collect();
         let seqs = |seqs: &[u64]| seqs.iter().flat_map(|seq| seq.to_be_bytes()).collect::<Vec<u8>>();
-        let order = [
-            b"Oe\n",
+        let placement = [
+            b"Pe\n",
             &7_u64.to_be_bytes()[..],
             &[0, 0, 0, 0, 2],
             &seqs(&[4, 0]),
@@ -100,13 +100,13 @@ mod tests {
             &seqs(&[1]),
         ]
         .concat();
-        let order = Order::read(&order).expect("an order");
-        let placed = order.place(&records).expect("they belong together");
+        let placement = Placement::read(&placement).expect("a placement");
+        let placed = placement.place(&records).expect("they belong together");
         let told: Vec<_> = placed.iter().map(|placed| (placed.offset, placed.record.item, placed.seq)).collect();
         assert_eq!(told, [(7, "A", 4), (8, "X", 9), (9, "C", 1)]);
         assert_eq!(placed[1].bytes, record("X"));
-        assert_eq!(order.place(&records[1..]), None);
-        assert_eq!(order.place(&[&records[..], &record("D")].concat()), None, "one more than it is about");
+        assert_eq!(placement.place(&records[1..]), None);
+        assert_eq!(placement.place(&[&records[..], &record("D")].concat()), None, "one more than it is about");
     }
 
     proptest! {
@@ -115,8 +115,8 @@ mod tests {
             segments in proptest::collection::vec(any::<u8>(), 8..60),
             records in proptest::collection::vec(any::<u8>(), 0..60),
         ) {
-            let order = [b"Oe\n", &segments[..]].concat();
-            let placed = Order::read(&order).and_then(|order| order.place(&records));
+            let placement = [b"Pe\n", &segments[..]].concat();
+            let placed = Placement::read(&placement).and_then(|placement| placement.place(&records));
             prop_assert!(placed.is_none_or(|placed| placed.len() < segments.len()));
         }
     }
