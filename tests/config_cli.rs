@@ -234,11 +234,11 @@ fn a_wrong_command_line_is_one_clear_line() {
         (&["sevre"], "unknown command \"sevre\"; did you mean serve?"),
         (
             &["frobnicate"],
-            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick, reload, token, webhook",
+            "unknown command \"frobnicate\"; there are serve, config, check, bench, doctor, pub, sub, presence, feed, disconnect, kick, reload, token, webhook",
         ),
         (
             &["a\nb"],
-            "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence, disconnect, kick, reload, token, webhook",
+            "unknown command \"a\\nb\"; there are serve, config, check, bench, doctor, pub, sub, presence, feed, disconnect, kick, reload, token, webhook",
         ),
         (&["check"], "check needs a file; say fanfare check FILE"),
         (&["check", "a", "b"], "\"b\" is not expected here; fanfare --help tells what is"),
