@@ -20,6 +20,9 @@ use fanfare_simulated::seeds::sweep;
 /// Seeds of a usual run.
 const SEEDS: u64 = 300;
 
+/// Of keyed rooms, whose runs are longer.
+const KEYED_SEEDS: u64 = 120;
+
 /// Seeds that are run twice.
 const SEEDS_TWICE: u64 = 10;
 
@@ -70,7 +73,7 @@ fn every_message_reaches_exactly_those_it_should() {
 
 #[test]
 fn every_subscriber_of_a_keyed_room_ends_with_the_newest_values() {
-    sweep("simulation every_subscriber", SEEDS, &keyed::EXPECTED, keyed::run);
+    sweep("simulation every_subscriber", KEYED_SEEDS, &keyed::EXPECTED, keyed::run);
 }
 
 #[test]
