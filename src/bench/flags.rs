@@ -228,7 +228,7 @@ pub const FLAGS: &[Flag] = &[
         "stalled",
         count_or_zero(CONNECTIONS_MAX),
         "0",
-        "market: subscribers that read nothing in the second half of each round; the others are measured.",
+        "market: subscribers in mode latest that read nothing in the second half of each round; the others are measured.",
     ),
     flag("removals", count_or_zero(1_000_000), "0", "market: every so many updates of an item one removes it."),
     flag(

@@ -90,7 +90,9 @@ impl Floor {
         let wishes: Vec<Wish> = wishes.collect();
         let wanted: f64 = wishes.iter().map(|wish| f64::from(wish.count)).sum();
         let mut stalls = vec![false; options.connections];
-        (0..market.stalled).for_each(|number| stalls[number * options.connections / market.stalled] = true);
+        // Who wants every update is ended for reading nothing, as anywhere.
+        let latest: Vec<usize> = (0..wishes.len()).filter(|at| wishes[*at].mode == Mode::Latest).collect();
+        (0..market.stalled).for_each(|number| stalls[latest[number * latest.len() / market.stalled]] = true);
         let strict = !market.resilient;
         Floor {
             judge: Judge::new(wishes.into_iter(), desk.tape().instruments(), strict),

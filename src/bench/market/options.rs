@@ -42,7 +42,7 @@ pub struct MarketOptions {
     pub(in crate::bench) items: usize,
     /// Whether all subscribers want the same ones.
     pub(in crate::bench) same_items: bool,
-    /// Subscribers that stop reading in the second half of each round.
+    /// Subscribers in mode `latest` that stop reading in the second half of each round.
     pub(in crate::bench) stalled: usize,
     /// Every so many updates of an item one removes it; 0: none does.
     pub(in crate::bench) removals: u32,
@@ -151,7 +151,8 @@ impl MarketOptions {
                 self.updates_per_s
             ));
         }
-        if self.stalled >= self.subscribers() {
+        let latest = self.groups.iter().filter(|group| group.mode == Mode::Latest).map(|group| group.count).sum();
+        if self.stalled >= self.subscribers() || self.stalled > latest {
             return Some(format!("--stalled {} leaves no subscriber to be measured; write less", self.stalled));
         }
         if self.stalled > 0 && self.drop_every.is_some() {
