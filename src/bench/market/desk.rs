@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::tape::{Tape, Update};
 use crate::bench::crowd::Crowd;
+use crate::bench::ledger::Faults;
 use crate::bench::limits::{UNACKED_MAX, UNAVAILABLE_PAUSE_MS, UNSENT_BYTES_MAX};
 use crate::bench::schedule::Schedule;
 use crate::bench::wire::{Opcode, masked};
@@ -57,6 +58,7 @@ struct Publisher {
 struct Unacked {
     frame: Vec<u8>,
     updates: Vec<Update>,
+    sent_at: Instant,
 }
 
 #[derive(Deserialize)]
@@ -152,6 +154,22 @@ impl Desk {
         self.publishers.iter().any(|publisher| !publisher.unacked.is_empty())
     }
 
+    /// Closes the books: a command without an answer is a fault. The first is told.
+    pub(super) fn close(&self, faults: &mut Faults) {
+        for (at, publisher) in self.publishers.iter().enumerate() {
+            let Some((number, unacked)) = publisher.unacked.first_key_value() else { continue };
+            faults.missing += publisher.unacked.len() as u64;
+            faults.tell(|text| {
+                text.push_str(&format!(
+                    "publisher {at} got no answer to {} commands, of which {number} was sent last {:.1?} ago{}",
+                    publisher.unacked.len(),
+                    unacked.sent_at.elapsed(),
+                    if publisher.again_at.is_some() { ", and is to be sent again" } else { "" },
+                ));
+            });
+        }
+    }
+
     /// Sends what is due.
     pub(super) fn send(&mut self, crowd: &mut Crowd) -> Result<(), BenchError> {
         self.send_again(crowd);
@@ -217,8 +235,9 @@ impl Desk {
             let is_time = publisher.again_at.is_some_and(|again_at| again_at <= Instant::now());
             if is_time && crowd.is_open(self.first + at) {
                 publisher.again_at = None;
-                for Unacked { frame, .. } in publisher.unacked.values() {
+                for Unacked { frame, sent_at, .. } in publisher.unacked.values_mut() {
                     publisher.frames.extend_from_slice(frame);
+                    *sent_at = Instant::now();
                 }
             }
         }
@@ -239,7 +258,7 @@ impl Desk {
             self.write_batch(&updates, at_us, &format!(r#","id":{number},"key":"{}-{number}""#, self.run));
             let frame = masked(Opcode::Text, self.text.as_bytes(), self.mask);
             self.publishers[at].frames.extend_from_slice(&frame);
-            self.publishers[at].unacked.insert(number, Unacked { frame, updates });
+            self.publishers[at].unacked.insert(number, Unacked { frame, updates, sent_at: Instant::now() });
         } else {
             self.write_batch(&updates, at_us, "");
             self.publishers[at].frames.extend_from_slice(&masked(Opcode::Text, self.text.as_bytes(), self.mask));

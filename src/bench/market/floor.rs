@@ -145,6 +145,7 @@ impl Floor {
 
     /// Closes the books.
     pub(super) fn close(mut self) -> Faults {
+        self.desk.close(self.inbox.faults_mut());
         self.judge.close(self.desk.tape(), self.inbox.faults_mut());
         self.inbox.close(|_| 0)
     }

@@ -265,8 +265,22 @@ impl Items {
             ItemState::Removed => self.removals.push_back(place),
         }
         self.log.push_back(place);
+        self.leave_front(at.0);
         self.compact();
         at
+    }
+
+    /// An entry has left its place: where that was the first of the log, the log begins with the next that is alive, so
+    /// that the oldest item is found at once.
+    fn leave_front(&mut self, at: u32) {
+        if self.log.front().is_none_or(|front| front.at != at) {
+            return;
+        }
+        while let Some(front) = self.log.front()
+            && !is_alive(&self.entries, front)
+        {
+            self.log.pop_front();
+        }
     }
 
     /// Takes dead places out where there are too many: so that each is paid for by the update that left it.
@@ -358,6 +372,7 @@ impl Items {
         let item = self.entries.remove(place.at as usize);
         self.bytes -= item.bytes();
         self.forgotten_to = self.forgotten_to.max(item.offset);
+        self.leave_front(place.at);
         item
     }
 }
@@ -426,6 +441,7 @@ impl Items {
         let alive: Vec<_> = self.log.iter().filter(|place| is_alive(&self.entries, place)).collect();
         assert_eq!(alive.len(), self.entries.len(), "each item has its place in the log");
         assert!(self.log.iter().is_sorted_by(|one, other| one.offset < other.offset), "the log is in order");
+        assert!(self.log.front().is_none_or(|place| is_alive(&self.entries, place)), "the log begins with the oldest");
         assert!(self.log.len() <= 2 * self.entries.len() + ITEMS_COMPACT_MIN + 1, "dead places go");
         assert_eq!(self.table.len(), self.entries.len());
         let present = self.entries.iter().filter(|(_, item)| item.state == ItemState::Present).count();

@@ -154,7 +154,9 @@ impl KeyedRoom {
     pub(super) fn next_chore_at(&self) -> Option<Millis> {
         let is_home = self.source.is_some();
         let stale_at = self.stale_at().filter(|_| !self.is_stale);
-        let aged_at = self.policy.ttl_ms.filter(|_| is_home).zip(self.items.oldest_at());
+        // Looked for only where it is asked for.
+        let oldest = |ttl_ms| Some((ttl_ms, self.items.oldest_at()?));
+        let aged_at = self.policy.ttl_ms.filter(|_| is_home).and_then(oldest);
         let again_at = self.source.as_deref().and_then(|source| source.expires_again_at);
         let aged_at = aged_at.map(|(ttl_ms, at)| at.saturating_add(ttl_ms).max(again_at.unwrap_or(at)));
         let forgotten_at = self.items.oldest_removal().map(|(at, _)| at.saturating_add(self.policy.removed_ttl_ms));
