@@ -140,7 +140,7 @@ pub(super) fn fanfare_ends(
     (Box::new(Repeating::new(publisher, frame(&message))), Box::new(counting))
 }
 
-fn websocket(port: u16, user: &str) -> TcpStream {
+pub(super) fn websocket(port: u16, user: &str) -> TcpStream {
     let mut stream = connect(port);
     let request = format!(
         "GET /?userId={user} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -157,7 +157,7 @@ fn websocket(port: u16, user: &str) -> TcpStream {
 }
 
 /// A masked text frame, its mask being zeros.
-fn frame(text: &str) -> Vec<u8> {
+pub(super) fn frame(text: &str) -> Vec<u8> {
     let mut out = vec![0x81];
     match u8::try_from(text.len()) {
         Ok(length @ 0..126) => out.push(0x80 | length),
@@ -171,7 +171,7 @@ fn frame(text: &str) -> Vec<u8> {
     out
 }
 
-fn ws_message(bytes: &[u8]) -> Option<usize> {
+pub(super) fn ws_message(bytes: &[u8]) -> Option<usize> {
     let length = match *bytes.get(1)? {
         126 => 4 + usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
         short => 2 + usize::from(short),

@@ -13,8 +13,10 @@
 //!
 //! Run with `cargo bench --bench cluster`; `-- --rounds 5 --seconds 2` is the default. `--against PATH` measures another
 //! build of the server in turn with this one where one message is outstanding, and `--outstanding-only` ends after that.
+//! `--items-only` measures updates of a keyed room (`items.rs`) and nothing else.
 
 mod ends;
+mod items;
 mod outstanding;
 mod processes;
 
@@ -44,15 +46,20 @@ struct Options {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     OutstandingOnly,
+    ItemsOnly,
     Everything,
 }
 
 fn main() {
     let options = options();
-    outstanding::run(&options);
-    match options.scope {
-        Scope::OutstandingOnly => {}
-        Scope::Everything => throughput_and_latency(&options),
+    if options.scope != Scope::ItemsOnly {
+        outstanding::run(&options);
+    }
+    if options.scope == Scope::Everything {
+        throughput_and_latency(&options);
+    }
+    if options.scope != Scope::OutstandingOnly {
+        items::run(&options);
     }
 }
 
@@ -97,9 +104,10 @@ fn options() -> Options {
         rounds: number("--rounds", 5.0) as usize,
         measured: Duration::from_secs_f64(number("--seconds", 2.0)),
         against: value("--against").map(PathBuf::from),
-        scope: match args.iter().any(|arg| arg == "--outstanding-only") {
-            true => Scope::OutstandingOnly,
-            false => Scope::Everything,
+        scope: match ["--outstanding-only", "--items-only"].map(|name| args.iter().any(|arg| arg == name)) {
+            [true, _] => Scope::OutstandingOnly,
+            [false, true] => Scope::ItemsOnly,
+            [false, false] => Scope::Everything,
         },
     }
 }

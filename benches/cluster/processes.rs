@@ -22,6 +22,11 @@ impl Redis {
             start(command, port).expect("redis-server runs: on Debian and Ubuntu, apt-get install redis-server");
         Redis { child, port }
     }
+
+    /// Of its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 pub(super) struct Node {
@@ -32,20 +37,29 @@ pub(super) struct Node {
 impl Node {
     /// A node of this build.
     pub(super) fn start(redis: &Redis) -> Node {
-        Node::start_binary(Path::new(env!("CARGO_BIN_EXE_fanfare")), Some(redis))
+        Node::start_with(Path::new(env!("CARGO_BIN_EXE_fanfare")), Some(redis), &["--room", "match=px.*,keyed=true"])
     }
 
     /// A node of any build, in a cluster or alone.
     pub(super) fn start_binary(binary: &Path, redis: Option<&Redis>) -> Node {
+        Node::start_with(binary, redis, &[])
+    }
+
+    fn start_with(binary: &Path, redis: Option<&Redis>, settings: &[&str]) -> Node {
         let port = free_port();
         let mut command = Command::new(binary);
         command.arg("serve").arg("--listen").arg(format!("127.0.0.1:{port}"));
         if let Some(redis) = redis {
             command.arg("--redis").arg(format!("redis://127.0.0.1:{}/", redis.port));
         }
-        command.args(["--reactors", "1", "--pin", "none", "--room", "match=kept.*,history.size=1000"]);
+        command.args(settings).args(["--reactors", "1", "--pin", "none", "--room", "match=kept.*,history.size=1000"]);
         let child = start(command, port).expect("the node starts");
         Node { child, port }
+    }
+
+    /// Of its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 

@@ -10,6 +10,7 @@ mod act;
 mod chronicle;
 mod hear;
 mod kept;
+mod keyed;
 mod node;
 mod plain;
 mod plan;
@@ -56,6 +57,11 @@ const EXPECTED: [&str; 22] = [
 #[test]
 fn every_reader_gets_one_stream_or_is_told() {
     sweep("cluster_simulation every_reader", SEEDS, &EXPECTED, run::run);
+}
+
+#[test]
+fn every_subscriber_of_a_keyed_room_ends_with_the_newest_values() {
+    sweep("cluster_simulation every_subscriber", SEEDS, &keyed::EXPECTED, keyed::run);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::sim::Link;
 use fanfare::reactor::{Gate, Settings};
-use fanfare::router::{HistoryPolicy, HistorySettings, KeyedSettings, NoticeSettings, RoomPolicies, RouterSettings};
+use fanfare::router::{
+    HistoryPolicy, HistorySettings, KeyedPolicy, KeyedRooms, KeyedSettings, NoticeSettings, RoomPolicies,
+    RouterSettings,
+};
 
 use super::said::KEPT;
 
@@ -80,6 +83,8 @@ pub struct Plan {
     pub rest_one_in: usize,
     /// Of a thousand of the guests' acts, how many are ends of connections.
     pub churn_permille: usize,
+    /// What is kept of the items of keyed rooms.
+    pub keyed: KeyedPolicy,
 }
 
 impl Plan {
@@ -109,12 +114,19 @@ impl Plan {
             trouble_one_in: [100, 400, 1_500][random.usize(0..3)],
             rest_one_in: [500, 2_000, 10_000][random.usize(0..3)],
             churn_permille: [5, 20, 60][random.usize(0..3)],
+            keyed: KeyedPolicy {
+                items_max: [4, 100, 100][random.usize(0..3)],
+                bytes_max: 1 << 20,
+                ttl_ms: (random.usize(0..4) == 0).then_some(2_000),
+                removed_ttl_ms: [1_000, 1_000_000][random.usize(0..2)],
+                stale_after_ms: None,
+            },
         }
     }
 
     /// What the workers of its nodes are told to do.
     pub fn settings(&self) -> Settings {
-        let policy = self.policy;
+        let (policy, keyed) = (self.policy, self.keyed);
         let policy_of = move |room: &str| room.starts_with(KEPT).then_some(policy);
         Settings {
             connections_max: 10_000,
@@ -145,7 +157,12 @@ impl Plan {
                     pinned: Arc::default(),
                     pinned_bytes_max: if self.is_forgetful { 2_000 } else { ENDLESS_BYTES as u64 },
                 },
-                keyed: KeyedSettings::none(),
+                keyed: KeyedSettings {
+                    rooms: Some(KeyedRooms(Arc::new(move |room: &str| room.contains("px").then_some(keyed)))),
+                    node_items_max: 1 << 20,
+                    node_bytes_max: 1 << 30,
+                    subscription_bytes_max: 1 << 16,
+                },
                 user_connections: None,
                 cluster: true,
             },

@@ -30,7 +30,7 @@ pub const HEALED_MS: u64 = 5_000;
 const QUIET_MS: u64 = 2_000;
 
 /// As long as a topic without members may stay subscribed to, and longer, in milliseconds.
-const FORGOTTEN_MS: u64 = 12_000;
+pub const FORGOTTEN_MS: u64 = 12_000;
 
 /// One client's connection.
 pub struct Guest {
@@ -119,7 +119,7 @@ pub struct Run {
 
 /// Runs a seed to its end.
 pub fn run(seed: u64, in_words: bool) -> Outcome {
-    let mut run = Run::new(Plan::of(seed), Trace::new(in_words));
+    let mut run = Run::new(Plan::of(seed), Trace::new(in_words), &EXPECTED);
     for _ in 0..run.plan.steps {
         run.step();
     }
@@ -134,12 +134,12 @@ pub fn run(seed: u64, in_words: bool) -> Outcome {
 }
 
 impl Run {
-    fn new(plan: Plan, mut trace: Trace) -> Run {
+    pub fn new(plan: Plan, mut trace: Trace, expected: &'static [&'static str]) -> Run {
         trace.note(&[], || format!("{plan:?}"));
         let now = Millis(1);
         Run {
             random: fastrand::Rng::with_seed(plan.seed),
-            tally: Tally::new(&EXPECTED),
+            tally: Tally::new(expected),
             now,
             redis: Redis::new(plan.seed, plan.delay_ms_max),
             nodes: (0..plan.nodes).map(|at| Node::new(&plan, at, now)).collect(),
@@ -207,6 +207,33 @@ impl Run {
                 self.pass(ms);
             }
         }
+    }
+
+    /// Something happens that no client does.
+    pub fn step_without_guests(&mut self) {
+        if !self.plan.troubles.is_empty() && self.one_in(self.plan.trouble_one_in) {
+            self.make_trouble();
+        }
+        match self.random.usize(0..70) {
+            0..30 => self.some_turn(),
+            30..45 => self.some_request(),
+            45..58 => self.some_event(),
+            _ => {
+                let ms = if self.one_in(12) { self.random.u64(0..120) } else { self.random.u64(0..3) };
+                self.pass(ms);
+            }
+        }
+    }
+
+    /// Whether nothing is on its way, and every node reaches Redis.
+    pub fn is_quiet(&self) -> bool {
+        self.redis.is_quiet() && self.nodes.iter().all(|node| node.thread.is_up())
+    }
+
+    /// When something has to be done.
+    pub fn next_due(&self) -> Option<Millis> {
+        let dues = self.nodes.iter().flat_map(|node| [node.seats.next_due(), node.thread.next_due()]);
+        dues.chain([self.redis.next_due()]).flatten().min()
     }
 
     /// A turn of a worker or a core that has a reason, now and then of one that has none.
@@ -322,8 +349,7 @@ impl Run {
                 self.now < until.saturating_add(QUIET_MS),
                 "everything works again, and something is always under way"
             );
-            let dues = self.nodes.iter().flat_map(|node| [node.seats.next_due(), node.thread.next_due()]);
-            let due = dues.chain([self.redis.next_due()]).flatten().min();
+            let due = self.next_due();
             let due = due.unwrap_or(until).max(self.now.saturating_add(1));
             self.pass(due.since(self.now));
         }
@@ -331,7 +357,7 @@ impl Run {
     }
 
     /// Everything that can be done at this moment; whether there was anything.
-    fn do_all(&mut self) -> bool {
+    pub fn do_all(&mut self) -> bool {
         let mut is_busy = false;
         for guest in 0..self.guests.len() {
             is_busy |= self.flush(guest);

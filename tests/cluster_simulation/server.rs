@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use fanfare::cluster::core::{Command, ItemsRead, NewEntry, ReadItems, ReadRange, Reply, StreamEntry, UpdateItems};
 use fanfare::cluster::items::model::{ModelCall, ModelOutcome, ModelRoom};
-use fanfare::cluster::items::write_entry;
+use fanfare::cluster::items::{read_entry, write_entry};
 use fanfare::limits::PUBLISH_KEY_MS_MAX;
 use fanfare::router::cluster::Wanted;
-use fanfare::router::{HistoryPolicy, StreamPosition};
+use fanfare::router::{HistoryPolicy, ItemState, StreamPosition};
 
 use super::chronicle::Chronicle;
 use super::redis::LineAt;
@@ -162,6 +162,11 @@ impl Server {
         self.data.get(topic)?.meta.as_ref()
     }
 
+    /// What is known of the items of a keyed room: of each its offset, its seq, and whether it has a value.
+    pub fn items(&self, topic: &str) -> BTreeMap<String, (u64, u64, ItemState)> {
+        self.data.get(topic).map(|history| history.items.current()).unwrap_or_default()
+    }
+
     /// Whether a message is there and young enough to be given out.
     pub fn holds(&self, topic: &str, epoch: &str, offset: u64, now_ms: u64) -> bool {
         let Some(history) = self.data.get(topic) else { return false };
@@ -279,17 +284,11 @@ impl History {
         let (log_bytes_max, of) = (LOG_BYTES_MAX, update.policy);
         let call = ModelCall { epoch: &epoch, last, now_ms, policy: of, log_bytes_max, call: &update.call };
         let ModelOutcome { last: end, outcomes, published, applied } = self.items.update(&call);
-        for (offset, (seq, record)) in (last + 1..).zip(applied) {
-            let entry = write_entry(seq, &record);
-            chronicle.write(topic, &epoch, offset, &entry);
-            if of.history.is_some() {
-                self.stream.push_back(StreamEntry { offset, at_ms: now_ms, entry });
-            }
+        for (offset, (seq, record)) in (last + 1..).zip(applied).filter(|_| of.history.is_some()) {
+            self.stream.push_back(StreamEntry { offset, at_ms: now_ms, entry: write_entry(seq, &record) });
         }
-        while of.history.is_some() && self.stream.len() > policy.messages_max as usize {
-            if let Some(dropped) = self.stream.pop_front() {
-                chronicle.trim(topic, &epoch, dropped.offset);
-            }
+        while self.stream.len() > policy.messages_max as usize {
+            self.stream.pop_front();
         }
         self.meta = Some((epoch.clone(), end));
         self.stream_until_ms = now_ms + policy.ttl_ms;
@@ -320,7 +319,8 @@ impl History {
             Some((epoch, _)) if epoch.starts_with(run) => (epoch.clone(), last),
             Some(_) | None => {
                 let epoch: Arc<str> = format!("{run}-{seed}").into();
-                let kept = self.stream.iter().map(|kept| (kept.offset, &kept.entry[..]));
+                let messages = self.stream.iter().filter(|kept| read_entry(&kept.entry).is_none());
+                let kept = messages.map(|kept| (kept.offset, &kept.entry[..]));
                 chronicle.begin(topic, &epoch, last, kept);
                 (epoch, last)
             }
