@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::audit::{Content, Heard, Journal, Outcome, Place, Publish, ROOMS, Shared};
 use super::link::Link;
+use super::market::{self, Market, MarketVerdict};
 use super::plan::{Episode, Kind};
 use super::publisher::{Publisher, publish_marker};
 use super::subscriber::Subscriber;
@@ -32,6 +33,8 @@ pub struct Record {
     /// Publishes that got no answer for long on a connection that lived.
     pub unanswered: u32,
     pub epochs: usize,
+    /// Of the keyed room.
+    pub market: MarketVerdict,
     /// What each node has logged since it was started last.
     pub logs: Vec<String>,
     /// What went wrong in a way that the judge cannot see.
@@ -41,10 +44,11 @@ pub struct Record {
 /// Runs all episodes against a cluster; `seed` is for the clients' own dice.
 pub fn run(cluster: Cluster, episodes: &[Episode], seed: u64) -> Record {
     let shared = Shared::new(cluster.addrs(), SUBSCRIBERS);
+    let market = Market::new(&shared);
     thread::scope(|scope| {
         // However this ends, the others have to.
         let _ending = Ending(&shared);
-        let shared = &shared;
+        let (shared, market) = (&shared, &market);
         let dice = |id: u64| seed.wrapping_mul(1_000).wrapping_add(id);
         let subscribers: Vec<_> = (0..SUBSCRIBERS)
             .map(|id| scope.spawn(move || Subscriber::new(shared, id, dice(id as u64)).run()))
@@ -53,9 +57,17 @@ pub fn run(cluster: Cluster, episodes: &[Episode], seed: u64) -> Record {
             .map(|id| scope.spawn(move || Publisher::new(shared, id, id % 2 == 0, dice(100 + u64::from(id))).run()))
             .collect();
 
+        for id in 0..market::SUBSCRIBERS_COUNT {
+            scope.spawn(move || market.subscribe(id, fastrand::Rng::with_seed(dice(200 + id as u64))));
+        }
+        let tickers: Vec<_> = (0..market::PUBLISHERS)
+            .map(|id| scope.spawn(move || market.publish(id, fastrand::Rng::with_seed(dice(300 + id)))))
+            .collect();
+
         let mut director = Director {
             cluster,
             shared,
+            market,
             markers: Vec::new(),
             kinds: Vec::new(),
             caught_up_ms: Vec::new(),
@@ -65,7 +77,9 @@ pub fn run(cluster: Cluster, episodes: &[Episode], seed: u64) -> Record {
         shared.end_load();
         let mut publishes: Vec<Publish> =
             publishers.into_iter().flat_map(|publisher| publisher.join().expect("a publisher")).collect();
+        tickers.into_iter().for_each(|ticker| ticker.join().expect("a publisher"));
         let ends = director.settle();
+        let market = director.judge_market();
         let mut journals = director.pages();
         shared.end();
         journals.extend(subscribers.into_iter().flat_map(|subscriber| subscriber.join().expect("a subscriber")));
@@ -78,6 +92,7 @@ pub fn run(cluster: Cluster, episodes: &[Episode], seed: u64) -> Record {
             caught_up_ms: director.caught_up_ms,
             unanswered: shared.unanswered(),
             epochs: shared.epochs_count(),
+            market,
             logs: (0..shared.addrs.len()).map(|node| director.cluster.log(node)).collect(),
             failures: director.failures,
         }
@@ -95,6 +110,7 @@ impl Drop for Ending<'_> {
 struct Director<'a> {
     cluster: Cluster,
     shared: &'a Shared,
+    market: &'a Market<'a>,
     markers: Vec<Publish>,
     kinds: Vec<Kind>,
     caught_up_ms: Vec<(Kind, u64)>,
@@ -214,7 +230,16 @@ impl Director<'_> {
                 thread::sleep(Duration::from_millis(2));
             }
         }
-        Ok(())
+        self.market.catch_up(deadline)
+    }
+
+    /// What became of the keyed room.
+    fn judge_market(&mut self) -> MarketVerdict {
+        let judged = self.market.judge(Instant::now() + Duration::from_millis(CATCH_UP_MS_MAX));
+        judged.unwrap_or_else(|failure| {
+            self.failures.push(format!("in the end: {failure}"));
+            MarketVerdict::default()
+        })
     }
 
     fn mark(&mut self, room: usize, deadline: Instant) -> Result<Place, String> {

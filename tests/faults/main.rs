@@ -12,7 +12,9 @@
 mod audit;
 mod director;
 mod judge;
+mod ladder;
 mod link;
+mod market;
 mod plan;
 mod proof;
 mod publisher;
@@ -35,6 +37,8 @@ const SETTINGS: &[&str] = &[
     "match=long*,history.size=100000,history.ttl=1h",
     "--room",
     "match=short,history.size=40,history.ttl=1h",
+    "--room",
+    "match=px,keyed=true",
     "--rooms.notice_members_max",
     "0",
 ];
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     proof::prove();
+    ladder::prove();
     println!("the judge sees what it should ... ok");
     let episodes_count = number_from("FAULTS_EPISODES", EPISODES);
     let seed = number_from("FAULTS_SEED", SEED);
@@ -67,7 +72,7 @@ fn main() -> ExitCode {
     if let Some(path) = std::env::var_os("FAULTS_REPORT") {
         std::fs::write(&path, &report).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
-    if verdict.is_clean() && record.failures.is_empty() {
+    if verdict.is_clean() && record.market.is_clean() && record.failures.is_empty() {
         return ExitCode::SUCCESS;
     }
     for (node, log) in record.logs.iter().enumerate() {

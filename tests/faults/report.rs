@@ -41,6 +41,10 @@ pub fn report(command: &str, nodes: usize, record: &Record, verdict: &Verdict) -
         ("told gaps: members", verdict.told_gaps),
         ("of both, within one epoch", verdict.told_within_epoch),
         ("repeats by key in a later epoch", verdict.repeats),
+        ("updates of a keyed room", record.market.updates),
+        ("acked", record.market.acked),
+        ("values shown to its subscribers", record.market.heard),
+        ("told gaps: its members", record.market.gaps),
         ("longest time until all have caught up, ms", longest_ms),
         ("**silent gaps**", verdict.silent_gaps),
         ("**messages missing in them**", verdict.messages_missing),
@@ -50,6 +54,11 @@ pub fn report(command: &str, nodes: usize, record: &Record, verdict: &Verdict) -
         ("**messages that no publisher sent, or refused ones**", verdict.strangers),
         ("**contradictory answers**", verdict.contradictions),
         ("**told gaps where nothing was gone**", verdict.needless_gaps),
+        ("**values older than one that was shown**", record.market.older),
+        ("**updates missed by who gets each one**", record.market.missed),
+        ("**false acks of updates**", record.market.false_acks),
+        ("**one place with two updates, or nodes with other values**", record.market.contradictions),
+        ("**last values that never arrived**", record.market.left_behind),
         ("**left behind**", verdict.left_behind + record.failures.len() as u64),
     ] {
         line(&mut text, format_args!("| {name} | {figure} |"));
