@@ -70,19 +70,7 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
     }
     let kind = string_of(needed("type")?).ok_or(ErrorCode::UnknownType)?;
     Ok(match kind.as_str() {
-        "room_msg" => Command::RoomMsg {
-            room: room()?,
-            content: match fields.get("content") {
-                None if fields.get("item").or(fields.get("remove")).is_none() => return Err(ErrorCode::MissingField),
-                content => content,
-            },
-            key: key_of(fields)?,
-            keyed: KeyedFields {
-                item: fields.get("item"),
-                remove: fields.get("remove"),
-                version: fields.get("version"),
-            },
-        },
+        "room_msg" => room_msg(fields, room()?)?,
         "room_msgs" => Command::RoomMsgs {
             room: room()?,
             updates: Some(needed("updates")?)
@@ -140,6 +128,18 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, ErrorCode> {
             }),
         },
         _ => return Err(ErrorCode::UnknownType),
+    })
+}
+
+fn room_msg<'a>(fields: &Fields<'a>, room: Cow<'a, str>) -> Result<Command<'a>, ErrorCode> {
+    Ok(Command::RoomMsg {
+        room,
+        content: match fields.get("content") {
+            None if fields.get("item").or(fields.get("remove")).is_none() => return Err(ErrorCode::MissingField),
+            content => content,
+        },
+        key: key_of(fields)?,
+        keyed: KeyedFields { item: fields.get("item"), remove: fields.get("remove"), version: fields.get("version") },
     })
 }
 
