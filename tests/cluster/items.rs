@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::thread;
 
+use fanfare_testing::items::{View, join_latest, latest, removal, update};
 use fanfare_testing::{ApiKey, Client, Cluster, Data, Redis, eventually};
 use serde_json::{Value, json};
 use tungstenite::Message;
@@ -18,69 +19,6 @@ const KEYED: &[&str] = &[
     "--rooms.notice_members_max",
     "0",
 ];
-
-/// The newest value of each item as a subscriber was told, and whether it ever went back.
-#[derive(Debug, Default, PartialEq)]
-struct View {
-    items: BTreeMap<String, (u64, Value)>,
-}
-
-impl View {
-    /// Takes what the subscriber gets until an item has a value.
-    #[track_caller]
-    fn until(&mut self, client: &mut Client, item: &str, content: &Value) {
-        while self.items.get(item).is_none_or(|(_, known)| known != content) {
-            let message = client.recv_json();
-            self.take(&message);
-        }
-    }
-
-    #[track_caller]
-    fn take(&mut self, message: &Value) {
-        match message["type"].as_str() {
-            Some("room_msg") => {
-                let item = message["item"].as_str().expect("an item").to_owned();
-                let offset = message["offset"].as_u64().expect("an offset");
-                let before = self.items.insert(item, (offset, message["content"].clone()));
-                assert!(before.is_none_or(|(before, _)| before < offset), "{message} is older than what was shown");
-            }
-            Some("gap") => self.items.clear(),
-            _ => {}
-        }
-    }
-
-    fn contents(&self) -> BTreeMap<&str, &Value> {
-        self.items.iter().map(|(item, (_, content))| (&**item, content)).collect()
-    }
-}
-
-fn update(room: &str, item: &str, content: impl Into<Value>) -> Value {
-    json!({"type": "room_msg", "roomId": room, "item": item, "content": content.into()})
-}
-
-fn removal(room: &str, item: &str) -> Value {
-    json!({"type": "room_msg", "roomId": room, "item": item, "remove": true})
-}
-
-fn latest(room: &str) -> Value {
-    json!({"type": "join_room", "roomId": room, "mode": "latest"})
-}
-
-/// Joins for the newest values; what was sent in front of the answer, and the answer.
-#[track_caller]
-fn join_latest(client: &mut Client, room: &str) -> (View, Value) {
-    let mut command = latest(room);
-    command["id"] = json!("join");
-    client.send(&command);
-    let mut view = View::default();
-    loop {
-        let message = client.recv_json();
-        if message["id"] == "join" {
-            return (view, message);
-        }
-        view.take(&message);
-    }
-}
 
 #[test]
 fn all_nodes_have_one_order_and_end_with_the_same_values() {

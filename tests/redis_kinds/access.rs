@@ -9,7 +9,7 @@ use crate::servers::Shards;
 use crate::{assert_works, nodes};
 
 /// The `ACL SETUSER` lines of the document, in order.
-fn documented() -> Vec<Vec<String>> {
+pub(crate) fn documented() -> Vec<Vec<String>> {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md");
     let text = fs::read_to_string(document).expect("the document is there");
     let joined = text.replace("\\\n", " ");
@@ -18,14 +18,14 @@ fn documented() -> Vec<Vec<String>> {
 }
 
 #[track_caller]
-fn allow(redis: &Redis, line: &[String]) {
+pub(crate) fn allow(redis: &Redis, line: &[String]) {
     let words: Vec<&str> = line.iter().map(String::as_str).collect();
     assert_eq!(redis.command(&words), "OK", "{words:?}");
 }
 
 /// Nothing that the user does is refused.
 #[track_caller]
-fn assert_nothing_refused(redis: &Redis) {
+pub(crate) fn assert_nothing_refused(redis: &Redis) {
     assert_eq!(redis.command(&["ACL", "LOG"]), "", "nothing was refused");
 }
 

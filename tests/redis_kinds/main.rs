@@ -3,6 +3,7 @@
 
 mod access;
 mod feeding;
+mod keyed;
 mod mistakes;
 mod sentinel;
 mod servers;
@@ -16,8 +17,15 @@ use std::sync::LazyLock;
 use fanfare_testing::{Client, Cluster, eventually, metric, temporary_path};
 use serde_json::{Value, json};
 
-/// Rooms whose names begin with `kept` keep more history than any case needs; no notices.
-const KEPT: &[&str] = &["--room", "match=kept*,history.size=1000,history.ttl=1h", "--rooms.notice_members_max", "0"];
+/// Rooms whose names begin with `kept` keep more history than any case needs, those with `px` in front are keyed; no notices.
+const ROOMS: &[&str] = &[
+    "--room",
+    "match=kept*,history.size=1000,history.ttl=1h",
+    "--room",
+    "match=px*,keyed=true",
+    "--rooms.notice_members_max",
+    "0",
+];
 
 /// Two nodes around the Redis behind this URL. Returns once both are ready.
 #[track_caller]
@@ -29,13 +37,13 @@ fn nodes(url: &str, settings: &[&str]) -> Cluster {
         path
     });
     let webhook = format!("url=http://127.0.0.1:1/,secret_file={},events=user_online", SECRET.display());
-    let cluster = Cluster::at_url(url, 2, &[KEPT, &["--webhook", &webhook], settings].concat());
+    let cluster = Cluster::at_url(url, 2, &[ROOMS, &["--webhook", &webhook], settings].concat());
     cluster.await_ready();
     cluster
 }
 
-/// Everything that goes through Redis goes from one node to the other: rooms with and without history, a user's inbox, a
-/// single connection, presence, a page of history, and the events of webhooks.
+/// Everything that goes through Redis goes from one node to the other: rooms with and without history, keyed ones, a user's
+/// inbox, a single connection, presence, a page of history, and the events of webhooks.
 #[track_caller]
 fn assert_works(cluster: &Cluster) {
     let mut alice = Client::connect(&cluster.at(0), "alice");
@@ -51,6 +59,7 @@ fn assert_works(cluster: &Cluster) {
             assert_eq!(ack["offset"].as_u64(), (room == "kept").then_some(number), "{ack}");
         }
     }
+    keyed::assert_items_work(cluster);
     bob.publish(json!({"type": "private_msg", "toUser": "alice", "content": "psst"}));
     assert_eq!(alice.recv_type("private_msg")["content"], "psst");
     bob.publish(json!({"type": "private", "to": alice.client_id(), "data": 1}));
@@ -67,11 +76,17 @@ fn room_msg(room: &str, content: impl Into<Value>) -> Value {
     json!({"type": "room_msg", "roomId": room, "content": content.into()})
 }
 
-/// Publishes under a key again and again until it is acked; the ack.
+/// Publishes a message under a key again and again until it is acked; the ack.
 #[track_caller]
 fn insist(client: &mut Client, room: &str, content: u64) -> Value {
     let mut command = room_msg(room, content);
     command["key"] = json!(content.to_string());
+    insist_on(client, &command)
+}
+
+/// The same of a command that has its key.
+#[track_caller]
+fn insist_on(client: &mut Client, command: &Value) -> Value {
     let mut answer = Value::Null;
     eventually("an ack", || {
         answer = client.request(command.clone());

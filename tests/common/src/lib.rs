@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod deflate;
 pub mod front;
 pub mod inflate;
+pub mod items;
 pub mod nginx;
 pub mod raw;
 pub mod redis;
