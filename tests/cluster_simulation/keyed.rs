@@ -89,6 +89,8 @@ struct Market {
     content: u64,
     /// Of each room the newest that was acked.
     acked: BTreeMap<&'static str, (String, u64)>,
+    /// How often all data had been deleted when everything rested.
+    flushes: u64,
 }
 
 /// Runs a seed.
@@ -100,6 +102,7 @@ pub fn run(seed: u64, in_words: bool) -> Outcome {
         guests: Vec::new(),
         content: 0,
         acked: BTreeMap::new(),
+        flushes: 0,
     };
     for at in 0..GUESTS {
         let guest = market.connect(&format!("user{at}"));
@@ -171,9 +174,9 @@ impl Market {
         let random = &mut self.run.random;
         let item = format!("I{}", random.usize(0..ITEMS));
         match random.usize(0..8) {
-            0 => json!({"item": item, "remove": true}),
-            1 => json!({"item": item, "content": self.content, "version": random.i64(-2..3)}),
-            _ => json!({"item": item, "content": self.content}),
+            0 => json!({"type": "room_msg", "item": item, "remove": true}),
+            1 => json!({"type": "room_msg", "item": item, "content": self.content, "version": random.i64(-2..3)}),
+            _ => json!({"type": "room_msg", "item": item, "content": self.content}),
         }
     }
 
@@ -183,11 +186,7 @@ impl Market {
         }
         let room = ROOMS[self.run.random.usize(0..ROOMS.len())];
         let mut command = match self.run.random.bool() {
-            true => {
-                let mut command = self.update();
-                command["type"] = json!("room_msg");
-                command
-            }
+            true => self.update(),
             false => {
                 let updates: Vec<Value> = (0..self.run.random.usize(0..5)).map(|_| self.update()).collect();
                 let replace = self.run.random.usize(0..12) == 0;
@@ -197,8 +196,11 @@ impl Market {
         if self.run.random.usize(0..4) == 0 {
             command["key"] = json!(format!("k{}", self.run.random.usize(0..30)));
         }
-        command["roomId"] = json!(room);
-        command["id"] = json!(room);
+        self.publish_into(at, room, command);
+    }
+
+    fn publish_into(&mut self, at: usize, room: &str, mut command: Value) {
+        (command["roomId"], command["id"]) = (json!(room), json!(room));
         self.say(at, &command);
     }
 
@@ -378,6 +380,14 @@ impl Market {
         self.run.trace.note(b"rest", || "resting".into());
         self.run.clear_up();
         self.come_to_rest(HEALED_MS + CALM_MS);
+        // What was deleted under a server that goes on is noticed by who reads or publishes next.
+        if std::mem::replace(&mut self.flushes, self.run.weather.flushes) < self.run.weather.flushes {
+            for room in ROOMS {
+                let update = self.update();
+                self.publish_into(PUBLISHERS - 1, room, update);
+            }
+            self.come_to_rest(CALM_MS);
+        }
         self.judge();
         self.run.is_calm = true;
     }

@@ -176,7 +176,7 @@ impl Run {
             redis: &self.redis,
             is_calm: self.is_calm,
             is_forgetful: self.plan.is_forgetful,
-            is_flushed: self.weather.is_flushed,
+            is_flushed: self.weather.flushes > 0,
         };
         tell(&mut self.kept, facts)
     }

@@ -16,8 +16,8 @@ pub struct Weather {
     refuses_until: Option<Millis>,
     /// Until then there is an old primary beside the new one.
     split_until: Option<Millis>,
-    /// Whether all data was ever deleted.
-    pub is_flushed: bool,
+    /// How often all data was deleted.
+    pub flushes: u64,
 }
 
 impl Run {
@@ -51,7 +51,7 @@ impl Run {
             }
             Trouble::Flush => {
                 self.redis.flush();
-                self.weather.is_flushed = true;
+                self.weather.flushes += 1;
             }
             Trouble::Refuse => {
                 self.redis.refuse(true);
@@ -86,7 +86,7 @@ impl Run {
 
     /// All trouble ends.
     pub fn clear_up(&mut self) {
-        let Weather { paused_until, down_until, refuses_until, split_until, is_flushed: _ } = &mut self.weather;
+        let Weather { paused_until, down_until, refuses_until, split_until, flushes: _ } = &mut self.weather;
         for until in [paused_until, refuses_until, split_until].into_iter().flatten() {
             *until = self.now;
         }
