@@ -36,7 +36,7 @@ impl fmt::Debug for KeyedRooms {
 /// What is kept of the items of one keyed room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyedPolicy {
-    /// Items, removed ones that are remembered included; an update that brings one more is refused.
+    /// Items with a value; an update that brings one more is refused. As many removals are remembered.
     pub items_max: u32,
     /// Bytes that they may take; an update that goes beyond is refused.
     pub bytes_max: u64,
