@@ -1,13 +1,13 @@
 //! A keyed room under a seed: subscribers of every mode that stall, come back and change what they want, and one that
 //! sees every update and so knows what the others must end with.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fanfare::limits::INTAKE_BYTES_MAX;
 use fanfare::reactor::sim::Link;
 use fanfare::router::{HistoryPolicy, KeyedPolicy, KeyedRooms, KeyedSettings, RoomPolicies};
 use fanfare_simulated::end::{End, Heard, TEXT};
+use fanfare_simulated::keyed::{Change, Membership, Subscriber, Wanted};
 use fanfare_simulated::seeds::Outcome;
 use fanfare_simulated::tally::Tally;
 use fanfare_simulated::trace::Trace;
@@ -35,64 +35,12 @@ const ITEMS: usize = 12;
 /// Rounds in which all comes to rest; a run that needs more hangs.
 const ROUNDS_MAX: usize = 60_000;
 
-/// An item as a subscriber knows it: seq, offset, and its content if it has one.
-type Known = (u64, u64, Option<String>);
-
-/// What a subscriber knows, and waits for.
+/// A subscriber and its connection.
 struct Guest {
     end: End,
-    user: String,
     is_open: bool,
     reads: bool,
-    membership: Membership,
-    mode: &'static str,
-    items: Vec<String>,
-    view: BTreeMap<String, Known>,
-    /// What came since it has asked to join, before it was answered.
-    incoming: BTreeMap<String, Known>,
-    position: Option<(String, u64)>,
-    /// Terms that it has asked for, in order.
-    tunes: Vec<Vec<String>>,
-    /// In mode `all` of all items, the offset of the next update.
-    next_offset: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Membership {
-    None,
-    Joining,
-    Member,
-    Leaving,
-}
-
-impl Guest {
-    fn new(end: End, user: &str) -> Guest {
-        Guest {
-            end,
-            user: user.to_owned(),
-            is_open: false,
-            reads: true,
-            membership: Membership::None,
-            mode: "all",
-            items: vec!["*".into()],
-            view: BTreeMap::new(),
-            incoming: BTreeMap::new(),
-            position: None,
-            tunes: Vec::new(),
-            next_offset: None,
-        }
-    }
-
-    fn wants_all(&self) -> bool {
-        self.items == ["*"]
-    }
-}
-
-fn wants(items: &[String], item: &str) -> bool {
-    items.iter().any(|wanted| match wanted.strip_suffix('*') {
-        Some(prefix) => item.starts_with(prefix),
-        None => wanted == item,
-    })
+    subscriber: Subscriber,
 }
 
 struct Run {
@@ -102,6 +50,7 @@ struct Run {
     /// The first sees every update, the second publishes.
     guests: Vec<Guest>,
     content: u64,
+    keeps_history: bool,
     trace: Trace,
     tally: Tally,
 }
@@ -149,7 +98,8 @@ impl Run {
             node_bytes_max: 1 << 30,
             subscription_bytes_max: 1 << 16,
         };
-        if random.usize(0..3) == 0 {
+        let keeps_history = random.usize(0..3) == 0;
+        if keeps_history {
             let history = HistoryPolicy { messages_max: 20, ttl_ms: 1_000_000 };
             settings.router.history.rooms = Some(RoomPolicies(Arc::new(move |_: &str| Some(history))));
             settings.router.history.bytes_max = 1 << 24;
@@ -158,20 +108,22 @@ impl Run {
         let mut node = Node::with(&plan, &settings);
         node.permit_answers_of(1 << 20);
         let (trace, tally) = (Trace::new(in_words), Tally::new(&EXPECTED));
-        Run { random, plan, node, guests: Vec::new(), content: 0, trace, tally }
+        Run { random, plan, node, guests: Vec::new(), content: 0, keeps_history, trace, tally }
     }
 
     fn begin(&mut self) {
         for user in ["witness", "publisher", "ann", "ben", "cat", "dan"] {
-            let guest = self.connect(user);
-            self.guests.push(guest);
+            let end = self.connect(user);
+            let subscriber = Subscriber::new(user, ROOM, self.keeps_history);
+            self.guests.push(Guest { end, is_open: false, reads: true, subscriber });
         }
         self.come_to_rest();
-        self.join(WITNESS, "all", vec!["*".into()], None);
+        let command = self.guests[WITNESS].subscriber.join(everything(), false);
+        self.say(WITNESS, &command);
         self.come_to_rest();
     }
 
-    fn connect(&mut self, user: &str) -> Guest {
+    fn connect(&mut self, user: &str) -> End {
         let reactor = self.random.usize(0..self.node.reactors());
         let mut link = self.plan.link(&mut self.random);
         if matches!(user, "witness" | "publisher") {
@@ -185,7 +137,7 @@ impl Run {
         }
         let mut end = End::new(self.node.world.connect(reactor, link));
         end.ask_upgrade(&format!("/?userId={user}"), &mut self.random);
-        Guest::new(end, user)
+        end
     }
 
     fn step(&mut self) {
@@ -207,7 +159,7 @@ impl Run {
 
     fn say(&mut self, at: usize, command: &Value) {
         let text = command.to_string();
-        self.trace.note(text.as_bytes(), || format!("{} says {text}", self.guests[at].user));
+        self.trace.note(text.as_bytes(), || format!("{} says {text}", self.guests[at].subscriber.name));
         self.guests[at].end.say(TEXT, text.as_bytes(), 1, None, &mut self.random);
     }
 
@@ -246,29 +198,32 @@ impl Run {
         if at <= PUBLISHER || !self.guests[at].is_open {
             return;
         }
-        match (self.random.usize(0..10), self.guests[at].membership) {
+        let (membership, tunes) = (self.guests[at].subscriber.membership(), self.guests[at].subscriber.tunes());
+        match (self.random.usize(0..10), membership) {
             (0..4, Membership::None) => {
-                let (mode, items) = (self.mode(), self.items());
-                let since = self.guests[at].position.clone().filter(|_| self.random.bool());
-                self.join(at, mode, items, since);
+                let (mode, items, interval) = (self.mode(), self.items(), self.interval());
+                let resumes = self.random.bool();
+                let command = self.guests[at].subscriber.join(Wanted { mode, interval, items }, resumes);
+                self.say(at, &command);
             }
-            (0, Membership::Member) if self.guests[at].tunes.is_empty() => {
-                self.guests[at].membership = Membership::Leaving;
-                self.say(at, &json!({"type": "leave_room", "roomId": ROOM, "id": "left"}));
+            (0, Membership::Member) if tunes == 0 => {
+                let command = self.guests[at].subscriber.leave();
+                self.say(at, &command);
             }
-            (1..4, Membership::Member) if self.guests[at].tunes.len() < 8 => {
-                let (mode, items) = (self.mode(), self.items());
-                let interval = self.interval();
-                self.guests[at].tunes.push(items.clone());
-                (self.guests[at].mode, self.guests[at].next_offset) = (mode, None);
-                let tune = json!({"type": "tune", "roomId": ROOM, "id": "tuned", "mode": mode, "items": items, "interval": interval});
-                self.say(at, &tune);
+            (1..4, Membership::Member) if tunes < 8 => {
+                let change = Change {
+                    mode: self.random.bool().then(|| self.mode()),
+                    interval: self.random.bool().then(|| self.interval()),
+                    items: self.random.bool().then(|| self.items()),
+                };
+                let command = self.guests[at].subscriber.tune(change);
+                self.say(at, &command);
             }
             (4 | 5, _) => {
                 self.tally.count("a subscriber stalled");
                 self.guests[at].reads = !self.guests[at].reads;
             }
-            (6, Membership::Member) if self.guests[at].tunes.is_empty() => self.come_back(at),
+            (6, Membership::Member) if tunes == 0 => self.come_back(at),
             _ => {}
         }
     }
@@ -289,29 +244,15 @@ impl Run {
         }
     }
 
-    fn join(&mut self, at: usize, mode: &'static str, items: Vec<String>, since: Option<(String, u64)>) {
-        let interval = self.interval();
-        let mut command = json!({"type": "join_room", "roomId": ROOM, "id": "joined", "mode": mode, "items": items, "interval": interval});
-        match since {
-            Some((epoch, offset)) => command["since"] = json!({"epoch": epoch, "offset": offset}),
-            None => command["snapshot"] = json!(true),
-        }
-        let guest = &mut self.guests[at];
-        (guest.membership, guest.mode, guest.items) = (Membership::Joining, mode, items);
-        (guest.next_offset, guest.incoming) = (None, BTreeMap::new());
-        self.say(at, &command);
-    }
-
-    /// A subscriber is gone, and is there again with the position that it had, if that is good.
+    /// A subscriber is gone, and is there again.
     fn come_back(&mut self, at: usize) {
         self.tally.count("a subscriber came back");
         self.node.world.close(self.guests[at].end.client);
-        let user = self.guests[at].user.clone();
-        let mut guest = self.connect(&user);
-        std::mem::swap(&mut guest, &mut self.guests[at]);
-        let knows = guest.wants_all();
-        let now = &mut self.guests[at];
-        (now.view, now.position) = (guest.view, guest.position.filter(|_| knows));
+        let user = self.guests[at].subscriber.name.clone();
+        let end = self.connect(&user);
+        let guest = &mut self.guests[at];
+        guest.subscriber.lose();
+        (guest.end, guest.is_open, guest.reads) = (end, false, true);
     }
 
     fn flush(&mut self, at: usize, bytes_max: usize) {
@@ -335,99 +276,24 @@ impl Run {
                 Heard::Message(_, payload) => self.hear(at, &payload),
                 Heard::Ping(payload) => self.guests[at].end.pong(&payload, &mut self.random),
                 Heard::Pong(_) => {}
-                Heard::Close(code, reason) => panic!("{} is closed: {code:?} {reason}", self.guests[at].user),
+                Heard::Close(code, reason) => {
+                    panic!("{} is closed: {code:?} {reason}", self.guests[at].subscriber.name)
+                }
             }
         }
     }
 
     fn hear(&mut self, at: usize, payload: &[u8]) {
-        self.trace.note(payload, || format!("{} hears {}", self.guests[at].user, String::from_utf8_lossy(payload)));
+        self.trace.note(payload, || {
+            format!("{} hears {}", self.guests[at].subscriber.name, String::from_utf8_lossy(payload))
+        });
         let message: Value = serde_json::from_slice(payload).expect("the server sends JSON");
         match (message["type"].as_str().unwrap_or_default(), message["id"].as_str()) {
             ("welcome", _) => self.guests[at].is_open = true,
-            ("room_msg", _) => self.hear_update(at, &message),
-            ("joined", Some("joined")) => self.hear_joined(at, &message),
-            ("ack", Some("tuned")) => {
-                self.tally.count("terms were changed");
-                let guest = &mut self.guests[at];
-                guest.items = guest.tunes.remove(0);
-                let items = guest.items.clone();
-                guest.view.retain(|item, _| wants(&items, item));
-                self.note_position(at, &message);
-            }
-            ("ack", Some("left")) => self.guests[at].membership = Membership::None,
             ("ack", None) if message.get("stale").is_some() => self.tally.count("an update was stale"),
-            ("gap", _) => {
-                self.tally.count("a gap was told");
-                let guest = &mut self.guests[at];
-                guest.view.clear();
-                guest.incoming.clear();
-            }
-            ("ack" | "system" | "stale" | "live", _) => {}
+            ("ack", None) => {}
             ("error", _) => assert_eq!(message["code"], "too_many_items", "{message}"),
-            _ => panic!("{} hears {message}", self.guests[at].user),
-        }
-    }
-
-    fn hear_update(&mut self, at: usize, message: &Value) {
-        let item = message["item"].as_str().expect("it has a name").to_owned();
-        let number = |field: &str| message[field].as_u64().expect("it is a number");
-        let known = (number("seq"), number("offset"), message.get("content").map(ToString::to_string));
-        let guest = &mut self.guests[at];
-        let is_wanted = wants(&guest.items, &item) || guest.tunes.iter().any(|items| wants(items, &item));
-        assert!(is_wanted, "{} does not want {item}", guest.user);
-        let view = match guest.membership {
-            Membership::Joining => &mut guest.incoming,
-            Membership::None | Membership::Member | Membership::Leaving => &mut guest.view,
-        };
-        if let Some(before) = view.get(&item) {
-            assert!(before.1 <= known.1, "{} was sent an older value of {item}", guest.user);
-            // An item that was removed and forgotten begins again, above the room's offset.
-            if known.0 > before.0 + 1 && before.2.is_some() {
-                assert!(guest.mode == "latest" || !guest.tunes.is_empty(), "{} misses updates of {item}", guest.user);
-                self.tally.count("an update was left out");
-            }
-        }
-        if known.2.is_none() {
-            self.tally.count("an item was removed");
-        }
-        if let Some(next) = guest.next_offset {
-            assert_eq!(next, known.1, "{} is sent every update, once", guest.user);
-            guest.next_offset = Some(next + 1);
-        }
-        view.insert(item, known);
-        self.note_position(at, message);
-    }
-
-    fn hear_joined(&mut self, at: usize, message: &Value) {
-        self.tally.count("a join was answered");
-        let guest = &mut self.guests[at];
-        let incoming = std::mem::take(&mut guest.incoming);
-        match message.get("recovered").and_then(Value::as_bool) {
-            Some(true) => {
-                self.tally.count("a position was resumed");
-                let items = guest.items.clone();
-                guest.view.retain(|item, _| wants(&items, item));
-                guest.view.extend(incoming);
-            }
-            Some(false) => {
-                self.tally.count("a position could not be resumed");
-                guest.view = incoming;
-            }
-            None => guest.view = incoming,
-        }
-        guest.membership = Membership::Member;
-        guest.position = None;
-        let offset = message["offset"].as_u64().expect("it has an offset");
-        guest.next_offset = (guest.mode == "all" && guest.wants_all()).then_some(offset + 1);
-        let epoch = message["epoch"].as_str().expect("it has an epoch").to_owned();
-        guest.position = Some((epoch, offset));
-    }
-
-    fn note_position(&mut self, at: usize, message: &Value) {
-        let offset = message["offset"].as_u64().expect("it has an offset");
-        if let Some((_, position)) = &mut self.guests[at].position {
-            *position = offset.max(*position);
+            _ => self.guests[at].subscriber.hear(&message, |what| self.tally.count(what)),
         }
     }
 
@@ -458,16 +324,11 @@ impl Run {
 
     /// Every member ends with the newest value of all that it wants.
     fn judge(&self) {
-        let truth = &self.guests[WITNESS].view;
-        for guest in self.guests.iter().filter(|guest| guest.membership == Membership::Member) {
-            assert!(guest.tunes.is_empty(), "{} is told of all changes", guest.user);
-            for (item, (seq, offset, content)) in truth {
-                match guest.view.get(item) {
-                    _ if !wants(&guest.items, item) => {}
-                    Some(known) => assert_eq!(known, &(*seq, *offset, content.clone()), "{} knows {item}", guest.user),
-                    None => assert_eq!(content, &None, "{} has never heard of {item}", guest.user),
-                }
-            }
-        }
+        let truth = self.guests[WITNESS].subscriber.view();
+        self.guests.iter().for_each(|guest| guest.subscriber.judge(truth));
     }
+}
+
+fn everything() -> Wanted {
+    Wanted { mode: "all", interval: 0, items: vec!["*".into()] }
 }
