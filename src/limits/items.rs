@@ -10,7 +10,7 @@ pub const ROUND_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of rounds and pieces that a reactor puts together in one turn; what is more, the next turns do.
 pub const ROUND_BYTES_PER_TURN: usize = 1024 * 1024;
 
-/// How often a subscriber is sent what changed while it was sent the rest, before it is answered; what changed since comes
+/// How often a subscriber is sent what changed while it was sent the rest, before it is answered; what changes since comes
 /// behind the answer.
 pub const SNAPSHOT_PASSES_MAX: u32 = 8;
 

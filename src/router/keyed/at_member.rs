@@ -12,7 +12,7 @@ use super::{ItemFilter, Keyed};
 use crate::compress::SharedFrame;
 use crate::frame::split_frame;
 use crate::ids::{ConnId, Slot};
-use crate::limits::{SNAPSHOT_PASSES_MAX, TUNES_WAITING_MAX};
+use crate::limits::TUNES_WAITING_MAX;
 use crate::protocol::{self, Mode};
 use crate::router::batch::Batch;
 use crate::router::history::StreamPosition;
@@ -229,10 +229,10 @@ impl Router {
         sink: &mut impl Sink,
     ) {
         let since = held.cursor(&terms.filter);
-        let entering = Entering { answer, held, passes_left: SNAPSHOT_PASSES_MAX, tunes: Vec::new() };
         self.members.enlist_apart(member, index);
         let Keyed { rooms, schedule, .. } = &mut self.keyed;
         let room = rooms.get_mut(&index).expect("it is there");
+        let entering = Entering::new(answer, held, room.items.last_offset());
         room.enter(member, terms, since, Some(entering), schedule, sink);
     }
 

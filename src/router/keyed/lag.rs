@@ -1,6 +1,7 @@
 //! A subscriber with a position of its own: one that comes, that asks for other terms, or whose socket was full.
 
 use crate::ids::ConnId;
+use crate::limits::SNAPSHOT_PASSES_MAX;
 use crate::protocol::Mode;
 
 use super::cohort::Terms;
@@ -28,10 +29,42 @@ pub(super) struct Entering {
     pub(super) answer: Promised,
     /// What it had before: of that it is not sent what has not changed.
     pub(super) held: Held,
-    /// How often it may still be sent what changed while it was sent the rest, before it is answered.
+    /// Where the room was when its pass over the items began.
+    pub(super) pass_to: u64,
+    /// How many passes may still be made before it is answered.
     pub(super) passes_left: u32,
     /// Commands for other terms that came meanwhile.
     pub(super) tunes: Vec<Tune>,
+}
+
+impl Entering {
+    /// `answer` is owed to a subscriber that has `held`, in a room that is at `last`.
+    pub(super) fn new(answer: Promised, held: Held, last: u64) -> Entering {
+        Entering { answer, held, pass_to: last, passes_left: SNAPSHOT_PASSES_MAX, tunes: Vec::new() }
+    }
+
+    /// A subscriber that has been sent all up to `since` is to be sent more, of a room that is at `last` by now: whether up to
+    /// there. What changed meanwhile is met where it stands now, so nothing of what it wants is passed over; but where
+    /// more changes than its socket takes, that has to end.
+    fn goes_on(&mut self, since: u64, last: u64) -> bool {
+        if since >= self.pass_to {
+            self.pass_to = last;
+            self.passes_left = self.passes_left.saturating_sub(1);
+        }
+        self.passes_left > 0
+    }
+}
+
+impl Lag {
+    /// It is about to be sent more: one that waits for an answer, of what has changed up to now as well.
+    pub(super) fn aim(&mut self, last: u64) {
+        if let Some(entering) = self.entering.as_deref_mut()
+            && self.since < self.target
+            && entering.goes_on(self.since, last)
+        {
+            self.target = last;
+        }
+    }
 }
 
 /// What a subscriber is told when it has been sent all.

@@ -14,7 +14,6 @@ use super::piece::Piece;
 use super::schedule::{Place, Queued, Schedule};
 use super::source::Source;
 use crate::ids::{ConnId, Slot};
-use crate::limits::SNAPSHOT_PASSES_MAX;
 use crate::protocol::Mode;
 use crate::router::Sink;
 use crate::router::batch::Batch;
@@ -312,21 +311,15 @@ impl KeyedRoom {
         }
     }
 
-    /// Whoever has been sent all that it was to be sent first, and waits for its answer, is to be answered now. Where more has
-    /// changed meanwhile it is sent that as well, a few times.
+    /// Whoever has been sent all that it was to be sent first, and waits for its answer, is to be answered now. What has changed
+    /// since is newer than the answer.
     pub(super) fn entered(&mut self, slot: Slot, schedule: &mut Schedule) -> Option<(ConnId, Entering)> {
+        self.lags.get(&slot.0)?.entering.as_ref()?;
         let last = self.items.last_offset();
         let cohort = self.subs.get(&slot.0)?.cohort;
         let sent_to = self.rounds(cohort).map_or(0, |rounds| rounds.target);
         let wants_more = self.wants_any(cohort, self.lags.get(&slot.0)?.target);
         let lag = self.lags.get_mut(&slot.0)?;
-        let entering = lag.entering.as_deref_mut()?;
-        if wants_more && entering.passes_left > 0 {
-            entering.passes_left -= 1;
-            lag.target = last;
-            self.queue_again(slot, schedule);
-            return None;
-        }
         if !wants_more {
             (lag.since, lag.target) = (last, last);
         }
@@ -369,6 +362,8 @@ impl KeyedRoom {
 
     /// The next piece for a subscriber that lags, and where it stands behind that; `None` where it lacks nothing more.
     pub(super) fn piece_for(&mut self, slot: Slot, piece: &mut Piece) -> Option<u64> {
+        let last = self.items.last_offset();
+        self.lags.get_mut(&slot.0)?.aim(last);
         let (lag, sub) = (self.lags.get(&slot.0)?, self.subs.get(&slot.0)?);
         let cohort = &self.cohorts[sub.cohort as usize];
         let held = lag.entering.as_deref().map(|entering| &entering.held);
@@ -492,13 +487,12 @@ impl KeyedRoom {
         let held = Held::nothing(last);
         match &mut lag.entering {
             Some(entering) => {
-                entering.held = held;
+                (entering.held, entering.pass_to) = (held, last);
                 entering.answer.is_not_recovered();
             }
             None => {
                 let answer = if is_raw { Promised::Raw { recovered: false } } else { Promised::Nothing };
-                let (passes_left, tunes) = (SNAPSHOT_PASSES_MAX, Vec::new());
-                lag.entering = Some(Box::new(Entering { answer, held, passes_left, tunes }));
+                lag.entering = Some(Box::new(Entering::new(answer, held, last)));
             }
         }
         Some(lag.conn)
@@ -557,7 +551,7 @@ impl KeyedRoom {
         for lag in self.lags.values_mut() {
             (lag.since, lag.target) = (0, self.items.last_offset());
             if let Some(entering) = &mut lag.entering {
-                entering.held = Held::nothing(lag.target);
+                (entering.held, entering.pass_to) = (Held::nothing(lag.target), lag.target);
             }
         }
         for (at, cohort) in &mut self.cohorts {

@@ -1,5 +1,7 @@
 //! Keyed rooms of a node against a naive list of all updates, over sockets that take as much as the test says.
 
+mod slow;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
