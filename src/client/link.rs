@@ -16,7 +16,7 @@ use tungstenite::{ClientRequestBuilder, Utf8Bytes, WebSocket};
 
 use super::error::{Loss, Retry};
 use super::message::Message;
-use super::{Target, Transport, Url, tls_failure};
+use super::{ClientError, Target, Transport, Url, tls_failure};
 use crate::config::one_line;
 
 /// How long an answer may take.
@@ -65,6 +65,26 @@ pub(super) enum Event {
     Other,
     /// The time is up.
     Late,
+}
+
+/// Why a connection was left otherwise than it should be.
+pub(super) enum Fault {
+    /// It is gone: there may be another.
+    Loss(Loss),
+    /// For good.
+    Final(ClientError),
+}
+
+impl From<Loss> for Fault {
+    fn from(loss: Loss) -> Fault {
+        Fault::Loss(loss)
+    }
+}
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Fault {
+        Fault::Final(error)
+    }
 }
 
 impl Link {

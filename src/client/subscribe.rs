@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::backoff::Backoff;
 use super::error::Loss;
 use super::interrupt::Interrupt;
-use super::link::{Event, Link, PATIENCE};
+use super::link::{Event, Fault, Link, PATIENCE};
 use super::message::{Message, Position, Refusal};
 use super::{ClientError, Line, Target, note, print};
 use crate::config::one_line;
@@ -104,26 +104,6 @@ pub fn subscribe(options: &Subscribe, out: &mut dyn Write, err: &mut dyn Write) 
     };
     subscriber.part();
     outcome
-}
-
-/// Why listening ended otherwise than it should.
-enum Fault {
-    /// The connection: there may be another.
-    Loss(Loss),
-    /// For good.
-    Final(ClientError),
-}
-
-impl From<Loss> for Fault {
-    fn from(loss: Loss) -> Fault {
-        Fault::Loss(loss)
-    }
-}
-
-impl From<ClientError> for Fault {
-    fn from(error: ClientError) -> Fault {
-        Fault::Final(error)
-    }
 }
 
 /// Whether to go on.

@@ -197,19 +197,13 @@ pub fn updated(out: &mut Vec<u8>, id_raw: &str, place: InEpoch<'_>, stale: Stale
 }
 
 /// `stale`, where nobody has published into a keyed room for so long as its
-/// rule says. `offset` is that of its newest update.
-pub fn stale(out: &mut Vec<u8>, room: &str, offset: u64) {
-    text(out, r#"{"type":"stale","roomId":"#);
-    string(out, room);
-    text(out, r#","offset":"#);
-    integer(out, offset);
-    text(out, "}");
-}
-
-/// `live`, in front of the first update behind a `stale`. `offset` is that of
-/// the update in front of it.
-pub fn live(out: &mut Vec<u8>, room: &str, offset: u64) {
-    text(out, r#"{"type":"live","roomId":"#);
+/// rule says, and `live` in front of the first update behind that. `offset` is
+/// that of the newest update which the reader was sent.
+pub fn freshness(out: &mut Vec<u8>, room: &str, offset: u64, is_stale: bool) {
+    let kind = if is_stale { "stale" } else { "live" };
+    text(out, r#"{"type":""#);
+    text(out, kind);
+    text(out, r#"","roomId":"#);
     string(out, room);
     text(out, r#","offset":"#);
     integer(out, offset);

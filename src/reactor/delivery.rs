@@ -238,11 +238,8 @@ impl Connections {
                 let rejection = Rejection::new(id, ErrorCode::TooManyItems, message).about(room.into());
                 self.rejected(slot, &Rejection { index: index.map(|index| index as usize), ..rejection });
             }
-            KeyedAnswer::Freshness { room, offset, is_stale: true } => {
-                self.message(slot, |out| protocol::stale(out, room, offset));
-            }
-            KeyedAnswer::Freshness { room, offset, is_stale: false } => {
-                self.message(slot, |out| protocol::live(out, room, offset));
+            KeyedAnswer::Freshness { room, offset, is_stale } => {
+                self.message(slot, |out| protocol::freshness(out, room, offset, is_stale));
             }
             KeyedAnswer::SnapshotEnd { position, recovered } => {
                 self.frame(slot, Opcode::Binary, |out| {

@@ -280,10 +280,15 @@ impl Router {
             let frame = shared.get_or_insert_with(|| frame.into()).clone();
             Content::Deliver { topic, frame, exclude, published_at }
         });
-        let delivery = Delivery { frame, shared: shared.as_ref(), exclude };
+        self.deliver_here(index, Delivery { frame, shared: shared.as_ref(), exclude }, sink);
+    }
+
+    /// A frame goes to the members here.
+    #[inline]
+    pub(super) fn deliver_here(&mut self, index: TopicIndex, delivery: Delivery<'_>, sink: &mut impl Sink) {
         self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
         if self.keyed.has(index) {
-            self.keyed.deliver_apart(index, frame, sink);
+            self.keyed.deliver_apart(index, delivery.frame, sink);
         }
     }
 

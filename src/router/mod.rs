@@ -370,10 +370,7 @@ impl Router {
                 if let Some(index) = self.topics.find(topic.hashed()) {
                     let before = self.batches.deliver_as_of(published_at);
                     let delivery = Delivery { frame: frame.plain(), shared: Some(&frame), exclude };
-                    self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
-                    if self.keyed.has(index) {
-                        self.keyed.deliver_apart(index, frame.plain(), sink);
-                    }
+                    self.deliver_here(index, delivery, sink);
                     self.batches.deliver_as_of(before);
                 }
             }

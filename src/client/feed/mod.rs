@@ -28,7 +28,7 @@ use super::backoff::Backoff;
 
 use super::error::Loss;
 use super::interrupt::Interrupt;
-use super::link::{Event, Link, PATIENCE};
+use super::link::{Event, Fault, Link, PATIENCE};
 use super::message::{Message, Refusal};
 use super::{ClientError, Target, note};
 
@@ -162,24 +162,6 @@ struct Feeder<'a> {
     /// Whether the server refuses for now, which was told.
     is_refused: bool,
     err: &'a mut dyn Write,
-}
-
-/// Why a connection was left.
-enum Fault {
-    Loss(Loss),
-    Final(ClientError),
-}
-
-impl From<Loss> for Fault {
-    fn from(loss: Loss) -> Fault {
-        Fault::Loss(loss)
-    }
-}
-
-impl From<ClientError> for Fault {
-    fn from(error: ClientError) -> Fault {
-        Fault::Final(error)
-    }
 }
 
 impl Feeder<'_> {

@@ -168,8 +168,8 @@ fn what_a_keyed_room_says_reads_word_for_word() {
             text(|out| event::updated(out, "7", place, Stale::Of(&[0, 12]))),
             r#"{"type":"ack","id":7,"epoch":"e","offset":9,"stale":[0,12]}"#,
         ),
-        (text(|out| event::stale(out, "px", 9)), r#"{"type":"stale","roomId":"px","offset":9}"#),
-        (text(|out| event::live(out, "px", 9)), r#"{"type":"live","roomId":"px","offset":9}"#),
+        (text(|out| event::freshness(out, "px", 9, true)), r#"{"type":"stale","roomId":"px","offset":9}"#),
+        (text(|out| event::freshness(out, "px", 9, false)), r#"{"type":"live","roomId":"px","offset":9}"#),
     ];
     for (found, expected) in cases {
         assert_eq!(found, expected);

@@ -208,17 +208,15 @@ impl Router {
         let Some(room) = rooms.get_mut(&index) else { return };
         let before = room.held();
         match since {
-            Some(_) => applied.iter().for_each(|(update, at)| room.catch_up(update, *at, schedule)),
+            Some(_) => {
+                applied.iter().for_each(|(update, at)| room.catch_up(update, *at, schedule));
+                room.items.set_end(position.offset, forgotten_to);
+            }
             None => {
-                let mut items = Items::new(StreamPosition { offset: 0, ..position.clone() }, *seed);
-                for (update, at) in applied {
-                    items.apply(update, *at);
-                }
-                items.set_end(position.offset, forgotten_to);
-                room.replace_items(items, schedule);
+                let items = applied.iter().map(|(update, at)| (update, *at));
+                room.replace_items(Items::of(items, position, forgotten_to, *seed), schedule);
             }
         }
-        room.items.set_end(position.offset, forgotten_to);
         if room.source.is_some() {
             held.change(before, room.held());
         }

@@ -214,8 +214,7 @@ impl Router {
     ) {
         let published_at = self.batches.published_at();
         self.deliver_items(index, &applied, exclude, sink);
-        let room = &self.keyed.rooms[&index];
-        let mirrors = room.source.as_deref().map_or(&[][..], |source| &source.mirrors);
+        let mirrors = self.keyed.rooms[&index].mirrors();
         if mirrors.is_empty() || applied.is_empty() {
             return;
         }
@@ -245,7 +244,7 @@ impl Router {
     pub(in crate::router) fn tell_freshness(&mut self, index: TopicIndex, is_stale: bool, sink: &mut impl Sink) {
         let Some(room) = self.keyed.rooms.get(&index) else { return };
         let (offset, topic) = (room.items.last_offset(), self.topics.get(index).key.clone());
-        for &mirror in room.source.as_deref().map_or(&[][..], |source| &source.mirrors) {
+        for &mirror in room.mirrors() {
             let content = Content::Freshness { topic: topic.clone(), offset, is_stale };
             self.outgoing.push((PeerId::Reactor(mirror), Mail(content)));
         }
@@ -268,10 +267,7 @@ impl Router {
         }
         let mut frames = std::mem::take(&mut self.frames);
         let name = topic.key.name.clone();
-        let frame = frames.build(Opcode::Text, |out| match is_stale {
-            true => protocol::stale(out, &name, offset),
-            false => protocol::live(out, &name, offset),
-        });
+        let frame = frames.build(Opcode::Text, |out| protocol::freshness(out, &name, offset, is_stale));
         let delivery = Delivery { frame, shared: None, exclude: None };
         self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
         self.frames = frames;

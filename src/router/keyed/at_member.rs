@@ -293,7 +293,6 @@ impl Router {
         match terms.mode {
             Mode::Latest => self.enter_rounds(index, member, terms, held, Promised::Tuned { id: tune.id }, sink),
             Mode::All => {
-                let position = self.keyed.rooms[&index].items.position();
                 self.send_lacking(index, member, &terms.filter, &held, sink);
                 self.stand_among_all(index, member, terms, sink);
                 if let Some(id) = &tune.id {

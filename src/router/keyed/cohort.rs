@@ -4,6 +4,7 @@ use crate::ids::Slot;
 use crate::protocol::Mode;
 use crate::time::Millis;
 
+use super::super::Sink;
 use super::super::batch::Batch;
 use super::filter::ItemFilter;
 use super::schedule::{Place, Schedule};
@@ -43,6 +44,17 @@ pub(super) struct Cohort {
     /// Who has a position of its own, in no order.
     pub(super) lagging: Vec<Slot>,
     pub(super) sending: Sending,
+}
+
+impl Cohort {
+    /// Hands out the batch of one that gets each update.
+    pub(super) fn seal(&mut self, sink: &mut impl Sink) {
+        if let Sending::Each(batch) = &mut self.sending
+            && let Some(batch) = batch.take()
+        {
+            sink.deliver(batch, &self.members);
+        }
+    }
 }
 
 /// How a cohort is sent updates.

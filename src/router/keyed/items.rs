@@ -136,15 +136,25 @@ impl Items {
         }
     }
 
-    /// The same items for another reactor, in order of their offsets.
-    pub(super) fn of_copy(copy: &ItemsCopy, seed: u64, now: Millis) -> Items {
-        let position = StreamPosition { epoch: copy.position.epoch.clone(), offset: 0 };
-        let mut items = Items::new(position, seed);
-        for applied in &copy.items {
-            items.apply(applied, now);
+    /// These items, in the order of their offsets, of a room that is at a position and has forgotten removals up to an offset.
+    pub(super) fn of<'a>(
+        items: impl IntoIterator<Item = (&'a Applied, Millis)>,
+        position: &StreamPosition,
+        forgotten_to: u64,
+        seed: u64,
+    ) -> Items {
+        let mut all = Items::new(StreamPosition { offset: 0, ..position.clone() }, seed);
+        for (applied, at) in items {
+            all.apply(applied, at);
         }
-        (items.last_offset, items.forgotten_to) = (copy.position.offset, copy.forgotten_to);
-        items
+        all.set_end(position.offset, forgotten_to);
+        all
+    }
+
+    /// The same items for another reactor.
+    pub(super) fn of_copy(copy: &ItemsCopy, seed: u64, now: Millis) -> Items {
+        let items = copy.items.iter().map(|applied| (applied, now));
+        Items::of(items, &copy.position, copy.forgotten_to, seed)
     }
 
     /// For [`Items::of_copy`].

@@ -11,20 +11,24 @@ use super::room::KeyedRoom;
 use super::updates::{CommandKind, ItemUpdates, TooManyItems};
 use crate::limits::{FORGET_AGAIN_MS, ITEMS_PER_CHORE};
 use crate::router::history::StreamPosition;
+use crate::router::keys::Keys;
 use crate::time::Millis;
 
 impl KeyedRoom {
     /// What it counts as among all of its reactor.
     pub(super) fn held(&self) -> HeldSum {
-        let keys = self.source.as_deref().and_then(|source| source.keys.as_deref());
-        let bytes = self.items.bytes() + keys.map_or(0, |keys| keys.bytes());
+        let bytes = self.items.bytes() + self.keys().map_or(0, Keys::bytes);
         HeldSum { items: self.items.present(), bytes }
     }
 
     /// Whether it knows nothing that is not known without it.
     pub(super) fn is_unused(&self) -> bool {
-        let keys = self.source.as_deref().and_then(|source| source.keys.as_deref());
-        self.items.is_empty() && keys.is_none()
+        self.items.is_empty() && self.keys().is_none()
+    }
+
+    /// Publishes that a retry is known by.
+    fn keys(&self) -> Option<&Keys> {
+        self.source.as_deref()?.keys.as_deref()
     }
 
     /// The offset of what was published with this key a short while ago.
@@ -161,8 +165,7 @@ impl KeyedRoom {
         let aged_at = aged_at.map(|(ttl_ms, at)| at.saturating_add(ttl_ms).max(again_at.unwrap_or(at)));
         let forgotten_at = self.items.oldest_removal().map(|(at, _)| at.saturating_add(self.policy.removed_ttl_ms));
         let forgotten_at = forgotten_at.map(|at| at.max(self.forget_from));
-        let keys = self.source.as_deref().and_then(|source| source.keys.as_deref());
-        let key_at = keys.and_then(|keys| keys.oldest_at());
+        let key_at = self.keys().and_then(Keys::oldest_at);
         let key_at = key_at.map(|at| at.saturating_add(crate::limits::PUBLISH_KEY_MS_MAX));
         [stale_at, aged_at, forgotten_at, key_at].into_iter().flatten().min()
     }

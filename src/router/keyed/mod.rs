@@ -140,8 +140,7 @@ impl Keyed {
 
     /// Reactors that mirror a room that is at home here.
     pub(super) fn mirrors(&self, index: TopicIndex) -> Vec<ReactorId> {
-        let source = self.rooms.get(&index).and_then(|room| room.source.as_deref());
-        source.map_or_else(Vec::new, |source| source.mirrors.clone())
+        self.rooms.get(&index).map_or_else(Vec::new, |room| room.mirrors().to_vec())
     }
 
     /// Other bounds hold for a room from now on.

@@ -1,4 +1,6 @@
-//! One keyed room on one reactor: its items, and the subscribers here.
+//! One keyed room on one reactor: its items, and the subscribers here. Those of them that lag are in `lagging`.
+
+mod lagging;
 
 use std::collections::HashMap;
 
@@ -7,13 +9,12 @@ use foldhash::fast::FixedState;
 use slab::Slab;
 
 use super::cohort::{Cohort, Rounds, Sending, Terms};
-use super::filter::ItemFilter;
 use super::items::{Applied, Item, ItemIndex, Items, Next};
-use super::lag::{Entering, Held, Lag, Promised};
+use super::lag::{Entering, Held, Lag};
 use super::piece::Piece;
-use super::schedule::{Place, Queued, Schedule};
+use super::schedule::{Place, Schedule};
 use super::source::Source;
-use crate::ids::{ConnId, Slot};
+use crate::ids::{ConnId, ReactorId, Slot};
 use crate::protocol::Mode;
 use crate::router::Sink;
 use crate::router::batch::Batch;
@@ -103,6 +104,11 @@ impl KeyedRoom {
         }
     }
 
+    /// Reactors that mirror it, where it is at home here.
+    pub(super) fn mirrors(&self) -> &[ReactorId] {
+        self.source.as_deref().map_or(&[], |source| &source.mirrors)
+    }
+
     /// The subscribers here that are no plain members of the topic.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
         self.subs.keys().map(|&slot| Slot(slot))
@@ -136,12 +142,6 @@ impl KeyedRoom {
             (Standing::Member(_), Sending::Rounds(rounds)) => rounds.since,
             (Standing::Member(_), Sending::Each(_)) => self.items.last_offset(),
         }
-    }
-
-    /// What a subscriber waits for, if it waits for an answer.
-    pub(super) fn entering_mut(&mut self, conn: ConnId) -> Option<&mut Entering> {
-        let lag = self.lags.get_mut(&conn.slot.0).filter(|lag| lag.conn == conn)?;
-        lag.entering.as_deref_mut()
     }
 
     /// An update has come, of an item that is new or known: it goes to those who get each, and wakes the others.
@@ -203,23 +203,14 @@ impl KeyedRoom {
 
     /// Hands out the batch of a cohort that gets each update.
     pub(super) fn seal(&mut self, cohort: u32, sink: &mut impl Sink) {
-        let Some(cohort) = self.cohorts.get_mut(cohort as usize) else { return };
-        if let Sending::Each(batch) = &mut cohort.sending
-            && let Some(batch) = batch.take()
-        {
-            sink.deliver(batch, &cohort.members);
+        if let Some(cohort) = self.cohorts.get_mut(cohort as usize) {
+            cohort.seal(sink);
         }
     }
 
     /// The same for all cohorts: what comes next comes behind it.
     pub(super) fn seal_all(&mut self, sink: &mut impl Sink) {
-        for (_, cohort) in &mut self.cohorts {
-            if let Sending::Each(batch) = &mut cohort.sending
-                && let Some(batch) = batch.take()
-            {
-                sink.deliver(batch, &cohort.members);
-            }
-        }
+        self.cohorts.iter_mut().for_each(|(_, cohort)| cohort.seal(sink));
     }
 
     /// A subscriber that has been sent all up to `since` becomes one of a cohort. `entering` says what it is sent first, and
@@ -270,81 +261,6 @@ impl KeyedRoom {
         self.drop_cohort_if_empty(sub.cohort, schedule);
     }
 
-    /// A socket took of a round only what is up to `since`.
-    pub(super) fn fell_behind(&mut self, conn: ConnId, since: u64, schedule: &mut Schedule) {
-        let Some(sub) = self.sub(conn) else { return };
-        match sub.standing {
-            Standing::Lagging(_) => {
-                let lag = self.lags.get_mut(&conn.slot.0).expect("who lags has a lag");
-                lag.since = lag.since.min(since);
-            }
-            Standing::Member(_) => {
-                let target = self.rounds(sub.cohort).map_or(since, |rounds| rounds.target);
-                self.stand_down(conn.slot, schedule);
-                self.stand_behind(Lag { conn, since, target, queued: None, entering: None }, schedule);
-            }
-        }
-    }
-
-    /// A subscriber that lags can take more.
-    pub(super) fn queue(&mut self, slot: Slot, schedule: &mut Schedule) {
-        let Some(lag) = self.lags.get_mut(&slot.0) else { return };
-        if lag.queued.is_none() && (lag.since < lag.target || lag.entering.is_some()) {
-            lag.queued = Some(schedule.queue(self.topic, slot));
-        }
-    }
-
-    /// A subscriber's place in the queue has come: whether it is still the one that it has. It has none any more.
-    pub(super) fn unqueue(&mut self, slot: Slot, queued: Queued) -> bool {
-        let lag = self.lags.get_mut(&slot.0);
-        lag.is_some_and(|lag| lag.queued.take_if(|own| *own == queued).is_some())
-    }
-
-    pub(super) fn lag(&self, slot: Slot) -> Option<&Lag> {
-        self.lags.get(&slot.0)
-    }
-
-    /// A piece was sent to it: whether its socket has taken that is known when it is looked at next.
-    pub(super) fn queue_again(&mut self, slot: Slot, schedule: &mut Schedule) {
-        if let Some(lag) = self.lags.get_mut(&slot.0) {
-            lag.queued = Some(schedule.queue(self.topic, slot));
-        }
-    }
-
-    /// Whoever has been sent all that it was to be sent first, and waits for its answer, is to be answered now. What has changed
-    /// since is newer than the answer.
-    pub(super) fn entered(&mut self, slot: Slot, schedule: &mut Schedule) -> Option<(ConnId, Entering)> {
-        self.lags.get(&slot.0)?.entering.as_ref()?;
-        let last = self.items.last_offset();
-        let cohort = self.subs.get(&slot.0)?.cohort;
-        let sent_to = self.rounds(cohort).map_or(0, |rounds| rounds.target);
-        let wants_more = self.wants_any(cohort, self.lags.get(&slot.0)?.target);
-        let lag = self.lags.get_mut(&slot.0)?;
-        if !wants_more {
-            (lag.since, lag.target) = (last, last);
-        }
-        let (conn, entering) = (lag.conn, *lag.entering.take()?);
-        // The cohort's rounds went on without it, up to the end of one that is running.
-        if sent_to > lag.since {
-            lag.target = sent_to;
-            self.queue_again(slot, schedule);
-        }
-        Some((conn, entering))
-    }
-
-    /// Whether anything has changed behind an offset that a cohort wants.
-    fn wants_any(&self, cohort: u32, since: u64) -> bool {
-        let Some(cohort) = self.cohorts.get(cohort as usize) else { return false };
-        let item_of = |watch: &u32| self.watches[*watch as usize].item.map(|at| self.items.get(at));
-        match &cohort.watches {
-            Some(watches) => watches.iter().filter_map(item_of).any(|item| item.offset > since),
-            None => {
-                let mut changed = self.items.changed(since, u64::MAX);
-                changed.any(|(_, item)| cohort.terms.filter.wants(&item.name))
-            }
-        }
-    }
-
     /// Up to which offset everybody here has been sent all that it wants.
     pub(super) fn sent_to(&self) -> u64 {
         let rounds = self.cohorts.iter().filter_map(|(_, cohort)| match &cohort.sending {
@@ -358,19 +274,6 @@ impl KeyedRoom {
     pub(super) fn position_of(&self, conn: ConnId) -> StreamPosition {
         let offset = self.terms(conn).map_or_else(|| self.items.last_offset(), |(_, since)| since);
         StreamPosition { offset, ..self.items.position() }
-    }
-
-    /// The next piece for a subscriber that lags, and where it stands behind that; `None` where it lacks nothing more.
-    pub(super) fn piece_for(&mut self, slot: Slot, piece: &mut Piece) -> Option<u64> {
-        let last = self.items.last_offset();
-        self.lags.get_mut(&slot.0)?.aim(last);
-        let (lag, sub) = (self.lags.get(&slot.0)?, self.subs.get(&slot.0)?);
-        let cohort = &self.cohorts[sub.cohort as usize];
-        let held = lag.entering.as_deref().map(|entering| &entering.held);
-        let reached = self.gather(cohort, lag.since, lag.target, held, piece);
-        let lag = self.lags.get_mut(&slot.0).expect("it was there");
-        let since = std::mem::replace(&mut lag.since, reached);
-        (!piece.is_empty()).then_some(since)
     }
 
     /// What a cohort wants of what has changed behind `since` and not behind `target`, as far as a piece holds it; where the
@@ -404,12 +307,6 @@ impl KeyedRoom {
         }
     }
 
-    /// The items that a client lacks of those that it wants, in the order of offsets.
-    pub(super) fn lacking<'a>(&'a self, wanted: &'a ItemFilter, held: &'a Held) -> impl Iterator<Item = &'a Item> {
-        let changed = self.items.changed(held.cursor(wanted), u64::MAX).map(|(_, item)| item);
-        changed.filter(|item| wanted.wants(&item.name) && held.lacks(item))
-    }
-
     pub(super) fn cohort(&self, at: u32) -> Option<&Cohort> {
         self.cohorts.get(at as usize)
     }
@@ -436,104 +333,10 @@ impl KeyedRoom {
         rounds.sent(terms.interval_ms, schedule.now);
     }
 
-    /// A round begins: who lags may be sent what it holds as well, if it takes anything. Whether there is somebody.
-    pub(super) fn raise_targets(
-        &mut self,
-        cohort: u32,
-        target: u64,
-        schedule: &mut Schedule,
-        sink: &impl Sink,
-    ) -> bool {
-        let Some(cohort) = self.cohorts.get(cohort as usize) else { return false };
-        let mut is_for_somebody = false;
-        for &slot in &cohort.lagging {
-            let lag = self.lags.get_mut(&slot.0).expect("who lags has a lag");
-            if lag.entering.is_some() {
-                continue;
-            }
-            (lag.target, is_for_somebody) = (target, true);
-            if lag.queued.is_none() && lag.since < target && sink.takes_rounds(slot) {
-                lag.queued = Some(schedule.queue(self.topic, slot));
-            }
-        }
-        is_for_somebody
-    }
-
-    /// Of a cohort's members, those whose sockets are full lag from now on.
-    pub(super) fn part_with_slow(&mut self, cohort: u32, schedule: &mut Schedule, sink: &impl Sink) {
-        let Some(rounds) = self.rounds(cohort) else { return };
-        let (since, target) = (rounds.since, rounds.target);
-        let members = &self.cohorts[cohort as usize].members;
-        let is_lost = since < self.items.forgotten_to();
-        let slow: Vec<Slot> = members.iter().copied().filter(|&slot| is_lost || !sink.takes_rounds(slot)).collect();
-        for slot in slow {
-            let conn = ConnId { reactor: schedule.me, slot, generation: self.subs[&slot.0].generation };
-            self.stand_down(slot, schedule);
-            self.stand_behind(Lag { conn, since, target, queued: None, entering: None }, schedule);
-            self.queue(slot, schedule);
-        }
-    }
-
-    /// Where a removal was forgotten of which a subscriber that lags was not told, it is to forget all that it has, and begins
-    /// anew; who that is.
-    pub(super) fn begin_anew_if_lost(&mut self, slot: Slot, is_raw: bool) -> Option<ConnId> {
-        let (last, forgotten_to) = (self.items.last_offset(), self.items.forgotten_to());
-        let lag = self.lags.get_mut(&slot.0)?;
-        let held_to = lag.entering.as_deref().map_or(0, |entering| entering.held.since);
-        if forgotten_to <= lag.since.max(held_to) {
-            return None;
-        }
-        (lag.since, lag.target) = (0, last);
-        let held = Held::nothing(last);
-        match &mut lag.entering {
-            Some(entering) => {
-                (entering.held, entering.pass_to) = (held, last);
-                entering.answer.is_not_recovered();
-            }
-            None => {
-                let answer = if is_raw { Promised::Raw { recovered: false } } else { Promised::Nothing };
-                lag.entering = Some(Box::new(Entering::new(answer, held, last)));
-            }
-        }
-        Some(lag.conn)
-    }
-
-    /// Who lags and has been sent all that the members have been sent is a member again.
-    pub(super) fn rejoin(&mut self, slot: Slot, schedule: &mut Schedule) {
-        let (Some(lag), Some(sub)) = (self.lags.get(&slot.0), self.subs.get(&slot.0)) else { return };
-        let (since, last) = (lag.since, self.items.last_offset());
-        let is_idle = lag.entering.is_none() && lag.since == lag.target;
-        let Some(rounds) = self.rounds_mut(sub.cohort) else { return };
-        if rounds.is_quiet() && since >= rounds.since {
-            // Nothing that it wants has changed behind either.
-            (rounds.since, rounds.target) = (last, last);
-        } else if rounds.is_running() || rounds.since != since {
-            return;
-        }
-        if is_idle {
-            self.stand_down(slot, schedule);
-            self.stand_as_member(slot);
-        }
-    }
-
-    /// The same for all that lag behind a cohort, whose round has ended.
-    pub(super) fn rejoin_all(&mut self, cohort: u32, schedule: &mut Schedule) {
-        let Some(lagging) = self.cohorts.get(cohort as usize).map(|cohort| cohort.lagging.clone()) else { return };
-        for slot in lagging {
-            self.rejoin(slot, schedule);
-        }
-    }
-
     /// What is in force for a subscriber between rounds, in milliseconds; `None` where it gets none.
     pub(super) fn interval_ms(&self, conn: ConnId) -> Option<u32> {
         let (terms, _) = self.terms(conn)?;
         (terms.mode == Mode::Latest).then_some(terms.interval_ms)
-    }
-
-    /// The answer that a subscriber waits for, which it does not wait for any more.
-    pub(super) fn take_entering(&mut self, conn: ConnId) -> Option<Entering> {
-        let lag = self.lags.get_mut(&conn.slot.0).filter(|lag| lag.conn == conn)?;
-        lag.entering.take().map(|entering| *entering)
     }
 
     /// Other items are in place of those here: what subscribers have been sent of these says nothing of them, so they are

@@ -103,9 +103,6 @@ impl Keyed {
     ) {
         let Keyed { rooms, schedule, .. } = self;
         let Some(room) = rooms.get_mut(&index) else { return };
-        if room.lag(slot).is_none() {
-            return;
-        }
         // One whose socket is full is queued again when it takes bytes.
         if !sink.takes_rounds(slot) {
             return;
