@@ -164,7 +164,7 @@ impl Router {
     /// A history is forgotten: the members are told where the new one begins.
     fn purge(&mut self, index: TopicIndex, policy: HistoryPolicy, sink: &mut impl Sink) {
         let empty = match self.keyed.has(index) {
-            true => self.begin_anew(index, policy),
+            true => self.begin_anew(index, policy, sink),
             false => self.retention.begin(policy),
         };
         self.retention.replace(&self.topics, &mut self.homes, index, Some(empty));
@@ -176,14 +176,14 @@ impl Router {
     }
 
     /// An empty history for a keyed room: the items keep their places, in a new epoch.
-    fn begin_anew(&mut self, index: TopicIndex, policy: HistoryPolicy) -> History {
+    fn begin_anew(&mut self, index: TopicIndex, policy: HistoryPolicy, sink: &mut impl Sink) -> History {
         let epoch = self.retention.new_epoch();
         let topic = &self.topics.get(index).key;
         for mirror in self.keyed.mirrors(index) {
             let content = Content::NewEpoch { topic: topic.clone(), epoch: epoch.clone() };
             self.outgoing.push((PeerId::Reactor(mirror), Mail(content)));
         }
-        self.keyed.set_epoch(index, &epoch);
+        self.keyed.set_epoch(index, &epoch, sink);
         self.retention.begin_behind(self.keyed.position(index), policy)
     }
 

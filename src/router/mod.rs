@@ -399,7 +399,7 @@ impl Router {
             Content::Reload { topic, reload } => self.mirror_reloaded(&topic, &reload, sink),
             Content::NewEpoch { topic, epoch } => {
                 if let Some(index) = self.topics.find(topic.hashed()) {
-                    self.keyed.set_epoch(index, &epoch);
+                    self.keyed.set_epoch(index, &epoch, sink);
                 }
             }
             Content::Freshness { topic, offset, is_stale } => {

@@ -243,7 +243,10 @@ impl Router {
         let delivery = Delivery { frame, shared: None, exclude: None };
         self.batches.deliver(&mut self.topics, &self.members, index, delivery, sink);
         match since {
-            None => self.keyed.deliver_apart(index, frame, sink),
+            None => {
+                self.keyed.lose_stalled(index, sink);
+                self.keyed.deliver_apart(index, frame, sink);
+            }
             Some(_) => self.keyed.deliver_to_each(index, frame, sink),
         }
         self.frames = frames;

@@ -260,10 +260,9 @@ impl Router {
         sink: &mut impl Sink,
     ) {
         let Some(room) = self.keyed.rooms.get_mut(&index) else { return };
-        room.is_stale = is_stale;
         let topic = self.topics.get(index);
         if topic.key.kind != Kind::Room {
-            return;
+            return room.set_freshness_silently(is_stale);
         }
         let mut frames = std::mem::take(&mut self.frames);
         let name = topic.key.name.clone();

@@ -274,14 +274,19 @@ impl Router {
             }
             return;
         }
+        let (is_stale, owed) = (room.is_stale, room.take_owed(member));
+        if let Some(offset) = owed.freshness_at {
+            let room = &self.topics.get(index).key.name;
+            sink.answer(member, Answer::Keyed(KeyedAnswer::Freshness { room, offset, is_stale }));
+        }
         let plain = Terms::default();
         let (before, since) = room.terms(member).unwrap_or((&plain, room.items.last_offset()));
         let terms = tune.change.applied_to(before);
         let held = Held { since, items: HeldItems::Wanted(before.filter.clone()) };
-        let (is_lost, position) = (since < room.items.forgotten_to(), room.items.position());
+        let (is_lost, position) = (owed.is_lost || since < room.items.forgotten_to(), room.items.position());
         self.stand_nowhere(index, member, sink);
         let held = match is_lost {
-            // A removal was forgotten of which it was not told.
+            // A removal was forgotten of which it was not told, or other items are there.
             true => {
                 let topic = &self.topics.get(index).key;
                 let gap = KeyedAnswer::Gap { room: &topic.name, position: position.in_epoch() };
@@ -367,31 +372,39 @@ impl Keyed {
         }
     }
 
-    /// One frame that is no update goes to the subscribers that are no plain members.
+    /// One frame that is no update goes to the subscribers that are no plain members. For who gets rounds, and takes none now,
+    /// it does not wait: nothing of this room makes a queue for it.
     pub(in crate::router) fn deliver_apart(&mut self, index: TopicIndex, frame: &[u8], sink: &mut impl Sink) {
-        let slots = self.rooms.get(&index).map(|room| room.slots().collect::<Vec<_>>());
+        let slots = self.rooms.get(&index).map(|room| room.slots_that_take(sink));
         self.deliver_to(index, frame, &slots.unwrap_or_default(), sink);
+    }
+
+    /// What subscribers were sent says nothing of the items any more: who is not told of it by a frame, since its socket is
+    /// full, is told later.
+    pub(in crate::router) fn lose_stalled(&mut self, index: TopicIndex, sink: &mut impl Sink) {
+        let Keyed { rooms, schedule, .. } = self;
+        if let Some(room) = rooms.get_mut(&index) {
+            room.lose_stalled(schedule, sink);
+        }
     }
 
     /// Who is no plain member is told whether nothing is published, each with its own position: it has not been sent what is
     /// behind that.
     pub(in crate::router) fn tell_freshness_apart(
-        &self,
+        &mut self,
         index: TopicIndex,
         name: &str,
         is_stale: bool,
         sink: &mut impl Sink,
     ) {
-        let Some(room) = self.rooms.get(&index) else { return };
-        for (slot, generation, offset) in room.positions() {
-            if sink.takes_rounds(slot) {
-                let member = ConnId { reactor: self.schedule.me, slot, generation };
-                sink.answer(member, Answer::Keyed(KeyedAnswer::Freshness { room: name, offset, is_stale }));
-            }
+        let Keyed { rooms, schedule, .. } = self;
+        let Some(room) = rooms.get_mut(&index) else { return };
+        for (member, offset) in room.set_freshness(is_stale, schedule, sink) {
+            sink.answer(member, Answer::Keyed(KeyedAnswer::Freshness { room: name, offset, is_stale }));
         }
     }
 
-    /// The same to those of them who get each update that they want.
+    /// One frame that is no update goes to those of them who get each update that they want.
     pub(in crate::router) fn deliver_to_each(&mut self, index: TopicIndex, frame: &[u8], sink: &mut impl Sink) {
         let slots = self.rooms.get(&index).map(|room| room.slots_of_each());
         self.deliver_to(index, frame, &slots.unwrap_or_default(), sink);

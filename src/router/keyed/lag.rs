@@ -21,6 +21,10 @@ pub(super) struct Lag {
     pub(super) queued: Option<Queued>,
     /// What it is told when it has been sent all.
     pub(super) entering: Option<Box<Entering>>,
+    /// Whether it was told that nothing is published, as of when its socket took bytes.
+    pub(super) told_stale: bool,
+    /// Whether it is to be told that what it was sent says nothing of the items any more.
+    pub(super) is_lost: bool,
 }
 
 /// A subscriber that waits for an answer.
@@ -56,6 +60,11 @@ impl Entering {
 }
 
 impl Lag {
+    /// One that waits for no answer.
+    pub(super) fn new(conn: ConnId, since: u64, target: u64, told_stale: bool) -> Lag {
+        Lag { conn, since, target, queued: None, entering: None, told_stale, is_lost: false }
+    }
+
     /// It is about to be sent more: one that waits for an answer, of what has changed up to now as well.
     pub(super) fn aim(&mut self, last: u64) {
         if let Some(entering) = self.entering.as_deref_mut()

@@ -159,9 +159,11 @@ impl Keyed {
     }
 
     /// A room's items keep their places, in another epoch.
-    pub(super) fn set_epoch(&mut self, index: TopicIndex, epoch: &Arc<str>) {
-        if let Some(room) = self.rooms.get_mut(&index) {
+    pub(super) fn set_epoch(&mut self, index: TopicIndex, epoch: &Arc<str>, sink: &mut impl Sink) {
+        let Keyed { rooms, schedule, .. } = self;
+        if let Some(room) = rooms.get_mut(&index) {
             room.items.set_epoch(epoch.clone());
+            room.lose_stalled(schedule, sink);
         }
     }
 }

@@ -10,7 +10,7 @@ use slab::Slab;
 
 use super::cohort::{Cohort, Rounds, Sending, Terms};
 use super::items::{Applied, Item, ItemIndex, Items, Next};
-use super::lag::{Entering, Held, Lag};
+use super::lag::{Entering, Held, Lag, Promised};
 use super::piece::Piece;
 use super::schedule::{Place, Schedule};
 use super::source::Source;
@@ -120,9 +120,15 @@ impl KeyedRoom {
         each.flat_map(|(_, cohort)| cohort.members.iter().copied()).collect()
     }
 
-    /// Of those, the slot, the generation, and up to where it was sent what it wants.
-    pub(super) fn positions(&self) -> impl Iterator<Item = (Slot, u32, u64)> {
-        self.subs.iter().map(|(&slot, &sub)| (Slot(slot), sub.generation, self.offset_of(Slot(slot), sub)))
+    /// All of them but those who get rounds and whose sockets are full.
+    pub(super) fn slots_that_take(&self, sink: &impl Sink) -> Vec<Slot> {
+        self.slots().filter(|&slot| !self.is_stalled(slot, sink)).collect()
+    }
+
+    /// Whether a subscriber gets rounds, and its socket takes none now.
+    fn is_stalled(&self, slot: Slot, sink: &impl Sink) -> bool {
+        let cohort = self.subs.get(&slot.0).map(|sub| sub.cohort);
+        cohort.is_some_and(|cohort| self.rounds(cohort).is_some()) && !sink.takes_rounds(slot)
     }
 
     fn sub(&self, conn: ConnId) -> Option<Sub> {
@@ -245,8 +251,11 @@ impl KeyedRoom {
             return self.stand_as_member(conn.slot);
         }
         let target = if entering.is_some() { target } else { since };
-        let entering = entering.map(Box::new);
-        self.stand_behind(Lag { conn, since, target, queued: None, entering }, schedule);
+        let is_joining = entering.as_ref().is_some_and(|entering| matches!(entering.answer, Promised::Joined { .. }));
+        // Who joins is told with its answer.
+        let mut lag = Lag::new(conn, since, target, self.is_stale && !is_joining);
+        lag.entering = entering.map(Box::new);
+        self.stand_behind(lag, schedule);
         if self.lags[&conn.slot.0].entering.is_some() {
             self.queue(conn.slot, schedule);
         }

@@ -114,6 +114,7 @@ impl Keyed {
             let gap = KeyedAnswer::Gap { room: room_name, position: position.in_epoch() };
             sink.answer(conn, Answer::Keyed(gap));
         }
+        tell_owed_freshness(room, slot, topics, sink);
         let Some(lag) = room.lag(slot) else { return };
         if lag.since < lag.target {
             let mut piece = Piece::new(batches.take_buffer(), schedule.compress_from_bytes);
@@ -134,6 +135,7 @@ impl Keyed {
                 waited.push((index, conn, tunes));
             }
         }
+        tell_owed_freshness(room, slot, topics, sink);
         room.rejoin(slot, schedule);
     }
 
@@ -168,6 +170,15 @@ impl Keyed {
                 rounds.come_due(place, schedule);
             }
         }
+    }
+}
+
+/// Tells one that lags whether something is published, where it has not heard of that.
+fn tell_owed_freshness(room: &mut KeyedRoom, slot: Slot, topics: &Topics, sink: &mut impl Sink) {
+    let is_stale = room.is_stale;
+    if let Some((conn, offset)) = room.owed_freshness(slot) {
+        let name = &topics.get(room.topic).key.name;
+        sink.answer(conn, Answer::Keyed(KeyedAnswer::Freshness { room: name, offset, is_stale }));
     }
 }
 

@@ -184,13 +184,22 @@ impl Node {
     fn new(removed_ttl_ms: u64) -> Node {
         let policy =
             KeyedPolicy { items_max: 100, bytes_max: 1 << 20, ttl_ms: None, removed_ttl_ms, stale_after_ms: None };
+        Node::of(policy, 0)
+    }
+
+    /// A room has notices while it has at most so many members.
+    fn of(policy: KeyedPolicy, noticed_max: u64) -> Node {
         let keyed = KeyedSettings {
             rooms: Some(KeyedRooms(Arc::new(move |_: &str| Some(policy)))),
             node_items_max: 1_000,
             node_bytes_max: 1 << 24,
             subscription_bytes_max: 1 << 16,
         };
-        let notices = NoticeSettings { members_max: 0, join_text: String::new(), leave_text: String::new() };
+        let notices = NoticeSettings {
+            members_max: noticed_max,
+            join_text: "{user}".to_owned(),
+            leave_text: "{user}".to_owned(),
+        };
         let settings = RouterSettings {
             rooms_max: 8,
             notices,

@@ -6,9 +6,18 @@ use super::super::items::Item;
 use super::super::lag::{Entering, Held, Lag, Promised};
 use super::super::piece::Piece;
 use super::super::schedule::{Queued, Schedule};
-use super::{KeyedRoom, Standing};
+use super::{KeyedRoom, Standing, Sub};
 use crate::ids::{ConnId, Slot};
 use crate::router::Sink;
+
+/// What a subscriber was not told while its socket was full.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Owed {
+    /// Whether something is published; with this offset.
+    pub(in super::super) freshness_at: Option<u64>,
+    /// That what it was sent says nothing of the items any more.
+    pub(in super::super) is_lost: bool,
+}
 
 impl KeyedRoom {
     /// What a subscriber waits for, if it waits for an answer.
@@ -28,7 +37,87 @@ impl KeyedRoom {
             Standing::Member(_) => {
                 let target = self.rounds(sub.cohort).map_or(since, |rounds| rounds.target);
                 self.stand_down(conn.slot, schedule);
-                self.stand_behind(Lag { conn, since, target, queued: None, entering: None }, schedule);
+                self.stand_behind(Lag::new(conn, since, target, self.is_stale), schedule);
+            }
+        }
+    }
+
+    /// A member lags from now on.
+    fn part_with(&mut self, slot: Slot, schedule: &mut Schedule) {
+        let Some(&sub) = self.subs.get(&slot.0) else { return };
+        let since = self.offset_of(slot, sub);
+        let target = self.rounds(sub.cohort).map_or(since, |rounds| rounds.target.max(since));
+        let conn = ConnId { reactor: schedule.me, slot, generation: sub.generation };
+        self.stand_down(slot, schedule);
+        self.stand_behind(Lag::new(conn, since, target, self.is_stale), schedule);
+    }
+
+    /// Nothing is published any more, or something is again: who is to be told of it now, each with the offset up to which it has
+    /// been sent what it wants. Who lags is told when it is sent something, however often that changes meanwhile.
+    pub(in super::super) fn set_freshness(
+        &mut self,
+        is_stale: bool,
+        schedule: &mut Schedule,
+        sink: &impl Sink,
+    ) -> Vec<(ConnId, u64)> {
+        let mut told = Vec::new();
+        for slot in self.slots().collect::<Vec<_>>() {
+            let sub = self.subs[&slot.0];
+            match sub.standing {
+                Standing::Member(_) if self.is_stalled(slot, sink) => self.part_with(slot, schedule),
+                Standing::Member(_) => {
+                    let conn = ConnId { reactor: schedule.me, slot, generation: sub.generation };
+                    told.push((conn, self.offset_of(slot, sub)));
+                }
+                Standing::Lagging(_) => {}
+            }
+        }
+        self.is_stale = is_stale;
+        for slot in self.slots_that_take(sink) {
+            self.queue(slot, schedule);
+        }
+        told
+    }
+
+    /// The same where nobody is told.
+    pub(in super::super) fn set_freshness_silently(&mut self, is_stale: bool) {
+        self.is_stale = is_stale;
+        self.lags.values_mut().for_each(|lag| lag.told_stale = is_stale);
+    }
+
+    /// Whether one that lags is to be told now whether something is published, and with which offset: that something is, in
+    /// front of what is; that nothing is, behind all that was.
+    pub(in super::super) fn owed_freshness(&mut self, slot: Slot) -> Option<(ConnId, u64)> {
+        let is_stale = self.is_stale;
+        let lag = self.lags.get_mut(&slot.0).filter(|lag| lag.told_stale != is_stale)?;
+        let is_level = lag.since == lag.target && lag.entering.is_none();
+        (is_level || !is_stale).then(|| {
+            lag.told_stale = is_stale;
+            (lag.conn, lag.since)
+        })
+    }
+
+    /// What a subscriber was not told while its socket was full, which it is told now.
+    pub(in super::super) fn take_owed(&mut self, conn: ConnId) -> Owed {
+        let is_stale = self.is_stale;
+        let Some(lag) = self.lags.get_mut(&conn.slot.0).filter(|lag| lag.conn == conn) else { return Owed::default() };
+        let freshness_at = (lag.told_stale != is_stale).then_some(lag.since);
+        lag.told_stale = is_stale;
+        Owed { freshness_at, is_lost: std::mem::take(&mut lag.is_lost) }
+    }
+
+    /// What subscribers were sent says nothing of the items any more: those whose sockets are full are told of it when they
+    /// take bytes again, and begin anew then.
+    pub(in super::super) fn lose_stalled(&mut self, schedule: &mut Schedule, sink: &impl Sink) {
+        for slot in self.slots().collect::<Vec<_>>() {
+            if !self.is_stalled(slot, sink) {
+                continue;
+            }
+            if let Some(Sub { standing: Standing::Member(_), .. }) = self.subs.get(&slot.0) {
+                self.part_with(slot, schedule);
+            }
+            if let Some(lag) = self.lags.get_mut(&slot.0) {
+                lag.is_lost = true;
             }
         }
     }
@@ -36,7 +125,8 @@ impl KeyedRoom {
     /// A subscriber that lags can take more.
     pub(in super::super) fn queue(&mut self, slot: Slot, schedule: &mut Schedule) {
         let Some(lag) = self.lags.get_mut(&slot.0) else { return };
-        if lag.queued.is_none() && (lag.since < lag.target || lag.entering.is_some()) {
+        let is_told = !lag.is_lost && lag.told_stale == self.is_stale;
+        if lag.queued.is_none() && (lag.since < lag.target || lag.entering.is_some() || !is_told) {
             lag.queued = Some(schedule.queue(self.topic, slot));
         }
     }
@@ -71,6 +161,9 @@ impl KeyedRoom {
             (lag.since, lag.target) = (last, last);
         }
         let (conn, entering) = (lag.conn, *lag.entering.take()?);
+        if let Promised::Joined { .. } = entering.answer {
+            lag.told_stale = self.is_stale;
+        }
         // The cohort's rounds went on without it, up to the end of one that is running.
         if sent_to > lag.since {
             lag.target = sent_to;
@@ -141,14 +234,12 @@ impl KeyedRoom {
     /// Of a cohort's members, those whose sockets are full lag from now on.
     pub(in super::super) fn part_with_slow(&mut self, cohort: u32, schedule: &mut Schedule, sink: &impl Sink) {
         let Some(rounds) = self.rounds(cohort) else { return };
-        let (since, target) = (rounds.since, rounds.target);
+        let since = rounds.since;
         let members = &self.cohorts[cohort as usize].members;
         let is_lost = since < self.items.forgotten_to();
         let slow: Vec<Slot> = members.iter().copied().filter(|&slot| is_lost || !sink.takes_rounds(slot)).collect();
         for slot in slow {
-            let conn = ConnId { reactor: schedule.me, slot, generation: self.subs[&slot.0].generation };
-            self.stand_down(slot, schedule);
-            self.stand_behind(Lag { conn, since, target, queued: None, entering: None }, schedule);
+            self.part_with(slot, schedule);
             self.queue(slot, schedule);
         }
     }
@@ -159,7 +250,7 @@ impl KeyedRoom {
         let (last, forgotten_to) = (self.items.last_offset(), self.items.forgotten_to());
         let lag = self.lags.get_mut(&slot.0)?;
         let held_to = lag.entering.as_deref().map_or(0, |entering| entering.held.since);
-        if forgotten_to <= lag.since.max(held_to) {
+        if !std::mem::take(&mut lag.is_lost) && forgotten_to <= lag.since.max(held_to) {
             return None;
         }
         (lag.since, lag.target) = (0, last);
@@ -181,7 +272,8 @@ impl KeyedRoom {
     pub(in super::super) fn rejoin(&mut self, slot: Slot, schedule: &mut Schedule) {
         let (Some(lag), Some(sub)) = (self.lags.get(&slot.0), self.subs.get(&slot.0)) else { return };
         let (since, last) = (lag.since, self.items.last_offset());
-        let is_idle = lag.entering.is_none() && lag.since == lag.target;
+        let is_told = !lag.is_lost && lag.told_stale == self.is_stale;
+        let is_idle = lag.entering.is_none() && lag.since == lag.target && is_told;
         let Some(rounds) = self.rounds_mut(sub.cohort) else { return };
         if rounds.is_quiet() && since >= rounds.since {
             // Nothing that it wants has changed behind either.
