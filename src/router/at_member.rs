@@ -208,6 +208,8 @@ impl Router {
         }
         let recovery = match outcome {
             Outcome::Member(recovery) => recovery,
+            // A raw connection is in nothing else: it is told so and ends, and with that leaves.
+            Outcome::Unavailable if topic.kind == Kind::Raw => return refuse(member, &topic.name, &reply, sink),
             Outcome::Unavailable => {
                 let room = topic.name.clone();
                 self.leave_refused(index, topic, member, membership, sink);
