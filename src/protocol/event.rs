@@ -92,6 +92,9 @@ pub fn room_msg(out: &mut Vec<u8>, room: &str, from: &str, content_raw: &str, ti
     content_and_time(out, content_raw, time_ms);
 }
 
+/// What [`keyed_tail`] writes of a removal that nobody asked for, in front of its time and `}`.
+pub const REMOVED_AT: &str = r#","removed":true,"time":"#;
+
 /// The end of a `room_msg` of a keyed room, behind [`keyed_head`]: what its
 /// publisher says. `from` is nobody where the server itself removes an item.
 /// `time_ms` is Unix time in milliseconds.
@@ -103,7 +106,7 @@ pub fn keyed_tail(out: &mut Vec<u8>, from: Option<&str>, body: Body<'_>, time_ms
     match body {
         Body::Content(content_raw) => content_and_time(out, content_raw, time_ms),
         Body::Removal => {
-            text(out, r#","removed":true,"time":"#);
+            text(out, REMOVED_AT);
             integer(out, time_ms);
             text(out, "}");
         }

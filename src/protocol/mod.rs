@@ -27,10 +27,10 @@ pub use command::{Body, Command, Position, Rejection, Request, Rooms, parse};
 pub use decoder::Decoder;
 pub use error::{ERROR_CODES, ErrorCode};
 pub use event::{
-    InEpoch, Notice, Stale, UserCount, ack, broadcast_content, broadcast_data, error, expiring, forbidden_room,
-    freshness, gap, history, inbox_gap, joined, joined_keyed, keyed_head, keyed_tail, left, notice, pong, presence,
-    presence_end, presence_head, private, private_msg, put_offset, raw_keyed, refreshed, resumed, room_msg, tuned,
-    updated, welcome,
+    InEpoch, Notice, REMOVED_AT, Stale, UserCount, ack, broadcast_content, broadcast_data, error, expiring,
+    forbidden_room, freshness, gap, history, inbox_gap, joined, joined_keyed, keyed_head, keyed_tail, left, notice,
+    pong, presence, presence_end, presence_head, private, private_msg, put_offset, raw_keyed, refreshed, resumed,
+    room_msg, tuned, updated, welcome,
 };
 pub use keyed::{KeyedFields, Mode, SubscribeOptions, Update, UpdateError};
 

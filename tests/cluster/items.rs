@@ -193,6 +193,50 @@ fn what_is_too_old_is_removed_once() {
     members.iter_mut().for_each(|member| member.nothing_for(1_500));
 }
 
+/// Nobody is in the room, on no node: it is published into, and read over HTTP.
+#[test]
+fn what_is_too_old_goes_where_nobody_listens_too() {
+    let key = ApiKey::new("backend", "publish read");
+    for room in ["px", "pxh"] {
+        let settings = [
+            "--api.key",
+            key.settings(),
+            "--room",
+            "match=pxh,keyed=true,items.ttl=2s,items.max=5,history.size=100",
+            "--room",
+            "match=px,keyed=true,items.ttl=2s,items.max=5",
+            "--rooms.notice_members_max",
+            "0",
+        ];
+        let cluster = Cluster::start(2, &settings);
+        let mut publisher = Client::connect(&cluster.at(0), "p");
+        let updates: Vec<Value> = (0..5).map(|item| json!({"item": format!("I{item}"), "content": 0})).collect();
+        let ack = publisher.publish(json!({"type": "room_msgs", "roomId": room, "updates": updates}));
+        assert_eq!(ack["offset"], 5);
+        let items = |node: usize| key.get(&cluster.at(node), &format!("/api/v1/rooms/{room}/items")).json();
+        eventually("they are too old to be listed", || items(1)["items"] == json!([]));
+        assert_eq!(items(0)["offset"], 5, "they are still there");
+        let mut other = Client::connect(&cluster.at(1), "p");
+        eventually("there is room for new ones", || other.request(update(room, "new", 1))["type"] == "ack");
+        let page = items(0);
+        let listed = page["items"].as_array().expect("items");
+        assert!(listed.iter().all(|item| item["item"] == "new"), "{page}");
+        assert_eq!(page["offset"], 11, "five removals, and the update");
+        let mut command = latest(room);
+        command["since"] = json!({"epoch": ack["epoch"], "offset": 5});
+        let mut reader = Client::connect(&cluster.at(0), "r");
+        reader.send(&command);
+        for item in 0..5 {
+            let removed = reader.recv_type("room_msg");
+            let told = (&removed["item"], &removed["removed"], &removed["seq"], &removed["offset"]);
+            assert_eq!(told, (&json!(format!("I{item}")), &json!(true), &json!(2), &json!(6 + item)), "{removed}");
+            assert!(removed["time"].is_u64() && removed.get("from").is_none(), "{removed}");
+        }
+        assert_eq!(reader.recv_type("room_msg")["item"], "new");
+        assert_eq!(reader.recv_type("joined")["recovered"], true);
+    }
+}
+
 #[test]
 fn lost_subscriptions_are_made_good() {
     for room in ["px", "pxh"] {
@@ -319,4 +363,49 @@ fn raw_rooms_pass_items_between_nodes() {
             break;
         }
     }
+}
+
+#[test]
+fn without_redis_keyed_rooms_say_so_and_are_there_when_it_is_back() {
+    let settings = ["--room", "match=px,keyed=true", "--room", "match=raw/px,keyed=true"];
+    let mut cluster = Cluster::around(Redis::absent(false), 2, &settings);
+    let targets = ["/raw/px", "/raw/px?mode=latest", "/raw/px?items=A"];
+    let message = || Message::binary([&1_u16.to_be_bytes(), &b"A1"[..]].concat());
+    for node in 0..2 {
+        let mut client = Client::connect(&cluster.at(node), "c");
+        let commands = [
+            latest("px"),
+            json!({"type": "join_room", "roomId": "px"}),
+            json!({"type": "join_room", "roomId": "px", "since": {"epoch": "e", "offset": 1}}),
+            update("px", "A", 1),
+            json!({"type": "room_msgs", "roomId": "px", "updates": [{"item": "A", "content": 1}]}),
+        ];
+        for command in commands {
+            let answer = client.request(command);
+            assert_eq!((&answer["code"], &answer["roomId"]), (&json!("unavailable"), &json!("px")), "{answer}");
+        }
+        for target in targets {
+            let (code, reason) = Client::open(&cluster.at(node), target).close_frame();
+            assert_eq!(code, 1013, "{target}: {reason}");
+        }
+        // It is in no room: there is nothing to tune.
+        assert_eq!(client.request(json!({"type": "tune", "roomId": "px", "interval": 1}))["code"], "not_joined");
+    }
+    cluster.redis_mut().restart(Data::Emptied);
+    cluster.await_ready();
+    for node in 0..2 {
+        let mut client = Client::connect(&cluster.at(node), "c");
+        assert_eq!(insist(&mut client, &latest("px"))["offset"], 0);
+    }
+    let mut raw: Vec<Client> = targets.iter().map(|target| Client::open(&cluster.at(0), target)).collect();
+    for client in &mut raw {
+        assert!(matches!(client.recv(), Message::Binary(end) if end[16..18] == [0, 0]), "the end of the snapshot");
+    }
+    cluster.redis_mut().kill();
+    cluster.await_readiness(503);
+    let (code, reason) = {
+        raw[0].send_message(message());
+        raw[0].close_frame()
+    };
+    assert_eq!(code, 1013, "a publish: {reason}");
 }

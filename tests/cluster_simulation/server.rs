@@ -281,8 +281,9 @@ impl History {
     fn update_items(&mut self, next: &Next<'_>, update: &UpdateItems, chronicle: &mut Chronicle) -> Outcome {
         let Next { topic, policy, now_ms, .. } = *next;
         let (epoch, last) = self.begin(next, chronicle);
-        let (log_bytes_max, of) = (LOG_BYTES_MAX, update.policy);
-        let call = ModelCall { epoch: &epoch, last, now_ms, policy: of, log_bytes_max, call: &update.call };
+        let (log_bytes_max, of, removal_head) = (LOG_BYTES_MAX, update.policy, update.removal_head);
+        let call =
+            ModelCall { epoch: &epoch, last, now_ms, policy: of, log_bytes_max, removal_head, call: &update.call };
         let ModelOutcome { last: end, outcomes, published, applied } = self.items.update(&call);
         for (offset, (seq, record)) in (last + 1..).zip(applied).filter(|_| of.history.is_some()) {
             self.stream.push_back(StreamEntry { offset, at_ms: now_ms, entry: write_entry(seq, &record) });

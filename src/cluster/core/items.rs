@@ -16,8 +16,9 @@ use super::messages::{UpdateItems, Updated};
 use super::{Command, Core, Expect, Reply};
 use crate::ids::{ReactorId, ReplyTo};
 use crate::limits::{CLUSTER_BATCH_BYTES_MAX, CLUSTER_ITEMS_CALLS_MAX};
+use crate::protocol;
 use crate::router::cluster::{FromCluster, ItemsCommand, ItemsExpiry, ItemsPolicy};
-use crate::router::{CommandKind, Mail, StreamPosition, TooManyItems, TopicKey};
+use crate::router::{CommandKind, Kind, Mail, StreamPosition, TooManyItems, TopicKey};
 
 /// Commands to keyed rooms that Redis has not answered, by their rooms' channels.
 #[derive(Debug, Default)]
@@ -161,7 +162,11 @@ impl Core {
                 queue.under_way.push((call, ticket));
                 let (topic, policy) = (channel.clone(), queue.policy);
                 let expected = ItemsExpected { channel: channel.clone(), call, publishers };
-                let update = UpdateItems { topic, policy, seed: self.seed(), call: gather.finish() };
+                let removal_head = match queue.topic.kind {
+                    Kind::Raw => "",
+                    Kind::Room | Kind::Inbox | Kind::Everyone => protocol::REMOVED_AT,
+                };
+                let update = UpdateItems { topic, policy, seed: self.seed(), removal_head, call: gather.finish() };
                 self.pending.push(Command::UpdateItems(Box::new(update)), Expect::ItemsUpdated(expected));
             }
         }

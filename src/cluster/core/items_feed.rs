@@ -398,7 +398,7 @@ pub(super) struct Part {
     pub(super) end: StreamPosition,
     forgotten_to: u64,
     /// Redis' time.
-    now_ms: u64,
+    pub(super) now_ms: u64,
     /// As they are stored, each with its record.
     pub(super) items: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the next part begins, if there is one.

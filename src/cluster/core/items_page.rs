@@ -51,8 +51,10 @@ impl Core {
             self.pages -= 1;
             return self.tell_unavailable(&[page.request]);
         };
+        // What is too old is as good as gone, in a room that no node follows too.
+        let kept_from_ms = page.policy.keyed.ttl_ms.map_or(0, |ttl_ms| (part.now_ms + 1).saturating_sub(ttl_ms));
         for (stored, record) in part.items {
-            page.take(&stored, record);
+            page.take(&stored, record, kept_from_ms);
         }
         match part.next {
             Some(cursor) => self.ask_for_page(page, cursor),
@@ -81,8 +83,8 @@ impl Core {
 }
 
 impl ItemsPageRead {
-    fn take(&mut self, stored: &[u8], record: Vec<u8>) {
-        let Some(item) = StoredItem::read(stored) else { return };
+    fn take(&mut self, stored: &[u8], record: Vec<u8>, kept_from_ms: u64) {
+        let Some(item) = StoredItem::read(stored).filter(|item| item.at_ms >= kept_from_ms) else { return };
         let has_value = ItemRecord::read(&record).is_some_and(|(read, _)| read.state == ItemState::Present);
         if has_value {
             self.found.insert(item.offset, (item.seq, record));

@@ -81,6 +81,9 @@ pub struct UpdateItems {
     pub policy: ItemsPolicy,
     /// Makes an epoch unlike any other, if one is begun.
     pub seed: String,
+    /// What is told of the removal of an item that nobody has updated for too long, in front of its time and `}`; nothing at
+    /// all where it is empty.
+    pub removal_head: &'static str,
     /// Their commands.
     pub call: ItemsCall,
 }

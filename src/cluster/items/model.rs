@@ -14,6 +14,9 @@ use crate::router::cluster::ItemsPolicy;
 /// Removals that one call forgets, at most, beside those that it makes.
 const FORGOTTEN_MAX: usize = 100;
 
+/// Items that one call removes by itself, at most.
+const SWEPT_MAX: usize = 100;
+
 /// See the module's documentation.
 #[derive(Clone, Debug, Default)]
 pub struct ModelRoom {
@@ -64,6 +67,8 @@ pub struct ModelCall<'a> {
     pub policy: ItemsPolicy,
     /// Bytes of the log beyond which its older half goes.
     pub log_bytes_max: usize,
+    /// What is told of the removal of an item that nobody has updated, in front of its time; nothing where it is empty.
+    pub removal_head: &'a str,
     /// The commands.
     pub call: &'a ItemsCall,
 }
@@ -110,6 +115,7 @@ impl ModelRoom {
             seqs: Vec::new(),
             touched: BTreeSet::new(),
         };
+        self.sweep(of, &mut progress);
         let mut outcomes = Vec::new();
         for CallCommand { records, key, removal } in of.call.read() {
             let known = key.and_then(|key| self.keys.get(key));
@@ -143,6 +149,36 @@ impl ModelRoom {
             published
         });
         ModelOutcome { last: progress.last, outcomes, published, applied: progress.applied }
+    }
+
+    /// Items that are too old go, but for those that the call is about; the script looks at a part of them at a time.
+    fn sweep(&mut self, of: &ModelCall<'_>, progress: &mut Progress) {
+        let Some(ttl_ms) = of.policy.keyed.ttl_ms else { return };
+        let named: BTreeSet<&[u8]> = of.call.names().collect();
+        let is_old = |name: &str, item: &ModelItem| {
+            item.is_present() && item.at_ms + ttl_ms <= of.now_ms && !named.contains(name.as_bytes())
+        };
+        let old =
+            self.items.iter().filter(|(name, item)| is_old(name, item)).map(|(name, item)| (item.offset, name.clone()));
+        let old: BTreeSet<(u64, String)> = old.take(SWEPT_MAX).collect();
+        if old.is_empty() {
+            return;
+        }
+        progress.segments.push(1);
+        progress.segments.extend((old.len() as u32).to_be_bytes());
+        let tail = match of.removal_head {
+            "" => String::new(),
+            head => format!("{head}{}}}", of.now_ms),
+        };
+        for (offset, item) in &old {
+            let (state, rule) = (ItemState::Removed, UpdateRule::AtOffset(*offset));
+            let record = ItemRecord { item, state, rule, exclude: None, tail: tail.as_bytes() };
+            let mut bytes = Vec::new();
+            record.write(&mut bytes);
+            let seq = self.put(of, &record, &bytes, progress);
+            progress.segments.extend(seq.to_be_bytes());
+            progress.segments.extend(bytes);
+        }
     }
 
     fn run(

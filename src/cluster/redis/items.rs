@@ -16,7 +16,7 @@ const KEYS: [&str; 6] = ["m", "i", "v", "r", "l", "s"];
 
 impl Scripts {
     pub(super) fn update_items(&self, pipeline: &mut Pipeline, update: &UpdateItems) {
-        let UpdateItems { topic, policy, seed, call } = update;
+        let UpdateItems { topic, policy, seed, removal_head, call } = update;
         let ItemsPolicy { keyed, history } = policy;
         let command = pipeline.cmd("EVALSHA").arg(self.update_items.get_hash()).arg(KEYS.len() + call.keys.len());
         push_keys(command, topic);
@@ -35,6 +35,10 @@ impl Scripts {
         command.arg(history.map_or(0, |history| history.messages_max)).arg(history.map_or(0, |history| history.ttl_ms));
         command.arg(CLUSTER_ITEMS_LOG_BYTES_MAX / 2).arg(CLUSTER_ITEMS_LOG_MS);
         command.arg(&call.commands[..]).arg(&call.updates[..]).arg(&call.records[..]);
+        match keyed.ttl_ms {
+            Some(ttl_ms) => command.arg(ttl_ms).arg(*removal_head),
+            None => command.arg("").arg(""),
+        };
         command.arg(call.removals.len());
         for removal in &call.removals {
             command.arg(&removal[..]);

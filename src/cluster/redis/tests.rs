@@ -132,11 +132,13 @@ fn the_scripts_of_keyed_rooms_do_what_their_model_does() {
             std::thread::sleep(Duration::from_millis(2));
             let call = caller.call();
             let log_bytes_max = CLUSTER_ITEMS_LOG_BYTES_MAX;
+            let now_ms = 1_000_000 + at as u64;
+            let removal_head = ",\"removed\":true,\"time\":";
             let model_call =
-                ModelCall { epoch: &epoch, last, now_ms: 1_000_000 + at as u64, policy, log_bytes_max, call: &call };
+                ModelCall { epoch: &epoch, last, now_ms, policy, log_bytes_max, removal_head, call: &call };
             let ModelOutcome { last: end, outcomes, published, applied } = model.update(&model_call);
             let (topic, seed_of_epoch) = (TOPIC.into(), if at == 0 { "first" } else { "none" }.to_owned());
-            let update = UpdateItems { topic, policy, seed: seed_of_epoch, call: call.clone() };
+            let update = UpdateItems { topic, policy, seed: seed_of_epoch, removal_head, call: call.clone() };
             let answer = real.run(&Command::UpdateItems(Box::new(update)));
             let expected = Reply::ItemsUpdated { epoch: epoch.clone(), outcomes };
             assert_eq!(answer, expected, "seed {seed}, call {at} with {policy:?}: {:?}", call.read());

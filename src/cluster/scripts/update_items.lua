@@ -12,8 +12,11 @@
 --       15 bytes of half the log, 16 milliseconds that it is kept;
 --       17 commands, each: flags (1: has a key, 2: replaces), how many updates (4);
 --       18 updates, each: number of the name, from 1 (4), flags (1: removes, 2: has a version, 4: only at an offset), bytes
---       of the record (4); 19 the records behind each other, behind 'V'; 20 how many commands replace, and of each what
---       stands in the record of a removal behind the name; then the names, each once.
+--       of the record (4); 19 the records behind each other, behind 'V';
+--       20 milliseconds after which an item that was not updated is removed ('': never), 21 what is told of that removal in
+--       front of the time and '}' ('': nothing at all);
+--       22 how many commands replace, and of each what stands in the record of a removal behind the name; then the names,
+--       each once.
 -- A record: bytes of what follows (4), length of the name (1), name, flags (1), version or offset (8) where it has one, and
 -- whatever nodes make of the rest. An item is stored as offset (8), time (8), seq (8), state (1: removed, 2: has a version), bytes of the record
 -- (4), version (8) where it has one.
@@ -25,7 +28,8 @@
 local call, pack, unpack_, sub, byte = redis.call, struct.pack, struct.unpack, string.sub, string.byte
 local items_max, bytes_max, item_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local history_max, records = tonumber(ARGV[13]), ARGV[19]
-local NAMES, STEP, PART = 20 + tonumber(ARGV[20]), 100, 4000
+local REMOVALS, STEP, PART, SWEPT = 22, 100, 4000, 100
+local NAMES = REMOVALS + tonumber(ARGV[REMOVALS])
 local KEY, REPLACES, REMOVED, VERSION, CONDITION = 1, 2, 1, 2, 4
 
 local time = call('TIME')
@@ -34,7 +38,7 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
-local meta = call('HMGET', KEYS[1], 'e', 'n', 'f', 'c', 'b', 'x', 'l', 'lb')
+local meta = call('HMGET', KEYS[1], 'e', 'n', 'f', 'c', 'b', 'x', 'l', 'lb', 'sc', 'sd')
 local epoch, last = meta[1], tonumber(meta[2] or '0')
 if not epoch or not last then
   -- Whatever there is belongs to an epoch that is forgotten.
@@ -132,10 +136,11 @@ local function present_but(named)
   return others
 end
 
-local function remove(others, rest)
+-- Removes items; `rest_of` says what stands in the record of an item's removal behind the name.
+local function remove(others, rest_of)
   pieces[#pieces + 1] = pack('>BI4', 1, #others)
   for _, id in ipairs(others) do
-    local name = ARGV[NAMES + id]
+    local name, rest = ARGV[NAMES + id], rest_of(id)
     local record, seq = pack('>I4B', 1 + #name + #rest, #name) .. name .. rest, next_seq(id)
     last, bytes = last + 1, bytes + #record + item_bytes
     seqs[id], states[id], offsets[id], sizes[id] = seq, states[id] + REMOVED, last, #record
@@ -145,6 +150,47 @@ local function remove(others, rest)
     end
     pieces[#pieces + 1] = pack('>I8', seq) .. record
   end
+end
+
+-- Items that nobody has updated for too long go, of a part of the items at a time: then the next call looks at the next
+-- part, and when all were looked at there is a pause. Nodes that follow the room ask for such removals themselves; here
+-- they are made for rooms that none follows. What this call updates stays.
+local swept_to, sweep_at
+local function sweep(ttl)
+  if present == 0 or now < tonumber(meta[10] or '0') then
+    return
+  end
+  local scanned, known, old, before = call('HSCAN', KEYS[2], meta[9] or '0', 'COUNT', SWEPT), {}, {}, names
+  swept_to = scanned[1]
+  sweep_at = swept_to == '0' and digits(now + math.max(1000, math.floor(ttl / 8))) or '0'
+  for id = 1, names do
+    known[ARGV[NAMES + id]] = true
+  end
+  for k = 1, #scanned[2], 2 do
+    local name, _, updated_at, _, state = scanned[2][k], unpack_('>I8I8I8B', scanned[2][k + 1])
+    if state % 2 ~= REMOVED and now - updated_at >= ttl and not known[name] then
+      known[name], ARGV[#ARGV + 1] = true, name
+    end
+  end
+  names = #ARGV - NAMES
+  fetch(before + 1, names)
+  for id = before + 1, names do
+    old[#old + 1] = id
+    present, bytes = present - 1, bytes - sizes[id] - item_bytes
+  end
+  table.sort(old, function(one, other)
+    return offsets[one] < offsets[other]
+  end)
+  local tail = ARGV[21] ~= '' and ARGV[21] .. digits(now) .. '}' or ''
+  if #old > 0 then
+    -- As a node asks for it: so it is known for no publisher's.
+    remove(old, function(id)
+      return pack('>BI8', REMOVED + CONDITION, offsets[id]) .. tail
+    end)
+  end
+end
+if ARGV[20] ~= '' then
+  sweep(tonumber(ARGV[20]))
 end
 
 local at, update, replaced, key, answers, stales, places = 2, 0, 0, 6, {}, {}, {}
@@ -247,7 +293,10 @@ local function run(command, part, count, replaces)
   end
   if #others > 0 then
     tell_given(update)
-    remove(others, ARGV[20 + replaced])
+    local rest = ARGV[REMOVALS + replaced]
+    remove(others, function()
+      return rest
+    end)
   end
   return last
 end
@@ -408,6 +457,9 @@ if last >= first or has_begun then
       call('PERSIST', KEYS[name])
     end
   end
+end
+if swept_to then
+  call('HSET', KEYS[1], 'sc', swept_to, 'sd', sweep_at)
 end
 for name, place in pairs(places) do
   call('SET', name, place, 'PX', ARGV[10])

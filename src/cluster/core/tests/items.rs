@@ -102,7 +102,9 @@ impl Redis {
         let (epoch, call) = (self.epoch(), gather.finish());
         self.now_ms += 1;
         let (last, now_ms, policy, log_bytes_max) = (self.last, self.now_ms, ROOM, LOG_BYTES);
-        let outcome = self.room.update(&ModelCall { epoch: &epoch, last, now_ms, policy, log_bytes_max, call: &call });
+        let removal_head = "";
+        let of = ModelCall { epoch: &epoch, last, now_ms, policy, log_bytes_max, removal_head, call: &call };
+        let outcome = self.room.update(&of);
         self.last = outcome.last;
         if self.is_subscribed {
             self.channel.extend(outcome.published.into_iter().flatten());
