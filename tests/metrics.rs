@@ -75,6 +75,45 @@ fn messages_and_deliveries_are_counted() {
 }
 
 #[test]
+fn rounds_are_counted_for_each_subscriber() {
+    for reactors in [1, 2] {
+        let settings = ["--rooms.notice_members_max", "0", "--room", "match=px,keyed=true"];
+        let server = Server::with_reactors(reactors, &settings);
+        let mut publisher = Client::connect(&server, "p");
+        let mut clients: Vec<Client> = ["a", "b", "c"].map(|user| Client::connect(&server, user)).into();
+        for client in &mut clients {
+            client.request(json!({"type": "join_room", "roomId": "px", "mode": "latest"}));
+        }
+        let before = scrape(&server).sum("fanfare_out_bytes_total");
+        let content = "x".repeat(1_000);
+        for _ in 0..10 {
+            publisher.publish(json!({"type": "room_msg", "roomId": "px", "item": "A", "content": content}));
+            for client in &mut clients {
+                client.recv_type("room_msg");
+            }
+        }
+        settled(&server, |page| {
+            vec![
+                (page.sum("fanfare_deliveries_total"), 30),
+                // With four welcomes, three joins, and ten acks.
+                (page.sum("fanfare_messages_out_total"), 30 + 4 + 3 + 10),
+                (page.sum("fanfare_fan_out_members_sum"), 30),
+            ]
+        });
+        let out = scrape(&server).sum("fanfare_out_bytes_total") - before;
+        assert!((30_000..60_000).contains(&out), "{out} bytes for thirty messages of a kilobyte each");
+        // One that comes later is sent the snapshot by itself.
+        let mut late = Client::connect(&server, "late");
+        late.send(&json!({"type": "join_room", "roomId": "px", "mode": "latest", "id": 1}));
+        late.recv_type("room_msg");
+        late.recv_type("joined");
+        settled(&server, |page| {
+            vec![(page.sum("fanfare_deliveries_total"), 31), (page.sum("fanfare_fan_out_members_sum"), 31)]
+        });
+    }
+}
+
+#[test]
 fn closes_are_counted_by_reason() {
     let settings = ["--limits.message_bytes_max", "100", "--heartbeat.interval", "30s"];
     let server = Server::with_reactors(2, &settings);
