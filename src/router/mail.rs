@@ -35,7 +35,7 @@ impl Mail {
     pub(crate) fn bytes(&self) -> usize {
         let frame_bytes = match &self.0 {
             Content::Home(HomeMail::Publish(published)) => published.frame.plain().len(),
-            Content::Home(HomeMail::Items(update)) => update.updates.bytes(),
+            Content::Home(HomeMail::Items(update)) => update.bytes(),
             Content::Items { items, .. } => items.bytes(),
             Content::Reload { reload, .. } => reload.bytes(),
             Content::Joined(joined) => joined.keyed.as_ref().map_or(0, |keyed| keyed.bytes()),

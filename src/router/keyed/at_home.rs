@@ -40,6 +40,14 @@ pub(in crate::router) struct ItemsUpdate {
     pub(in crate::router) id: Option<Box<str>>,
 }
 
+impl ItemsUpdate {
+    /// Bytes that it takes: of a single small update more than its text.
+    pub(in crate::router) fn bytes(&self) -> usize {
+        let (key, id) = (self.key.as_ref().map_or(0, |key| key.len()), self.id.as_ref().map_or(0, |id| id.len()));
+        size_of::<ItemsUpdate>() + self.topic.name.len() + key + id + self.updates.bytes()
+    }
+}
+
 /// Updates for the mirrors of a room.
 #[derive(Debug)]
 pub(in crate::router) struct ItemsMail {
