@@ -99,10 +99,12 @@ impl Router {
     pub(in crate::router) fn mirror(&mut self, index: TopicIndex, keyed: &KeyedJoin) {
         let KeyedJoin { copy, policy, is_stale } = keyed;
         if let Some(copy) = copy {
-            let name = self.topics.get(index).key.name.clone();
+            let TopicKey { kind, name, .. } = self.topics.get(index).key.clone();
             self.keyed.mirror(index, &name, copy, *policy);
-            if let Some(room) = self.keyed.rooms.get_mut(&index) {
-                room.is_stale = *is_stale;
+            match (self.keyed.rooms.get_mut(&index), kind) {
+                (Some(room), Kind::Raw) => room.set_freshness_silently(*is_stale),
+                (Some(room), Kind::Room | Kind::Inbox | Kind::Everyone) => room.is_stale = *is_stale,
+                (None, _) => {}
             }
             self.keyed.note_chore(index);
         }
