@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::clients::{self, EXIT_CODES, connection_args, ended, integer, switch, text};
 use super::{Env, text_of_env};
-use crate::client::{ClientError, Feed, FeedSource, Stream, StreamEntry, Target, Url, feed};
+use crate::client::{ClientError, Feed, FeedSource, Stream, StreamEntry, Target, feed};
 use crate::cluster::StreamReader;
 use crate::config::{Bounds, Kind, RedisUrl};
 
@@ -102,11 +102,11 @@ fn options_of(matches: &ArgMatches, env: &Env, err: &mut dyn Write) -> Result<Fe
         true => vec![clients::target_of(matches, env, None)?],
         false => urls.into_iter().map(|url| clients::target_of(matches, env, Some(url))).collect::<Result<_, _>>()?,
     };
-    // A key counts for one user, and an anonymous connection is another one each time.
+    // A key counts for one user, and an anonymous connection is another one each time. Where a token says who it is, the name is
+    // ignored; a server that asks for none does not look at a token.
     let user = format!("feed-{:08x}", fastrand::u32(..));
-    for Target { url, user: own, token, .. } in &mut targets {
-        let is_anonymous = own.is_none() && token.is_none() && !names_user(url);
-        if is_anonymous {
+    for Target { url, user: own, .. } in &mut targets {
+        if own.is_none() && !url.names_user() {
             *own = Some(user.clone());
         }
     }
@@ -127,10 +127,6 @@ fn options_of(matches: &ArgMatches, env: &Env, err: &mut dyn Write) -> Result<Fe
         batch_bytes_max: bytes as usize,
         strict: matches.get_flag(STRICT),
     })
-}
-
-fn names_user(url: &Url) -> bool {
-    url.names_user() || url.holds_token()
 }
 
 fn stdin_of(matches: &ArgMatches) -> Result<FeedSource, ClientError> {

@@ -90,7 +90,8 @@ fn a_feed_outlives_its_server() {
             stdin.write_all(line.as_bytes()).expect("it reads");
         }
         // Only a connection that was there once is made again.
-        witness.expect_type("room_msg");
+        let first = witness.expect_type("room_msg");
+        assert!(first["from"].as_str().is_some_and(|user| user.starts_with("feed-")), "the same each time: {first}");
         proxy.cut();
         running.note("again in");
         proxy.mend();
