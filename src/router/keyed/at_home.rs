@@ -1,6 +1,5 @@
 //! What the router does at a keyed room's home: it gives updates their place, and sends them to those who mirror the room.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arcstr::ArcStr;
@@ -376,9 +375,7 @@ fn place(
         let next = room.items.next(update.item);
         let known = next.found.map(|at| room.items.get(at));
         let version_before = known.and_then(|item| item.version);
-        if let (Some(before), Some(version)) = (version_before, update.version)
-            && version <= before
-        {
+        if update.is_stale(version_before) {
             return false;
         }
         let frame = frame_of(topic, &update, next.seq, next.offset, frames);
@@ -395,11 +392,12 @@ fn place(
         }
     }
     if let Some(tail) = updates.removal() {
-        let named: HashSet<&str> = updates.iter().map(|update| update.item).collect();
-        for item in room.present_but(&named) {
+        for item in room.present_but(&updates.names()) {
             put(room, ItemUpdate { item: &item, version: None, state: ItemState::Removed, tail });
         }
     }
+    // Not before: an item's version counts until the whole command is placed, as it does where its room is looked for.
+    room.forget_surplus(applied.len());
     (applied, stale)
 }
 
@@ -505,5 +503,40 @@ impl HeldSum {
     pub(super) fn change(&mut self, before: HeldSum, after: HeldSum) {
         self.items = self.items + after.items - before.items;
         self.bytes = self.bytes + after.bytes - before.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::topic::Topics;
+
+    #[test]
+    fn a_version_counts_until_the_whole_command_is_placed() {
+        let policy = KeyedPolicy {
+            items_max: 2,
+            bytes_max: 1 << 20,
+            ttl_ms: None,
+            removed_ttl_ms: 60_000,
+            stale_after_ms: None,
+        };
+        let items = Items::new(StreamPosition { epoch: "e".into(), offset: 0 }, 7);
+        let mut room = KeyedRoom::new(TopicIndex(0), "px", items, policy);
+        let topic = Topics::new(7, 1).hashed(TopicRef { kind: Kind::Room, name: "px" }).to_key();
+        let place = |room: &mut KeyedRoom, list: &[(&str, i64, ItemState)]| {
+            let mut updates = ItemUpdates::default();
+            updates.begin(CommandKind::Many);
+            for (item, version, state) in list {
+                updates.push(item, Some(*version), *state, |_| {});
+            }
+            let (mut frames, mut schedule) = (FrameBuilder::default(), Schedule::new(ReactorId(0)));
+            place(room, &topic, &updates, None, &mut frames, &mut schedule).1
+        };
+        let (gone, there) = (ItemState::Removed, ItemState::Present);
+        place(&mut room, &[("a", 5, gone), ("b", 5, gone)]);
+        // One removal more than are remembered: it makes no room for what was not looked for.
+        assert_eq!(place(&mut room, &[("c", 5, gone), ("a", 5, there)]), [1]);
+        assert_eq!((room.items.present(), room.items.forgotten_to()), (0, 1), "then the oldest is forgotten");
+        assert_eq!(place(&mut room, &[("a", 5, there)]), [0; 0]);
     }
 }

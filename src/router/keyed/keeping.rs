@@ -6,13 +6,27 @@ use arcstr::ArcStr;
 
 use super::HeldSum;
 use super::KeyedBounds;
-use super::items::{ItemState, item_bytes};
+use super::items::{Item, ItemState, item_bytes};
 use super::room::KeyedRoom;
 use super::updates::{CommandKind, ItemUpdates, TooManyItems};
 use crate::limits::{FORGET_AGAIN_MS, ITEMS_PER_CHORE};
 use crate::router::history::StreamPosition;
 use crate::router::keys::Keys;
 use crate::time::Millis;
+
+/// An item as a command leaves it, for what the room may hold.
+#[derive(Clone, Copy)]
+struct Counted {
+    state: ItemState,
+    bytes: usize,
+    version: Option<i64>,
+}
+
+impl Counted {
+    fn of(item: &Item) -> Counted {
+        Counted { state: item.state, bytes: item.bytes(), version: item.version }
+    }
+}
 
 impl KeyedRoom {
     /// What it counts as among all of its reactor.
@@ -61,45 +75,49 @@ impl KeyedRoom {
         if own.items + updates.len() <= items_max && own.bytes + more_bytes <= bytes_max {
             return Ok(());
         }
-        let (mut items, mut bytes) = match updates.removal() {
-            // Those that are not named leave their places.
-            Some(_) => (0, 0),
-            None => (own.items, own.bytes),
-        };
-        let mut changed: HashMap<&str, (ItemState, usize)> = HashMap::new();
+        let (mut items, mut bytes) = (own.items, own.bytes);
+        if updates.removal().is_some() {
+            // Those that are not named leave their places. Those that are may stay, where their updates are stale.
+            for item in self.present_items_but(&updates.names()) {
+                (items, bytes) = (items - 1, bytes - item.bytes());
+            }
+        }
+        let mut changed: HashMap<&str, Counted> = HashMap::new();
         for (index, update) in updates.iter().enumerate() {
-            let known = self.items.find(update.item).map(|at| self.items.get(at));
-            let is_counted = updates.removal().is_none();
-            let before = changed
-                .get(update.item)
-                .copied()
-                .or_else(|| known.filter(|_| is_counted).map(|item| (item.state, item.bytes())));
-            let (state_before, bytes_before) = before.unwrap_or((ItemState::Removed, 0));
+            let known = self.items.find(update.item).map(|at| Counted::of(self.items.get(at)));
+            let before = changed.get(update.item).copied().or(known);
+            let version_before = before.and_then(|before| before.version);
+            if update.is_stale(version_before) {
+                continue;
+            }
+            let was_present = before.is_some_and(|before| before.state == ItemState::Present);
+            let bytes_before = before.map_or(0, |before| before.bytes);
             let bytes_after = item_bytes(update.item, update.tail.len() + self.head_bytes());
-            items = items + usize::from(update.state == ItemState::Present)
-                - usize::from(state_before == ItemState::Present);
+            items = items + usize::from(update.state == ItemState::Present) - usize::from(was_present);
             bytes = (bytes + bytes_after).saturating_sub(bytes_before);
             let is_refused = match update.state {
-                ItemState::Present if state_before == ItemState::Present => {
-                    bytes_after > bytes_before && bytes > bytes_max
-                }
+                ItemState::Present if was_present => bytes_after > bytes_before && bytes > bytes_max,
                 ItemState::Present => items > items_max || bytes > bytes_max,
                 // What is known may always go. What is not takes a place as well, since the removal is remembered.
-                ItemState::Removed => known.is_none() && before.is_none() && bytes > bytes_max,
+                ItemState::Removed => before.is_none() && bytes > bytes_max,
             };
             if is_refused {
                 return Err(TooManyItems { index: (updates.kind() == CommandKind::Many).then_some(index as u32) });
             }
-            changed.insert(update.item, (update.state, bytes_after));
+            let version = update.version.or(version_before);
+            changed.insert(update.item, Counted { state: update.state, bytes: bytes_after, version });
         }
         Ok(())
     }
 
     /// Names of items with a value that are not among these, in the order of their last change.
     pub(super) fn present_but(&self, named: &HashSet<&str>) -> Vec<ArcStr> {
+        self.present_items_but(named).map(|item| item.name.clone()).collect()
+    }
+
+    fn present_items_but(&self, named: &HashSet<&str>) -> impl Iterator<Item = &Item> {
         let present = self.items.changed(0, u64::MAX).map(|(_, item)| item);
-        let others = present.filter(|item| item.state == ItemState::Present && !named.contains(&*item.name));
-        others.map(|item| item.name.clone()).collect()
+        present.filter(|item| item.state == ItemState::Present && !named.contains(&*item.name))
     }
 
     /// Forgets removals that are too old, or too many; a bounded part of them.
@@ -120,11 +138,11 @@ impl KeyedRoom {
         }
     }
 
-    /// An update has come. Of more removals than a room remembers the oldest is forgotten at once: a publisher that removes
-    /// what it has just put there, or what never was there, makes no memory. Two places for each that comes, since one
-    /// may be dead.
-    pub(super) fn forget_surplus(&mut self) {
-        self.forget_removals(None, 2);
+    /// So many updates have come. Of more removals than a room remembers the oldest are forgotten at once: a publisher that
+    /// removes what it has just put there, or what never was there, makes no memory. Two places for each that comes, since
+    /// one may be dead.
+    pub(super) fn forget_surplus(&mut self, updates: usize) {
+        self.forget_removals(None, 2 * updates);
     }
 
     fn forget_removals(&mut self, due: Option<(Millis, u64)>, max: usize) {
@@ -222,6 +240,7 @@ mod tests {
         let (seq, offset) = (next.seq, next.offset);
         let applied = Applied { item: name.into(), seq, offset, version: None, frame, state };
         room.put(next, &applied, None, &mut Schedule::new(ReactorId(0)));
+        room.forget_surplus(1);
     }
 
     #[test]
@@ -285,5 +304,39 @@ mod tests {
         let held = room.held();
         assert!(room.find_room_for(&removal_of("other"), held, bounds).is_err());
         assert_eq!(room.find_room_for(&removal_of("i0"), held, bounds), Ok(()), "what is there may always go");
+    }
+
+    #[test]
+    fn items_that_stay_since_their_updates_are_stale_have_their_places() {
+        let mut room = room(1 << 20);
+        let bounds = KeyedBounds { items_max: 100, bytes_max: 1 << 20 };
+        for number in 0..ITEMS_MAX {
+            let next = room.items.next(&format!("i{number}"));
+            let frame = FrameBuilder::default().build(Opcode::Text, |out| out.extend_from_slice(b"{}")).into();
+            let item = format!("i{number}").into();
+            let (seq, offset, state) = (next.seq, next.offset, ItemState::Present);
+            let applied = Applied { item, seq, offset, version: Some(5), frame, state };
+            room.put(next, &applied, None, &mut Schedule::new(ReactorId(0)));
+        }
+        let held = room.held();
+        let list = |version: i64, replaces: bool| {
+            let mut updates = ItemUpdates::default();
+            updates.begin(CommandKind::Many);
+            for number in 0..2 {
+                updates.push(&format!("i{number}"), Some(version), ItemState::Removed, |_| {});
+            }
+            for number in 0..ITEMS_MAX {
+                updates.push(&format!("new{number}"), None, ItemState::Present, |_| {});
+            }
+            if replaces {
+                updates.replace(|_| {});
+            }
+            updates
+        };
+        let refused_at = |index| Err(TooManyItems { index: Some(index) });
+        assert_eq!(room.find_room_for(&list(5, true), held, bounds), refused_at(ITEMS_MAX), "two stay");
+        assert_eq!(room.find_room_for(&list(6, true), held, bounds), Ok(()), "all others go");
+        assert_eq!(room.find_room_for(&list(5, false), held, bounds), refused_at(2), "none goes");
+        assert_eq!(room.find_room_for(&list(6, false), held, bounds), refused_at(4), "two go");
     }
 }

@@ -190,21 +190,20 @@ impl KeyedRoom {
     pub(super) fn catch_up(&mut self, applied: &Applied, at: Millis, schedule: &mut Schedule) {
         let item = self.items.apply(applied, at);
         self.changed(item, applied, Reach::Rounds, schedule);
-        self.forget_surplus();
+        self.forget_surplus(1);
     }
 
     /// Takes an update that comes behind all others.
     pub(super) fn apply(&mut self, applied: &Applied, exclude: Option<ConnId>, schedule: &mut Schedule) {
         let at = self.items.apply(applied, schedule.now);
         self.changed(at, applied, Reach::All { exclude }, schedule);
-        self.forget_surplus();
+        self.forget_surplus(1);
     }
 
-    /// The same, where [`Items::next`] said that it comes.
+    /// The same, where [`Items::next`] said that it comes. Removals are forgotten when all of its command is there.
     pub(super) fn put(&mut self, next: Next, applied: &Applied, exclude: Option<ConnId>, schedule: &mut Schedule) {
         let at = self.items.put_next(next, applied, schedule.now);
         self.changed(at, applied, Reach::All { exclude }, schedule);
-        self.forget_surplus();
     }
 
     /// Hands out the batch of a cohort that gets each update.

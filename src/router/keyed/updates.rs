@@ -1,5 +1,6 @@
 //! Updates of items as a publisher's reactor composes them, on their way to the room's home.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::items::ItemState;
@@ -34,6 +35,13 @@ pub struct ItemUpdate<'a> {
     pub state: ItemState,
     /// Of the message, what stands behind `offset`; of a raw room, the payload.
     pub tail: &'a [u8],
+}
+
+impl ItemUpdate<'_> {
+    /// Whether it is dropped, where the item has this version.
+    pub(super) fn is_stale(&self, version_before: Option<i64>) -> bool {
+        matches!((version_before, self.version), (Some(before), Some(version)) if version <= before)
+    }
 }
 
 impl ItemUpdates {
@@ -108,6 +116,11 @@ impl ItemUpdates {
             state: *state,
             tail: self.text_of(tail),
         })
+    }
+
+    /// The items that they name.
+    pub(super) fn names(&self) -> HashSet<&str> {
+        self.iter().map(|update| update.item).collect()
     }
 
     /// Where items that are not named are removed, what follows `offset` then.
