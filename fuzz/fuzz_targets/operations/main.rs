@@ -26,16 +26,15 @@ mod model;
 mod node;
 mod say;
 
-use fanfare::reactor::sim::Link;
 use fanfare_seeds::frame::{CLOSE, Frame};
 use fanfare_seeds::script::{Hard, Script, Step, Who};
 use fanfare_simulated::end::{KEY, upgrade_request};
 use fanfare_simulated::message::{json, percent};
+use fanfare_simulated::node::{Node, link};
 use fanfare_simulated::replies::Awaited;
 use guest::{Guest, Phase, Role, WILD_USER, room_name, user_name};
 use libfuzzer_sys::fuzz_target;
 use model::{GuestAt, Model, Topic};
-use node::{ENDLESS_BYTES, Node};
 use say::LARGE_SIZE;
 
 /// Clients at one time; more do not come.
@@ -89,7 +88,7 @@ impl Run {
     fn new(script: &Script) -> Run {
         Run {
             hard: script.hard,
-            node: Node::new(script),
+            node: node::node(script),
             guests: Vec::new(),
             model: Model::default(),
             ids: 0,
@@ -239,10 +238,7 @@ impl Run {
             for at in 0..self.guests.len() {
                 is_busy |= self.read(at, usize::MAX);
             }
-            let mut ready = self.node.with_reason();
-            self.node.dice.shuffle(&mut ready);
-            is_busy |= !ready.is_empty();
-            ready.into_iter().for_each(|at| self.node.turn(at));
+            is_busy |= self.node.turn_all();
             if is_busy {
                 continue;
             }
@@ -332,19 +328,5 @@ impl Run {
             is_right,
             "{opened} opened, {accepted} were told so, and {unheard} were gone before they heard anything"
         );
-    }
-}
-
-/// A way: a wide one takes all it is given at once, the others do not.
-fn link(way: u8) -> Link {
-    match way % 3 {
-        0 => Link {
-            socket_bytes_max: ENDLESS_BYTES,
-            read_bytes_max: 70_000,
-            send_bytes_max: ENDLESS_BYTES,
-            short_writes: false,
-        },
-        1 => Link { socket_bytes_max: 9_000, read_bytes_max: 5_000, send_bytes_max: 5_000, short_writes: true },
-        _ => Link { socket_bytes_max: 700, read_bytes_max: 50, send_bytes_max: 300, short_writes: true },
     }
 }

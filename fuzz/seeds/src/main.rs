@@ -8,6 +8,7 @@ mod commands;
 mod frames;
 mod handshake;
 mod inflate;
+mod keyed;
 mod offers;
 mod operations;
 mod proxy;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ("frames", frames::seeds()),
         ("handshake", handshake::seeds()),
         ("inflate", inflate::seeds()),
+        ("keyed", keyed::seeds()),
         ("offers", offers::seeds()),
         ("operations", operations::seeds()),
         ("proxy", proxy::seeds()),
@@ -68,7 +70,7 @@ mod tests {
     #[test]
     fn names_are_distinct() {
         let small = [assembly::seeds(), commands::seeds(), frames::seeds(), handshake::seeds(), inflate::seeds()];
-        for seeds in small.into_iter().chain([offers::seeds(), operations::seeds(), proxy::seeds()]) {
+        for seeds in small.into_iter().chain([keyed::seeds(), offers::seeds(), operations::seeds(), proxy::seeds()]) {
             let mut names: Vec<&str> = seeds.iter().map(|(name, _)| *name).collect();
             names.sort_unstable();
             names.dedup();

@@ -4,6 +4,7 @@
 pub mod end;
 pub mod keyed;
 pub mod message;
+pub mod node;
 pub mod replies;
 pub mod seats;
 pub mod seeds;
