@@ -64,11 +64,12 @@ fn item_name(number: u64) -> String {
     format!("I{}", number % ITEMS)
 }
 
-/// Publishes a number to one item after the other until it is told to stop, and then the same number to all of them; the
-/// epochs that acks named, and the last number.
-fn publish_numbers(mut client: Client, room: &str, is_over: &AtomicBool) -> (Vec<Value>, u64) {
-    let mut epochs = Vec::new();
-    let mut publish = |item: u64, number: u64| {
+/// Publishes a number to one item after the other until it is told to stop and its acks name another epoch than the first, and then the same
+/// number to all of them; the epochs that acks named, and the last number. A primary that is being replaced may still ack
+/// what goes with it.
+fn publish_numbers(mut client: Client, room: &str, first: &Value, is_over: &AtomicBool) -> (Vec<Value>, u64) {
+    let mut epochs: Vec<Value> = Vec::new();
+    let mut publish = |epochs: &mut Vec<Value>, item: u64, number: u64| {
         let mut command = update(room, &item_name(item), number);
         command["key"] = json!(format!("{item} {number}"));
         let ack = insist_on(&mut client, &command);
@@ -77,12 +78,12 @@ fn publish_numbers(mut client: Client, room: &str, is_over: &AtomicBool) -> (Vec
         }
     };
     let mut number = 0;
-    while !is_over.load(Ordering::Relaxed) || number < 50 {
+    while !is_over.load(Ordering::Relaxed) || number < 50 || epochs.last() == Some(first) {
         number += 1;
-        publish(number, number);
+        publish(&mut epochs, number, number);
     }
     number += 1;
-    (0..ITEMS).for_each(|item| publish(item, number));
+    (0..ITEMS).for_each(|item| publish(&mut epochs, item, number));
     (epochs, number)
 }
 
@@ -94,7 +95,7 @@ fn assert_nothing_goes_back(cluster: &Cluster, room: &str, trouble: impl FnOnce(
     let first = Client::connect(&cluster.at(0), "p").publish(update(room, "first", "there"));
     let (publisher, is_over) = (Client::connect(&cluster.at(1), "publisher"), AtomicBool::new(false));
     let (epochs, last) = thread::scope(|scope| {
-        let publishing = scope.spawn(|| publish_numbers(publisher, room, &is_over));
+        let publishing = scope.spawn(|| publish_numbers(publisher, room, &first["epoch"], &is_over));
         trouble();
         let mut observer = Client::connect(&cluster.at(0), "observer");
         eventually("another epoch", || {
