@@ -275,8 +275,12 @@ fn flag(setting: &'static Setting) -> Arg {
         .value_name(kind.placeholder())
         .help(format!("{help} [{}; default: {default}]", kind.domain()))
         .help_heading(setting.section().unwrap_or("Settings"));
-    // The one setting that makes a cluster is given by hand often.
-    let arg = if *key == "redis.url" { arg.visible_alias("redis") } else { arg };
+    // What is given by hand often.
+    let arg = match *key {
+        "redis.url" => arg.visible_alias("redis"),
+        "echo.paths" => arg.visible_alias("echo"),
+        _ => arg,
+    };
     // A value that starts with a hyphen is a wrong value, to be named as one, wherever it can be no right one.
     match kind {
         Kind::Addresses { .. } | Kind::Paths | Kind::Patterns | Kind::Networks | Kind::Fields => {

@@ -187,6 +187,22 @@ pub const CONSOLE_TOKEN_S: u64 = 600;
 /// Readiness events taken from the kernel in one turn; the rest come in the next.
 pub const EVENTS_PER_TURN: usize = 1024;
 
+/// Requests that a ring of io_uring takes before the kernel is told of them. A turn with more tells it more often.
+pub const RING_REQUESTS: u32 = 1024;
+
+/// Completions that such a ring has room for; the kernel keeps those beyond until there is room again.
+pub const RING_COMPLETIONS: u32 = 4096;
+
+/// Buffers that the kernel receives into, for all connections of a reactor: a power of two. Where all are in use, a socket
+/// waits until some were read. The kernel fills them one after the other, so that few of them stay in the processor's caches.
+pub const RING_BUFFERS: u16 = 256;
+
+/// Bytes of each. A longer read comes in pieces.
+pub const RING_BUFFER_BYTES: usize = 4096;
+
+/// While no more buffers than this are free, a turn takes no further completions: what they bring would find none.
+pub const RING_BUFFERS_KEPT: usize = 64;
+
 /// Connections accepted in one turn; the rest wait in the backlog for the next. Behind each stands a handshake, perhaps a
 /// token and a first join, some 50 µs: clients that come all at once lengthen a turn by a millisecond or two, and not by
 /// what their number is.
@@ -757,6 +773,7 @@ pub const WEBHOOK_REGISTRATIONS_MAX: usize = 4;
 /// Bytes the hot part of a connection may take.
 pub const CONNECTION_BYTES_MAX: usize = 128;
 
+const _: () = assert!(RING_BUFFERS.is_power_of_two() && RING_BUFFERS_KEPT < RING_BUFFERS as usize);
 const _: () = assert!(REQUEST_BYTES_FREE < EARLY_BYTES_MAX && EARLY_BYTES_MAX <= READ_BYTES);
 const _: () = assert!(CONTROL_BYTES_MAX < 126, "a control frame has the short length form");
 const _: () = assert!(PARCEL_BYTES_MAX < MAILBOX_BYTES_MAX);

@@ -85,6 +85,20 @@ fn what_is_sans_io_sees_no_descriptor_clock_or_thread() {
     }
 }
 
+/// Everything else is safe, whatever the contracts between its parts are.
+#[test]
+fn unsafe_code_stands_in_the_driver_on_io_uring_alone() {
+    let mut files = Vec::new();
+    rust_files(&source(), &mut files);
+    let is_unsafe = |file: &PathBuf| {
+        let text = fs::read_to_string(file).unwrap();
+        code(&text).any(|line| line.contains("unsafe ") || line.contains("unsafe_code"))
+    };
+    let found: BTreeSet<PathBuf> = files.into_iter().filter(is_unsafe).collect();
+    let expected = ["mod.rs", "ring.rs", "buffers.rs"].map(|name| source().join("reactor/uring").join(name));
+    assert_eq!(found, BTreeSet::from(expected));
+}
+
 #[test]
 fn imports_are_found_however_they_are_written() {
     let found = |text: &str| imports(text).into_iter().collect::<Vec<_>>().join(" ");

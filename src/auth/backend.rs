@@ -67,6 +67,8 @@ pub enum Protocol {
     Json,
     /// Plain messages of this raw room.
     Raw(String),
+    /// Messages that come back.
+    Echo,
 }
 
 /// What the backend has decided.
@@ -179,6 +181,7 @@ impl Question {
                 let (protocol, room) = match &visitor.protocol {
                     Protocol::Json => ("json", None),
                     Protocol::Raw(room) => ("raw", Some(room.as_str())),
+                    Protocol::Echo => ("echo", None),
                 };
                 serde_json::to_vec(&ConnectBody {
                     protocol,

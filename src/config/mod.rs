@@ -124,6 +124,8 @@ pub struct Config {
     pub webhook: Vec<Webhook>,
     /// What holds for all of those.
     pub webhooks: Webhooks,
+    /// Paths of WebSocket connections that get back what they send.
+    pub echo: Vec<Pattern>,
     /// The end of the server's life.
     pub drain: Drain,
     /// Options of the sockets.
@@ -150,6 +152,8 @@ pub enum Io {
     Auto,
     /// Readiness through epoll.
     Epoll,
+    /// Completions through io_uring.
+    Uring,
 }
 
 /// How log lines look.
@@ -377,6 +381,7 @@ impl Config {
         source::apply_flags(sources, &mut effective, &mut problems);
         listener::check(&effective, &mut problems);
         check_pin(&effective.settings, &mut problems);
+        check_echo(&effective.settings, &mut problems);
         check_redis(&effective.settings, &mut problems);
         room::check_count(effective.entries(&ROOM), &mut problems);
         auth::check(&effective, &mut problems);
@@ -409,6 +414,7 @@ impl Config {
             pin: from.pin("pin").clone(),
             io: match from.word("io") {
                 "epoll" => Io::Epoll,
+                "uring" => Io::Uring,
                 _ => Io::Auto,
             },
             open: from.switch("open"),
@@ -462,6 +468,7 @@ impl Config {
             webhook: effective.entries(&WEBHOOK).iter().map(Webhook::from_values).collect(),
             webhooks: Webhooks::from_values(from),
             health: Health { stall_max: from.duration("health.stall_max") },
+            echo: from.patterns("echo.paths").to_vec(),
             drain: Drain { delay: from.duration("drain.delay"), timeout: from.duration("drain.timeout") },
             tcp: Tcp {
                 nodelay: from.switch("tcp.nodelay"),
@@ -534,6 +541,18 @@ fn check_pin(settings: &Values, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(settings.source("pin").clone(), "pin", text));
         }
         Pin::Cores(_) | Pin::Auto | Pin::None => {}
+    }
+}
+
+/// A request's path begins with a slash, and is one.
+fn check_echo(settings: &Values, problems: &mut Vec<Problem>) {
+    if settings.is_faulty("echo.paths") {
+        return;
+    }
+    let is_none = |path: &&Pattern| !path.as_str().starts_with('/') || path.as_str().contains(['*', '?', '#']);
+    if let Some(path) = settings.patterns("echo.paths").iter().find(is_none) {
+        let text = format!("{:?} is no path; write one whole path that begins with a slash, as /echo", path.as_str());
+        problems.push(Problem::new(settings.source("echo.paths").clone(), "echo.paths", text));
     }
 }
 

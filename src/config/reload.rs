@@ -51,6 +51,7 @@ pub const RELOADABLE: &[&str] = &[
     "history.memory_max",
     "items.node_max",
     "items.node_bytes_max",
+    "echo.paths",
     "drain.delay",
     "drain.timeout",
     ROOM.name,

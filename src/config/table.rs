@@ -285,7 +285,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row(
         "io",
-        Kind::Choice(&["auto", "epoll"]),
+        Kind::Choice(&["auto", "epoll", "uring"]),
         "auto",
         "How reactors wait for sockets; auto takes the fastest the kernel offers.",
     ),
@@ -656,6 +656,13 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Folder in which a node alone keeps the events that are not delivered, for its next start; empty keeps them in \
          memory. Not with redis.url: Redis keeps them.",
+    ),
+    row(
+        "echo.paths",
+        Kind::Patterns,
+        "",
+        "Paths of WebSocket connections that get back each of their messages and nothing else, as /echo; such a path means \
+         nothing else.",
     ),
     row(
         "health.stall_max",

@@ -271,19 +271,25 @@ pub fn parse_head(head: &[u8], limits: HeadLimits) -> Result<Head, HttpRefusal> 
 /// # Errors
 /// The [`HttpRefusal`] to answer with.
 pub fn parse_head_named(head: &[u8], limits: HeadLimits, naming: Naming) -> Result<Head, HttpRefusal> {
-    parse_head_forwarding(head, limits, naming, &[])
+    parse_head_by(head, limits, &HeadRules { naming, forward: &[], echo: &[] })
 }
 
-/// As [`parse_head_named`], with the names of fields that are passed on with the credentials, in lower case.
+/// How a node reads request heads.
+pub struct HeadRules<'r> {
+    /// What is to say whose a request is.
+    pub naming: Naming,
+    /// The names of fields that are passed on with the credentials, in lower case.
+    pub forward: &'r [String],
+    /// Paths, as they are sent, whose connections get back what they send, whatever else the paths might mean.
+    pub echo: &'r [Box<str>],
+}
+
+/// As [`parse_head`], by these rules.
 ///
 /// # Errors
 /// The [`HttpRefusal`] to answer with.
-pub fn parse_head_forwarding(
-    head: &[u8],
-    limits: HeadLimits,
-    naming: Naming,
-    forward: &[String],
-) -> Result<Head, HttpRefusal> {
+pub fn parse_head_by(head: &[u8], limits: HeadLimits, rules: &HeadRules<'_>) -> Result<Head, HttpRefusal> {
+    let HeadRules { naming, forward, echo } = *rules;
     if head.len() > limits.bytes_max {
         return Err(HttpRefusal::HeadTooLarge);
     }
@@ -317,7 +323,10 @@ pub fn parse_head_forwarding(
             false => Ok(Head::Http),
         };
     }
-    let target = Target::parse(path, query, naming)?;
+    let target = match echo.iter().any(|known| **known == *path) {
+        true => Target::Echo,
+        false => Target::parse(path, query, naming)?,
+    };
     let accept = check_upgrade(&request)?;
     let subprotocol = header_tokens(&request, "sec-websocket-protocol").any(|token| token == SUBPROTOCOL);
     let offer = Offer::first_acceptable(header_values(&request, "sec-websocket-extensions"));

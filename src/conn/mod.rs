@@ -23,8 +23,8 @@ pub use decoder::{Decoder, Event, MessageLimits};
 pub use forwarded::{client_among, forwarded_for};
 pub use frame::{Header, parse_header};
 pub use handshake::{
-    Credentials, Forwarded, Head, HeadLimits, HeadReader, HttpRefusal, Naming, Presented, Unauthorized, Upgrade,
-    field_elements, is_http_2, parse_head, parse_head_forwarding, parse_head_named, write_refusal, write_upgrade,
+    Credentials, Forwarded, Head, HeadLimits, HeadReader, HeadRules, HttpRefusal, Naming, Presented, Unauthorized,
+    Upgrade, field_elements, is_http_2, parse_head, parse_head_by, parse_head_named, write_refusal, write_upgrade,
 };
 pub use mask::unmask;
 pub use outbox::Outbox;

@@ -25,6 +25,8 @@ pub enum Target {
         /// What it wants, where the room is keyed.
         options: ItemOptions,
     },
+    /// Every message comes back, and nothing else does.
+    Echo,
 }
 
 /// What a request says of the items that it wants. Only a keyed room makes sense of it.
@@ -84,6 +86,7 @@ impl Target {
         match self {
             Target::Json { user } => user.as_ref().map_or(0, String::capacity),
             Target::Raw { room, echo: _, options } => room.capacity() + options.held_bytes(),
+            Target::Echo => 0,
         }
     }
 

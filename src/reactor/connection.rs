@@ -98,7 +98,7 @@ pub(super) enum Phase {
     Opening(Box<Opening>),
     /// Open, speaking JSON.
     Json,
-    /// Open, a member of a raw room.
+    /// Open, without commands: a member of a raw room, or an echo.
     Raw { messages: RawMessages },
     /// Nothing the peer sends counts any more; what it had sent before is still on its way through other reactors, and is
     /// answered first. It is a member of its topics until then.
@@ -113,13 +113,15 @@ pub(super) enum Phase {
     Terminating(Terminating),
 }
 
-/// What the messages of a raw room's member are.
+/// What the messages of a connection without commands are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RawMessages {
     /// Bytes for the others; whether it gets its own too.
     Bytes { echo: bool },
     /// Updates of items: the room is keyed.
     Updates,
+    /// What comes back. It is in no room.
+    Echo,
 }
 
 /// What became of the socket of a connection whose slot is not free yet.
@@ -357,7 +359,7 @@ impl Connection {
         let Phase::Opening(opening) = &self.phase else { return None };
         match &opening.identity.subject {
             Subject::User(user) => Some(user),
-            Subject::RawRoom(_) => None,
+            Subject::RawRoom(_) | Subject::Echo => None,
         }
     }
 

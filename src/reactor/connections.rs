@@ -157,6 +157,12 @@ impl Connections {
         self.egress.frames = frames;
     }
 
+    /// Sends a client's message back.
+    pub(super) fn echo(&mut self, slot: SlotKey, opcode: Opcode, message: &[u8]) {
+        self.counts.messages_out += 1;
+        self.frame(slot, opcode, |out| out.extend_from_slice(message));
+    }
+
     /// Asks a client whether it is there, unless it has not been sent what asked it last.
     pub(super) fn ping(&mut self, slot: SlotKey) {
         if self.get(slot).is_some_and(|connection| connection.outbox.has_ping()) {

@@ -24,6 +24,7 @@ impl<D: Driver> Worker<D> {
         let Some(Authorizing { upgrade, remote, certified, origin, forwarded, .. }) = authorizing else { return };
         let protocol = match upgrade.as_ref().map(|upgrade| &upgrade.target) {
             Some(Target::Raw { room, .. }) => Protocol::Raw(room.clone()),
+            Some(Target::Echo) => Protocol::Echo,
             Some(Target::Json { .. }) | None => Protocol::Json,
         };
         let address = remote.tcp().map(|address| address.ip().to_canonical().to_string());

@@ -179,7 +179,7 @@ pub trait Driver {
     type Stream;
 
     /// Received bytes: a buffer of the driver's, lent. The worker holds one at a time, and none in a `wait`.
-    type Buffer: AsMut<[u8]>;
+    type Buffer: AsMut<[u8]> + Send;
 
     /// Whether [`Driver::recheck`] is called.
     const RECHECKS: bool = false;

@@ -1,36 +1,25 @@
 //! The driver of a real machine: mio's epoll, edge-triggered, over plain descriptors.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::io::{self, IoSlice, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::Socket;
 use std::os::fd::AsRawFd;
 
-use super::driver::{Accepted, Completion, Detach, Driver, ListenerId, Release, RemoteAddr, Sent, Shortfall, SlotKey};
+use super::driver::{Completion, Detach, Driver, ListenerId, Release, Sent, Shortfall, SlotKey};
+use super::listeners::Listeners;
 use super::mailbox::Wake;
 use crate::clock;
-use crate::conn::{HttpRefusal, write_refusal};
 use crate::growth::Grow;
-use crate::limits::{
-    ACCEPT_PAUSE_MS, ACCEPTS_PER_TURN, EVENTS_PER_TURN, READ_BYTES, REFUSALS_PER_PAUSE, UNSENT_BYTES_MAX,
-};
-use crate::time::Millis;
+use crate::limits::{EVENTS_PER_TURN, READ_BYTES, UNSENT_BYTES_MAX};
 
 /// Epoll's tokens from here up are not connections: listeners, then the waker.
 const LISTENERS_FROM: usize = usize::MAX - 4096;
 const WAKER: usize = usize::MAX;
-
-/// Held by every accept, and alone by a reactor that answers with its reserve: descriptors are the process's, and
-/// another reactor would take the one that the reserve gives up. It could not be had back then, and the client that waits in
-/// this reactor's backlog would wait in vain.
-static ACCEPTING: RwLock<()> = RwLock::new(());
 
 /// Wakes a reactor that waits in epoll.
 pub struct EpollWaker(Waker);
@@ -81,13 +70,6 @@ enum Unread {
     Queued,
 }
 
-struct Listener {
-    id: ListenerId,
-    socket: Socket,
-    /// Whether the backlog may hold more.
-    ready: bool,
-}
-
 /// The reactor's one buffer, lent with what was read.
 #[derive(Debug)]
 pub struct ReadBuffer {
@@ -108,14 +90,9 @@ pub struct Epoll {
     events: Events,
     started: Instant,
     sockets: Vec<Option<Connected>>,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     /// What is read goes here; empty while it is lent, and before the first read.
     buffer: Vec<u8>,
-    /// Accepts left in this turn.
-    accepts_left: usize,
-    accept_again_at: Option<Millis>,
-    /// Kept open, so that there is one descriptor to answer with when they have run out.
-    reserve: Option<File>,
     reading: bool,
     readable: VecDeque<SlotKey>,
     /// Sockets with more to read: after the others, in the next turn.
@@ -123,8 +100,6 @@ pub struct Epoll {
     writable: VecDeque<SlotKey>,
     /// Paused sockets whose connection broke.
     broken: VecDeque<SlotKey>,
-    /// The listener to be asked first, so that a busy one does not keep the others waiting.
-    next_listener: usize,
 }
 
 impl Epoll {
@@ -136,29 +111,23 @@ impl Epoll {
     pub fn new(listeners: Vec<(ListenerId, Socket)>, started: Instant) -> io::Result<(Epoll, Arc<EpollWaker>)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), mio::Token(WAKER))?;
-        for (at, (_, listener)) in listeners.iter().enumerate() {
-            poll.registry().register(
-                &mut SourceFd(&listener.as_raw_fd()),
-                mio::Token(LISTENERS_FROM + at),
-                Interest::READABLE,
-            )?;
+        let listeners = Listeners::new(listeners);
+        for (at, descriptor) in listeners.descriptors().enumerate() {
+            let token = mio::Token(LISTENERS_FROM + at);
+            poll.registry().register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
         }
         let driver = Epoll {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             started,
             sockets: Vec::new(),
-            listeners: listeners.into_iter().map(|(id, socket)| Listener { id, socket, ready: false }).collect(),
+            listeners,
             buffer: Vec::new(),
-            accepts_left: 0,
-            accept_again_at: None,
-            reserve: File::open("/dev/null").ok(),
             reading: true,
             readable: VecDeque::new(),
             again: VecDeque::new(),
             writable: VecDeque::new(),
             broken: VecDeque::new(),
-            next_listener: 0,
         };
         Ok((driver, Arc::new(EpollWaker(waker))))
     }
@@ -170,12 +139,11 @@ impl Epoll {
 
     /// How long the wait may be, given what is known to be ready already.
     fn timeout(&self, timeout_ms: Option<u64>) -> Option<Duration> {
-        let accepting = self.accept_again_at.is_none() && self.listeners.iter().any(|listener| listener.ready);
         let receiving = self.reading && !(self.again.is_empty() && self.readable.is_empty());
-        if accepting || receiving || !self.writable.is_empty() || !self.broken.is_empty() {
+        if self.listeners.is_ready() || receiving || !self.writable.is_empty() || !self.broken.is_empty() {
             return Some(Duration::ZERO);
         }
-        let pause_ms = self.accept_again_at.map(|at| at.since(self.now()) + 1);
+        let pause_ms = self.listeners.pause_ms(self.now());
         let timeout_ms = [timeout_ms, pause_ms].into_iter().flatten().min();
         timeout_ms.map(Duration::from_millis)
     }
@@ -185,9 +153,7 @@ impl Epoll {
             match event.token().0 {
                 WAKER => {}
                 listener if listener >= LISTENERS_FROM => {
-                    if let Some(listener) = self.listeners.get_mut(listener - LISTENERS_FROM) {
-                        listener.ready = true;
-                    }
+                    self.listeners.note_ready(listener - LISTENERS_FROM);
                 }
                 token => {
                     let slot = SlotKey::new(token as u32, (token >> 32) as u32);
@@ -217,64 +183,6 @@ impl Epoll {
                 }
             }
         }
-    }
-
-    fn accept(&mut self) -> Option<Accepted<Socket>> {
-        if self.accept_again_at.is_some() {
-            return None;
-        }
-        while self.accepts_left > 0 {
-            let count = self.listeners.len();
-            let in_turn = (0..count).map(|step| (self.next_listener + step) % count);
-            let at = in_turn.into_iter().find(|&at| self.listeners[at].ready)?;
-            self.next_listener = at + 1;
-            let listener = &mut self.listeners[at];
-            let accepting = ACCEPTING.read().unwrap_or_else(PoisonError::into_inner);
-            // One call instead of three: the socket comes as it has to be, with its address.
-            let accepted = acceptfrom_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
-            drop(accepting);
-            match accepted.map_err(io::Error::from) {
-                Ok((socket, address)) => {
-                    self.accepts_left -= 1;
-                    return Some(Accepted {
-                        stream: socket.into(),
-                        listener: listener.id,
-                        remote: remote_addr(address),
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.ready = false,
-                Err(error) if is_exhaustion(&error) => {
-                    self.answer_without_descriptors();
-                    return None;
-                }
-                // The client gave up between its arrival and the accept; the next one may not have.
-                Err(_) => self.accepts_left -= 1,
-            }
-        }
-        None
-    }
-
-    /// Descriptors have run out: with the one in reserve a few clients are told so instead of being left hanging;
-    /// then accepting pauses, so that it never spins.
-    fn answer_without_descriptors(&mut self) {
-        let mut response = Vec::new();
-        write_refusal(&mut response, HttpRefusal::AtCapacity { retry_after_s: 1 });
-        let alone = ACCEPTING.write().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..REFUSALS_PER_PAUSE {
-            self.reserve = None;
-            let Some(listener) = self.listeners.iter_mut().find(|listener| listener.ready) else { break };
-            match listener.socket.accept() {
-                Ok((socket, _)) => refuse(&socket, &response),
-                Err(error) => {
-                    listener.ready = error.kind() != io::ErrorKind::WouldBlock;
-                    break;
-                }
-            }
-        }
-        self.reserve = File::open("/dev/null").ok();
-        drop(alone);
-        self.accept_again_at = Some(self.now().saturating_add(ACCEPT_PAUSE_MS));
-        tracing::warn!("out of descriptors: new connections are refused; raise the limit (ulimit -n)");
     }
 
     /// Reads once from a socket that has its entry in the queue; it gets a new one where there may be more.
@@ -322,27 +230,6 @@ impl ReadInto for Socket {
     }
 }
 
-/// Sends what the kernel takes at once of a last word to a socket that gets no slot. A client that is not told here finds
-/// the connection closed: that is all there is to do for it.
-fn refuse(mut socket: &Socket, response: &[u8]) {
-    let _ = socket.set_nonblocking(true);
-    let _ = socket.write(response);
-    let _ = socket.shutdown(std::net::Shutdown::Write);
-}
-
-fn is_exhaustion(error: &io::Error) -> bool {
-    let exhausted =
-        [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS, rustix::io::Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| exhausted.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-fn remote_addr(address: Option<SocketAddrAny>) -> RemoteAddr {
-    // A socket for both families, which only others open, gives IPv4 addresses as mapped ones.
-    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-    address.map(canonical).map_or(RemoteAddr::Unix, RemoteAddr::Tcp)
-}
-
 fn sent(result: io::Result<usize>) -> Sent {
     match result {
         Ok(taken) => Sent::Took(taken),
@@ -365,10 +252,7 @@ impl Driver for Epoll {
         if self.reading {
             self.readable.append(&mut self.again);
         }
-        self.accepts_left = ACCEPTS_PER_TURN;
-        if self.accept_again_at.is_some_and(|at| at <= self.now()) {
-            self.accept_again_at = None;
-        }
+        self.listeners.begin_turn(self.now());
         Ok(())
     }
 
@@ -379,7 +263,7 @@ impl Driver for Epoll {
         if let Some(slot) = self.broken.pop_front() {
             return Some(Completion::Ended(slot));
         }
-        if let Some(accepted) = self.accept() {
+        if let Some(accepted) = self.listeners.accept() {
             return Some(Completion::Accepted(accepted));
         }
         while self.reading
@@ -490,7 +374,7 @@ impl Driver for Epoll {
     }
 
     fn stop_accepting(&mut self) {
-        self.listeners.clear();
+        self.listeners.close();
     }
 
     fn clock_ns(&self) -> u64 {

@@ -21,7 +21,7 @@ use super::lifecycle::TOO_EARLY;
 use super::verifier::{Job, Verdict, Verifier};
 use super::worker::Worker;
 use crate::auth::{Auth, Cost, Grant, Origins, TokenError, When, says_port};
-use crate::conn::{Credentials, HttpRefusal, Naming, Presented, Target, Unauthorized, Upgrade};
+use crate::conn::{Credentials, HeadRules, HttpRefusal, Naming, Presented, Target, Unauthorized, Upgrade};
 use crate::limits::{EARLY_BYTES_MAX, RETRY_AFTER_S_MAX, VERIFICATIONS_UNDER_WAY};
 use crate::metrics::TokenFault;
 use crate::network::Networks;
@@ -51,6 +51,8 @@ pub struct Gate {
     pub proxied_listeners: Arc<[bool]>,
     /// The team's backend, and keys from elsewhere; `None` where there are none.
     pub backend: Option<BackendAccess>,
+    /// Paths whose connections get back what they send.
+    pub echo: Arc<[Box<str>]>,
 }
 
 impl Gate {
@@ -61,6 +63,11 @@ impl Gate {
             (None, Some(_)) => Naming::OwnWordAndOrigin,
             (None, None) => Naming::OwnWord,
         }
+    }
+
+    /// How request heads are read.
+    pub(super) fn head_rules(&self) -> HeadRules<'_> {
+        HeadRules { naming: self.naming(), forward: self.forward(), echo: &self.echo }
     }
 
     /// Whether a proxy connects from there that is believed.

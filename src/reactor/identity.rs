@@ -34,6 +34,8 @@ pub(super) enum Subject {
     User(String),
     /// A raw room's member, who has no name.
     RawRoom(String),
+    /// An echo, which is in no room.
+    Echo,
 }
 
 /// As what a request gets in.
@@ -223,16 +225,17 @@ impl Identity {
             (Target::Json { user: Some(user) }, None) => Subject::User(user.clone()),
             (Target::Json { user: None }, None) => Subject::User(client_id().to_string()),
             (Target::Raw { room, .. }, _) => Subject::RawRoom(room.clone()),
+            (Target::Echo, _) => Subject::Echo,
         };
         let raw_room = match target {
             Target::Raw { room, .. } => Some(raw_room(room)),
-            Target::Json { .. } => None,
+            Target::Json { .. } | Target::Echo => None,
         };
         let may_speak = |permissions: &Permissions| {
             may_publish.unwrap_or_else(|| raw_room.is_none_or(|room| permissions.may_publish(&room)))
         };
         let raw_user = match target {
-            Target::Raw { .. } => passport.user().map(Box::from),
+            Target::Raw { .. } | Target::Echo => passport.user().map(Box::from),
             Target::Json { .. } => None,
         };
         let authority = |permissions: Arc<Permissions>, expiry, raw_user| {

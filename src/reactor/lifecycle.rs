@@ -15,8 +15,7 @@ use super::intake::Decoded;
 use super::worker::{DeflateSettings, Settings, Worker};
 use crate::compress::{Agreement, Offer};
 use crate::conn::{
-    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, is_http_2, parse_head_forwarding,
-    write_refusal,
+    CloseReason, Decoder, Event, Head, HeadReader, HttpRefusal, Upgrade, is_http_2, parse_head_by, write_refusal,
 };
 use crate::frame::Opcode;
 use crate::limits::{CLOSE_MS_MAX, READ_BYTES, RETRY_AFTER_S_MAX};
@@ -280,7 +279,7 @@ impl<D: Driver> Worker<D> {
             return self.hand_over(slot, bytes, arrival);
         }
         let Settings { head, gate, .. } = &self.settings;
-        let head = match parse_head_forwarding(&bytes[..head_bytes], *head, gate.naming(), gate.forward()) {
+        let head = match parse_head_by(&bytes[..head_bytes], *head, &gate.head_rules()) {
             Ok(head) => head,
             Err(refusal) => {
                 tracing::debug!(reactor = self.me.0, ?provenance, "no good request");
@@ -363,6 +362,8 @@ impl<D: Driver> Worker<D> {
         match subject {
             Subject::User(user) => self.router.connect(id, &user, &mut self.connections),
             Subject::RawRoom(room) => self.router.connect_raw(id, &room, reply, &mut self.connections),
+            // The router has nothing to do with it.
+            Subject::Echo => self.connections.open(id, None),
         }
     }
 

@@ -7,7 +7,7 @@
 //!             one flush of every dirty connection at the end of the turn ──────────────────► driver
 //! ```
 //!
-//! A [`Worker`] is generic over its [`Driver`]: `epoll` on a real machine, `sim` under a seed. It owns everything of
+//! A [`Worker`] is generic over its [`Driver`]: `epoll` or `uring` on a real machine, `sim` under a seed. It owns everything of
 //! its connections; nothing on the frame path is shared or locked. It never serves HTTP and never waits for anything
 //! but its driver. May import `conn`, `router` and the layers below.
 
@@ -31,6 +31,7 @@ mod identity;
 mod intake;
 mod keyed;
 mod lifecycle;
+mod listeners;
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests;
 mod mailbox;
@@ -46,6 +47,7 @@ pub mod sim;
 mod strangers;
 mod sync;
 mod tls;
+pub mod uring;
 mod verifier;
 mod worker;
 

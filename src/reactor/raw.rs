@@ -1,4 +1,4 @@
-//! Raw rooms: what their members say, and what a request wants of a keyed one.
+//! Raw rooms: what their members say, and what a request wants of a keyed one. And echoes, which are in no room.
 //!
 //! There are no words for an error: what is wrong with a request is a refusal, and what is wrong with a message is the end of
 //! its connection.
@@ -16,7 +16,7 @@ use crate::router::{
     TermsChange, TopicRef,
 };
 
-/// How a request's connection becomes a member of its raw room.
+/// How a request's connection that speaks no JSON begins.
 pub(super) struct RawEntry {
     /// What it sends there.
     pub(super) messages: RawMessages,
@@ -25,12 +25,16 @@ pub(super) struct RawEntry {
 }
 
 impl<D: Driver> Worker<D> {
-    /// How a request enters its raw room; `None` where it asks for none.
+    /// How a request enters its raw room, or an echo; `None` where it asks for neither.
     ///
     /// # Errors
     /// What is wrong with its options, where the room is keyed.
     pub(super) fn raw_entry(&mut self, target: &Target) -> Result<Option<RawEntry>, HttpRefusal> {
-        let Target::Raw { room, echo, options } = target else { return Ok(None) };
+        let (room, echo, options) = match target {
+            Target::Raw { room, echo, options } => (room, echo, options),
+            Target::Echo => return Ok(Some(RawEntry { messages: RawMessages::Echo, reply: JoinReply::Silent })),
+            Target::Json { .. } => return Ok(None),
+        };
         if !self.router.is_keyed(TopicRef { kind: Kind::Raw, name: room }) {
             let messages = RawMessages::Bytes { echo: *echo };
             return Ok(Some(RawEntry { messages, reply: JoinReply::Silent }));
@@ -45,11 +49,12 @@ impl<D: Driver> Worker<D> {
         Ok(Some(RawEntry { messages: RawMessages::Updates, reply: JoinReply::Raw { recover, subscribe } }))
     }
 
-    /// A message of a raw room's member.
+    /// A message of a connection without commands.
     pub(super) fn raw_message(&mut self, slot: SlotKey, messages: RawMessages, message: Message<'_>) {
         match messages {
             RawMessages::Bytes { echo } => self.pass_on(slot, echo, message),
             RawMessages::Updates => self.raw_update(slot, message.bytes()),
+            RawMessages::Echo => self.connections.echo(slot, message.opcode(), message.bytes()),
         }
     }
 

@@ -110,8 +110,14 @@ fn gate(config: &Config) -> Gate {
         addresses: Some(Arc::new(Addresses::new(address_limits(&config.address)))),
         trusted: Arc::new(config.proxy.trusted.clone()),
         proxied_listeners: config.listeners.iter().map(|listener| listener.proxy_protocol).collect(),
+        echo: echo_paths(config),
         ..Gate::default()
     }
+}
+
+/// Paths whose connections get back what they send.
+pub(super) fn echo_paths(config: &Config) -> Arc<[Box<str>]> {
+    config.echo.iter().map(|path| path.as_str().into()).collect()
 }
 
 /// What one address may have.

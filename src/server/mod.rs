@@ -6,6 +6,7 @@
 pub mod auth;
 mod cores;
 mod credential_error;
+mod drivers;
 mod ending;
 mod error;
 mod inherited;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use auth::Entrance;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use drivers::{DriverSettings, Drivers, Layered, OwnListeners};
 use ending::Ending;
 use error::io_error;
 use inherited::Inherited;
@@ -41,7 +43,7 @@ use supervisor::Supervisor;
 use webhook::Webhooks;
 
 use crate::cluster::{self, ClusterSettings, ClusterWaker};
-use crate::config::{self, Config, Effective, Role};
+use crate::config::{self, Config, Effective, Io, Role};
 use crate::control::{self, Access, ApiSettings, BoundListener, ControlWaker, Doctor, ReloadRequest, Requests, Tokens};
 use crate::current::Current;
 use crate::descriptors::{self, Shares};
@@ -49,10 +51,8 @@ use crate::doctor::{self, Machine};
 use crate::ids::{ClientIdCodec, PeerId, ReactorId};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, API_CONNECTIONS_MAX};
 use crate::metrics::NodeMetrics;
-use crate::reactor::epoll::Epoll;
 use crate::reactor::{
-    Assignment, ListenerId, Mailbox, NodeState, PostOffice, Proxied, Pulse, Returns, Settings, Tls, Wake, WayBack,
-    Worker, post_office,
+    Assignment, Driver, Mailbox, NodeState, PostOffice, Pulse, Returns, Settings, Wake, WayBack, Worker, post_office,
 };
 use crate::router::{Homeward, Watched};
 use crate::tls::Acceptor;
@@ -96,7 +96,7 @@ fn serve((config, running): (Config, Effective), reread: Reread) -> Result<(), S
     let (reload, reloads) = bounded(1);
     let reactors = node.spawn(sockets, cores, access, tokens.clone(), reload.clone())?;
     node.ready.store(true, Ordering::Relaxed);
-    may_have.report(&node, reactors.count);
+    may_have.report(&node, &reactors);
     warn_of_listeners(&config);
     announce(&addresses)?;
     let supervisor =
@@ -162,12 +162,12 @@ impl Descriptors {
     }
 
     /// Says that the node serves, and with what.
-    fn report(&self, node: &Node, reactors: usize) {
+    fn report(&self, node: &Node, reactors: &Reactors) {
         let Descriptors { limit, wanted, connections_max, shares, .. } = self;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            reactors,
-            driver = "epoll",
+            reactors = reactors.count,
+            driver = reactors.driver,
             descriptors = limit,
             connections_max = node.settings.connections_max,
             queue_budget_bytes = node.settings.outbox_node_bytes_max,
@@ -246,6 +246,7 @@ struct Node {
     watched: Watched,
     /// What TLS sessions begin with, by listener.
     acceptors: Vec<Option<Acceptor>>,
+    io: Io,
 }
 
 struct Reactors {
@@ -253,6 +254,8 @@ struct Reactors {
     pulse: Arc<Pulse>,
     ended: Receiver<io::Result<()>>,
     count: usize,
+    /// What they wait with.
+    driver: &'static str,
     /// Told once when the cluster's thread has sent all it had.
     cluster_finished: Option<Receiver<()>>,
     /// The same of the webhooks' thread.
@@ -324,18 +327,19 @@ impl Node {
             watched: webhooks.as_ref().map(|webhooks| webhooks.watched).unwrap_or_default(),
             webhooks,
             acceptors: Vec::new(),
+            io: config.io,
         })
     }
 
     fn spawn(
         &mut self,
-        listeners: Vec<Vec<(ListenerId, Socket)>>,
+        listeners: Vec<OwnListeners>,
         cores: Vec<Option<core_affinity::CoreId>>,
         access: Access,
         tokens: Current<Tokens>,
         reload: Sender<ReloadRequest>,
     ) -> Result<Reactors, ServeError> {
-        let (drivers, mut wakers) = self.drivers(listeners)?;
+        let (drivers, mut wakers) = self.driver_settings().make(listeners)?;
         let reactors = drivers.len() as u16;
         let control_waker = Arc::new(ControlWaker::default());
         wakers.push((PeerId::Control, control_waker.clone()));
@@ -382,6 +386,44 @@ impl Node {
         let http = control::start(node, capacity, self.settings.head, requests, way_back)
             .map_err(io_error("cannot start the threads of plain HTTP"))?;
         let (end, ended) = bounded(count);
+        let driver = drivers.name();
+        let seats = Seats { mailboxes, returns, cores, http, end };
+        match drivers {
+            Drivers::Epoll(drivers) => self.seat(drivers, seats),
+            Drivers::Uring(drivers) => self.seat(drivers, seats),
+        }
+        .map_err(io_error("cannot start a reactor's thread"))?;
+        Ok(Reactors { post, pulse, ended, count, driver, cluster_finished, webhooks_finished })
+    }
+}
+
+/// What the reactors' threads begin with, each in the order of the reactors.
+struct Seats {
+    mailboxes: Vec<Mailbox>,
+    returns: Vec<Returns<crate::tls::Stream<Socket>>>,
+    cores: Vec<Option<core_affinity::CoreId>>,
+    http: control::Handoff,
+    end: Sender<io::Result<()>>,
+}
+
+impl Node {
+    fn driver_settings(&self) -> DriverSettings {
+        DriverSettings {
+            io: self.io,
+            started: self.started,
+            proxied: self.settings.gate.proxied_listeners.to_vec(),
+            acceptors: self.acceptors.clone(),
+        }
+    }
+
+    /// Starts the reactors' threads.
+    fn seat<D: Driver<Stream = Socket> + Send + 'static>(
+        &self,
+        drivers: Vec<Layered<D>>,
+        seats: Seats,
+    ) -> io::Result<()> {
+        let Seats { mailboxes, returns, cores, http, end } = seats;
+        let count = drivers.len();
         let seats = drivers.into_iter().zip(mailboxes).zip(returns).zip(cores);
         for (at, (((driver, mailbox), returns), core)) in seats.enumerate() {
             let assignment = Assignment {
@@ -394,28 +436,9 @@ impl Node {
                 jitter_seed: self.jitter_seed ^ at as u64,
             };
             let body = reactor(assignment, driver, returns, core, http.clone(), end.clone());
-            std::thread::Builder::new()
-                .name(format!("reactor-{at}"))
-                .spawn(body)
-                .map_err(io_error("cannot start a reactor's thread"))?;
+            std::thread::Builder::new().name(format!("reactor-{at}")).spawn(body)?;
         }
-        Ok(Reactors { post, pulse, ended, count, cluster_finished, webhooks_finished })
-    }
-}
-
-/// What a reactor waits with, for each of them; and what wakes it.
-type Drivers = (Vec<Tls<Proxied<Epoll>>>, Vec<(PeerId, Arc<dyn Wake>)>);
-
-impl Node {
-    fn drivers(&self, listeners: Vec<Vec<(ListenerId, Socket)>>) -> Result<Drivers, ServeError> {
-        let (mut drivers, mut wakers) = (Vec::new(), Vec::<(PeerId, Arc<dyn Wake>)>::new());
-        for (peer, sockets) in PeerId::reactors(listeners.len() as u16).zip(listeners) {
-            let (driver, waker) = Epoll::new(sockets, self.started).map_err(io_error("cannot set up epoll"))?;
-            let driver = Proxied::new(driver, self.settings.gate.proxied_listeners.to_vec());
-            drivers.push(Tls::new(driver, self.acceptors.clone()));
-            wakers.push((peer, waker));
-        }
-        Ok((drivers, wakers))
+        Ok(())
     }
 
     /// Starts the cluster's thread, whose mailbox is the last one, if there is a cluster.
@@ -433,9 +456,9 @@ impl Node {
 }
 
 /// What a reactor's thread does, until it has drained or failed.
-fn reactor(
+fn reactor<D: Driver<Stream = Socket>>(
     assignment: Assignment,
-    driver: Tls<Proxied<Epoll>>,
+    driver: Layered<D>,
     returns: Returns<crate::tls::Stream<Socket>>,
     core: Option<core_affinity::CoreId>,
     http: control::Handoff,

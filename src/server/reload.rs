@@ -140,6 +140,7 @@ impl Reloads {
         log::set_level(config.log_level);
         self.drain.replace(config.drain.clone());
         self.memory_max.replace(memory::bytes_max(config.limits.memory_max));
+        self.gate.echo = auth::echo_paths(config);
         self.gate.origins = auth::origins(&config.auth).map(Arc::new);
         self.gate.expiring_before_ms = ms(config.auth.expiring_before);
         if let Some(addresses) = &self.gate.addresses {

@@ -30,6 +30,8 @@ type Input = Rc<RefCell<VecDeque<(SlotKey, &'static [u8])>>>;
 struct Feed {
     now_ms: u64,
     accepts: usize,
+    /// What each client connects to.
+    target: &'static str,
     input: Input,
     /// Empty while it is lent.
     buffer: Vec<u8>,
@@ -71,9 +73,12 @@ impl Driver for Feed {
     }
 
     fn attach(&mut self, slot: SlotKey, (): ()) -> io::Result<()> {
-        let request: &[u8] = b"GET /?userId=u HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-        self.input.borrow_mut().push_back((slot, request));
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            self.target
+        );
+        self.input.borrow_mut().push_back((slot, request.into_bytes().leak()));
         Ok(())
     }
 
@@ -146,14 +151,19 @@ fn frame(text: &str) -> &'static [u8] {
 const MEMBERS: usize = 100;
 const ROUNDS: usize = 1_000;
 
-/// What so many rounds of one input cost: allocations, sends and bytes sent.
+/// What so many rounds of one message cost: allocations, sends and bytes sent.
 fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize) {
+    cost_at("/?userId=u", answers, join, frame(message))
+}
+
+/// What so many rounds of one read cost clients that connect to `target`.
+fn cost_at(target: &'static str, answers: Answers, join: bool, message: &'static [u8]) -> (usize, usize, usize) {
     let settings = Settings {
         connections_max: 1_000,
         handshakes_max: 1_024,
         message: MessageLimits { bytes_max: 1 << 20, fragments_max: 131_072 },
         deflate: None,
-        gate: Gate::default(),
+        gate: Gate { echo: Arc::new(["/echo".into()]), ..Gate::default() },
         head: HeadLimits { bytes_max: 8192, headers_max: 64 },
         handshake_ms_max: 5_000,
         heartbeat_ms: 3_600_000,
@@ -178,9 +188,9 @@ fn cost_of(answers: Answers, join: bool, message: &str) -> (usize, usize, usize)
     let (sent, input) = (Rc::<Cell<(usize, usize)>>::default(), Input::default());
     input.borrow_mut().reserve(1_000);
     let (buffer, sent_by) = (Vec::with_capacity(4_096), sent.clone());
-    let driver = Feed { now_ms: 0, accepts: MEMBERS, input: input.clone(), buffer, answers, sent: sent_by };
+    let driver = Feed { now_ms: 0, accepts: MEMBERS, target, input: input.clone(), buffer, answers, sent: sent_by };
     let slots: Vec<SlotKey> = (0..MEMBERS as u32).map(|slot| SlotKey::new(slot, 0)).collect();
-    let (joining, message) = (frame(r#"{"type":"join_room","roomId":"r"}"#), frame(message));
+    let joining = frame(r#"{"type":"join_room","roomId":"r"}"#);
     let feed = Feeder { input, slots, joining, message };
     let (me, mailbox) = (ReactorId(0), mailboxes.remove(0));
     let assignment =
@@ -254,4 +264,9 @@ fn the_steady_path_allocates_nothing(answers: Answers) {
 
     let (allocations, sends, _) = cost_of(answers, false, r#"{"type":"ping","id":"x"}"#);
     assert_eq!((allocations, sends), (0, ROUNDS), "a ping");
+
+    let several: &[u8] = [frame("12345"), frame(""), frame(&filler)].concat().leak();
+    let back_bytes = several.len() - 3 * 4;
+    let cost = cost_at("/echo", answers, false, several);
+    assert_eq!(cost, (0, ROUNDS, ROUNDS * back_bytes), "what one read brings goes back in one send");
 }

@@ -1,8 +1,9 @@
 //! The wire contract, end to end: the built binary against tungstenite's client, with compression beneath it where that
-//! is what a case is about. One process with one reactor, one with two, one that is spoken to over TLS, two processes with a
-//! Redis between them to which the clients of a case connect in turn, and the same two behind each proxy of `deploy/`.
+//! is what a case is about. One process with one reactor, one with two, one that is spoken to over TLS, the last two on io_uring
+//! as well, two processes with a Redis between them to which the clients of a case connect in turn, and the same two behind
+//! each proxy of `deploy/`.
 //!
-//! Every case is a function of the way it is served; the list at the end makes seven tests of each. What a proxy answers itself,
+//! Every case is a function of the way it is served; the list at the end makes nine tests of each. What a proxy answers itself,
 //! or changes, is served without one; what is by nature about one process is a function of its reactors. Both stand in lists of
 //! their own with the reason.
 
@@ -20,7 +21,18 @@ mod raw_rooms;
 mod replies;
 mod rooms;
 
+use std::time::Instant;
+
+use fanfare::reactor::uring::Uring;
 use fanfare_testing::{Proxy, Way};
+
+/// A case on io_uring, where this machine offers it.
+fn on_ring(case: fn(Way), way: Way) {
+    match Uring::new(Vec::new(), Instant::now()) {
+        Ok(_) => case(way),
+        Err(error) => eprintln!("not tested, there is no io_uring: {error}"),
+    }
+}
 
 macro_rules! suite {
     (
@@ -41,6 +53,16 @@ macro_rules! suite {
         mod secured {
             $($(#[test] fn $case() { super::$module::$case(super::Way::Secured); })*)*
             $($(#[doc = $near_reason] #[test] fn $near_case() { super::$near::$near_case(super::Way::Secured); })*)*
+        }
+        mod on_ring {
+            const WAY: super::Way = super::Way::OnRing { secured: false };
+            $($(#[test] fn $case() { super::on_ring(super::$module::$case, WAY); })*)*
+            $($(#[doc = $near_reason] #[test] fn $near_case() { super::on_ring(super::$near::$near_case, WAY); })*)*
+        }
+        mod secured_on_ring {
+            const WAY: super::Way = super::Way::OnRing { secured: true };
+            $($(#[test] fn $case() { super::on_ring(super::$module::$case, WAY); })*)*
+            $($(#[doc = $near_reason] #[test] fn $near_case() { super::on_ring(super::$near::$near_case, WAY); })*)*
         }
         mod two_nodes {
             $($(#[test] fn $case() { super::$module::$case(super::Way::TwoNodes); })*)*
@@ -124,6 +146,7 @@ suite! {
         raw_rooms:
             raw_messages_keep_bytes_and_opcode,
             raw_echo_reaches_the_sender,
+            an_echo_sends_back_each_message_and_nothing_else,
             raw_rooms_are_a_namespace_of_their_own,
             raw_room_names_are_percent_decoded,
             raw_rooms_keep_order;

@@ -63,6 +63,35 @@ pub fn raw_echo_reaches_the_sender(way: Way) {
     assert_eq!(echoing.recv(), Message::text("twice"));
 }
 
+pub fn an_echo_sends_back_each_message_and_nothing_else(way: Way) {
+    let server = way.start(&["--echo", "/echo", "--echo.paths", "/raw/den"]);
+    let mut echo = Client::open(&server, "/echo?userId=alice");
+    let mut other = Client::open(&server, "/echo?userId=%ff");
+    let mut named_like_a_room = Client::open(&server, "/raw/den?x=1");
+    let mut json = Client::connect(&server, "alice");
+    json.publish(json!({"type": "private_msg", "toUser": "alice", "content": 1}));
+    json.publish(json!({"type": "broadcast", "content": 1}));
+    let sent = [
+        Message::text(""),
+        Message::text("🦀 \u{0} {\"type\":\"ping\"}"),
+        Message::binary((0..=255).collect::<Vec<u8>>()),
+        Message::binary(vec![0xAB; 200_000]),
+        Message::binary(Vec::new()),
+    ];
+    for message in sent.iter().cycle().take(50) {
+        echo.send_message(message.clone());
+    }
+    for message in sent.iter().cycle().take(50) {
+        assert_eq!(echo.recv(), *message);
+    }
+    named_like_a_room.send_message(Message::text("x"));
+    assert_eq!(named_like_a_room.recv(), Message::text("x"), "such a path means nothing else");
+    for client in [&mut echo, &mut other, &mut named_like_a_room] {
+        client.nothing_for(20);
+    }
+    echo.leave();
+}
+
 pub fn raw_rooms_are_a_namespace_of_their_own(way: Way) {
     let server = way.start(&[]);
     let mut json_member = Client::connect(&server, "alice");

@@ -96,7 +96,7 @@ fn each_wrong_list_or_word_of_a_file_says_where_and_what_to_do() {
             "[unix]\nmode = 660\n",
             "f.toml:2:8: unix.mode: a whole number stands where an octal mode belongs; write it like mode = \"0660\"",
         ),
-        ("io = \"uring\"\n", "f.toml:1:6: io: \"uring\" is no choice; write auto or epoll"),
+        ("io = \"poll\"\n", "f.toml:1:6: io: \"poll\" is no choice; write auto, epoll or uring"),
         ("[[open]]\n", "f.toml:1:1: open: an array stands where true or false belongs; write it like open = false"),
         (
             "[outbox]\nnode_bytes_max = \"4KiB\"\n",

@@ -1,5 +1,10 @@
-use super::*;
+use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+
+use super::*;
+use crate::limits::ACCEPTS_PER_TURN;
+use crate::reactor::driver::{Accepted, RemoteAddr};
 
 const SLOT: SlotKey = SlotKey::new(0, 0);
 

@@ -16,6 +16,11 @@ pub enum Way {
     Reactors(usize),
     /// By one process with two reactors, over TLS.
     Secured,
+    /// By one process with two reactors on io_uring, over TLS or without.
+    OnRing {
+        /// Whether it is over TLS.
+        secured: bool,
+    },
     /// By two processes with a Redis between them, in turn.
     TwoNodes,
     /// By the same two processes, through a proxy of `deploy/` with the file that is there.
@@ -29,6 +34,8 @@ impl Way {
         match self {
             Way::Reactors(count) => Cluster::alone(count, settings),
             Way::Secured => Cluster::secured(2, settings),
+            Way::OnRing { secured: false } => Cluster::alone(2, &[&["--io", "uring"], settings].concat()),
+            Way::OnRing { secured: true } => Cluster::secured(2, &[&["--io", "uring"], settings].concat()),
             Way::TwoNodes => Cluster::start(2, settings),
             Way::Behind(proxy) => Cluster::behind(proxy, settings),
         }
