@@ -10,7 +10,8 @@
 //! floor turn    127.0.0.1:9001     one send per subscriber and turn of the loop, with all its messages
 //! ```
 //!
-//! Private messages are one receive and one send each in either mode, and connecting is accept and handshake.
+//! Private messages are one receive and one send each in either mode, and connecting is accept and handshake. Connections to
+//! `/echo` get all messages of a read back in one send.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -64,6 +65,8 @@ fn main() -> ExitCode {
 struct Peer {
     stream: TcpStream,
     upgraded: bool,
+    /// Whether all its messages come back.
+    echo: bool,
     room: Option<usize>,
     /// Bytes of a head or frame that is not whole yet.
     partial: Vec<u8>,
@@ -140,7 +143,7 @@ impl Floor {
             stream.set_nodelay(true)?;
             let at = self.vacant.pop().unwrap_or(self.peers.len());
             poll.registry().register(&mut stream, Token(at), Interest::READABLE)?;
-            let peer = Some(Peer { stream, upgraded: false, room: None, partial: Vec::new() });
+            let peer = Some(Peer { stream, upgraded: false, echo: false, room: None, partial: Vec::new() });
             match self.peers.get_mut(at) {
                 Some(place) => *place = peer,
                 None => self.peers.push(peer),
@@ -185,10 +188,35 @@ impl Floor {
                 None => return 0,
             }
         }
+        if self.peers[at].as_ref().is_some_and(|peer| peer.echo) {
+            return used + self.echo(at, &mut bytes[used..]);
+        }
         while let Some((payload_at, payload_bytes)) = masked_frame(&mut bytes[used..]) {
             let start = used + payload_at;
             used = start + payload_bytes;
             self.command(at, &bytes[start..used]);
+        }
+        used
+    }
+
+    /// Sends back all messages of a read in one piece; pings are answered.
+    fn echo(&mut self, at: usize, bytes: &mut [u8]) -> usize {
+        const PING: u8 = 0x89;
+        const EMPTY_PONG: [u8; 2] = [0x8A, 0];
+        let mut used = 0;
+        self.frame.clear();
+        while let Some((payload_at, payload_bytes)) = masked_frame(&mut bytes[used..]) {
+            let (head, start) = (bytes[used], used + payload_at);
+            used = start + payload_bytes;
+            match head {
+                PING => self.frame.extend_from_slice(&EMPTY_PONG),
+                _ => append_frame(&mut self.frame, &[&bytes[start..used]]),
+            }
+        }
+        if let Some(peer) = &mut self.peers[at]
+            && !self.frame.is_empty()
+        {
+            send(&mut peer.stream, &self.frame);
         }
         used
     }
@@ -198,6 +226,7 @@ impl Floor {
         const KEY: &[u8] = b"Sec-WebSocket-Key: ";
         const KEY_BYTES: usize = 24;
         const USER: &[u8] = b"?userId=u";
+        const ECHO: &[u8] = b"GET /echo";
         let end = memchr::memmem::find(head, b"\r\n\r\n")? + 4;
         let key_at = memchr::memmem::find(head, KEY)? + KEY.len();
         let accept = tungstenite::handshake::derive_accept_key(&head[key_at..key_at + KEY_BYTES]);
@@ -207,7 +236,10 @@ impl Floor {
         );
         self.frame.extend_from_slice(accept.as_bytes());
         self.frame.extend_from_slice(b"\r\n\r\n");
-        append_frame(&mut self.frame, &[WELCOME]);
+        let echo = head.starts_with(ECHO);
+        if !echo {
+            append_frame(&mut self.frame, &[WELCOME]);
+        }
         if let Some(user_at) = memchr::memmem::find(&head[..end], USER) {
             let user = number(&head[user_at + USER.len()..]);
             if self.users.len() <= user {
@@ -216,7 +248,7 @@ impl Floor {
             self.users[user] = at;
         }
         let peer = self.peers[at].as_mut()?;
-        peer.upgraded = true;
+        (peer.upgraded, peer.echo) = (true, echo);
         send(&mut peer.stream, &self.frame);
         Some(end)
     }

@@ -9,6 +9,7 @@ LABELS = {
     "floor-message": "floor: a send per message",
     "floor-turn": "floor: a send per turn",
     "fanfare": "fanfare",
+    "fanfare-uring": "fanfare on io_uring",
     "before": "fanfare before",
     "bun": "Bun",
     "ws-tuned": "ws, tuned",
@@ -24,6 +25,7 @@ COLOURS = {
     "floor-message": "#9aa0a6",
     "floor-turn": "#5f6368",
     "fanfare": "#d93025",
+    "fanfare-uring": "#a142f4",
     "before": "#e8a09a",
     "bun": "#1a73e8",
     "ws-tuned": "#188038",
@@ -47,6 +49,7 @@ class Workload:
     deflate: bool = False
     login: bool = False
     tls: bool = False
+    path: str = ""
 
 
 def write(folder, facts, workloads, results):

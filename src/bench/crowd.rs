@@ -218,7 +218,7 @@ impl Crowd {
     /// Reads it again, and what has come meanwhile.
     pub(super) fn wake(&mut self, at: usize, receiver: &mut impl Receiver) {
         self.links[at].is_stalled = false;
-        self.receive(at, receiver);
+        self.receive(at, true, receiver);
     }
 
     /// Whether a connection is welcomed and in its room.
@@ -254,7 +254,7 @@ impl Crowd {
                 self.writable(at, receiver);
             }
             if (event.is_readable() || event.is_read_closed()) && !self.links[at].is_stalled {
-                self.receive(at, receiver);
+                self.receive(at, event.is_read_closed(), receiver);
             }
         }
         self.events = events;
@@ -313,12 +313,13 @@ impl Crowd {
         }
     }
 
-    fn receive(&mut self, at: usize, receiver: &mut impl Receiver) {
+    /// Takes what has come. Where the end may have come with it, it is read for: no further event tells of it.
+    fn receive(&mut self, at: usize, may_have_ended: bool, receiver: &mut impl Receiver) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             let link = &mut self.links[at];
             let Some(stream) = &mut link.stream else { break };
-            let is_emptied_by_short_read = stream.is_emptied_by_short_read();
+            let is_emptied_by_short_read = stream.is_emptied_by_short_read() && !may_have_ended;
             let held = link.partial.len();
             buffer[..held].copy_from_slice(&link.partial);
             match stream.read(&mut buffer[held..]) {
@@ -369,6 +370,9 @@ impl Crowd {
             let entrance = self.dialect.entrance(link.token.as_deref(), &link.seat);
             if let Some(entrance) = entrance {
                 link.send(&masked(Opcode::Text, entrance.as_bytes(), self.mask));
+            }
+            if link.seat.is_echo {
+                self.note_open(at);
             }
         }
         let mut reply = std::mem::take(&mut self.reply);
@@ -504,11 +508,16 @@ impl Crowd {
             ReplyKind::Pong | ReplyKind::Other => receiver.message(at, message, reply),
         }
         if *welcomed && *joined {
-            link.state = State::Open;
-            self.opened.push(link.started.elapsed());
-            self.opening -= 1;
-            self.open += 1;
+            self.note_open(at);
         }
+    }
+
+    fn note_open(&mut self, at: usize) {
+        let link = &mut self.links[at];
+        link.state = State::Open;
+        self.opened.push(link.started.elapsed());
+        self.opening -= 1;
+        self.open += 1;
     }
 
     #[cold]

@@ -78,6 +78,12 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag("join", Kind::Bool, "false", "connect: each connection joins a room before it counts, one of --rooms."),
     flag(
+        "each",
+        integer(1, SEQUENCE_MAX as u64),
+        "none",
+        "echo: messages after which a connection goes and another takes its place.",
+    ),
+    flag(
         "dialect",
         Kind::Choice(DIALECT_NAMES),
         "user",
@@ -118,13 +124,13 @@ pub const FLAGS: &[Flag] = &[
         "outstanding",
         integer(1, OUTSTANDING_MAX),
         "1; private as many as connections",
-        "Messages on their way at any time: per room, or altogether in private.",
+        "Messages on their way at any time: per room, per connection in echo, or altogether in private.",
     ),
     flag("rate", integer(1, 1_000_000), "50; logins 100", "latency, hostile, logins: messages a second and room."),
     flag(
         "payload-bytes",
         Kind::Bytes(Bounds { min: PAYLOAD_BYTES_MIN, max: PAYLOAD_BYTES_MAX, zero: false }),
-        "128; JSON 512",
+        "128; JSON 512; echo 5",
         "Size of a delivered message with its envelope.",
     ),
     flag(

@@ -1,10 +1,10 @@
 //! What a scenario's connections receive, judged and counted; and the barrier at the end of a run.
 
-use super::Options;
 use super::crowd::Crowd;
 use super::dialect::{Dialect, ReplyKind};
 use super::ledger::{Faults, Ledger, Verdict};
 use super::wire::{Opcode, Stamp, StampScanner, Tag, masked};
+use super::{Options, Scenario};
 
 /// The messages of all connections.
 #[derive(Debug)]
@@ -113,7 +113,9 @@ impl Inbox {
     pub(super) fn raise_barrier(&mut self, crowd: &mut Crowd, options: &Options) {
         // An answer that may come compressed could not be told from a delivery where these are not inflated. A control
         // frame never is (RFC 7692 §6).
-        let ping = match options.deflate && self.dialect.has_one_message_a_frame() {
+        // An echo knows no other.
+        let by_frame = options.scenario == Scenario::Echo || options.deflate;
+        let ping = match by_frame && self.dialect.has_one_message_a_frame() {
             true => masked(Opcode::Ping, b"", crowd.mask()),
             false => masked(Opcode::Text, self.dialect.barrier().as_bytes(), crowd.mask()),
         };

@@ -33,6 +33,7 @@ pub(super) fn run(options: &Options, progress: &mut Progress) -> Result<Report, 
         Scenario::Fanout
         | Scenario::Rooms
         | Scenario::Private
+        | Scenario::Echo
         | Scenario::Idle
         | Scenario::Connect
         | Scenario::Resume
@@ -53,6 +54,7 @@ pub(super) fn report(options: &Options) -> Report {
         Scenario::Fanout
         | Scenario::Rooms
         | Scenario::Private
+        | Scenario::Echo
         | Scenario::Idle
         | Scenario::Connect
         | Scenario::Resume

@@ -12,7 +12,7 @@
 //! durations are written), `niceness`, and nothing else of this crate.
 //!
 //! ```text
-//! options ─► scenario (load, private, idle, connect, resume, storm, hostile, logins, market) ─► report ─► table or JSON
+//! options ─► scenario (load, private, echo, idle, connect, resume, storm, hostile, logins, market) ─► report ─► table or JSON
 //!               │ bytes in and out     │ stamps, bytes    │ a thread of its own
 //!               ▼                      ▼                  ▼
 //!             crowd ─► wire, deflate  ledger, body       attack ─► dribblers, bombers, greedy; or a crowd that logs in
@@ -27,6 +27,7 @@ mod crowd;
 mod deflate;
 mod dialect;
 mod dribblers;
+mod echo;
 mod error;
 mod flags;
 mod fragments;
@@ -98,6 +99,7 @@ fn measure(options: &Options, progress: &mut Progress) -> Result<Report, BenchEr
     match options.scenario {
         Scenario::Fanout | Scenario::Rooms | Scenario::Latency => load::run(options, progress),
         Scenario::Private => private::run(options, progress),
+        Scenario::Echo => echo::run(options, progress),
         Scenario::Idle => idle::run(options, progress),
         Scenario::Connect => connect::run(options, progress),
         Scenario::Resume => resume::run(options, progress),

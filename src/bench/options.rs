@@ -38,6 +38,8 @@ pub struct Options {
     pub logins: usize,
     /// Whether connections of `connect` join a room.
     pub join: bool,
+    /// Messages after which a connection of `echo` goes and another takes its place.
+    pub each: Option<u32>,
     /// Rooms.
     pub rooms: usize,
     /// Connections that publish.
@@ -127,6 +129,7 @@ impl Options {
         let payload = given.payload()?.unwrap_or(if deflate { Payload::Json } else { Payload::Filler });
         let payload_bytes = match payload {
             Payload::Filler if scenario == Scenario::Market => 192,
+            Payload::Filler if scenario == Scenario::Echo => 5,
             Payload::Filler => 128,
             Payload::Json => 512,
         };
@@ -142,6 +145,7 @@ impl Options {
             missed: given.integer("missed")?.map_or(100, |missed| missed as u32),
             logins: given.count("logins")?.unwrap_or(15_000),
             join: given.is_set("join")?,
+            each: given.integer("each")?.map(|each| each as u32),
             rooms: given.count("rooms")?.unwrap_or(rooms),
             publishers: given.count("publishers")?.unwrap_or(publishers),
             outstanding: given.count("outstanding")?.unwrap_or(outstanding),
@@ -181,7 +185,7 @@ impl Options {
             Scenario::Fanout | Scenario::Rooms | Scenario::Latency | Scenario::Storm | Scenario::Market => {
                 self.connections + self.publishers
             }
-            Scenario::Private | Scenario::Idle | Scenario::Connect => self.connections,
+            Scenario::Private | Scenario::Echo | Scenario::Idle | Scenario::Connect => self.connections,
             Scenario::Resume => self.connections + KEEPERS,
             Scenario::Logins => self.connections + self.publishers + self.logins,
             Scenario::Hostile => {
@@ -198,6 +202,7 @@ impl Options {
             Scenario::Fanout | Scenario::Rooms | Scenario::Latency | Scenario::Market => true,
             Scenario::Hostile => self.attack == AttackKind::Presence,
             Scenario::Private
+            | Scenario::Echo
             | Scenario::Idle
             | Scenario::Connect
             | Scenario::Resume
@@ -226,6 +231,9 @@ impl Options {
         if self.scenario != Scenario::Connect && self.join {
             return wrong("--join is for connect; leave it out".into());
         }
+        if self.scenario != Scenario::Echo && self.each.is_some() {
+            return wrong("--each is for echo; leave it out".into());
+        }
         if !self.peers.is_empty() && !self.has_peer() {
             return wrong(
                 "--peer-url is for fanout, rooms, latency, market, and --attack presence; leave it out".into(),
@@ -239,7 +247,12 @@ impl Options {
             Scenario::Market if self.market.wrong(publishers, self.timeout).is_some() => {
                 wrong(self.market.wrong(publishers, self.timeout).unwrap_or_default())
             }
-            Scenario::Private | Scenario::Hostile | Scenario::Market if self.dialect != Dialect::User => {
+            Scenario::Echo if self.deflate || self.payload == Payload::Json => {
+                wrong("echo has no --deflate and no --payload; leave them out".into())
+            }
+            Scenario::Private | Scenario::Echo | Scenario::Hostile | Scenario::Market
+                if self.dialect != Dialect::User =>
+            {
                 wrong(format!("--dialect: {} speaks the user dialect; leave it out", self.scenario.name()))
             }
             Scenario::Private if matches!(self.credentials, Credentials::Shared(_)) => wrong(
@@ -263,6 +276,7 @@ impl Options {
             Scenario::Fanout
             | Scenario::Rooms
             | Scenario::Private
+            | Scenario::Echo
             | Scenario::Idle
             | Scenario::Connect
             | Scenario::Resume

@@ -15,6 +15,8 @@ pub enum Scenario {
     Rooms,
     /// Users who pass messages on, so many always in flight.
     Private,
+    /// Messages that come back.
+    Echo,
     /// Connections that do nothing.
     Idle,
     /// Connecting, as fast as the server accepts.
@@ -38,6 +40,11 @@ pub const SCENARIOS: &[(Scenario, &str, &str)] = &[
     (Scenario::Fanout, "fanout", "one publisher into a room of all connections; a message is done when all have it"),
     (Scenario::Rooms, "rooms", "publishers into many rooms, each with its own messages outstanding"),
     (Scenario::Private, "private", "users who pass private messages on, a fixed number always in flight"),
+    (
+        Scenario::Echo,
+        "echo",
+        "messages that come back, --outstanding of each connection; --url names an echo of the server, as ws://host/echo",
+    ),
     (Scenario::Idle, "idle", "connections that do nothing; with --server-pid the memory each one takes"),
     (Scenario::Connect, "connect", "connections opened as fast as the server welcomes them"),
     (
@@ -111,6 +118,7 @@ impl Scenario {
         match self {
             Scenario::Fanout
             | Scenario::Private
+            | Scenario::Echo
             | Scenario::Resume
             | Scenario::Latency
             | Scenario::Storm
@@ -128,6 +136,7 @@ impl Scenario {
             Scenario::Rooms => (1000, 8),
             Scenario::Fanout
             | Scenario::Private
+            | Scenario::Echo
             | Scenario::Idle
             | Scenario::Connect
             | Scenario::Resume
@@ -147,6 +156,7 @@ impl Scenario {
             Scenario::Fanout
             | Scenario::Rooms
             | Scenario::Private
+            | Scenario::Echo
             | Scenario::Connect
             | Scenario::Resume
             | Scenario::Latency

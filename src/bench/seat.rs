@@ -17,12 +17,19 @@ pub(super) struct Seat {
     pub(super) since: Option<StreamPosition>,
     /// Further fields of its join of its only room, as JSON behind a comma each.
     pub(super) join_fields: String,
+    /// Whether nothing but its own messages comes: it is open once it is upgraded.
+    pub(super) is_echo: bool,
 }
 
 impl Seat {
     /// Of one who comes for the first time, to the server that is measured, and offers no compression.
     pub(super) fn new(user: String, rooms: Vec<String>) -> Seat {
-        Seat { user, rooms, deflate: false, node: 0, since: None, join_fields: String::new() }
+        Seat { user, rooms, deflate: false, node: 0, since: None, join_fields: String::new(), is_echo: false }
+    }
+
+    /// The same at an echo.
+    pub(super) fn of_echo(self) -> Seat {
+        Seat { is_echo: true, ..self }
     }
 
     /// The same, offering compression or not.

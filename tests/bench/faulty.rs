@@ -2,12 +2,13 @@
 //! without compression.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use flate2::{Compress, Compression, FlushCompress};
 use serde_json::{Value, json};
+use socket2::Socket;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tungstenite::http::HeaderValue;
 use tungstenite::protocol::Role;
@@ -31,6 +32,8 @@ pub enum Fault {
     Misroute,
     /// The connection is closed.
     Close,
+    /// The connection ends in the very segment that brings the message.
+    End,
     /// The message is answered with an error, beside being delivered.
     Refuse,
     /// A byte of the message is another.
@@ -126,6 +129,14 @@ impl Writer {
         }
     }
 
+    /// Sends a text, and the end of the connection with it.
+    pub fn send_and_end(&mut self, text: &str) {
+        let stream = Socket::from(self.socket.get_ref().try_clone().expect("a descriptor"));
+        stream.set_tcp_cork(true).expect("TCP");
+        self.send(text);
+        stream.shutdown(Shutdown::Write).expect("it is open");
+    }
+
     /// Closes the connection.
     pub fn close(&mut self) {
         let _ = self.socket.close(None);
@@ -187,6 +198,11 @@ impl Hub {
                     let _ = writer.socket.close(None);
                 }
             }
+            Fault::End if faulty => {
+                if let Some(writer) = self.writers.get_mut(user) {
+                    writer.send_and_end(text);
+                }
+            }
             Fault::Refuse if faulty => {
                 self.send(user, text);
                 self.send(user, r#"{"type":"error","code":"rate_limited","message":"too fast"}"#);
@@ -206,6 +222,7 @@ impl Hub {
             | Fault::Swap
             | Fault::Misroute
             | Fault::Close
+            | Fault::End
             | Fault::Refuse => {
                 self.send(user, text);
                 if let Some(held) = self.held.take() {

@@ -102,6 +102,9 @@ fn an_ended_connection_and_a_refused_command_are_faults() {
     let [_, doubled, reordered, misrouted, altered, ended, refused] = ran.faults();
     assert_eq!((ran.code, ended), (Some(1), 1), "{}", ran.out);
     assert_eq!((doubled, reordered, misrouted, altered, refused), (0, 0, 0, 0, 0), "{}", ran.out);
+    let ran = bench(faulty::start(Fault::End), FANOUT);
+    let [_, _, _, _, altered, ended, _] = ran.faults();
+    assert_eq!((ran.code, altered, ended), (Some(1), 0, 1), "an end behind the last bytes: {}", ran.out);
     let ran = bench(faulty::start(Fault::Refuse), FANOUT);
     assert_eq!((ran.code, ran.faults()), (Some(1), [0, 0, 0, 0, 0, 0, 1]), "{}", ran.out);
     assert!(ran.out.contains("rate_limited"), "{}", ran.out);
@@ -324,7 +327,7 @@ fn the_servers_own_cost_is_reported_where_its_process_is_named() {
 fn what_cannot_be_measured_is_said_in_one_line() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     for (arguments, line) in [
-        ("", "bench needs a scenario: fanout, rooms, private, idle, connect, resume, latency, storm, hostile, logins, market".to_owned()),
+        ("", "bench needs a scenario: fanout, rooms, private, echo, idle, connect, resume, latency, storm, hostile, logins, market".to_owned()),
         ("fanuot", "unknown scenario \"fanuot\"; did you mean fanout?".to_owned()),
         ("fanout --conections 5", "unknown flag --conections; did you mean --connections?".to_owned()),
         ("fanout --rounds many", "--rounds: \"many\" is no whole number; write 1 to 1000".to_owned()),
@@ -432,9 +435,13 @@ fn the_comparison_runs() {
     let page = fs::read_to_string(out.join("results.md")).expect("a page");
     let chart = fs::read_to_string(out.join("results.svg")).expect("a chart");
     let of_fanfare = |workload: &str| &results["results"][workload]["fanfare"][0];
-    let plain = ["fanout-1", "fanout-32", "fanout-10000", "rooms", "private", "latency", "connect", "idle"];
+    let plain = [
+        ["fanout-1", "fanout-32", "fanout-10000", "rooms", "private", "latency", "connect"],
+        ["idle", "echo-512-1", "echo-4096-1", "echo-16384-1", "echo-512-16", "echo-4096-16", "echo-again"],
+    ]
+    .concat();
     let deflated = ["deflate-512", "deflate-4096"];
-    for workload in plain.into_iter().chain(deflated) {
+    for workload in plain.iter().copied().chain(deflated) {
         assert_eq!(of_fanfare(workload)["exit_code"], 0, "{workload}: {}", of_fanfare(workload));
     }
     for workload in deflated {
@@ -488,6 +495,21 @@ fn those_who_come_back_to_fanfare_get_what_they_missed() {
     let ran = bench(Server::start(&[]).addr(), "resume --connections 3 --json");
     assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""));
     assert!(ran.err.contains("keeps no history"), "{}", ran.err);
+}
+
+#[test]
+fn echoes_come_back_or_are_faults() {
+    let server = Server::with_reactors(2, &["--echo", "/echo"]);
+    let at = |path: &str, arguments: &str| {
+        run(&format!("echo --json --timeout 1s --connections 20 {arguments} --url ws://{}{path}", server.addr()))
+    };
+    for arguments in ["--messages 500", "--outstanding 16 --messages 500", "--each 10 --messages 500 --rounds 2"] {
+        let ran = at("/echo", arguments);
+        assert_eq!((ran.code, ran.faults()), (Some(0), [0; 7]), "{arguments}: {} {}", ran.out, ran.err);
+    }
+    let ran = at("/raw/den", "--messages 500");
+    assert_eq!(ran.code, Some(1), "others' messages are none of its own: {} {}", ran.out, ran.err);
+    assert!(ran.faults()[4] > 0, "altered: {}", ran.out);
 }
 
 #[test]

@@ -9,6 +9,7 @@ const server = Bun.serve({
   port,
   fetch(request, server) {
     const at = request.url.indexOf("userId=");
+    if (request.url.includes("/echo") && server.upgrade(request, { data: { echo: true } })) return undefined;
     const clientId = crypto.randomUUID();
     const userId = at < 0 ? clientId : decodeURIComponent(request.url.slice(at + 7).split("&", 1)[0]);
     if (server.upgrade(request, { data: { clientId, userId } })) return undefined;
@@ -18,11 +19,16 @@ const server = Bun.serve({
     perMessageDeflate: deflate,
     idleTimeout: 0,
     open(socket) {
-      const { clientId, userId } = socket.data;
+      const { echo, clientId, userId } = socket.data;
+      if (echo) return;
       users.set(userId, socket);
       socket.send(JSON.stringify({ type: "welcome", clientId, userId, heartbeat: 30000 }));
     },
     message(socket, data) {
+      if (socket.data.echo) {
+        socket.send(data);
+        return;
+      }
       const message = JSON.parse(data);
       const from = socket.data.userId;
       switch (message.type) {

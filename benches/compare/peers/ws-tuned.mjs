@@ -44,6 +44,11 @@ function publish(members, except, message) {
 }
 
 wss.on("connection", (socket, request) => {
+  if (request.url.startsWith("/echo")) {
+    socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }));
+    socket.on("error", () => {});
+    return;
+  }
   const clientId = randomUUID();
   const at = request.url.indexOf("userId=");
   const userId = at < 0 ? clientId : decodeURIComponent(request.url.slice(at + 7).split("&", 1)[0]);

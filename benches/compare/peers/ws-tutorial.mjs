@@ -10,6 +10,11 @@ const wss = new WebSocketServer({ host: "127.0.0.1", port, perMessageDeflate }, 
 );
 
 wss.on("connection", (socket, request) => {
+  if (request.url.startsWith("/echo")) {
+    socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }));
+    socket.on("error", () => {});
+    return;
+  }
   socket.clientId = randomUUID();
   socket.userId = new URL(request.url, "http://localhost").searchParams.get("userId") ?? socket.clientId;
   socket.rooms = new Set();
