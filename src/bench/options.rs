@@ -211,6 +211,23 @@ impl Options {
         }
     }
 
+    fn wrong_of_echo(&self) -> Option<&'static str> {
+        let is_compressed = self.deflate || self.payload == Payload::Json;
+        match (self.scenario == Scenario::Echo, self.each) {
+            (true, _) if is_compressed => Some("echo has no --deflate and no --payload; leave them out"),
+            (false, Some(_)) => Some("--each is for echo; leave it out"),
+            (true, _) | (false, None) => None,
+        }
+    }
+
+    fn wrong_of_peers(&self) -> Option<&'static str> {
+        if !self.peers.is_empty() && !self.has_peer() {
+            return Some("--peer-url is for fanout, rooms, latency, market, and --attack presence; leave it out");
+        }
+        let are_many = self.peers.len() > 1 && self.scenario != Scenario::Market;
+        are_many.then_some("--peer-url: only market has several; name one")
+    }
+
     fn checked(self) -> Result<Options, BenchError> {
         let wrong = |what: String| Err(BenchError::Options(what));
         let Options { connections, rooms, publishers, outstanding, base, .. } = self;
@@ -231,24 +248,13 @@ impl Options {
         if self.scenario != Scenario::Connect && self.join {
             return wrong("--join is for connect; leave it out".into());
         }
-        if self.scenario != Scenario::Echo && self.each.is_some() {
-            return wrong("--each is for echo; leave it out".into());
-        }
-        if !self.peers.is_empty() && !self.has_peer() {
-            return wrong(
-                "--peer-url is for fanout, rooms, latency, market, and --attack presence; leave it out".into(),
-            );
-        }
-        if self.peers.len() > 1 && self.scenario != Scenario::Market {
-            return wrong("--peer-url: only market has several; name one".into());
+        if let Some(what) = self.wrong_of_echo().or_else(|| self.wrong_of_peers()) {
+            return wrong(what.into());
         }
         match self.scenario {
             Scenario::Market if rooms > 1 => wrong("--rooms: market has one room; leave it out".into()),
             Scenario::Market if self.market.wrong(publishers, self.timeout).is_some() => {
                 wrong(self.market.wrong(publishers, self.timeout).unwrap_or_default())
-            }
-            Scenario::Echo if self.deflate || self.payload == Payload::Json => {
-                wrong("echo has no --deflate and no --payload; leave them out".into())
             }
             Scenario::Private | Scenario::Echo | Scenario::Hostile | Scenario::Market
                 if self.dialect != Dialect::User =>

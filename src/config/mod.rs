@@ -430,14 +430,7 @@ impl Config {
             limits: Limits::from_values(from),
             address: Address::from_values(from),
             proxy: Proxy { trusted: from.networks("proxy.trusted").clone() },
-            deflate: Deflate {
-                enabled: from.switch("deflate.enabled"),
-                level: u32::try_from(from.number("deflate.level")).unwrap_or(u32::MAX),
-                min_bytes: from.size("deflate.min_bytes"),
-                client_window_bits: u8::try_from(from.number("deflate.client_window_bits")).unwrap_or(u8::MAX),
-                contexts_max: from.size("deflate.contexts_max"),
-                memory_max: from.size("deflate.memory_max"),
-            },
+            deflate: Deflate::from_values(from),
             heartbeat: Heartbeat { interval: from.duration("heartbeat.interval") },
             outbox: Outbox {
                 bytes_max: from.size("outbox.bytes_max"),
@@ -523,6 +516,19 @@ impl Address {
 impl HistoryBounds {
     fn from_values(from: &Values, size: &str, ttl: &str) -> HistoryBounds {
         HistoryBounds { size: u32::try_from(from.number(size)).unwrap_or(u32::MAX), ttl: from.duration(ttl) }
+    }
+}
+
+impl Deflate {
+    fn from_values(from: &Values) -> Deflate {
+        Deflate {
+            enabled: from.switch("deflate.enabled"),
+            level: u32::try_from(from.number("deflate.level")).unwrap_or(u32::MAX),
+            min_bytes: from.size("deflate.min_bytes"),
+            client_window_bits: u8::try_from(from.number("deflate.client_window_bits")).unwrap_or(u8::MAX),
+            contexts_max: from.size("deflate.contexts_max"),
+            memory_max: from.size("deflate.memory_max"),
+        }
     }
 }
 

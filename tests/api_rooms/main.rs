@@ -72,7 +72,7 @@ fn delete(key: &ApiKey, server: &dyn Entrance, target: &str) -> Value {
 fn nodes(way: Way) -> u64 {
     match way {
         Way::TwoNodes => 2,
-        Way::Reactors(_) | Way::Secured => 1,
+        Way::Reactors(_) | Way::Secured | Way::OnRing { .. } => 1,
         Way::Behind(_) => unreachable!("no case goes through a proxy"),
     }
 }
