@@ -282,7 +282,7 @@ fn a_wrong_flag_value_is_one_clear_line() {
         (&["config", "--reactors", "1", "--reactors", "2"], "--reactors <N> is given more than once; give it once"),
         (&["config", "--reactors", "-1"], "--reactors: \"-1\" is out of bounds; write 0 to 256"),
         (&["config", "--open", "maybe"], "--open: \"maybe\" is neither true nor false; write one of them"),
-        (&["config", "--io", "--open"], "--io: \"--open\" is no choice; write auto or epoll"),
+        (&["config", "--io", "--open"], "--io: \"--open\" is no choice; write auto, epoll or uring"),
         (
             &["config", "--listen="],
             "--listen: \"\" is no address; write IP:PORT, [IPv6]:PORT or unix:/path, as 127.0.0.1:8080",
