@@ -9,6 +9,7 @@ use super::driver::{Driver, Provenance, RemoteAddr, SlotKey};
 use super::handover::Arrival;
 use super::worker::Worker;
 use crate::conn::{HttpRefusal, forwarded_for};
+use crate::limits::ACCEPTS_PER_TURN;
 use crate::metrics::{NodeMetrics, Refusal};
 
 /// For the operator: the address of a proxy that is not known to be one speaks for all its clients.
@@ -78,7 +79,9 @@ impl<D: Driver> Worker<D> {
             self.turned_away(provenance, Refusal::Displaced);
         }
         self.release(oldest);
-        NodeMetrics::take_permit(&self.node.metrics.sockets, sockets_max)
+        // Where its socket closes a little later, it does before the next turn: so many are accepted in one.
+        let leaving = if self.connections.get(oldest).is_some() { ACCEPTS_PER_TURN } else { 0 };
+        NodeMetrics::take_permit(&self.node.metrics.sockets, sockets_max.saturating_add(leaving))
     }
 
     /// A proxy has said from where a connection really comes.

@@ -57,9 +57,15 @@ suite! {
     example_order_book_python,
 }
 
+/// A server that waits for the requests of clients that a loaded machine keeps waiting.
+#[track_caller]
+fn serve(reactors: usize, settings: &[&str]) -> Server {
+    Server::with_reactors(reactors, &[settings, &["--limits.handshake_timeout", "1m"]].concat())
+}
+
 fn node_ws(reactors: usize) {
     for settings in TAKEOVER_SETTINGS {
-        let server = Server::with_reactors(reactors, settings);
+        let server = serve(reactors, settings);
         let mut counts = run(node_script("node_ws.mjs").arg(base(&server)));
         compressed_as_it_should_be(&server, &mut counts);
         assert_eq!(
@@ -83,7 +89,7 @@ fn node_ws_over_tls(reactors: usize) {
 fn secured(reactors: usize) -> (Server, Certificates) {
     let certificates = Certificates::make();
     let (certificate, key) = (certificates.path("server.pem"), certificates.path("server.key"));
-    let server = Server::with_reactors(reactors, &["--tls.certificate", &certificate, "--tls.key", &key]);
+    let server = serve(reactors, &["--tls.certificate", &certificate, "--tls.key", &key]);
     (server, certificates)
 }
 
@@ -94,7 +100,7 @@ fn with_authority(mut script: Command, certificates: &Certificates) -> Command {
 
 fn python_websockets(reactors: usize) {
     for settings in TAKEOVER_SETTINGS {
-        let server = Server::with_reactors(reactors, settings);
+        let server = serve(reactors, settings);
         let script = clients_folder().join("python_websockets.py");
         let mut counts = run(Command::new(python()).arg(script).arg(base(&server)));
         compressed_as_it_should_be(&server, &mut counts);
@@ -133,7 +139,7 @@ fn compressed_as_it_should_be(server: &Server, counts: &mut Value) {
 
 fn chromium_console(reactors: usize) {
     let _alone = one_browser_at_a_time();
-    let server = Server::with_reactors(reactors, &[]);
+    let server = serve(reactors, &[]);
     console_works_at(&format!("http://{}", server.addr()));
     // A browser always offers compression, and compresses whatever it sends. One message was worth it for the server.
     await_metric(&server, "fanfare_compressions_total", 1);
@@ -150,7 +156,7 @@ fn chromium_console_over_tls(reactors: usize) {
 /// The page finds its server beside itself, wherever a proxy has put both.
 fn chromium_console_behind_a_path_of_nginx(reactors: usize) {
     let _alone = one_browser_at_a_time();
-    let server = Server::with_reactors(reactors, &[]);
+    let server = serve(reactors, &[]);
     let nginx = Nginx::before(&server);
     console_works_at(&format!("http://{}/push", nginx.addr()));
     await_metric(&server, "fanfare_compressions_total", 1);
@@ -170,7 +176,7 @@ fn console_works_at(base: &str) {
 
 fn chromium_console_on_narrow_screens(reactors: usize) {
     let _alone = one_browser_at_a_time();
-    let server = Server::with_reactors(reactors, &[]);
+    let server = serve(reactors, &[]);
     let counts = run(node_script("console_narrow.mjs").arg(format!("http://{}", server.addr())));
     assert_eq!(counts, json!({"widths": 9, "cut": 0}));
 }
@@ -182,11 +188,11 @@ fn chromium_operator(reactors: usize) {
         "tiles": 9, "published": 3, "rooms": 1, "kicked": 1, "disconnected": 1, "findings": 5, "widths": 4, "cut": 0,
         "violations": 0
     });
-    let server = Server::with_reactors(reactors, &[]);
+    let server = serve(reactors, &[]);
     assert_eq!(run(node_script("operator.mjs").arg(format!("http://{}", server.addr()))), done);
 
     let key = ApiKey::new("a", "publish private broadcast read kick");
-    let server = Server::with_reactors(reactors, &["--api.key", key.settings()]);
+    let server = serve(reactors, &["--api.key", key.settings()]);
     let nginx = Nginx::before(&server);
     let counts = run(node_script("operator.mjs").arg(format!("http://{}/push", nginx.addr())).arg(key.secret()));
     assert_eq!(counts, done);
@@ -194,7 +200,7 @@ fn chromium_operator(reactors: usize) {
 
 fn chromium_ladder(reactors: usize) {
     let _alone = one_browser_at_a_time();
-    let server = Server::with_reactors(reactors, &["--room", "match=ladder,keyed=true"]);
+    let server = serve(reactors, &["--room", "match=ladder,keyed=true"]);
     let counts = run(node_script("ladder.mjs").arg(format!("http://{}", server.addr())).args(["ladder", "plain"]));
     assert_eq!(
         counts,
@@ -216,7 +222,7 @@ fn chromium_console_with_tokens(reactors: usize) {
     });
     let auth_key = format!("alg=HS256,secret_file={}", files[0].display());
     let api_key = format!("name=a,verbs=read,secret_file={}", files[1].display());
-    let server = Server::with_reactors(reactors, &["--auth.key", &auth_key, "--api.key", &api_key]);
+    let server = serve(reactors, &["--auth.key", &auth_key, "--api.key", &api_key]);
     files.iter().for_each(|path| std::fs::remove_file(path).expect("it is there"));
     let counts = run(node_script("console_tokens.mjs").arg(format!("http://{}", server.addr())).arg("made"));
     assert_eq!(counts, json!({"online": 2, "said": 2, "refused": 0, "counters": 1}));
@@ -235,7 +241,7 @@ fn chromium_console_with_tokens(reactors: usize) {
 }
 
 fn example_node(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+    let server = serve(reactors, &[]);
     let mut command = node_example("clients/node.mjs");
     command.arg(base(&server)).arg("example");
     example_talks(&server, &mut command);
@@ -252,14 +258,14 @@ fn node_example(path: &str) -> Command {
 }
 
 fn example_python(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+    let server = serve(reactors, &[]);
     let mut command = Command::new(python());
     command.arg(examples_folder().join("clients/python_client.py")).arg(base(&server)).arg("example");
     example_talks(&server, &mut command);
 }
 
 fn example_rust(reactors: usize) {
-    let server = Server::with_reactors(reactors, &[]);
+    let server = serve(reactors, &[]);
     let mut command = Command::new(built_example("client"));
     command.arg(base(&server)).arg("example");
     example_talks(&server, &mut command);
@@ -267,7 +273,7 @@ fn example_rust(reactors: usize) {
 
 fn example_browser(reactors: usize) {
     let _alone = one_browser_at_a_time();
-    let server = Server::with_reactors(reactors, &[]);
+    let server = serve(reactors, &[]);
     let mut command = node_script("browser_example.mjs");
     command.arg(base(&server)).args(["example", "hello back"]).arg(examples_folder().join("clients/browser.html"));
     example_talks(&server, &mut command);
