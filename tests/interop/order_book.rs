@@ -16,6 +16,7 @@ const CUTS: u64 = 8;
 /// A short memory of removals, and an absence that is longer.
 const RULE: &str = "match=book.*,keyed=true,items.removed_ttl=3s";
 const ABSENCE: Duration = Duration::from_secs(5);
+const ABSENCES_MAX: usize = 4;
 
 pub fn example_order_book_node(reactors: usize) {
     book_stays_right(reactors, node_example("market/book.mjs"));
@@ -46,11 +47,20 @@ fn book_stays_right(reactors: usize, mut book: Command) {
     of_feed.cut();
     counts = comes_to(&book, |now| now.checks >= counts.checks + 20);
 
-    // Away for longer than removals are remembered, a book has to begin anew.
-    of_book.set_down(true);
-    thread::sleep(ABSENCE);
-    of_book.set_down(false);
-    let anew = comes_to(&book, |now| now.anew > counts.anew);
+    // Away for longer than removals are remembered, a book has to begin anew; unless the feed, on a loaded machine, has removed
+    // nothing in time.
+    let mut anew = counts;
+    for _ in 0..ABSENCES_MAX {
+        of_book.set_down(true);
+        thread::sleep(ABSENCE);
+        of_book.set_down(false);
+        let before = anew;
+        anew = comes_to(&book, |now| now.recovered + now.anew > before.recovered + before.anew);
+        if anew.anew > counts.anew {
+            break;
+        }
+    }
+    assert!(anew.anew > counts.anew, "what was forgotten is told: {anew:?}");
     let last = comes_to(&book, |now| now.checks >= anew.checks + 20);
     assert!(last.unsent > 0, "values were left out for newer ones: {last:?}");
 }
