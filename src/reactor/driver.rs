@@ -143,6 +143,19 @@ pub enum Sent {
     Broken,
 }
 
+impl From<io::Result<usize>> for Sent {
+    /// What a system call says that sends on a socket that does not block.
+    fn from(result: io::Result<usize>) -> Sent {
+        match result {
+            Ok(taken) => Sent::Took(taken),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Sent::Took(0)
+            }
+            Err(_) => Sent::Broken,
+        }
+    }
+}
+
 /// What became of queued bytes that were not all taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortfall {

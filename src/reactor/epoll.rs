@@ -230,14 +230,6 @@ impl ReadInto for Socket {
     }
 }
 
-fn sent(result: io::Result<usize>) -> Sent {
-    match result {
-        Ok(taken) => Sent::Took(taken),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Sent::Took(0),
-        Err(_) => Sent::Broken,
-    }
-}
-
 impl Driver for Epoll {
     type Stream = Socket;
     type Buffer = ReadBuffer;
@@ -298,14 +290,14 @@ impl Driver for Epoll {
     #[inline]
     fn send(&mut self, slot: SlotKey, bytes: &[u8]) -> Sent {
         match self.in_slot(slot) {
-            Some(socket) => sent(socket.send(bytes)),
+            Some(socket) => Sent::from(socket.send(bytes)),
             None => Sent::Broken,
         }
     }
 
     fn send_slices(&mut self, slot: SlotKey, slices: &[IoSlice<'_>]) -> Sent {
         match self.in_slot(slot) {
-            Some(socket) => sent(socket.send_vectored(slices)),
+            Some(socket) => Sent::from(socket.send_vectored(slices)),
             None => Sent::Broken,
         }
     }

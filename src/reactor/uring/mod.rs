@@ -419,14 +419,6 @@ impl Uring {
     }
 }
 
-fn sent(result: io::Result<usize>) -> Sent {
-    match result {
-        Ok(taken) => Sent::Took(taken),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Sent::Took(0),
-        Err(_) => Sent::Broken,
-    }
-}
-
 impl Driver for Uring {
     type Stream = Socket;
     type Buffer = RingBuffer;
@@ -509,7 +501,7 @@ impl Driver for Uring {
     fn send_slices(&mut self, slot: SlotKey, slices: &[IoSlice<'_>]) -> Sent {
         let Some(socket) = self.in_slot(slot) else { return Sent::Broken };
         let given: usize = slices.iter().map(|slice| slice.len()).sum();
-        let sent = sent(socket.send_vectored(slices));
+        let sent = Sent::from(socket.send_vectored(slices));
         if matches!(sent, Sent::Took(taken) if taken < given) {
             self.await_room(slot);
         }
