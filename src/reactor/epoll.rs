@@ -13,9 +13,10 @@ use std::os::fd::AsRawFd;
 use super::driver::{Completion, Detach, Driver, ListenerId, Release, Sent, Shortfall, SlotKey};
 use super::listeners::Listeners;
 use super::mailbox::Wake;
+use super::socket::{bound_unsent, finish};
 use crate::clock;
 use crate::growth::Grow;
-use crate::limits::{EVENTS_PER_TURN, READ_BYTES, UNSENT_BYTES_MAX};
+use crate::limits::{EVENTS_PER_TURN, READ_BYTES};
 
 /// Epoll's tokens from here up are not connections: listeners, then the waker.
 const LISTENERS_FROM: usize = usize::MAX - 4096;
@@ -312,8 +313,7 @@ impl Driver for Epoll {
 
     fn finish(&mut self, slot: SlotKey) {
         if let Some(socket) = self.in_slot(slot) {
-            // A connection that broke meanwhile has nothing to finish.
-            let _ = socket.shutdown(std::net::Shutdown::Write);
+            finish(socket);
         }
     }
 
@@ -333,8 +333,7 @@ impl Driver for Epoll {
 
     fn bound_unsent(&mut self, slot: SlotKey) {
         if let Some(socket) = self.in_slot(slot) {
-            // A Unix socket has no such bound, nor what it is for: it takes what its buffer holds.
-            let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+            bound_unsent(socket);
         }
     }
 

@@ -44,6 +44,7 @@ mod raw;
 mod rounds_tests;
 mod sessions;
 pub mod sim;
+mod socket;
 mod strangers;
 mod sync;
 mod tls;

@@ -4,20 +4,16 @@ use std::sync::Arc;
 
 use fanfare::conn::{HeadLimits, MessageLimits};
 use fanfare::limits::INTAKE_BYTES_MAX;
+use fanfare::reactor::Settings;
 use fanfare::reactor::sim::Link;
-use fanfare::reactor::{Gate, Settings};
 use fanfare::router::{
     HistoryPolicy, HistorySettings, KeyedPolicy, KeyedRooms, KeyedSettings, NoticeSettings, RoomPolicies,
     RouterSettings,
 };
 
+use fanfare_simulated::node::{ENDLESS_BYTES, calm};
+
 use super::said::KEPT;
-
-/// Longer than any run's clock goes.
-const NEVER_MS: u64 = 1_000_000_000;
-
-/// More bytes than any run sends.
-const ENDLESS_BYTES: usize = 1 << 30;
 
 /// What may happen to Redis, to the ways there, and to nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,28 +124,13 @@ impl Plan {
     pub fn settings(&self) -> Settings {
         let (policy, keyed) = (self.policy, self.keyed);
         let policy_of = move |room: &str| room.starts_with(KEPT).then_some(policy);
+        let calm = calm();
         Settings {
-            connections_max: 10_000,
-            handshakes_max: 1_024,
             message: MessageLimits { bytes_max: 256 * 1024, fragments_max: 131_072 },
-            deflate: None,
-            gate: Gate::default(),
             head: HeadLimits { bytes_max: 8 * 1024, headers_max: 64 },
-            handshake_ms_max: NEVER_MS,
-            heartbeat_ms: NEVER_MS,
-            outbox_bytes_max: ENDLESS_BYTES,
-            outbox_age_ms_max: NEVER_MS,
-            outbox_node_bytes_max: ENDLESS_BYTES as u64,
-            messages_per_second: 0,
-            bytes_per_second: 0,
             intake_bytes_max: self.intake_bytes_max,
             router: RouterSettings {
-                rooms_max: 1_000,
-                notices: NoticeSettings {
-                    members_max: self.notice_members_max,
-                    join_text: "{user} joined".into(),
-                    leave_text: "{user} left".into(),
-                },
+                notices: NoticeSettings { members_max: self.notice_members_max, ..calm.router.notices },
                 history: HistorySettings {
                     rooms: Some(RoomPolicies(Arc::new(policy_of))),
                     inbox: self.inbox_policy,
@@ -163,9 +144,10 @@ impl Plan {
                     node_bytes_max: 1 << 30,
                     subscription_bytes_max: 1 << 16,
                 },
-                user_connections: None,
                 cluster: true,
+                ..calm.router
             },
+            ..calm
         }
     }
 }

@@ -288,13 +288,8 @@ impl Run {
                 is_busy |= self.read(at, usize::MAX);
             }
             is_busy |= self.node.turn_all();
-            if is_busy {
-                continue;
-            }
-            let now = self.node.world.now();
-            match self.node.next_due() {
-                Some(due) if due.since(now) <= REST_MS => self.node.world.pass(due.since(now)),
-                _ => return,
+            if !is_busy && !self.node.pass_to_next(REST_MS) {
+                return;
             }
         }
         panic!("the node does not come to rest");

@@ -4,3 +4,4 @@ pub mod frame;
 pub mod market;
 pub mod pieces;
 pub mod script;
+mod steps;

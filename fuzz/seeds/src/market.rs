@@ -7,6 +7,8 @@
 //!
 //! Every input is a script: numbers are taken modulo what there is, and what is missing at the end is 0.
 
+use crate::steps::{self, Head, Input};
+
 /// Most steps of a script; the rest is not read.
 pub const STEPS_MAX: usize = 200;
 
@@ -144,29 +146,20 @@ pub enum Step {
 impl Market {
     /// The script that any bytes are.
     pub fn read(input: &[u8]) -> Market {
-        let mut input = Input(input);
-        let (reactors, seed, bits) = (input.byte() % 3 + 1, input.byte(), input.byte());
-        let mut steps = Vec::new();
-        while !input.0.is_empty() && steps.len() < STEPS_MAX {
-            let kind = input.byte();
-            steps.push((kind >> 4, Step::read(kind & 0xF, &mut input)));
-        }
+        let (Head { reactors, seed, bits }, steps) = steps::read(input, STEPS_MAX, Step::read);
         Market { reactors, seed, room: Room::from_bits(bits), steps }
     }
 
     /// Its bytes.
     pub fn write(&self) -> Vec<u8> {
-        let mut out = vec![self.reactors - 1, self.seed, self.room.bits()];
-        for (turns, step) in &self.steps {
-            step.write(*turns, &mut out);
-        }
-        out
+        let head = Head { reactors: self.reactors, seed: self.seed, bits: self.room.bits() };
+        steps::write(&head, &self.steps, Step::write)
     }
 }
 
 impl Room {
     fn from_bits(bits: u8) -> Room {
-        let is_set = |bit: u8| bits >> bit & 1 == 1;
+        let is_set = |bit| steps::is_set(bits, bit);
         Room {
             small_mailboxes: is_set(0),
             few_items: is_set(1),
@@ -180,7 +173,7 @@ impl Room {
     fn bits(self) -> u8 {
         let Room { small_mailboxes, few_items, forgets, gets_stale, keeps_history, jumpy } = self;
         let all = [small_mailboxes, few_items, forgets, gets_stale, keeps_history, jumpy];
-        all.into_iter().enumerate().map(|(bit, is_set)| u8::from(is_set) << bit).sum()
+        steps::bits(all)
     }
 }
 
@@ -262,16 +255,6 @@ impl Step {
             Step::Turn { reactor } => kind(14, &[*reactor]),
             Step::Rest => kind(15, &[]),
         }
-    }
-}
-
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
     }
 }
 

@@ -8,6 +8,8 @@
 //!
 //! Every input is a script: numbers are taken modulo what there is, and what is missing at the end is 0.
 
+use crate::steps::{self, Head, Input};
+
 /// Most steps of a script; the rest is not read.
 pub const STEPS_MAX: usize = 150;
 
@@ -159,29 +161,20 @@ pub const WORDS: [&str; 13] = [
 impl Script {
     /// The script that any bytes are.
     pub fn read(input: &[u8]) -> Script {
-        let mut input = Input(input);
-        let (reactors, seed, bits) = (input.byte() % 3 + 1, input.byte(), input.byte());
-        let mut steps = Vec::new();
-        while !input.0.is_empty() && steps.len() < STEPS_MAX {
-            let kind = input.byte();
-            steps.push((kind >> 4, Step::read(kind & 0xF, &mut input)));
-        }
+        let (Head { reactors, seed, bits }, steps) = steps::read(input, STEPS_MAX, Step::read);
         Script { reactors, seed, hard: Hard::from_bits(bits), steps }
     }
 
     /// Its bytes.
     pub fn write(&self) -> Vec<u8> {
-        let mut out = vec![self.reactors - 1, self.seed, self.hard.bits()];
-        for (turns, step) in &self.steps {
-            step.write(*turns, &mut out);
-        }
-        out
+        let head = Head { reactors: self.reactors, seed: self.seed, bits: self.hard.bits() };
+        steps::write(&head, &self.steps, Step::write)
     }
 }
 
 impl Hard {
     fn from_bits(bits: u8) -> Hard {
-        let is_set = |bit: u8| bits >> bit & 1 == 1;
+        let is_set = |bit| steps::is_set(bits, bit);
         Hard {
             small_mailboxes: is_set(0),
             jumpy: is_set(1),
@@ -196,7 +189,7 @@ impl Hard {
     fn bits(self) -> u8 {
         let Hard { small_mailboxes, jumpy, tight_outbox, tight_node, few_rooms, few_places, notices } = self;
         let all = [small_mailboxes, jumpy, tight_outbox, tight_node, few_rooms, few_places, notices];
-        all.into_iter().enumerate().map(|(bit, is_set)| u8::from(is_set) << bit).sum()
+        steps::bits(all)
     }
 }
 
@@ -271,23 +264,6 @@ impl Who {
 fn text(bytes: &[u8]) -> Vec<u8> {
     let length = u8::try_from(bytes.len()).expect("a text of a script has at most 255 bytes");
     [&[length], bytes].concat()
-}
-
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
-    }
-
-    fn text(&mut self) -> Vec<u8> {
-        let length = usize::from(self.byte()).min(self.0.len());
-        let (text, rest) = self.0.split_at(length);
-        self.0 = rest;
-        text.to_vec()
-    }
 }
 
 #[cfg(test)]

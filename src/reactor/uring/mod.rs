@@ -39,9 +39,10 @@ use self::ring::{Completed, Ring};
 use super::driver::{Completion, Detach, Driver, ListenerId, Release, Sent, Shortfall, SlotKey};
 use super::listeners::Listeners;
 use super::mailbox::Wake;
+use super::socket::{bound_unsent, finish};
 use crate::clock;
 use crate::growth::Grow;
-use crate::limits::{EVENTS_PER_TURN, RING_BUFFERS_KEPT, UNSENT_BYTES_MAX};
+use crate::limits::{EVENTS_PER_TURN, RING_BUFFERS_KEPT};
 
 /// Wakes a reactor that waits for its ring.
 pub struct UringWaker(OwnedFd);
@@ -387,13 +388,6 @@ impl Uring {
         true
     }
 
-    fn submit_all(&mut self) {
-        if let Err(error) = self.ring.submit() {
-            self.broken.get_or_insert(error);
-        }
-        self.take_completions();
-    }
-
     /// What a socket has brought, if it is to be told.
     fn tell_arrived(&mut self, slot: SlotKey, arrived: Arrived) -> Option<Completion<Socket, RingBuffer>> {
         let connected = self.connected(slot).filter(|connected| connected.going != Going::Released);
@@ -509,7 +503,10 @@ impl Driver for Uring {
     }
 
     fn submit(&mut self) {
-        self.submit_all();
+        if let Err(error) = self.ring.submit() {
+            self.broken.get_or_insert(error);
+        }
+        self.take_completions();
     }
 
     fn next_shortfall(&mut self) -> Option<(SlotKey, Shortfall)> {
@@ -518,8 +515,7 @@ impl Driver for Uring {
 
     fn finish(&mut self, slot: SlotKey) {
         if let Some(socket) = self.in_slot(slot) {
-            // A connection that broke meanwhile has nothing to finish.
-            let _ = socket.shutdown(std::net::Shutdown::Write);
+            finish(socket);
         }
     }
 
@@ -543,8 +539,7 @@ impl Driver for Uring {
 
     fn bound_unsent(&mut self, slot: SlotKey) {
         if let Some(socket) = self.in_slot(slot) {
-            // A Unix socket has no such bound, nor what it is for: it takes what its buffer holds.
-            let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+            bound_unsent(socket);
         }
     }
 

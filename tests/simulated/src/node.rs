@@ -1,4 +1,5 @@
-//! A node for the fuzzers: workers that are turned only where they have a reason, and what must hold inside of them.
+//! A node for the fuzzers: workers that are turned only where they have a reason, and what must hold inside of them. And calm
+//! settings, for the simulations as well.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -86,6 +87,17 @@ impl Node {
         self.dice.shuffle(&mut ready);
         ready.iter().for_each(|&at| self.turn(at));
         !ready.is_empty()
+    }
+
+    /// Nobody has a reason: time passes up to the next sleeper whose time comes within so many milliseconds; whether there is
+    /// one.
+    pub fn pass_to_next(&mut self, within_ms: u64) -> bool {
+        let now = self.world.now();
+        let Some(due_ms) = self.next_due().map(|due| due.since(now)).filter(|ms| *ms <= within_ms) else {
+            return false;
+        };
+        self.world.pass(due_ms);
+        true
     }
 
     /// Checks that nothing is left of any client, and that every connection that opened has ended.

@@ -178,29 +178,28 @@ impl World {
 
     /// Nothing is published any more, and all sockets take what there is: each subscriber has everything.
     pub(super) fn come_to_rest(&mut self) {
-        for _ in 0..100 {
-            for at in 0..SUBSCRIBERS {
-                self.writable(at);
-            }
-            self.settle();
-            self.now += 50;
-        }
+        self.take_rounds(100);
         for at in 0..SUBSCRIBERS {
             let (reactor, slot) = self.place(at);
             self.nets[reactor].sockets.get_mut(&slot).unwrap().pace = usize::MAX;
         }
-        for _ in 0..20 {
-            for at in 0..SUBSCRIBERS {
-                self.writable(at);
-            }
-            self.settle();
-            self.now += 50;
-        }
+        self.take_rounds(20);
         for at in 0..SUBSCRIBERS {
             let (reactor, slot) = self.place(at);
             let Some(sub) = self.nets[reactor].sockets[&slot].sub.clone() else { continue };
             assert!(sub.joined && sub.asked.is_empty(), "seed {}: slot {slot} is answered", self.seed);
             self.compare(slot, &sub, u64::MAX);
+        }
+    }
+
+    /// Sockets take what there is, as time passes.
+    fn take_rounds(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            for at in 0..SUBSCRIBERS {
+                self.writable(at);
+            }
+            self.settle();
+            self.now += 50;
         }
     }
 
